@@ -1,0 +1,122 @@
+# Everything starts here. On a machine with make and Python 3.11 or newer (with venv) nothing else is needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where uv is on the path it is used; else it is put into the environment.
+UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
+# Tests run in this many processes; `make test WORKERS=0` runs them in one, which a debugger needs.
+WORKERS ?= 2
+# Arguments for `llmproxy serve` or pytest: `make run ARGS="--port 8080"`, `make quick ARGS="-k sse -x"`.
+ARGS ?=
+
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+LOWEST := .venv-lowest/.installed
+PREVIOUS_SDK := .venv-previous-sdk/.installed
+
+.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk soak lock hooks clean
+# One check after the other: they share two cores on a small machine, and their output is read by people.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+run: $(RUN) ## install what is missing and start the proxy
+	@echo "Starting the proxy (make run); stop it with Ctrl-C."
+	@exec $(BIN)/llmproxy serve $(ARGS)
+
+dev: $(DEV) ## install everything to work on llmproxy, into .venv
+
+test: lint types imports lowest previous-sdk tests ## run every check, as CI does
+# `tests` comes last: its last line is pytest's own, "N passed".
+
+quick: $(DEV) ## run the tests without those that build the wheel
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not packaging and not soak" $(ARGS)
+
+lint: $(DEV) ## ruff and codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: $(DEV) ## let ruff format the code and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(DEV) ## mypy --strict
+	$(BIN)/mypy
+
+imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
+	$(BIN)/lint-imports
+
+tests: $(DEV) ## all tests with branch coverage; the core must be covered by 95 percent
+	$(BIN)/python tools/tests.py -n $(WORKERS) $(ARGS)
+
+wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
+	$(BIN)/python -m build --wheel --no-isolation
+	$(BIN)/python -m pytest -n 0 -m packaging tests/packaging
+
+lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak"
+
+previous-sdk: $(PREVIOUS_SDK) ## run the client tests with the previous major of the openai SDK
+	.venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients
+
+soak: $(DEV) ## run the long tests
+	$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS)
+
+lock: $(DEV) ## write the pinned dependencies anew after a change of pyproject.toml (UPGRADE=1: newer releases)
+	UV="$(UV)" tools/lock
+
+hooks: $(DEV) ## run the checks of each commit from git
+	$(BIN)/pre-commit install
+
+clean: ## remove the environments and all that the tools leave
+	rm -rf .venv .venv-lowest .venv-previous-sdk dist .coverage .coverage.* htmlcov
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------- environments
+# A stamp is newer than the files it was made from, or the installation is done again.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "llmproxy needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not there')." >&2; \
+		echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module, which makes the environment. On Debian and Ubuntu: apt install python3-venv" >&2; \
+		exit 1; }
+	@echo "Making the environment .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(BIN)/uv: | $(BIN)/python
+	@echo "Putting uv, the installer, into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+
+# The dependencies come pinned by hash; llmproxy itself is linked to this checkout by the pinned build backend,
+# without build isolation, which would fetch a backend that no lock holds.
+define install
+	@echo "Installing llmproxy and the $(3) packages of $(2) into $(1)"
+	@$(UV) pip install --quiet --python $(1)/bin/python --require-hashes -r $(2)
+	@$(UV) pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation --editable .
+endef
+count = $(shell grep -c '==' $(1))
+
+$(RUN): pyproject.toml requirements/run.txt | $(BIN)/python $(UV)
+	$(call install,$(VENV),requirements/run.txt,$(call count,requirements/run.txt))
+	@touch $@
+
+$(DEV): pyproject.toml requirements/dev.txt | $(BIN)/python $(UV)
+	$(call install,$(VENV),requirements/dev.txt,$(call count,requirements/dev.txt))
+	@touch $(RUN) $@
+
+$(LOWEST): pyproject.toml requirements/lowest.txt | $(BIN)/python $(UV)
+	@$(BIN)/python -m venv --without-pip .venv-lowest
+	$(call install,.venv-lowest,requirements/lowest.txt,$(call count,requirements/lowest.txt))
+	@touch $@
+
+$(PREVIOUS_SDK): pyproject.toml requirements/previous-sdk.txt | $(BIN)/python $(UV)
+	@$(BIN)/python -m venv --without-pip .venv-previous-sdk
+	$(call install,.venv-previous-sdk,requirements/previous-sdk.txt,$(call count,requirements/previous-sdk.txt))
+	@touch $@

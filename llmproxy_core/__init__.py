@@ -1,0 +1,159 @@
+"""
+The contract of llmproxy: what processors, providers and dialects are written against.
+
+Names are listed in reading order. What is not in `__all__`, or begins with an underscore, is not for plugins.
+`llmproxy_core.chat` (the neutral conversation) and `llmproxy_core.testing` are public modules of their own.
+"""
+
+from llmproxy_core.body import Body, PulledBody, Sink
+from llmproxy_core.dialect import (
+    Api,
+    Dialect,
+    Frame,
+    Located,
+    Operation,
+    ReplyHead,
+    RequestHead,
+    Scanner,
+    StreamReader,
+    StreamWriter,
+)
+from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
+from llmproxy_core.errors import (
+    BadRequest,
+    BudgetExceeded,
+    ConfigError,
+    Forbidden,
+    GuardrailBlocked,
+    InternalError,
+    MethodNotAllowed,
+    Misdirected,
+    Overloaded,
+    PayloadTooLarge,
+    Problem,
+    ProxyError,
+    RateLimited,
+    RequestRejected,
+    RouteNotFound,
+    StreamingNotAllowed,
+    Unauthorized,
+    Unsupported,
+    UnsupportedMediaType,
+    UpstreamAuthError,
+    UpstreamConnectError,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbage,
+    UpstreamTimeout,
+)
+from llmproxy_core.exchange import Attempt, Caller, Exchange, Note
+from llmproxy_core.headers import Headers
+from llmproxy_core.hookspecs import ProcessorType, ProviderType, hookimpl
+from llmproxy_core.http_llm import HttpLLM
+from llmproxy_core.llm import LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
+from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.model_map import ModelMap
+from llmproxy_core.money import Money, Price
+from llmproxy_core.option import option
+from llmproxy_core.outcome import End, KeptBody, Outcome
+from llmproxy_core.processor import Handler, Processor
+from llmproxy_core.request import ClientView, Request
+from llmproxy_core.response import Keep, Reply, Response, Stream
+from llmproxy_core.secret import Secret
+from llmproxy_core.services import Pool, Services
+from llmproxy_core.tasks import Tasks
+from llmproxy_core.text import Channel, TextFilter, Watcher
+from llmproxy_core.usage import Usage, UsageSource
+
+__all__ = [
+    # processors
+    "Processor",
+    "Handler",
+    "ProcessorType",
+    "option",
+    "hookimpl",
+    "Services",
+    # one call
+    "Exchange",
+    "Request",
+    "Caller",
+    "Note",
+    "Attempt",
+    "Operation",
+    "Headers",
+    "ClientView",
+    # its answer
+    "Response",
+    "Reply",
+    "Stream",
+    "Keep",
+    "KeptBody",
+    "Outcome",
+    "End",
+    "Channel",
+    "TextFilter",
+    "Watcher",
+    # what it used and cost
+    "Usage",
+    "UsageSource",
+    "Money",
+    "Price",
+    # errors
+    "ProxyError",
+    "RequestRejected",
+    "BadRequest",
+    "BudgetExceeded",
+    "Forbidden",
+    "GuardrailBlocked",
+    "MethodNotAllowed",
+    "Misdirected",
+    "PayloadTooLarge",
+    "RateLimited",
+    "RouteNotFound",
+    "StreamingNotAllowed",
+    "Unauthorized",
+    "Unsupported",
+    "UnsupportedMediaType",
+    "UpstreamError",
+    "UpstreamAuthError",
+    "UpstreamConnectError",
+    "UpstreamCut",
+    "UpstreamGarbage",
+    "UpstreamTimeout",
+    "InternalError",
+    "Overloaded",
+    "ConfigError",
+    "Problem",
+    # providers
+    "ProviderType",
+    "LLMClient",
+    "LLMConfig",
+    "HttpLLM",
+    "HttpLLMConfig",
+    "GroupConfig",
+    "ModelMap",
+    "Transport",
+    "UpstreamRequest",
+    "UpstreamResponse",
+    "Timeouts",
+    "Pool",
+    "Body",
+    "PulledBody",
+    "Sink",
+    "Secret",
+    "Tasks",
+    # dialects
+    "Dialect",
+    "Api",
+    "Located",
+    "RequestHead",
+    "ReplyHead",
+    "Frame",
+    "Scanner",
+    "StreamReader",
+    "StreamWriter",
+    # endpoints
+    "Endpoint",
+    "EndpointRequest",
+    "EndpointReply",
+]

@@ -1,0 +1,149 @@
+"""What one table alone cannot show: names that stand for nothing, cycles, prefixes that cover each other, exposure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from llmproxy_core.config_draft import Draft
+from llmproxy_core.config_path import Place
+from llmproxy_core.config_problem import Problems, nearest, safe
+from llmproxy_core.config_routes import check_routes
+from llmproxy_core.config_tables import ServerConfig
+from llmproxy_core.llm_config import GroupConfig
+from llmproxy_core.plugins import Registry
+
+
+def check(draft: Draft, registry: Registry, problems: Problems) -> None:
+    """Report everything in *draft* that is wrong, or doubtful, between its tables."""
+    _check_names(draft, problems)
+    _check_groups(draft, problems)
+    check_routes(draft, registry, problems)
+    _check_use(draft, problems)
+    if draft.server is not None:
+        _check_server(draft.server, problems)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach *host*."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def _check_names(draft: Draft, problems: Problems) -> None:
+    for place, name in draft.targets:
+        llm = draft.llms.get(name)
+        if name not in draft.llms:
+            problems.add(place, f"no [llm.{safe(name)}]; {nearest(name, draft.llms)}")
+        elif llm is not None and not llm.enabled:
+            problems.add(place, f"[llm.{safe(name)}] is switched off (enabled = false)")
+    for place, name in draft.chains:
+        if name not in draft.processors:
+            problems.add(place, f"no [processor.{safe(name)}]; {nearest(name, draft.processors)}")
+    for owner, members in draft.members.items():
+        for place, name in members:
+            if name not in draft.llms:
+                known = [it for it in draft.llms if it != owner]
+                problems.add(place, f"no [llm.{safe(name)}]; {nearest(name, known)}")
+
+
+# -- groups ----------------------------------------------------------------------------------------------------------
+
+
+def _check_groups(draft: Draft, problems: Problems) -> None:
+    for name, llm in draft.llms.items():
+        if not isinstance(llm, GroupConfig):
+            continue
+        place: Place = ("llm", name, "members")
+        if len(set(llm.members)) < len(llm.members):
+            problems.add(place, "expected each member once")
+        if not llm.members:
+            problems.add(place, "expected at least one member")
+        members = [draft.llms.get(member) for member in llm.members]
+        if members and all(it is not None and not it.enabled for it in members):
+            problems.add(place, "every member is switched off (enabled = false)")
+    for cycle in _cycles({name: [it for _, it in members] for name, members in draft.members.items()}):
+        problems.add(("llm", cycle[0], "members"), "a group contains itself: " + " -> ".join(map(safe, cycle)))
+
+
+def _cycles(graph: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """One cycle for each set of groups that contain each other, as a walk that ends where it began."""
+    done = set[str]()
+    for start in graph:
+        path: list[str] = []
+        walk: list[Iterator[str]] = [iter([start])]
+        while walk:  # a stack of our own: a long chain of groups must not end in a RecursionError
+            name = next(walk[-1], None)
+            if name is None:
+                walk.pop()
+                if path:
+                    done.add(path.pop())
+            elif name in path:
+                yield [*path[path.index(name) :], name]
+            elif name not in done:
+                path.append(name)
+                walk.append(iter(graph.get(name, ())))
+
+
+# -- use -------------------------------------------------------------------------------------------------------------
+
+
+def _check_use(draft: Draft, problems: Problems) -> None:
+    used = {name for _, name in draft.targets}
+    used.update(name for members in draft.members.values() for _, name in members)
+    for processor in draft.processors.values():
+        if processor is not None:
+            used.update(_strings(_content(processor.config)))  # a processor may call an LLM that it names
+    for name, llm in draft.llms.items():
+        if name not in used and llm is not None and llm.enabled:
+            problems.warn(("llm", name), "no route, group or processor uses this LLM")
+    chained = {name for _, name in draft.chains}
+    for name in draft.processors:
+        if name not in chained:
+            problems.warn(("processor", name), "no route uses this processor")
+
+
+def _content(config: Any) -> tuple[object, ...]:
+    return attrs.astuple(config)
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple | list | frozenset):
+        for it in value:
+            yield from _strings(it)
+    elif isinstance(value, Mapping):
+        for it in value.values():
+            yield from _strings(it)
+
+
+# -- server ----------------------------------------------------------------------------------------------------------
+
+
+def _check_server(server: ServerConfig, problems: Problems) -> None:
+    if server.tls_certificate is not None and server.tls_key is None:
+        problems.add(("server", "tls_certificate"), "tls_key is missing: a certificate needs its private key")
+    if server.tls_key is not None and server.tls_certificate is None:
+        problems.add(("server", "tls_key"), "tls_certificate is missing: a private key needs its certificate")
+    if not is_loopback(server.host) and not server.allow_anonymous:
+        problems.add(
+            ("server", "host"),
+            f'"{safe(server.host)}" can be reached from other machines, and whoever reaches it would spend your keys; '
+            "set allow_anonymous = true in [server] if that is meant, or bind 127.0.0.1",
+        )
+    if "*" in server.cors_allowed_origins:
+        problems.warn(
+            ("server", "cors_allowed_origins"),
+            '"*" lets every web page that you open call the proxy; list the origins you mean',
+        )

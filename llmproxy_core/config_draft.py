@@ -1,0 +1,226 @@
+"""A configuration as far as it could be read: the tables that are right, and the names of all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from llmproxy_core.config_path import Place
+from llmproxy_core.config_problem import Problems, nearest, safe, shown
+from llmproxy_core.config_read import TableReader
+from llmproxy_core.config_tables import ProcessorConfig, ProcessorTable, RouteConfig, ServerConfig
+from llmproxy_core.config_types import environment_secret, not_set
+from llmproxy_core.hookspecs import ProcessorType, ProviderType
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
+from llmproxy_core.option import options
+from llmproxy_core.plugins import Registry
+
+SECTIONS = ("server", "llm", "processor", "route")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+
+
+@attrs.define
+class Draft:
+    """
+    What `check` works on. A name whose table could not be read maps to None: it exists, and was reported.
+
+    *members* are the members of groups, *targets* and *chains* the names in routes, each with its place: names are
+    checked even in tables that have other mistakes.
+    """
+
+    server: ServerConfig | None = None
+    llms: dict[str, LLMConfig | None] = attrs.field(factory=dict)
+    processors: dict[str, ProcessorConfig | None] = attrs.field(factory=dict)
+    routes: list[RouteConfig | None] = attrs.field(factory=list)
+    members: dict[str, list[tuple[Place, str]]] = attrs.field(factory=dict)
+    targets: list[tuple[Place, str]] = attrs.field(factory=list)
+    chains: list[tuple[Place, str]] = attrs.field(factory=list)
+
+
+class DraftReader:
+    """Reads the four sections; what is wrong goes to *problems*."""
+
+    def __init__(self, registry: Registry, env: Mapping[str, str], problems: Problems) -> None:
+        self._registry = registry
+        self._env = env
+        self._problems = problems
+        self._tables = TableReader(problems, env)
+        self._draft = Draft()
+
+    def read(self, document: object) -> Draft:
+        if not isinstance(document, Mapping):
+            self._problems.add(("document",), f"expected a table, got {shown(document)}")
+            return self._draft
+        for key in document:
+            if key not in SECTIONS:
+                known = [f"[[{it}]]" if it == "route" else f"[{it}]" for it in SECTIONS]
+                self._problems.add((str(key),), f"unknown table; {_nearest_section(str(key), known)}")
+        self._draft.server = self._read_server(document.get("server", {}))
+        for name, table in self._named(document, "llm"):
+            self._draft.llms[name] = self._read_llm(name, table)
+        for name, table in self._named(document, "processor"):
+            self._draft.processors[name] = self._read_processor(name, table)
+        self._read_routes(document.get("route"))
+        return self._draft
+
+    def _named(self, document: Mapping[str, object], section: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """The tables of *section* by name; a name that cannot be used is reported, its table is read all the same."""
+        tables = document.get(section, {})
+        if not isinstance(tables, Mapping):
+            self._problems.add((section,), f"expected tables [{section}.NAME], got {shown(tables)}")
+            return
+        for name, table in tables.items():
+            if not _NAME.fullmatch(name):
+                self._problems.add((section, name), "expected a name of up to 64 letters, digits, _ - and .")
+            if isinstance(table, Mapping):
+                yield name, table
+            else:
+                self._problems.add((section, name), f"expected a table [{section}.NAME], got {shown(table)}")
+
+    def _read_server(self, table: object) -> ServerConfig | None:
+        server = self._tables.read(ServerConfig, table, ("server",))
+        log = table.get("log", {}) if isinstance(table, Mapping) else {}
+        if server is not None and server.debug and "level" not in log:
+            server = attrs.evolve(server, log=attrs.evolve(server.log, level="debug"))
+        return server
+
+    # -- LLMs --------------------------------------------------------------------------------------------------------
+
+    def _read_llm(self, name: str, table: Mapping[str, object]) -> LLMConfig | None:
+        place: Place = ("llm", name)
+        self._draft.members[name] = _names(table.get("members"), (*place, "members"))
+        kind = self._type(table, place, "provider", self._registry.providers)
+        if kind is None:
+            return None
+        enabled = table.get("enabled") is not False
+        config: Any = self._tables.read(kind.config, table, place, needs_secrets=enabled)
+        if config is None:
+            return None
+        config = attrs.evolve(config, name=name)
+        return self._completed(config, kind, place) if isinstance(config, HttpLLMConfig) else config
+
+    def _completed(self, config: HttpLLMConfig, kind: ProviderType[Any], place: Place) -> HttpLLMConfig:
+        """*config* with its type and its key."""
+        chosen = config.type or kind.default_type
+        if config.type is not None and config.type not in kind.types:
+            advice = nearest(config.type, kind.types, f"a type of provider {kind.name}")
+            self._problems.add((*place, "type"), f'no type "{safe(config.type)}"; {advice}')
+        elif chosen is None and kind.types:
+            self._problems.add((*place, "type"), f"missing; expected one of {', '.join(sorted(kind.types))}")
+        elif chosen is not None and kind.types[chosen] not in self._registry.dialects:
+            advice = nearest(kind.types[chosen], self._registry.dialects, "a dialect")
+            self._problems.add((*place, "type"), f'nobody registers the dialect "{kind.types[chosen]}"; {advice}')
+        config = attrs.evolve(config, type=chosen)
+        if config.token_env is None or not config.enabled:
+            return config
+        token = environment_secret(self._env, config.token_env)
+        if token is None:
+            self._problems.add((*place, "token_env"), not_set(config.token_env))
+        elif not (token.reveal().isascii() and token.reveal().isprintable()):
+            message = f"environment variable {config.token_env} holds characters that no header can carry"
+            self._problems.add((*place, "token_env"), message)
+        return attrs.evolve(config, token=token)
+
+    # -- processors --------------------------------------------------------------------------------------------------
+
+    def _read_processor(self, name: str, table: Mapping[str, object]) -> ProcessorConfig | None:
+        place: Place = ("processor", name)
+        own_keys = [field.name for field, _ in options(ProcessorTable)]
+        kind = self._type(table, place, "type", self._registry.processors)
+        common = self._tables.read(
+            ProcessorTable, {key: table[key] for key in own_keys if key in table} | {"type": ""}, place
+        )
+        if kind is None:
+            return None
+        merged: dict[str, object] = {key: value for key, value in table.items() if key not in own_keys}
+        moved: dict[str, Place] = {}
+        self._merge_additional(table.get("additional_config"), merged, moved, place)
+        self._fill_config_value(table, kind, merged, moved, place)
+        config: object = self._tables.read(kind.config, merged, place, moved=moved)
+        if config is None or common is None:
+            return None
+        return ProcessorConfig(name=name, type=kind, config=config, uncovered=common.uncovered)
+
+    def _merge_additional(
+        self, additional: object, merged: dict[str, object], moved: dict[str, Place], place: Place
+    ) -> None:
+        if not isinstance(additional, Mapping):
+            return  # absent, or reported
+        for key, value in additional.items():
+            where = (*place, "additional_config", key)
+            if key in merged:
+                self._problems.add(where, "given twice: here, and in the table itself")
+            else:
+                merged[key] = value
+                moved[key] = where
+
+    def _fill_config_value(
+        self,
+        table: Mapping[str, object],
+        kind: ProcessorType[Any],
+        merged: dict[str, object],
+        moved: dict[str, Place],
+        place: Place,
+    ) -> None:
+        if "config_value" not in table:
+            return
+        where = (*place, "config_value")
+        key = next((field.name for field, declared in options(kind.config) if declared.fills_config_value), None)
+        if key is None:
+            self._problems.add(where, f"type {kind.name} has no key that config_value stands for; write the key itself")
+        elif key in merged:
+            self._problems.add(where, f"given twice: config_value stands for {key}, which is given too")
+        else:
+            merged[key] = table["config_value"]
+            moved[key] = where
+
+    # -- routes ------------------------------------------------------------------------------------------------------
+
+    def _read_routes(self, routes: object) -> None:
+        if routes is None:
+            self._problems.add(("route",), "no [[route]]: nothing would be served")
+            return
+        if not isinstance(routes, list | tuple) or not all(isinstance(it, Mapping) for it in routes):
+            self._problems.add(("route",), f"expected tables [[route]], with two brackets, got {shown(routes)}")
+            return
+        if not routes:
+            self._problems.add(("route",), "no [[route]]: nothing would be served")
+        for index, table in enumerate(routes):
+            place: Place = ("route", index)
+            self._draft.routes.append(self._tables.read(RouteConfig, table, place))
+            self._draft.targets.extend(_names([table.get("target_llm")], (*place, "target_llm"), indexed=False))
+            self._draft.chains.extend(_names(table.get("processors"), (*place, "processors")))
+
+    def _type(self, table: Mapping[str, object], place: Place, key: str, known: Mapping[str, Any]) -> Any:
+        """What is registered under the table's *key*; None when nothing is."""
+        value = table.get(key)
+        if isinstance(value, str) and value in known:
+            return known[value]
+        where = (*place, key)
+        noun = "provider" if key == "provider" else "processor type"
+        advice = nearest(value if isinstance(value, str) else "", known, "registered")
+        if value is None:
+            self._problems.add(where, f"missing; expected the name of a {noun} ({advice})")
+        elif not isinstance(value, str):
+            self._problems.add(where, f"expected the name of a {noun}, got {shown(value)}; {advice}")
+        else:
+            broken = "; ".join(str(it) for it in self._registry.broken)
+            also = f"; plugins that could not be used: {broken}" if broken else ""
+            self._problems.add(where, f"no {noun} {shown(value)}; {advice}{also}")
+        return None
+
+
+def _nearest_section(key: str, known: list[str]) -> str:
+    close = nearest(key, SECTIONS, "").partition(" (")[0]
+    listed = ", ".join(known)
+    return f"{close} (known: {listed})" if close.startswith("did you mean") else f"known: {listed}"
+
+
+def _names(value: object, place: Place, *, indexed: bool = True) -> list[tuple[Place, str]]:
+    """The names in an array, each with its place; what is no string is reported where the table is read."""
+    if not isinstance(value, list | tuple):
+        return []
+    return [((*place, index) if indexed else place, it) for index, it in enumerate(value) if isinstance(it, str)]

@@ -1,0 +1,130 @@
+"""Reads the tables of a configuration one by one, and collects what is wrong in each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import attrs
+from cattrs import Converter
+from cattrs.errors import (
+    AttributeValidationNote,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+
+from llmproxy_core.config_path import Place, value_at
+from llmproxy_core.config_problem import Problems, nearest, shown
+from llmproxy_core.config_types import HIDDEN, expectation, make_converter
+from llmproxy_core.option import Misread, options
+
+T = TypeVar("T")
+
+_INLINE_SECRETS = frozenset(
+    ["token", "key", "api_key", "apikey", "api_token", "auth_token", "access_token", "secret", "password"]
+)
+
+
+@attrs.frozen
+class _Fault:
+    place: Place
+    message: str
+    shows_value: bool = True
+
+
+class TableReader:
+    """Makes configuration objects of tables; what is wrong goes to *problems*."""
+
+    def __init__(self, problems: Problems, env: Mapping[str, str]) -> None:
+        self._problems = problems
+        self._converter = make_converter(env)
+        self._lenient = make_converter(env, needs_secrets=False)
+
+    def read(
+        self,
+        config: type[T],
+        table: object,
+        place: Place,
+        *,
+        moved: Mapping[str, Place] | None = None,
+        needs_secrets: bool = True,
+    ) -> T | None:
+        """
+        The *config* that *table* (at *place*) describes; None when there was a problem.
+
+        *moved*: keys that were written elsewhere, for the places in problems.
+        """
+        converter = self._converter if needs_secrets else self._lenient
+        try:
+            return _structured(converter, table, config)
+        except Exception as error:  # noqa: BLE001 - a plugin's own check may raise anything; no table may stop the others
+            for fault in _faults(error, config, ()):
+                self._report(fault, table, place, moved or {})
+            return None
+
+    def _report(self, fault: _Fault, table: object, place: Place, moved: Mapping[str, Place]) -> None:
+        message = fault.message
+        if fault.shows_value and message.startswith("expected") and ", got " not in message:
+            with contextlib.suppress(LookupError):
+                message += f", got {shown(value_at(table, fault.place))}"
+        first, rest = fault.place[:1], fault.place[1:]
+        where = moved[str(first[0])] if first and str(first[0]) in moved else place + first
+        self._problems.add(where + rest, message)
+
+
+def _structured(converter: Converter, table: object, config: type[T]) -> T:
+    return converter.structure(table, config)
+
+
+def _faults(error: BaseException, kind: Any, place: Place) -> Iterator[_Fault]:
+    """What an error of cattrs says, one by one, with its place below the table that was read."""
+    if isinstance(error, ClassValidationError | IterableValidationError):
+        for inner in error.exceptions:
+            part, inner_kind = _note(inner)
+            below = place if part is None else (*place, part)
+            if isinstance(inner, KeyError) and isinstance(part, str) and inner.args == (part,):
+                yield _missing(part, inner_kind, error.cl, below)
+                continue
+            hidden = HIDDEN in getattr(inner, "__notes__", ())
+            for fault in _faults(inner, kind if part is None else inner_kind, below):
+                yield attrs.evolve(fault, shows_value=False) if hidden else fault
+    elif isinstance(error, ForbiddenExtraKeysError):
+        yield from (_unknown_key(str(key), error.cl, place) for key in sorted(error.extra_fields, key=str))
+    elif isinstance(error, Misread):
+        yield _Fault(place + error.path, str(error), shows_value=HIDDEN not in getattr(error, "__notes__", ()))
+    else:
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        yield _Fault(place, text or "not valid", shows_value=HIDDEN not in getattr(error, "__notes__", ()))
+
+
+def _missing(key: str, kind: Any, config: type[Any], place: Place) -> _Fault:
+    example = next((declared.example for field, declared in options(config) if field.name == key), None)
+    such = "" if example is None or isinstance(example, dict) else f" such as {_toml(example)}"
+    return _Fault(place, f"missing; expected {expectation(kind)}{such}", shows_value=False)
+
+
+def _toml(example: object) -> str:
+    return "[" + ", ".join(map(shown, example)) + "]" if isinstance(example, list) else shown(example)
+
+
+def _note(error: BaseException) -> tuple[str | int | None, Any]:
+    """Which part of its container *error* is about, and that part's type."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return note.name, note.type
+        if isinstance(note, IterableValidationNote):
+            return note.index, note.type
+    return None, None
+
+
+def _unknown_key(key: str, config: type[Any], place: Place) -> _Fault:
+    keys = [field.name for field, _ in options(config)]
+    if key.lower() in _INLINE_SECRETS:
+        advice = "a secret does not belong into the file: put it into an environment variable"
+        message = f"{advice} and name it in token_env" if "token_env" in keys else f"unknown key; {advice}"
+    else:
+        message = f"unknown key; {nearest(key, keys, 'known')}"
+    return _Fault((*place, key), message, shows_value=False)

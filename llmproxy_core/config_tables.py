@@ -1,0 +1,273 @@
+"""The tables of a configuration, as frozen values."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import attrs
+
+from llmproxy_core.dialect import Operation
+from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.hookspecs import ProcessorType
+from llmproxy_core.llm_config import LLMConfig
+from llmproxy_core.option import (
+    Check,
+    Misread,
+    WrittenAs,
+    byte_size,
+    count,
+    each,
+    matches,
+    option,
+    plain_text,
+    port,
+    seconds,
+    some_seconds,
+)
+
+Uncovered = Literal["error", "allow"]
+OnUnsupported = Literal["error", "drop"]
+
+
+@attrs.frozen(kw_only=True)
+class LogConfig:
+    """`[server.log]`: what is logged, and how."""
+
+    level: Literal["trace", "debug", "info", "warn", "error"] = option(
+        "The least level that is logged.", default="info"
+    )
+    format: Literal["json", "text", "auto"] = option(
+        "One JSON object a line, or text for people; auto: text on a terminal, else json.", default="auto"
+    )
+    log_content: bool = option(
+        "Log what is asked and answered too. Content is personal: leave it off unless all who call have agreed.",
+        default=False,
+    )
+
+
+def read_own_endpoints(written: bool | str) -> bool | str:
+    if isinstance(written, str):
+        host, _, number = written.rpartition(":")
+        if not is_host(host) or not re.fullmatch(r"[0-9]{1,5}", number, re.ASCII) or int(number) > 65535:
+            raise ValueError('expected true, false or an address such as "127.0.0.1:9090"')
+    return written
+
+
+def is_host(text: str) -> bool:
+    """Whether *text* is a host name, an IPv4 address, or an IPv6 address (with or without brackets)."""
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\.?", text):
+        return len(text) <= 253
+    try:
+        ipaddress.IPv6Address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_networks(written: tuple[str, ...]) -> tuple[str, ...]:
+    for index, network in enumerate(written):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise Misread('expected an address or network such as "10.0.0.0/8"', index) from error
+    return written
+
+
+_ORIGIN = matches(
+    r"\*|https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?",
+    'an origin such as "https://app.example.com" (lower case, no path), or "*"',
+)
+host_name = Check("a host name or IP address", is_host)
+
+
+_NORMAL_PATH = re.compile(
+    r"/|(/([A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})+)+", re.ASCII
+)  # RFC 3986 pchar, less ";"
+_ENCODED = re.compile(r"(?i)%(2e|2f|5c|00)")
+
+
+def check_prefix(prefix: str) -> None:
+    """A path in the one form in which requests are let in: paths are compared as they come, never normalised."""
+    if not prefix.startswith("/"):
+        raise ValueError('expected a path that begins with "/"')
+    if prefix != "/" and prefix.endswith("/"):
+        raise ValueError('expected a path without "/" at its end; it covers what is below it anyway')
+    if "//" in prefix or {".", ".."} & set(prefix.split("/")):
+        raise ValueError('expected a path without "//", "." and ".."')
+    if _ENCODED.search(prefix):
+        raise ValueError("expected a path without %2e, %2f, %5c and %00")
+    if not _NORMAL_PATH.fullmatch(prefix):
+        raise ValueError("expected a path of URL characters, without ; ? # and backslash; others %-encoded")
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """`[server]`: where the proxy listens, and its bounds."""
+
+    host: str = option(
+        "The address to bind. Any but a loopback one needs `allow_anonymous = true`.",
+        default="127.0.0.1",
+        validator=host_name,
+    )
+    port: int = option("The TCP port; 0 takes a free one.", default=3000, validator=port)
+    cors_allowed_origins: tuple[str, ...] = option(
+        'Origins whose pages may call the proxy from a browser; "*": every page, also one that means harm.',
+        default=(),
+        validator=each(_ORIGIN),
+        example=["https://app.example.com"],
+    )
+    tls_certificate: str | None = option(
+        "The certificate chain, a PEM file (relative to this file); with `tls_key` the proxy speaks HTTPS.",
+        default=None,
+        validator=plain_text,
+        example="tls/certificate.pem",
+    )
+    tls_key: str | None = option(
+        "The private key of the certificate, a PEM file (relative to this file).",
+        default=None,
+        validator=plain_text,
+        example="tls/key.pem",
+    )
+    max_body_bytes: int = option(
+        "The longest request body; a route may have its own.", default=32 << 20, validator=byte_size
+    )
+    max_buffered_bytes: int = option(
+        "Request bodies held in memory, all calls together; what would pass it is answered 503.",
+        default=512 << 20,
+        validator=byte_size,
+    )
+    max_in_flight: int = option(
+        "Calls served at once; more are answered 503. 0: no bound.", default=1000, validator=count
+    )
+    max_connections: int = option(
+        "Client connections open at once; more wait to be accepted. 0: no bound.", default=0, validator=count
+    )
+    drain_timeout_s: float = option(
+        "Seconds that calls in flight have to finish after SIGTERM.", default=30.0, validator=seconds
+    )
+    settle_timeout_s: float = option(
+        "Seconds that the end of an answer waits for its effects (accounting, logs).", default=1.0, validator=seconds
+    )
+    trusted_proxies: Annotated[tuple[str, ...], WrittenAs(tuple[str, ...], read_networks)] = option(
+        "Addresses and networks of reverse proxies before this one, whose forwarding headers are believed.",
+        default=(),
+        example=["10.0.0.0/8"],
+    )
+    allowed_hosts: tuple[str, ...] = option(
+        "Names that `Host` may have besides the loopback ones, where the proxy listens on loopback.",
+        default=(),
+        validator=each(host_name),
+        example=["llm.example.com"],
+    )
+    allow_anonymous: bool = option(
+        "Serve callers without a key on an address that other machines reach.", default=False
+    )
+    own_endpoints: Annotated[bool | str, WrittenAs(bool | str, read_own_endpoints)] = option(
+        'The proxy\'s own endpoints (/health, /metrics, …): true, false, or a "host:port" of their own.',
+        default=True,
+        example="127.0.0.1:9090",
+    )
+    log: LogConfig = option("What is logged, and how.", default=LogConfig())
+    header_timeout_s: float = option(
+        "Seconds that a client has to send the head of a request.", default=10.0, validator=some_seconds
+    )
+    body_timeout_s: float = option(
+        "Seconds after which a request body must keep up with `body_min_bytes_per_s`.",
+        default=30.0,
+        validator=some_seconds,
+    )
+    body_min_bytes_per_s: int = option("The slowest upload that is waited for.", default=1024, validator=count)
+    idle_timeout_s: float = option(
+        "Seconds for which an idle client connection is kept.", default=75.0, validator=some_seconds
+    )
+    write_timeout_s: float = option(
+        "Seconds for which a client may read nothing of its answer.", default=60.0, validator=some_seconds
+    )
+    max_header_bytes: int = option("The longest head of a request.", default=32 << 10, validator=byte_size)
+    max_header_count: int = option("Header lines in a request.", default=100, validator=count)
+    debug: bool = option("Log at level debug where `log.level` is not set.", default=False)
+
+
+@attrs.frozen(kw_only=True)
+class ProcessorTable:
+    """The keys of every `[processor.NAME]`; the others are its type's."""
+
+    type: str = option("What builds this processor; `llmproxy plugins` lists the types.", example="openai_chat")
+    config_value: object = option("The one key that the type marks, written short.", default=None)
+    additional_config: Mapping[str, object] = option(
+        "More keys of the type, merged into this table; a key given twice is a problem.", default=FrozenMap()
+    )
+    uncovered: Uncovered = option(
+        "allow: the processor may stand in a route that serves operations it does not act on.", default="error"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ProcessorConfig:
+    """A `[processor.NAME]`: its type, and that type's own configuration object."""
+
+    name: str
+    type: ProcessorType[Any]
+    config: object
+    uncovered: Uncovered = "error"
+
+
+@attrs.frozen(kw_only=True)
+class RouteConfig:
+    """A `[[route]]`: which requests go through which processors to which LLM."""
+
+    path_prefix: str = option(
+        "Requests whose path begins with it, on whole segments, take this route; the longest prefix wins.",
+        validator=check_prefix,
+        example="/v1",
+    )
+    target_llm: str = option("The LLM that answers, by name.", example="openai")
+    processors: tuple[str, ...] = option(
+        "Processors by name, in the order in which they see the request.", default=(), example=["enhance_query"]
+    )
+    allow_streaming: bool = option("false: a request for a stream is refused with 400.", default=True)
+    allow_non_streaming: bool = option("false: a request for a plain answer is refused with 400.", default=True)
+    operations: tuple[Operation, ...] | None = option(
+        "What may be asked here. Absent: all that the dialect knows. `opaque` (anything, forwarded untouched) must be "
+        "listed in so many words.",
+        default=None,
+        example=["chat", "models"],
+    )
+    dialect: str | None = option(
+        "The wire protocol of the clients, where the path does not tell.", default=None, example="openai"
+    )
+    max_body_bytes: int | None = option(
+        "The longest request body here; absent: the server's. Opaque bodies are bounded by this one alone.",
+        default=None,
+        validator=byte_size,
+    )
+    strip_prefix: str | None = option(
+        "Opaque requests: what is cut from the path before the rest is put behind `base_url`; absent: all up to the "
+        "version segment.",
+        default=None,
+        validator=check_prefix,
+        example="/v1",
+    )
+    encoded_slash: bool = option("Allow %2F in the last segment of the path, for model names.", default=False)
+    on_unsupported: OnUnsupported = option(
+        "What happens to a field that the LLM's protocol cannot say: error (400 that names it), or drop.",
+        default="error",
+    )
+
+    @property
+    def name(self) -> str:
+        """What the route is called in logs, metrics and messages: its prefix."""
+        return self.path_prefix
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """A whole configuration, valid: every name in it stands for something."""
+
+    server: ServerConfig = ServerConfig()
+    llms: Mapping[str, LLMConfig] = FrozenMap()
+    processors: Mapping[str, ProcessorConfig] = FrozenMap()
+    routes: tuple[RouteConfig, ...] = ()

@@ -1,0 +1,200 @@
+"""Reading a response to its end as values: whole replies, begun streams, replaced events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from llmproxy_core.chat import (
+    AudioDelta,
+    ChatEvent,
+    ChatReply,
+    CitationAdded,
+    End,
+    Failed,
+    Finished,
+    OpaqueEvent,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallStart,
+)
+from llmproxy_core.dialect import Api, Dialect
+from llmproxy_core.engine import EventStep, Facts, event_steps, failure
+from llmproxy_core.errors import ProxyError, UpstreamCut, UpstreamGarbage
+from llmproxy_core.keeping import Keeper
+from llmproxy_core.outcome import End as Ending
+from llmproxy_core.reply_events import Assembler, events_of
+from llmproxy_core.response import Keep, Replace, Reply, Response, Rewrite, Stream, Subscription, Watch, redact_error
+from llmproxy_core.stages import Filtering, Watching, apply_to_reply
+
+_MEANINGFUL = (
+    TextDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    ToolCallStart,
+    AudioDelta,
+    CitationAdded,
+    OpaqueEvent,
+    Finished,
+    End,
+)
+
+
+async def read_until_meaningful(read: Callable[[], Awaitable[bytes]], dialect: Dialect, api: Api) -> list[bytes]:
+    """
+    Read up to the first event that answers something, and give all that was read.
+
+    These first events are decoded once more by whoever relays them. UpstreamError when the stream fails before.
+    """
+    reader = dialect.reader(api)
+    kept: list[bytes] = []
+    while True:
+        data = await read()
+        if data:
+            kept.append(data)
+        for frame in reader.feed(data) if data else reader.end():
+            for event in frame.events:
+                if isinstance(event, Failed):
+                    raise failure(event)
+                if isinstance(event, _MEANINGFUL) and not (isinstance(event, TextDelta) and not event.text):
+                    return kept
+        if not data:
+            raise UpstreamCut("The upstream's stream ended before it had begun")
+
+
+async def drain(response: Response) -> ChatReply:
+    """Read *response* to its end, all subscriptions applied, and finish it. Raises its ProxyError when it fails."""
+    try:
+        if isinstance(response, Stream):
+            reply = await _drain_stream(response)
+        elif isinstance(response, Reply):
+            reply = await reply_of(response)
+        else:
+            raise TypeError(f"a response is a Reply or a Stream, not {type(response).__name__}")
+    except ProxyError as error:
+        response.finish(Ending.of(error), error)
+        raise
+    response.finish(Ending.COMPLETED)
+    return reply
+
+
+async def reply_of(response: Reply) -> ChatReply:
+    """The meaning of a whole answer after its subscriptions; what they left untouched is byte-equal when written."""
+    if response.api is None:
+        raise UpstreamGarbage("An opaque answer cannot be read as a conversation")
+    reply = response.dialect.read_reply(response.api, response.body)
+    untouched = True
+    for wish in response.subscriptions:
+        before = reply
+        match wish:
+            case Watch(make):
+                reply = apply_to_reply(Watching(make), reply)
+            case Rewrite(make):
+                reply = apply_to_reply(Filtering(make), reply)
+            case Replace(transform):
+                reply = await _assemble(transform(_iterate(events_of(reply))))
+            case Keep():
+                keeper = Keeper(wish, response.api.name, stream=False)
+                keeper.add(response.body if untouched else response.dialect.write_reply(response.api, reply))
+                keeper.done()
+        untouched = untouched and reply is before
+    return reply
+
+
+async def _iterate(events: list[ChatEvent]) -> AsyncIterator[ChatEvent]:
+    for event in events:
+        if not isinstance(event, End):
+            yield event
+
+
+async def _assemble(events: AsyncIterator[ChatEvent]) -> ChatReply:
+    assembler = Assembler()
+    async for event in events:
+        assembler.feed([event])
+    return assembler.reply()
+
+
+async def _drain_stream(response: Stream) -> ChatReply:
+    if response.api is None:
+        raise UpstreamGarbage("An opaque answer cannot be read as a conversation")
+    assembler = Assembler()
+    async for events in subscribed_events(response):
+        assembler.feed(events)
+    return assembler.reply()
+
+
+async def subscribed_events(response: Stream) -> AsyncIterator[list[ChatEvent]]:
+    """
+    The events of a stream after all its subscriptions, replacements included; the last is an End.
+
+    Raises the ProxyError that ended the stream early.
+    """
+    segments = _segments(response.subscriptions)
+    keepers: list[Keeper] = []
+    events = _first(response, event_steps(response, segments[0], keepers))
+    for replace, following in zip(_replacements(response.subscriptions), segments[1:], strict=True):
+        steps = event_steps(response, following, keepers)
+        events = _replaced(replace, events, steps)
+    async for some in events:
+        yield some
+    for keeper in keepers:
+        keeper.done()
+
+
+def _segments(subscriptions: list[Subscription]) -> list[list[Subscription]]:
+    """*subscriptions* cut at each Replace: one list more than there are of these."""
+    segments: list[list[Subscription]] = [[]]
+    for wish in subscriptions:
+        if isinstance(wish, Replace):
+            segments.append([])
+        else:
+            segments[-1].append(wish)
+    return segments
+
+
+def _replacements(subscriptions: list[Subscription]) -> list[Replace]:
+    return [wish for wish in subscriptions if isinstance(wish, Replace)]
+
+
+async def _first(response: Stream, steps: list[EventStep]) -> AsyncIterator[list[ChatEvent]]:
+    """The frames of the upstream after *steps*."""
+    assert response.api is not None
+    reader = response.dialect.reader(response.api)
+    facts = Facts(response)
+    while True:
+        data = await response.read()
+        for frame in reader.feed(data) if data else reader.end():
+            facts.look(frame.events)
+            if facts.error is not None:
+                redact_error(facts.error, response.redact)
+                raise facts.error
+            events = frame.events
+            for step in steps:
+                events = step(frame, events)
+            yield events
+            if facts.done:
+                return
+        if not data:
+            raise UpstreamCut("The upstream's stream ended without its terminal event")
+
+
+async def _replaced(
+    replace: Replace, source: AsyncIterator[list[ChatEvent]], steps: list[EventStep]
+) -> AsyncIterator[list[ChatEvent]]:
+    """What *replace* makes of *source*, after *steps*. It neither sees the End nor has to give one."""
+
+    async def single() -> AsyncIterator[ChatEvent]:
+        async for events in source:
+            for event in events:
+                if not isinstance(event, End):
+                    yield event
+
+    async for event in replace.transform(single()):
+        events: list[ChatEvent] = [event]
+        for step in steps:
+            events = step(None, events)
+        yield events
+    last: list[ChatEvent] = [End()]
+    for step in steps:
+        last = step(None, last)
+    yield last

@@ -1,0 +1,45 @@
+"""Endpoints of the proxy's own at exact paths, as framework-free handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from llmproxy_core.headers import Headers
+
+
+@attrs.frozen
+class EndpointRequest:
+    """A request for an endpoint. *query* is raw; *body* is bounded by the server's `max_body_bytes`."""
+
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    body: bytes = b""
+
+
+@attrs.frozen
+class EndpointReply:
+    """The answer of an endpoint. *headers* have lower-case names; the secure ones are added by the edge."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class Endpoint:
+    """
+    One method at one exact path beside the routes; a GET one answers HEAD too.
+
+    *local_only*: it changes something or shows single calls, so until roles exist it answers only a loopback peer
+    that sends no forwarding header; others get 403 before *handle* is called.
+    """
+
+    method: str
+    path: str
+    handle: Callable[[EndpointRequest], Awaitable[EndpointReply]]
+    local_only: bool = False

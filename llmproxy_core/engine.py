@@ -1,0 +1,252 @@
+"""
+The work on a stream between the upstream's bytes and the client's, without any I/O.
+
+Three engines, chosen once per stream: `Opaque` copies; `Copying` copies whole events and lets the dialect's scanner
+watch; `Decoding` reads events, runs them through watchers and filters, and writes them in the client's dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, UsageReported
+from llmproxy_core.dialect import Frame, StreamWriter
+from llmproxy_core.errors import ProxyError, UpstreamCut, UpstreamError
+from llmproxy_core.keeping import Keeper
+from llmproxy_core.request import ClientView
+from llmproxy_core.response import Keep, Rewrite, Stream, Subscription, Watch, redact_error
+from llmproxy_core.stages import Filtering, TextStage, Watching, apply_to_events
+
+EventStep = Callable[[Frame | None, list[ChatEvent]], list[ChatEvent]]
+"""What one subscription does to the events of a frame (None: events that no frame carried)."""
+
+
+class Engine(Protocol):
+    """
+    Fed with what is read, it gives what is to be sent, at most one piece per read.
+
+    After a call, *error* says that the stream has failed: what the call gave is still to be sent, then the error.
+    *done* says that the answer is complete, whatever the upstream may still send.
+    """
+
+    done: bool
+    error: ProxyError | None
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def end(self) -> bytes:
+        """The upstream's body has ended by itself."""
+        ...
+
+
+class Opaque:
+    """Whatever it is, it passes; the end of the body is the end of the answer."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: ProxyError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def end(self) -> bytes:
+        self.done = True
+        return b""
+
+
+class Copying:
+    """The client speaks as the upstream does and nobody watches: whole events are copied as bytes."""
+
+    __slots__ = ("_keepers", "_response", "_scanner", "done", "error")
+
+    def __init__(self, response: Stream, client: ClientView) -> None:
+        assert response.api is not None
+        self._response = response
+        self._scanner = response.dialect.scanner(response.api, usage=client.wants_usage)
+        self._keepers = [
+            Keeper(wish, response.api.name, stream=True) for wish in response.subscriptions if isinstance(wish, Keep)
+        ]
+        self.done = False
+        self.error: ProxyError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        for keeper in self._keepers:
+            keeper.add(data)
+        try:
+            out = self._scanner.feed(data)
+        except UpstreamError as error:
+            self.error = error
+            return b""
+        self._look()
+        return out
+
+    def end(self) -> bytes:
+        try:
+            out = self._scanner.end()
+        except UpstreamError as error:
+            self.error = error
+            return b""
+        self._look()
+        if not self.done and self.error is None:
+            self.error = UpstreamCut("The upstream's stream ended without its terminal event")
+        return out
+
+    def _look(self) -> None:
+        scanner, response = self._scanner, self._response
+        response.usage, response.model, response.finish_words = scanner.usage, scanner.model, scanner.finish
+        if scanner.error is not None:
+            redact_error(scanner.error, response.redact)
+            self.error = scanner.error
+        if scanner.done and self.error is None and not self.done:
+            self.done = True
+            for keeper in self._keepers:
+                keeper.done()
+
+
+class Facts:
+    """Notes on a response what its events say about it; finds out whether they end it."""
+
+    __slots__ = ("_response", "done", "error")
+
+    def __init__(self, response: Stream) -> None:
+        self._response = response
+        self.done = False
+        self.error: UpstreamError | None = None
+
+    def look(self, events: list[ChatEvent]) -> None:
+        response = self._response
+        for event in events:
+            if isinstance(event, Start):
+                response.model = event.model or response.model
+            elif isinstance(event, UsageReported):
+                response.usage = event.usage
+            elif isinstance(event, Finished):
+                word = event.finish.word or event.finish.reason.value
+                response.finish_words = (*response.finish_words, word)
+            elif isinstance(event, Failed):
+                self.error = failure(event)
+            elif isinstance(event, End):
+                self.done = True
+
+
+def failure(event: Failed) -> UpstreamError:
+    """The error that the upstream reported in mid-stream."""
+    return UpstreamError(
+        event.message, code=event.code, error_type=event.error_type, upstream_status=event.status, dialect=None
+    )
+
+
+class Decoding:
+    """Reads events, applies the subscriptions in their order, writes for the client. Each event is decoded once."""
+
+    __slots__ = ("_facts", "_keepers", "_reader", "_redact", "_same_form", "_steps", "_writer", "done", "error")
+
+    def __init__(self, response: Stream, client: ClientView) -> None:
+        assert response.api is not None
+        assert client.api is not None
+        self._reader = response.dialect.reader(response.api)
+        self._writer: StreamWriter = client.dialect.writer(client.api, usage=client.wants_usage)
+        self._same_form = client.api.name == response.api.name
+        self._facts = Facts(response)
+        self._redact = response.redact
+        self._keepers: list[Keeper] = []
+        self._steps = event_steps(response, response.subscriptions, self._keepers)
+        self.done = False
+        self.error: ProxyError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        try:
+            frames = self._reader.feed(data)
+        except UpstreamError as error:
+            self.error = error
+            return b""
+        return self._pass(frames)
+
+    def end(self) -> bytes:
+        try:
+            frames = self._reader.end()
+        except UpstreamError as error:
+            self.error = error
+            return b""
+        out = self._pass(frames)
+        if not self.done and self.error is None:
+            self.error = UpstreamCut("The upstream's stream ended without its terminal event")
+        return out
+
+    def _pass(self, frames: list[Frame]) -> bytes:
+        out: list[bytes] = []
+        for frame in frames:
+            self._facts.look(frame.events)
+            if self._facts.error is not None:
+                redact_error(self._facts.error, self._redact)
+                self.error = self._facts.error
+                break
+            try:
+                events = frame.events
+                for step in self._steps:
+                    events = step(frame, events)
+                out.append(self._writer.write(events, frame if self._same_form else None))
+            except ProxyError as error:  # a watcher's verdict, or what the client's dialect cannot say
+                self.error = error
+                break
+            if self._facts.done:
+                self.done = True
+                for keeper in self._keepers:
+                    keeper.done()
+                break
+        return b"".join(out)
+
+
+def event_steps(response: Stream, subscriptions: list[Subscription], keepers: list[Keeper]) -> list[EventStep]:
+    """
+    *subscriptions* (without Replace) as steps over events; those that keep add their keeper to *keepers*.
+
+    A keeper below every rewrite takes the frames as they came; above one it encodes what is left of them, once, in
+    the dialect of who made the response.
+    """
+    assert response.api is not None
+    steps: list[EventStep] = []
+    rewritten = False
+    for wish in subscriptions:
+        match wish:
+            case Watch(make):
+                steps.append(_text_step(Watching(make)))
+            case Rewrite(make):
+                rewritten = True
+                steps.append(_text_step(Filtering(make)))
+            case Keep():
+                keeper = Keeper(wish, response.api.name, stream=True)
+                keepers.append(keeper)
+                writer = response.dialect.writer(response.api, usage=True) if rewritten else None
+                steps.append(_keep_step(keeper, writer))
+            case _:
+                raise TypeError("a replacement of the events is no step of theirs")
+    return steps
+
+
+def _text_step(stage: TextStage) -> EventStep:
+    return lambda frame, events: apply_to_events(stage, events)
+
+
+def _keep_step(keeper: Keeper, writer: StreamWriter | None) -> EventStep:
+    def keep(frame: Frame | None, events: list[ChatEvent]) -> list[ChatEvent]:
+        if writer is not None:
+            keeper.add(writer.write(events, frame))
+        elif frame is not None:
+            keeper.add(frame.raw)
+        return events
+
+    return keep
+
+
+def engine_for(response: Stream, client: ClientView) -> Engine:
+    """The cheapest engine that does what was subscribed to; no Replace among it."""
+    if response.api is None:
+        return Opaque()
+    same_form = client.api is not None and client.api.name == response.api.name
+    if same_form and all(isinstance(wish, Keep) for wish in response.subscriptions):
+        return Copying(response, client)
+    return Decoding(response, client)

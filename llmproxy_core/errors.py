@@ -1,0 +1,251 @@
+"""Errors, split by who must act: the operator, the caller, the provider; anything else is our bug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+
+@attrs.frozen
+class Problem:
+    """One mistake in a configuration: where it is, what is wrong, and what would be right."""
+
+    path: str
+    """Where, in TOML terms: `llm.openai_chat.base_url`, `route[1].processors[0]`; "" for the whole file."""
+    message: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.line is None else f"line {self.line}: "
+        return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; *problems* names every mistake found, never the first alone."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ProxyError(Exception):
+    """
+    A call ended with an error that somebody outside must see.
+
+    *status* is the HTTP status for the client, *code* a stable machine-readable word, *message* a sentence for a
+    person. *retryable* says whether the same call may succeed later; False also asks SDKs not to retry by themselves.
+    """
+
+    status: int = 500
+    code: str = "internal_error"
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = self.status if status is None else status
+        self.code = self.code if code is None else code
+        self.retryable = self.retryable if retryable is None else retryable
+        self.retry_after_s = retry_after_s
+        self.param = param
+        """The request field at fault, where there is one."""
+
+
+class RequestRejected(ProxyError):
+    """The caller must change something (4xx); nothing was sent upstream, or what was sent is over."""
+
+    status = 400
+    code = "request_rejected"
+
+
+class BadRequest(RequestRejected):
+    """The request cannot be understood."""
+
+    code = "bad_request"
+
+
+class RouteNotFound(RequestRejected):
+    """No route or operation lives at this method and path."""
+
+    status = 404
+    code = "route_not_found"
+
+
+class MethodNotAllowed(RequestRejected):
+    """The path exists, the method does not; *allowed* are the methods that do."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class Unauthorized(RequestRejected):
+    """No valid credential was presented."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(RequestRejected):
+    """The caller is known, or need not be, but may not do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class StreamingNotAllowed(RequestRejected):
+    """The route serves only streamed, or only plain answers."""
+
+    code = "streaming_not_allowed"
+
+
+class BudgetExceeded(RequestRejected):
+    """A budget would be exceeded: 402, or 429 with *retry_after_s* when the budget's window resets."""
+
+    status = 402
+    code = "budget_exceeded"
+
+
+class RateLimited(RequestRejected):
+    """Too many calls, or too many at once."""
+
+    status = 429
+    code = "rate_limited"
+    retryable = True
+
+
+class GuardrailBlocked(RequestRejected):
+    """A policy refused the content of the request or of the answer."""
+
+    code = "guardrail_blocked"
+
+
+class PayloadTooLarge(RequestRejected):
+    """The request body is over the route's bound."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class Unsupported(RequestRejected):
+    """The target LLM cannot say what the request asks; *param* names the field."""
+
+    code = "unsupported"
+
+
+class UnsupportedMediaType(RequestRejected):
+    """The body's Content-Type or Content-Encoding is not one we read."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Misdirected(RequestRejected):
+    """The Host header names somebody else (RFC 9110 section 15.5.20)."""
+
+    status = 421
+    code = "misdirected_request"
+
+
+class Overloaded(ProxyError):
+    """We, not the provider, are at a bound, or draining."""
+
+    status = 503
+    code = "overloaded"
+    retryable = True
+
+
+class InternalError(ProxyError):
+    """Our bug: the cause is in the log under the request id, never in the answer."""
+
+    code = "internal_error"
+
+
+class UpstreamError(ProxyError):
+    """
+    The provider failed, or answered with an error of its own.
+
+    *body* is the provider's error body where the client may see it (its status is then the provider's too);
+    *content_type* belongs to it. Codes of our own: upstream_connect, upstream_timeout_first_byte,
+    upstream_timeout_idle, upstream_timeout_total, upstream_cut, upstream_garbage, upstream_auth,
+    upstream_error (an error inside an answer of status 200).
+    """
+
+    status = 502
+    code = "upstream_error"
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        error_type: str | None = None,
+        upstream_status: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        dialect: str | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> None:
+        super().__init__(
+            message, status=status, code=code, retryable=retryable, retry_after_s=retry_after_s, param=param
+        )
+        self.error_type = error_type
+        """The provider's own word for the kind of error, for clients that branch on it."""
+        self.upstream_status = upstream_status
+        self.headers = headers
+        """Response headers of the provider that cross to the client (rate limits, its request id)."""
+        self.dialect = dialect
+        """The wire protocol *body* is written in; a client of another gets an error of its own protocol."""
+        self.body = body
+        self.content_type = content_type
+
+
+class UpstreamConnectError(UpstreamError):
+    """No connection to the provider: refused, DNS, TLS."""
+
+    code = "upstream_connect"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The provider took too long; the code says which clock ran out."""
+
+    status = 504
+    code = "upstream_timeout_first_byte"
+
+
+class UpstreamCut(UpstreamError):
+    """The provider's answer ended before its end."""
+
+    code = "upstream_cut"
+
+
+class UpstreamGarbage(UpstreamError):
+    """The provider's answer cannot be understood."""
+
+    code = "upstream_garbage"
+
+
+class UpstreamAuthError(UpstreamError):
+    """The provider refused our key (401, 402 or 403): the operator must act, not the caller."""
+
+    code = "upstream_auth"
+    retryable = False

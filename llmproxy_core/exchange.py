@@ -1,0 +1,284 @@
+"""One call: the request, who asked, and everything opened in its name until its one end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+import attrs
+
+from llmproxy_core.dialect import Operation
+from llmproxy_core.errors import ProxyError
+from llmproxy_core.outcome import End, OnFinish, Outcome
+from llmproxy_core.request import ClientView, Request
+from llmproxy_core.tasks import Tasks
+
+_log = logging.getLogger("llmproxy")
+T = TypeVar("T")
+Clock = Callable[[], float]
+"""Seconds of a monotonic clock."""
+
+
+@attrs.frozen
+class Caller:
+    """Who asks. Until keys exist there is one, `anonymous`: a presented credential is never an identity."""
+
+    name: str = "anonymous"
+
+
+ANONYMOUS = Caller()
+
+
+class Note(Generic[T]):
+    """A typed key for `exchange.notes`: made once at module level by whoever writes the note."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Note({self.name!r})"
+
+
+class Notes:
+    """What processors tell each other about one exchange, under typed keys."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[Note[Any], Any] = {}
+
+    def __setitem__(self, key: Note[T], value: T) -> None:
+        self._values[key] = value
+
+    def __getitem__(self, key: Note[T]) -> T:
+        value: T = self._values[key]
+        return value
+
+    def get(self, key: Note[T]) -> T | None:
+        return self._values.get(key)
+
+    def __contains__(self, key: Note[Any]) -> bool:
+        return key in self._values
+
+
+@attrs.define
+class Attempt:
+    """One upstream call of an exchange. Times are seconds of the monotonic clock."""
+
+    llm: str
+    model: str | None
+    started_s: float
+    status: int | None = None
+    error: ProxyError | None = None
+    upstream_id: str | None = None
+    """The provider's own id of the call, for its support."""
+    headers_s: float | None = None
+
+
+class Owned(Protocol):
+    """What an exchange ends with itself: its responses."""
+
+    @property
+    def outcome(self) -> Outcome | None: ...
+
+    def finish(self, end: End, error: ProxyError | None = None) -> None: ...
+
+
+class Exchange:
+    """
+    The one mutable object of a call.
+
+    It owns every response opened under it and every child. `finish` may be called by anybody, any number of times
+    and at any moment: the first call decides, ends what is still open, and runs the callbacks; nothing in it awaits,
+    so that a cancelled task can always call it.
+    """
+
+    __slots__ = (
+        "_background",
+        "_callbacks",
+        "_children",
+        "_responses",
+        "_settling",
+        "_tasks",
+        "caller",
+        "client",
+        "clock",
+        "deadline_s",
+        "depth",
+        "id",
+        "notes",
+        "operation",
+        "outcome",
+        "parent",
+        "request",
+        "response_headers",
+        "route",
+        "started_s",
+        "attempts",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        id: str,
+        route: str,
+        tasks: Tasks,
+        clock: Clock,
+        client: ClientView | None = None,
+        caller: Caller = ANONYMOUS,
+        deadline_s: float | None = None,
+        parent: Exchange | None = None,
+        background: set[Exchange] | None = None,
+    ) -> None:
+        """*client* is None for an exchange nobody outside waits for; *background* holds the gateway's detached ones."""
+        self.request = request
+        self.id = id
+        self.route = route
+        self.client = client
+        self.caller = caller
+        self.clock = clock
+        self.deadline_s = deadline_s
+        """When the call must be over, by `clock`; None for no limit of its own."""
+        self.parent = parent
+        self.operation: Operation = request.operation
+        self.started_s = clock()
+        self.notes = Notes()
+        self.attempts: list[Attempt] = []
+        self.response_headers: list[tuple[str, str]] = []
+        """Headers of our own for the client, (lower-case name, value)."""
+        self.outcome: Outcome | None = None
+        self.depth = 0
+        """Position in the chain of the processor that runs now: orders `on_finish` callbacks inner to outer."""
+        self._tasks = tasks
+        self._background = background
+        self._responses: list[Owned] = []
+        self._children: list[Exchange] = []
+        self._callbacks: list[tuple[int, OnFinish]] = []
+        self._settling: list[asyncio.Task[None]] = []
+
+    # -- what belongs to it --------------------------------------------------------------------------------------
+
+    def own(self, response: Owned) -> None:
+        """Take charge of *response*: it ends with the exchange at the latest. Called by the response itself."""
+        if self.outcome is not None:  # a task that went on after the client had left
+            response.finish(End.ABANDONED)
+        else:
+            self._responses.append(response)
+
+    def child(self, request: Request) -> Exchange:
+        """
+        An exchange for another model call in this one's name: same caller and deadline, its cost added to this one's.
+
+        Send it straight to an LLM, as `async with exchange.child(request) as child: await llm.send(child)`.
+        """
+        child = self._derive(request, parent=self)
+        if self.outcome is not None:
+            child.finish(End.ABANDONED)
+        self._children.append(child)
+        return child
+
+    def detach(self, request: Request) -> Exchange:
+        """
+        A background exchange of the gateway's, for work that several exchanges share: it outlives this one.
+
+        Same caller, no deadline but the LLM's own. Whoever detaches it must finish it.
+        """
+        exchange = self._derive(request, parent=None)
+        exchange.deadline_s = None
+        if self._background is not None:
+            self._background.add(exchange)
+        return exchange
+
+    def _derive(self, request: Request, *, parent: Exchange | None) -> Exchange:
+        return Exchange(
+            request,
+            id=self.id,
+            route=self.route,
+            tasks=self._tasks,
+            clock=self.clock,
+            caller=self.caller,
+            deadline_s=self.deadline_s,
+            parent=parent,
+            background=self._background,
+        )
+
+    async def __aenter__(self) -> Exchange:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ProxyError):
+            self.finish(End.of(error), error)
+        else:
+            self.finish(End.COMPLETED if error is None else End.ABANDONED)
+
+    # -- its end -------------------------------------------------------------------------------------------------
+
+    def on_finish(self, callback: OnFinish) -> None:
+        """
+        Call *callback* once with the exchange's outcome, over all attempts and children, inner processors' first.
+
+        On an exchange that is over it runs at once: a reservation made while the client was leaving is released.
+        """
+        if self.outcome is not None:
+            self.settle(callback, self.outcome)
+        else:
+            self._callbacks.append((self.depth, callback))
+
+    def finish(self, end: End, error: ProxyError | None = None) -> None:
+        """End the exchange, unless it has ended: what is still open under it is abandoned, callbacks run."""
+        if self.outcome is not None:
+            return
+        self.outcome = outcome = Outcome(end, error, started_s=self.started_s)
+        for child in self._children:
+            child.finish(End.ABANDONED)
+        for response in self._responses:
+            response.finish(End.ABANDONED)
+        self._sum(outcome)
+        outcome.ended_s = self.clock()
+        if self._background is not None:
+            self._background.discard(self)
+        for _, callback in sorted(self._callbacks, key=lambda entry: -entry[0]):
+            self.settle(callback, outcome)
+        self._callbacks.clear()
+
+    def _sum(self, outcome: Outcome) -> None:
+        """Add up what was used: the responses' own model and body are those of the last that was answered with."""
+        for part in [response.outcome for response in self._responses] + [child.outcome for child in self._children]:
+            if part is None:
+                continue
+            if part.usage is not None:
+                outcome.usage = part.usage if outcome.usage is None else outcome.usage + part.usage
+            if part.cost is not None:
+                outcome.cost = part.cost if outcome.cost is None else outcome.cost + part.cost
+        for response in reversed(self._responses):
+            if (last := response.outcome) is not None:
+                outcome.model, outcome.finish, outcome.first_byte_s = last.model, last.finish, last.first_byte_s
+                break
+
+    def settle(self, callback: OnFinish, outcome: Outcome) -> None:
+        """Run one callback, isolated from the others: a sync one here, an async one in a task of the gateway's."""
+        try:
+            waiting = callback(outcome)
+        except Exception:  # noqa: BLE001 - isolated: whatever one plugin's callback does, the others still run
+            _log.exception("a finish callback of exchange %s failed", self.id)
+            return
+        if inspect.isawaitable(waiting):
+            self._settling.append(self._tasks.start(_wait(waiting), name="settle"))
+
+    async def settled(self, timeout_s: float) -> None:
+        """Wait until the async callbacks are done, at most *timeout_s* seconds; they go on after that."""
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=timeout_s)
+
+
+async def _wait(waiting: Any) -> None:
+    await waiting

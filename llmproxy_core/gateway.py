@@ -1,0 +1,196 @@
+"""The gateway: one immutable configuration, ready to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import attrs
+
+from llmproxy_core.config import Config, ProcessorConfig, RouteConfig, served_operations
+from llmproxy_core.dialect import Dialect, Operation
+from llmproxy_core.errors import (
+    ConfigError,
+    InternalError,
+    Problem,
+    RouteNotFound,
+    StreamingNotAllowed,
+)
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.llm import LLMClient
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
+from llmproxy_core.pipeline import Step, compose
+from llmproxy_core.plugins import Registry
+from llmproxy_core.processor import Handler
+from llmproxy_core.request import Request, client_view
+from llmproxy_core.response import Reply, Response
+from llmproxy_core.routing import Match, Route, RouteIndex
+from llmproxy_core.services import Services
+
+MakeServices = Callable[[Callable[[str], LLMClient]], Services]
+"""Services for a gateway, given the look-up of its LLMs."""
+
+
+class Gateway:
+    """
+    Serves exchanges. Nothing of it changes after `build` but what the LLMs and processors keep themselves.
+
+    `match` says what a method and path mean, before a body is read; `begin` opens the exchange; `handle` answers it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        services: Services,
+        llms: Mapping[str, LLMClient],
+        routes: Sequence[Route],
+        registry: Registry,
+    ) -> None:
+        self.config = config
+        self.services = services
+        self.llms = llms
+        self.routes = routes
+        self.registry = registry
+        self.background: set[Exchange] = set()
+        """Detached exchanges that are not over."""
+        self._index = RouteIndex(routes)
+        self._chains = {
+            (route.name, operation): handler for route in routes for operation, handler in route.chains.items()
+        }
+
+    def match(self, method: str, path: str) -> Match:
+        """What *method* on *path* means here; BadRequest, RouteNotFound or MethodNotAllowed."""
+        return self._index.match(method, path)
+
+    def begin(self, match: Match, request: Request, *, request_id: str) -> Exchange:
+        """The exchange of *request*. BadRequest when its body is no acceptable JSON."""
+        return Exchange(
+            request,
+            id=request_id,
+            route=match.route.name,
+            tasks=self.services.tasks,
+            clock=self.services.clock,
+            client=client_view(request),
+            background=self.background,
+        )
+
+    async def handle(self, exchange: Exchange) -> Response:
+        """Answer *exchange*: the route's processors, then its LLM. Raises a ProxyError, or what a bug raises."""
+        response = await self._chains[exchange.route, exchange.operation](exchange)
+        if not isinstance(response, Response):
+            raise InternalError(f"The route {exchange.route!r} answered with no response") from TypeError(
+                f"{type(response).__name__} is no Response"
+            )
+        return response
+
+    async def aclose(self) -> None:
+        """Close the LLMs. Exchanges under way are the caller's to end first."""
+        for llm in self.llms.values():
+            await llm.aclose()
+
+
+def build(config: Config, registry: Registry, make_services: MakeServices) -> Gateway:
+    """
+    The gateway of *config*, all or nothing: ConfigError with every problem that the types' own factories found.
+
+    *config* is what `config.structure` gave: every name in it stands for something in *registry*.
+    """
+    llms: dict[str, LLMClient] = {}
+    services = make_services(llms.__getitem__)
+    problems: list[Problem] = []
+    for name, llm in config.llms.items():
+        if llm.enabled:
+            with _reported(f"llm.{name}", problems):
+                llms[name] = registry.providers[llm.provider].build(llm, services)
+    steps: dict[str, Step] = {}
+    for name, table in config.processors.items():
+        with _reported(f"processor.{name}", problems):
+            steps[name] = Step(name, table.type.build(table.config, services))
+    if problems:
+        raise ConfigError(problems)
+    builder = _RouteBuilder(config, registry, llms, steps, int(services.now()))
+    return Gateway(config, services, llms, [builder.build(route) for route in config.routes], registry)
+
+
+@contextmanager
+def _reported(path: str, problems: list[Problem]) -> Iterator[None]:
+    """What a factory has against its table becomes problems at *path*."""
+    try:
+        yield
+    except ConfigError as error:
+        problems.extend(attrs.evolve(it, path=f"{path}.{it.path}" if it.path else path) for it in error.problems)
+
+
+@attrs.frozen
+class _RouteBuilder:
+    """What all routes are made from."""
+
+    config: Config
+    registry: Registry
+    llms: Mapping[str, LLMClient]
+    steps: Mapping[str, Step]
+    created: int
+
+    def build(self, route: RouteConfig) -> Route:
+        llm = self.llms[route.target_llm]
+        dialects = route_dialects(route, self.config.llms[route.target_llm], self.registry)
+        chains: dict[Operation, Handler] = {}
+        names: dict[Operation, tuple[str, ...]] = {}
+        for operation in sorted(served_operations(route, self.registry.dialects)):
+            names[operation] = chain_names(route, operation, self.config.processors)
+            chains[operation] = self._chain(route, llm, operation, names[operation])
+        return Route(route, llm, dialects, chains, names)
+
+    def _chain(self, route: RouteConfig, llm: LLMClient, operation: Operation, names: tuple[str, ...]) -> Handler:
+        send: Handler = llm.send
+        if operation is Operation.MODELS:
+            send = ModelList(llm, self.created)
+        handler = compose([self.steps[name] for name in names], send)
+        if operation is Operation.CHAT and not (route.allow_streaming and route.allow_non_streaming):
+            handler = _one_mode(handler, streaming=route.allow_streaming)
+        return handler
+
+
+def chain_names(route: RouteConfig, operation: Operation, processors: Mapping[str, ProcessorConfig]) -> tuple[str, ...]:
+    """The processors of *route* that act on *operation*, outermost first; those it passes by are left out."""
+    return tuple(name for name in route.processors if operation in processors[name].type.operations)
+
+
+def route_dialects(route: RouteConfig, llm: LLMConfig, registry: Registry) -> list[Dialect]:
+    """What the clients of *route* may speak; its LLM's own dialect first, which also carries opaque calls."""
+    if route.dialect is not None:
+        return [registry.dialects[route.dialect]]
+    provider = registry.providers[llm.provider]
+    kind = (llm.type if isinstance(llm, HttpLLMConfig) else None) or provider.default_type
+    own = provider.types.get(kind) if kind is not None else None
+    return sorted(registry.dialects.values(), key=lambda dialect: dialect.name != own)
+
+
+def _one_mode(handler: Handler, *, streaming: bool) -> Handler:
+    """*handler*, for streamed calls only or for plain ones only."""
+    wanted, fault = ("streamed", '"stream": true') if streaming else ("plain", '"stream": false')
+
+    async def guarded(exchange: Exchange) -> Response:
+        if exchange.request.head.stream is not streaming:
+            raise StreamingNotAllowed(f"This route serves {wanted} answers only: send {fault}", param="stream")
+        return await handler(exchange)
+
+    return guarded
+
+
+class ModelList:
+    """Answers the model list from the configuration where it names models; else the LLM is asked."""
+
+    def __init__(self, llm: LLMClient, created: int) -> None:
+        self._llm = llm
+        self._created = created
+
+    async def __call__(self, exchange: Exchange) -> Response:
+        models, request = self._llm.models, exchange.request  # a group knows its members only once all are built
+        if not models.listed or request.dialect is None or request.api is None:
+            return await self._llm.send(exchange)
+        asked = request.path_model
+        if asked is not None and models.sent(asked) is None:
+            raise RouteNotFound(f"The model {asked[:128]!r} does not exist here", code="model_not_found", param="model")
+        body = request.dialect.write_models(request.api, models.names, created=self._created, model=asked)
+        return Reply(exchange, body, dialect=request.dialect, api=request.api)

@@ -1,0 +1,63 @@
+"""HTTP header fields as the parser gives them: a list of (lower-case name, value) pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import overload
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Fields of one connection (RFC 9110 section 7.6.1): they never cross a proxy."""
+
+
+class Headers:
+    """Header fields in their order. Look-ups scan: a request has a dozen fields, a mapping costs more than it saves."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        """*pairs* have lower-case names."""
+        self._pairs = tuple(pairs)
+
+    @overload
+    def get(self, name: str) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The first value of *name* (lower-case)."""
+        for field, value in self._pairs:
+            if field == name:
+                return value
+        return default
+
+    def get_all(self, name: str) -> list[str]:
+        return [value for field, value in self._pairs if field == name]
+
+    def pick(self, names: frozenset[str]) -> list[tuple[str, str]]:
+        """The fields whose name is in *names*, in one pass."""
+        return [pair for pair in self._pairs if pair[0] in names]
+
+    def __contains__(self, name: object) -> bool:
+        return any(field == name for field, _ in self._pairs)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"Headers({[name for name, _ in self._pairs]})"  # names alone: values may be credentials

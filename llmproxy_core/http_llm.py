@@ -1,0 +1,334 @@
+"""An LLM reached over HTTP: a dialect, a transport, and the configuration of one `[llm.NAME]`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import attrs
+
+from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
+from llmproxy_core.errors import (
+    BadRequest,
+    ProxyError,
+    RouteNotFound,
+    Unsupported,
+    UpstreamError,
+    UpstreamGarbage,
+)
+from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.llm import Timeouts, Transport, UpstreamRequest, UpstreamResponse
+from llmproxy_core.llm_config import HttpLLMConfig
+from llmproxy_core.model_map import ModelMap
+from llmproxy_core.money import Price
+from llmproxy_core.request import Request
+from llmproxy_core.response import Reply, Response, Stream, redact_error
+from llmproxy_core.secret import Secret
+from llmproxy_core.services import Services
+
+TRACE_HEADERS = frozenset({"traceparent", "tracestate", "baggage"})
+OPAQUE_REQUEST_HEADERS = frozenset({"accept", "content-type", "content-encoding", "range", "if-none-match"})
+OPAQUE_RESPONSE_HEADERS = frozenset(
+    {
+        "accept-ranges",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-range",
+        "etag",
+        "last-modified",
+        "retry-after",
+    }
+)
+_MAX_ERROR_BYTES = 64 << 10
+_AUTH_STATUSES = frozenset({401, 402, 403})
+
+
+class HttpLLM:
+    """Sends each exchange as one HTTP call and gives the answer with the dialect and price it came with."""
+
+    def __init__(self, config: HttpLLMConfig, dialect: Dialect, services: Services) -> None:
+        """*dialect* is what the provider speaks for the configured `type`."""
+        self._config = config
+        self._dialect = dialect
+        self._services = services
+        self._transport: Transport = services.transport(config.pool)
+        self._apis = {api.name: api for api in dialect.apis}
+        self._base = base_url(config.base_url, dialect)
+        self._constant = self._constant_headers()
+        self._passed = dialect.request_headers | TRACE_HEADERS
+        self._prices: dict[str, Price | None] = {}
+        self.models = ModelMap(config.models, config.model)
+
+    def _constant_headers(self) -> list[tuple[str, str]]:
+        headers = dict(self._dialect.constant_headers())
+        if self._config.token is not None:
+            headers.update(self._dialect.auth_headers(self._config.token))
+        for name, value in self._config.headers:
+            headers[name] = value.reveal() if isinstance(value, Secret) else value
+        return list(headers.items())
+
+    async def aclose(self) -> None:
+        """The transport belongs to the gateway: other LLMs may share it."""
+
+    async def send(self, exchange: Exchange) -> Response:
+        request = exchange.request
+        if request.operation is Operation.OPAQUE:
+            return await self._send_opaque(exchange)
+        api = self._api(request)
+        asked = request.model
+        sent = self._sent(asked)
+        plain = api.operation is not Operation.CHAT or not request.head.stream
+        stream_off = not plain and not self._config.supports_streaming
+        body = None
+        if api.has_body:
+            body = request.render(
+                self._dialect,
+                api,
+                model=None if sent == asked else sent,
+                stream=False if stream_off else None,
+                ask_usage=not plain and not stream_off and self._config.ask_usage and not request.head.wants_usage,
+            )
+        upstream = UpstreamRequest(api.method, self._url(api, request, sent), self._headers(request, body), body)
+        answer = await self._open(exchange, upstream, sent)
+        return await self._read(exchange, api, answer, sent)
+
+    # -- the call ------------------------------------------------------------------------------------------------
+
+    def _api(self, request: Request) -> Api:
+        """The wire form to send in: the client's own when the dialect is the same, else this dialect's for the task."""
+        if request.api is not None and request.api.name in self._apis:
+            return self._apis[request.api.name]
+        for api in self._dialect.apis:
+            if api.operation is request.operation:
+                return api
+        raise Unsupported(f"The LLM {self._config.name!r} does not offer {request.operation}")
+
+    def _sent(self, asked: str | None) -> str | None:
+        if asked is None:
+            return self._config.model
+        sent = self.models.sent(asked)
+        if sent is None:
+            raise RouteNotFound(f"No LLM here serves the model {asked[:128]!r}", code="model_not_found", param="model")
+        return sent
+
+    def _url(self, api: Api, request: Request, sent: str | None) -> str:
+        path = api.path
+        if "{model}" in path:
+            path = path.replace("{model}", quote(sent or "", safe="/:@"))
+        return self._base + path + _allowed_query(request.query, self._dialect.query)
+
+    def _headers(self, request: Request, body: bytes | None) -> list[tuple[str, str]]:
+        headers = request.headers.pick(self._passed)
+        if body is not None:
+            headers.append(("content-type", "application/json"))
+        headers.append(("accept-encoding", "identity"))
+        return _without(headers, self._constant) + self._constant
+
+    async def _open(self, exchange: Exchange, upstream: UpstreamRequest, model: str | None) -> UpstreamResponse:
+        attempt = Attempt(self._config.name, model, exchange.clock())
+        exchange.attempts.append(attempt)
+        try:
+            answer = await self._transport.open(upstream, self._timeouts(exchange))
+            attempt.headers_s = exchange.clock()
+            attempt.status = answer.status
+            attempt.upstream_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
+            if not 200 <= answer.status < 300:
+                raise await self._error(answer)
+        except ProxyError as error:
+            attempt.error = error
+            raise
+        return answer
+
+    def _timeouts(self, exchange: Exchange) -> Timeouts:
+        """The configured clocks, the total one cut to the exchange's deadline."""
+        timeouts = self._config.timeouts
+        if exchange.deadline_s is None:
+            return timeouts
+        left = max(exchange.deadline_s - exchange.clock(), 0.001)
+        return attrs.evolve(timeouts, total_s=min(timeouts.total_s or left, left))
+
+    # -- the answer ----------------------------------------------------------------------------------------------
+
+    async def _read(self, exchange: Exchange, api: Api, answer: UpstreamResponse, model: str | None) -> Response:
+        """A Stream for an event stream, else a Reply, read whole and looked at."""
+        headers = self._crossing(answer)
+        try:
+            self._refuse_encoding(answer)
+            content_type = answer.headers.get("content-type", "")
+            if content_type.startswith(self._dialect.stream_type) and api.operation is Operation.CHAT:
+                return Stream(
+                    exchange,
+                    answer.body,
+                    dialect=self._dialect,
+                    api=api,
+                    status=answer.status,
+                    headers=headers,
+                    llm=self._config.name,
+                    price=self._price(model),
+                    redact=self.redact,
+                )
+            body = await read_whole(answer, self._config.max_response_bytes)
+            head = self._scan(api, body)
+        except BaseException as error:
+            answer.body.close()
+            if isinstance(error, ProxyError):
+                exchange.attempts[-1].error = error
+            raise
+        answer.body.release()
+        return Reply(
+            exchange,
+            body,
+            dialect=self._dialect,
+            api=api,
+            head=head,
+            status=answer.status,
+            headers=headers,
+            llm=self._config.name,
+            price=self._price(model),
+        )
+
+    def _scan(self, api: Api, body: bytes) -> ReplyHead:
+        if api.operation is Operation.MODELS:
+            return ReplyHead()
+        try:
+            return self._dialect.scan_reply(api, body)
+        except UpstreamError as error:
+            redact_error(error, self.redact)
+            raise
+
+    def _crossing(self, answer: UpstreamResponse) -> list[tuple[str, str]]:
+        headers = [(name, value) for name, value in answer.headers if self._dialect.crosses(name)]
+        if upstream_id := answer.headers.get("x-request-id") or answer.headers.get("request-id"):
+            headers.append(("x-upstream-request-id", upstream_id))
+        return headers
+
+    def _refuse_encoding(self, answer: UpstreamResponse) -> None:
+        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise UpstreamGarbage("The upstream answered in a content encoding it was not asked for")
+
+    def _price(self, model: str | None) -> Price | None:
+        if model is None or not self._config.prices:
+            return None
+        if model not in self._prices:
+            if len(self._prices) > 1024:  # names are the callers' choice
+                self._prices.clear()
+            fitting = (price for name, price in self._config.prices if name == model or fnmatchcase(model, name))
+            self._prices[model] = next(fitting, None)
+        return self._prices[model]
+
+    async def _error(self, answer: UpstreamResponse) -> UpstreamError:
+        """The provider's error answer as ours, our own secrets cut out of what it quotes."""
+        try:
+            body = await read_head(answer, _MAX_ERROR_BYTES)
+        finally:
+            answer.body.close()
+        if 300 <= answer.status < 400:
+            return UpstreamGarbage(f"The upstream redirects (status {answer.status}); redirects are not followed")
+        if answer.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+            body = b""
+        error = self._dialect.read_error(answer.status, answer.headers, self.redact(body))
+        error.headers = tuple(self._crossing(answer))
+        return error
+
+    def redact(self, text: bytes) -> bytes:
+        """*text* without the secrets of this LLM's configuration."""
+        if self._config.token is not None:
+            text = self._config.token.redact(text)
+        for _, value in self._config.headers:
+            if isinstance(value, Secret):
+                text = value.redact(text)
+        return text
+
+    # -- opaque --------------------------------------------------------------------------------------------------
+
+    async def _send_opaque(self, exchange: Exchange) -> Response:
+        """Whatever it is, both ways in a stream; only the head is ours."""
+        request = exchange.request
+        headers = request.headers.pick(self._passed | OPAQUE_REQUEST_HEADERS)
+        if "accept-encoding" not in request.headers:
+            headers.append(("accept-encoding", "identity"))
+        else:
+            headers.extend(request.headers.pick(frozenset({"accept-encoding"})))
+        query = f"?{request.query}" if request.query else ""
+        url = self._base + request.relative_path + query
+        upstream = UpstreamRequest(
+            request.method, url, _without(headers, self._constant) + self._constant, request.content
+        )
+        attempt = Attempt(self._config.name, None, exchange.clock())
+        exchange.attempts.append(attempt)
+        try:
+            answer = await self._transport.open(upstream, self._timeouts(exchange))
+        except ProxyError as error:
+            attempt.error = error
+            raise
+        attempt.headers_s, attempt.status = exchange.clock(), answer.status
+        if answer.status in _AUTH_STATUSES:
+            attempt.error = await self._error(answer)
+            raise attempt.error
+        crossing = self._crossing(answer) + answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
+        return Stream(
+            exchange,
+            answer.body,
+            dialect=self._dialect,
+            api=None,
+            status=answer.status,
+            headers=list(dict.fromkeys(crossing)),
+            content_type=answer.headers.get("content-type") or "application/octet-stream",
+            llm=self._config.name,
+        )
+
+
+def base_url(configured: str, dialect: Dialect) -> str:
+    """
+    The URL that relative paths are put behind.
+
+    A base URL without any path gets the dialect's version segment: `http://localhost:11434` means its `/v1`.
+    """
+    if urlsplit(configured).path in ("", "/"):
+        return configured.rstrip("/") + dialect.roots[0]
+    return configured.rstrip("/")
+
+
+def _allowed_query(query: str, allowed: frozenset[str]) -> str:
+    if not query or not allowed:
+        return ""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    except ValueError as error:
+        raise BadRequest("The query string has too many fields") from error
+    kept = [(name, value) for name, value in pairs if name in allowed]
+    return "?" + urlencode(kept) if kept else ""
+
+
+def _without(headers: list[tuple[str, str]], stronger: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """*headers* less those that the operator or the protocol sets."""
+    names = {name for name, _ in stronger}
+    return [pair for pair in headers if pair[0] not in names]
+
+
+async def read_whole(answer: UpstreamResponse, max_bytes: int) -> bytes:
+    """The body up to its end; UpstreamGarbage when it is longer than *max_bytes*."""
+    pieces: list[bytes] = []
+    size = 0
+    while data := await answer.body.read():
+        size += len(data)
+        if size > max_bytes:
+            raise UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+async def read_head(answer: UpstreamResponse, max_bytes: int) -> bytes:
+    """The first *max_bytes* of an error's body; what breaks while reading it is not worth another error."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while size < max_bytes and (data := await answer.body.read()):
+            pieces.append(data)
+            size += len(data)
+    except UpstreamError:
+        pass  # the status has been said; a cut error body changes nothing about it
+    return b"".join(pieces)[:max_bytes]

@@ -1,0 +1,392 @@
+"""
+JSON as text: the strict check of request bodies at the door, and changes to single top-level members by
+splicing.
+
+What this accepts means the same to every conforming parser: UTF-8 without a byte order mark, one object, no
+member twice at the top level, no lone surrogate, no number that overflows (RFC 8259 sections 4, 6 and 8; RFC
+7493). Its errors are BadRequest with one of these codes: invalid_json, invalid_encoding, duplicate_member,
+json_too_complex. They name a byte offset or a top-level member and echo nothing else of the body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import attrs
+import msgspec
+
+from llmproxy_core.errors import BadRequest
+
+
+@attrs.frozen
+class Limits:
+    """How much structure a body may have; its size is bounded before it is read."""
+
+    max_depth: int = attrs.field(default=64, validator=attrs.validators.ge(1))
+    """Arrays and objects inside each other, the outermost object included."""
+    max_nodes: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
+    """Values of every kind; an empty array or object may count twice."""
+    max_number_digits: int = attrs.field(default=64, validator=[attrs.validators.ge(1), attrs.validators.le(200)])
+    """Digits in a row; so few that only an exponent of three digits can overflow a double."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Span(NamedTuple):
+    """Where a top-level member stands in its body: key at *start*, value from *value_start* to *end*."""
+
+    start: int
+    value_start: int
+    end: int
+
+
+class TopLevel:
+    """A checked body and its top-level members as JSON text, in their order."""
+
+    __slots__ = ("_spans", "body", "raws")
+
+    def __init__(self, body: bytes, raws: dict[str, msgspec.Raw]) -> None:
+        self.body = body
+        self.raws = raws
+        self._spans: dict[str, Span] | None = None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a member, decoded at each call; *default* when there is no such member."""
+        raw = self.raws.get(name)
+        return default if raw is None else msgspec.json.decode(raw)
+
+    @property
+    def spans(self) -> dict[str, Span]:
+        """Where each member stands; found at the first use."""
+        if self._spans is None:
+            self._spans = _find_spans(self.body, self.raws)
+        return self._spans
+
+    def splice(self, edits: Mapping[str, bytes | None]) -> bytes:
+        """
+        The body with each member of *edits* set to that JSON text, or removed where it is None.
+
+        A member that is not there yet is appended; removing one that is not there changes nothing. Every
+        other byte and the order of the members stay. The texts are trusted to be JSON.
+        """
+        cuts, any_left = _cuts(self.spans, edits)
+        added = [
+            msgspec.json.encode(name) + b":" + value
+            for name, value in edits.items()
+            if value is not None and name not in self.raws
+        ]
+        if added:
+            end = max((span.end for span in self.spans.values()), default=self.body.index(b"{") + 1)
+            cuts.append((end, end, b",".join([b"", *added] if any_left else added)))
+        return _apply(self.body, cuts)
+
+
+def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
+    """
+    Check *body* and find its top-level members; BadRequest when it is no acceptable JSON object.
+
+    Of a nested member that is named twice the last counts, as it does to the decoder.
+    """
+    if not body.isascii():
+        _check_utf8(body)
+    if len(body) > min(_MAX_SMALL_BYTES, limits.max_nodes):
+        return TopLevel(body, _scan_large(body, limits))
+    return TopLevel(body, _scan_small(body, limits))
+
+
+_MAX_SMALL_BYTES = 65_536
+
+
+def _scan_small(body: bytes, limits: Limits) -> dict[str, msgspec.Raw]:
+    """Cheap bounds that also count what is in strings decide first; the exact checks run where those fail."""
+    raws = _decode_members(body)
+    shape = body.translate(_SHAPE)
+    # rfind, since text has fewer digits (the first byte) than letters "e" (near the last).
+    if shape.rfind(b"0" * (limits.max_number_digits + 1)) >= 0:
+        _check_digits(raws, limits)
+    if shape.rfind(b"0e000") >= 0:
+        _check_values(raws, limits)
+    elif shape.count(b"[") > limits.max_depth:
+        _check_depth(raws, limits)
+    return raws
+
+
+def _scan_large(body: bytes, limits: Limits) -> dict[str, msgspec.Raw]:
+    """As many passes over the bytes as the bounds take cost more than decoding: there are long texts in it."""
+    if len(body) > 20 * limits.max_nodes:
+        # Before decoding: millions of tiny members would cost seconds and gigabytes.
+        _check_nodes(body, limits)
+    raws = _decode_members(body)
+    # Every eighth byte is enough to see that there is no long run of digits.
+    if b"0" * ((limits.max_number_digits + 1) // 8) in body[::8].translate(_SHAPE):
+        _check_digits(raws, limits)
+    _check_values(raws, limits)
+    return raws
+
+
+def read_object(body: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
+    """The object in *body*, checked as by `scan` and decoded whole."""
+    scan(body, limits)
+    decoded: dict[str, Any] = msgspec.json.decode(body)
+    return decoded
+
+
+def members(body: bytes) -> dict[str, Span]:
+    """Where each top-level member of *body* stands. BadRequest when it is no JSON object or names one twice."""
+    return _top_level(body).spans
+
+
+def set_member(body: bytes, name: str, raw_value: bytes) -> bytes:
+    """*body* with one member set (see `TopLevel.splice`). BadRequest as `members`."""
+    return _top_level(body).splice({name: raw_value})
+
+
+def remove_member(body: bytes, name: str) -> bytes:
+    """*body* without one member (see `TopLevel.splice`). BadRequest as `members`."""
+    return _top_level(body).splice({name: None})
+
+
+def _top_level(body: bytes) -> TopLevel:
+    return TopLevel(body, _decode_members(body))
+
+
+# -- decoding ------------------------------------------------------------------------------------------------
+
+
+class _Key(str):
+    """A member's name that equals only itself, so that a dict keeps both of two equal names."""
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def _members_decoder() -> msgspec.json.Decoder[dict[_Key, msgspec.Raw]]:
+    make_key: Callable[..., Any] = type.__call__  # called as (_Key, name): no Python frame per member
+    return msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=make_key)
+
+
+_DECODER = _members_decoder()
+
+
+def _decode_members(body: bytes) -> dict[str, msgspec.Raw]:
+    """The members; grammar and surrogates are checked all the way down, UTF-8 and the range of numbers not."""
+    try:
+        keyed = _DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        raise BadRequest("The body must be a JSON object", code="invalid_json") from error
+    except msgspec.DecodeError as error:
+        raise _malformed(body, error) from error
+    except UnicodeDecodeError as error:
+        raise BadRequest("A member's name is not UTF-8", code="invalid_encoding") from error
+    except RecursionError as error:
+        raise BadRequest("The body is nested too deep", code="json_too_complex") from error
+    raws = {str(key): raw for key, raw in keyed.items()}
+    if len(raws) < len(keyed):
+        raise _duplicate(keyed)
+    return raws
+
+
+def _malformed(body: bytes, error: msgspec.DecodeError) -> BadRequest:
+    if 0 in body[:4]:
+        return BadRequest("The body looks like UTF-16 or UTF-32; send UTF-8", code="invalid_encoding")
+    detail = str(error).removeprefix("JSON is malformed: ")
+    if "truncated" in detail:
+        # The decoder says the same of half a surrogate pair with less than the other half's length after it.
+        half = _SURROGATE.search(body, max(0, len(body) - 16))
+        detail = f"lone surrogate (byte {half.start()})" if half else f"it ends too early (byte {len(body)})"
+    return BadRequest(f"The body is not valid JSON: {detail}", code="invalid_json")
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+
+
+def _duplicate(names: Mapping[_Key, object]) -> BadRequest:
+    seen: set[str] = set()
+    for key in names:
+        name = str(key)
+        if name in seen:
+            return BadRequest(f"The body names the member {_shown(name)} twice", code="duplicate_member")
+        seen.add(name)
+    raise AssertionError("no duplicate")  # pragma: no cover - called only when there is one
+
+
+def _shown(name: str) -> str:
+    return ascii(name if len(name) <= 64 else name[:64] + "…")
+
+
+# -- checks --------------------------------------------------------------------------------------------------
+
+_SHAPE = bytes.maketrans(b"123456789+E{", b"0000000000e[")
+"""Digits (and the plus of an exponent) become 0, exponents e, and both kinds of opening bracket [."""
+
+
+def _check_utf8(body: bytes) -> None:
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise BadRequest("The body begins with a byte order mark; send UTF-8 without", code="invalid_encoding")
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not UTF-8 (byte {error.start})", code="invalid_encoding") from error
+
+
+def _check_nodes(body: bytes, limits: Limits) -> None:
+    if body.count(b",") + body.count(b"[") + body.count(b"{") < limits.max_nodes:
+        return
+    structure = _outside_strings(body, max_quotes=4 * limits.max_nodes)  # a node: a key and a value at most
+    if structure is None or structure.count(b",") + structure.translate(_SHAPE).count(b"[") >= limits.max_nodes:
+        raise _too_many(limits)
+
+
+def _too_many(limits: Limits) -> BadRequest:
+    return BadRequest(f"The body has more than {limits.max_nodes} values", code="json_too_complex")
+
+
+def _too_deep(name: str, limits: Limits) -> BadRequest:
+    return BadRequest(f"{_shown(name)} is nested deeper than {limits.max_depth} levels", code="json_too_complex")
+
+
+def _check_digits(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
+    too_long = b"0" * (limits.max_number_digits + 1)
+    for name, raw in raws.items():
+        structure = _outside_strings(bytes(raw)) or b""
+        if too_long in structure.replace(b"+", b" ").translate(_SHAPE):
+            message = f"A number in {_shown(name)} has more than {limits.max_number_digits} digits in a row"
+            raise BadRequest(message, code="json_too_complex")
+
+
+def _check_values(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
+    """Decode everything: that finds numbers out of range, and depth and nodes can be counted."""
+    nodes = 1 + len(raws)
+    for name, raw in raws.items():
+        try:
+            value = msgspec.json.decode(raw)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"A number in {_shown(name)} is out of range", code="invalid_json") from error
+        is_deeper, inner_nodes = _measure(value, limits.max_depth - 1)
+        if is_deeper:
+            raise _too_deep(name, limits)
+        nodes += inner_nodes
+        if nodes > limits.max_nodes:
+            raise _too_many(limits)
+
+
+def _measure(value: object, max_depth: int) -> tuple[bool, int]:
+    """Whether containers in *value* stand in each other more often than that; and how many values they hold."""
+    nodes = 0
+    level = [value] if isinstance(value, dict | list) else []
+    while level and max_depth:
+        max_depth -= 1
+        nodes += sum(map(len, level))
+        level = [
+            child
+            for container in level
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) is dict or type(child) is list
+        ]
+    return bool(level), nodes
+
+
+def _check_depth(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
+    for name, raw in raws.items():
+        if _is_deeper(bytes(raw), limits.max_depth - 1):
+            raise _too_deep(name, limits)
+
+
+def _is_deeper(text: bytes, max_depth: int) -> bool:
+    """Whether containers in the value *text* stand in each other more than *max_depth* times."""
+    if _is_shallow(text, max_depth):
+        return False
+    if max_depth < 1:
+        return True
+    # One layer off: each tool of a long list, say, is shallow by its own few brackets.
+    children = _ELEMENTS.decode(text) if text.startswith(b"[") else _DECODER.decode(text).values()
+    for child in map(bytes, children):
+        if not _is_shallow(child, max_depth - 1) and _measure(msgspec.json.decode(child), max_depth - 1)[0]:
+            return True
+    return False
+
+
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _is_shallow(text: bytes, max_depth: int) -> bool:
+    """Whether *text* is no container, or has no more brackets than that, those in strings included."""
+    if not text.startswith((b"{", b"[")):
+        return True
+    return len(text) <= 2 * max_depth or text.count(b"{") + text.count(b"[") <= max_depth
+
+
+def _outside_strings(text: bytes, max_quotes: int | None = None) -> bytes | None:
+    """
+    What of JSON *text* stands outside strings, each string being one `"`. None when it has more quotes than
+    that.
+
+    Exact for valid JSON: an escaped backslash begins at the first of its run, so both are found from the
+    left.
+    """
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if max_quotes is not None and text.count(b'"') > max_quotes:
+        return None
+    return b'"'.join(text.split(b'"')[::2])
+
+
+# -- splicing ------------------------------------------------------------------------------------------------
+
+_KEY = re.compile(
+    rb"""[ \t\n\r]*+ [{,] [ \t\n\r]*+ ( "(?:[^"\\]++|\\.)*+" ) [ \t\n\r]*+ : [ \t\n\r]*+""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _find_spans(body: bytes, raws: Mapping[str, msgspec.Raw]) -> dict[str, Span]:
+    """Walk from key to key: the length of each value is known, so no value is read again."""
+    spans = {}
+    end = 0
+    for name, raw in raws.items():
+        key = _KEY.match(body, end)
+        assert key is not None
+        end = key.end() + memoryview(raw).nbytes
+        spans[name] = Span(key.start(1), key.end(), end)
+    return spans
+
+
+_Cut = tuple[int, int, bytes]
+"""Bytes from, to, and what stands there instead."""
+
+
+def _cuts(spans: Mapping[str, Span], edits: Mapping[str, bytes | None]) -> tuple[list[_Cut], bool]:
+    """The changes to members that exist, and whether any member is left."""
+    cuts: list[_Cut] = []
+    any_left = False
+    order = list(spans.items())
+    for index, (name, span) in enumerate(order):
+        value = edits.get(name, _UNCHANGED)
+        if value is not None:
+            any_left = True
+            if value is not _UNCHANGED:
+                cuts.append((span.value_start, span.end, value))
+        elif any_left:  # with the comma before it
+            cuts.append((order[index - 1][1].end, span.end, b""))
+        else:  # none is left before it: with the comma after it, if any
+            following = order[index + 1][1].start if index + 1 < len(order) else span.end
+            cuts.append((span.start, following, b""))
+    return cuts, any_left
+
+
+_UNCHANGED = b""  # no JSON text is empty
+
+
+def _apply(body: bytes, cuts: list[_Cut]) -> bytes:
+    view = memoryview(body)  # a long body is copied once, not twice
+    parts: list[bytes | memoryview] = []
+    position = 0
+    for start, end, replacement in cuts:
+        parts += (view[position:start], replacement)
+        position = end
+    parts.append(view[position:])
+    return b"".join(parts)

@@ -1,0 +1,78 @@
+"""LLMs: whoever can answer an exchange, and the contract of those that answer over the network."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import attrs
+
+from llmproxy_core.body import Body
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.headers import Headers
+from llmproxy_core.model_map import ModelMap
+from llmproxy_core.response import Response
+
+
+class LLMClient(Protocol):
+    """A configured `[llm.NAME]`. A group of LLMs is one too."""
+
+    @property
+    def models(self) -> ModelMap:
+        """Which models it serves."""
+        ...
+
+    async def send(self, exchange: Exchange) -> Response:
+        """Return once the upstream has answered 2xx, or raise a ProxyError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free what it holds; called once, after its last exchange."""
+        ...
+
+
+@attrs.frozen
+class Timeouts:
+    """Four clocks of an upstream call, in seconds, each enforced on its own; None or 0 switches one off."""
+
+    connect_s: float | None = 5.0
+    """Until a connection stands, DNS and TLS included; also the wait for a free one in the pool."""
+    first_byte_s: float | None = 300.0
+    """From the request sent to the head of the answer, and from there to its first byte."""
+    idle_s: float | None = 60.0
+    """Between two reads of the answer."""
+    total_s: float | None = 900.0
+    """The whole call, from its start to the last byte."""
+
+
+@attrs.frozen
+class UpstreamRequest:
+    """One HTTP call to an upstream. *headers* are complete but for Host and Content-Length."""
+
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    body: bytes | AsyncIterator[bytes] | None = None
+
+
+@attrs.frozen
+class UpstreamResponse:
+    """An upstream's answer, whatever its status: the head is here, the body is to be read or closed."""
+
+    status: int
+    headers: Headers
+    body: Body
+
+
+class Transport(Protocol):
+    """
+    The only seam to the network.
+
+    No redirects, no cookies, no decompression, no proxy from the environment unless configured so. Every failure is
+    an UpstreamError: upstream_connect, upstream_timeout_*, upstream_cut, upstream_garbage. A cancelled `open` leaves
+    nothing behind.
+    """
+
+    async def open(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse: ...
+
+    async def aclose(self) -> None: ...

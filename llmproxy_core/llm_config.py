@@ -1,0 +1,257 @@
+"""The configuration of an LLM: what all have, what those reached over HTTP have, and groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import attrs
+
+from llmproxy_core.llm import Timeouts
+from llmproxy_core.option import (
+    Check,
+    Misread,
+    WrittenAs,
+    byte_size,
+    count,
+    each,
+    matches,
+    option,
+    plain_text,
+    seconds,
+    some_seconds,
+)
+from llmproxy_core.price_config import Prices
+from llmproxy_core.secret import Secret
+from llmproxy_core.services import Pool
+
+# -- the forms in which values are written ---------------------------------------------------------------------------
+
+
+def read_models(written: tuple[str, ...] | Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
+    """Pairs (asked, sent) in the order written; a list sends what was asked (None)."""
+    pairs: list[tuple[str, str | None]] = []
+    if isinstance(written, Mapping):
+        pairs.extend(written.items())
+    else:
+        pairs.extend((name, None) for name in written)
+    seen = set[str]()
+    for index, (asked, sent) in enumerate(pairs):
+        place = asked if isinstance(written, Mapping) else index
+        for name in (asked, sent):
+            if name is not None and not (name and name.isprintable()):
+                raise Misread("expected a model's name, without control characters", place)
+        if sent is not None and any(sign in sent for sign in "*?["):
+            raise Misread("expected one model's name; a wildcard may stand only on the left, in what is asked", place)
+        if asked in seen:
+            raise Misread(f"expected each name once, got {asked!r} again", place)
+        seen.add(asked)
+    return tuple(pairs)
+
+
+Models = Annotated[tuple[tuple[str, str | None], ...], WrittenAs(tuple[str, ...] | Mapping[str, str], read_models)]
+
+
+def read_base_url(written: str) -> str:
+    """A checked base URL without its last slash."""
+    expected = 'expected a URL such as "https://api.example.com/v1"'
+    try:
+        url = urlsplit(written)
+        host, number = url.hostname, url.port
+    except ValueError as error:
+        raise ValueError(expected) from error
+    if not written.isascii() or not written.isprintable() or " " in written or "\\" in written:
+        raise ValueError(f"{expected}, of ASCII characters without spaces")
+    if url.scheme not in ("http", "https") or not host or number == 0:
+        raise ValueError(f"{expected}, with http or https and a host")
+    if "@" in url.netloc:
+        raise ValueError(f"{expected}, without a user or password; a key goes into an environment variable (token_env)")
+    if "?" in written or "#" in written:
+        raise ValueError(f"{expected}, without a query or fragment")
+    return written.rstrip("/")
+
+
+BaseUrl = Annotated[str, WrittenAs(str, read_base_url)]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_OURS = frozenset(
+    [
+        "host", "content-length", "content-type", "content-encoding", "accept-encoding", "expect", "connection",
+        "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    ]
+)  # fmt: skip
+_CREDENTIALS = frozenset(["authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key"])
+
+HeaderPairs = tuple[tuple[str, str | Secret], ...]
+
+
+def read_headers(written: Mapping[str, str | Secret]) -> HeaderPairs:
+    """Header names in lower case, sorted."""
+    headers: dict[str, str | Secret] = {}
+    for name, value in written.items():
+        lower = name.lower()
+        if not _TOKEN.fullmatch(name):
+            raise Misread("expected a header name: letters, digits and - (RFC 9110)", name)
+        if lower in _OURS:
+            raise Misread("this header is the proxy's own to write and cannot be set", name)
+        if lower in headers:
+            raise Misread("this header is given twice, in different case", name)
+        if isinstance(value, str) and lower in _CREDENTIALS:
+            raise Misread('a credential does not belong into the file: expected { env = "NAME" }', name)
+        text = value.reveal() if isinstance(value, Secret) else value
+        if not _is_field_value(text):
+            raise Misread("expected a header value: visible latin-1 characters, spaces inside, no line breaks", name)
+        headers[lower] = value
+    return tuple(sorted(headers.items(), key=lambda header: header[0]))
+
+
+def _is_field_value(text: str) -> bool:
+    """RFC 9110 section 5.5, less the empty value."""
+    return (
+        bool(text)
+        and text == text.strip()
+        and all(char == "\t" or (" " <= char <= "\xff" and char != "\x7f") for char in text)
+    )
+
+
+UpstreamHeaders = Annotated[HeaderPairs, WrittenAs(Mapping[str, str | Secret], read_headers)]
+
+
+@attrs.frozen(kw_only=True)
+class TimeoutsTable:
+    """Four clocks of an upstream call, each enforced on its own; 0 switches one off."""
+
+    connect_s: float = option(
+        "Seconds until a connection stands, DNS and TLS included; also the wait for a free one in the pool.",
+        default=Timeouts().connect_s or 0.0,
+        validator=seconds,
+    )
+    first_byte_s: float = option(
+        "Seconds from the request sent to the head of the answer, and from there to its first byte.",
+        default=Timeouts().first_byte_s or 0.0,
+        validator=seconds,
+    )
+    idle_s: float = option(
+        "Seconds between two reads of the answer.", default=Timeouts().idle_s or 0.0, validator=seconds
+    )
+    total_s: float = option(
+        "Seconds for the whole call, from its start to the last byte.",
+        default=Timeouts().total_s or 0.0,
+        validator=seconds,
+    )
+
+    def timeouts(self) -> Timeouts:
+        return Timeouts(**attrs.asdict(self))
+
+
+@attrs.frozen(kw_only=True)
+class PoolTable:
+    """How many connections are kept; LLMs with equal pools share one."""
+
+    max_connections: int = option(
+        "Open connections to all hosts together, busy or idle; 0: no bound.",
+        default=Pool().max_connections,
+        validator=count,
+    )
+    max_connections_per_host: int = option(
+        "Open connections to one host, busy or idle; 0: no bound.",
+        default=Pool().max_connections_per_host,
+        validator=count,
+    )
+    idle_s: float = option(
+        "Seconds for which an unused connection is kept.", default=Pool().idle_s, validator=some_seconds
+    )
+
+    def pool(self) -> Pool:
+        return Pool(**attrs.asdict(self))
+
+
+# -- the tables ------------------------------------------------------------------------------------------------------
+
+environment_name: Check = matches(r"[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
+
+
+@attrs.frozen(kw_only=True)
+class LLMConfig:
+    """The keys of every `[llm.NAME]`."""
+
+    name: str = ""
+    """The NAME of the table; no key."""
+    provider: str = option("What builds this LLM; `llmproxy plugins` lists the providers.", example="openai")
+    enabled: bool = option(
+        "false: the LLM is not built and needs no key; a route that targets it is a problem.", default=True
+    )
+    supports_streaming: bool = option(
+        "false: the LLM is always called plain, and its reply is written as a stream to a client that asked for one.",
+        default=True,
+    )
+    models: Models = option(
+        "The models it serves: a list of names or globs (`gpt-*`), or a table of what is asked (a name or glob) to the "
+        "name that is sent. `GET /v1/models` lists the names written out. Absent: any model.",
+        default=(),
+        example=["gpt-4o", "gpt-4o-*"],
+    )
+    model: str | None = option(
+        "The model that is sent, whatever is asked for.", default=None, validator=plain_text, example="gpt-4o"
+    )
+    prices: Prices = option(
+        "USD per million tokens, by model name or glob; the first that fits counts.",
+        default=(),
+        example={"gpt-4o": {"input": "2.50", "cached_input": "1.25", "output": "10.00"}},
+    )
+
+
+@attrs.frozen(kw_only=True)
+class HttpLLMConfig(LLMConfig):
+    """The keys of an LLM that is reached over HTTP."""
+
+    type: str | None = option(
+        "The API that chat calls are sent in, one of the provider's; absent: the provider's own.",
+        default=None,
+        example="chat",
+    )
+    base_url: BaseUrl = option(
+        "Where the API is, as the provider's SDK takes it: http or https, no query.",
+        example="https://api.openai.com/v1",
+    )
+    token_env: str | None = option(
+        "The environment variable that holds the key. Absent: no key is sent.",
+        default=None,
+        validator=environment_name,
+        example="OPENAI_API_KEY",
+        secret=True,  # the key itself is what people write here by mistake
+    )
+    token: Secret | None = None
+    """What `token_env` held when the configuration was read; no key."""
+    headers: UpstreamHeaders = option(
+        'Headers that every call carries. A secret value is written `{ env = "NAME" }`.',
+        default=(),
+        example={"openai-organization": "org-1"},
+    )
+    timeouts: Annotated[Timeouts, WrittenAs(TimeoutsTable, TimeoutsTable.timeouts)] = option(
+        "Four clocks of an upstream call, in seconds, each enforced on its own; 0 switches one off.", default=Timeouts()
+    )
+    pool: Annotated[Pool, WrittenAs(PoolTable, PoolTable.pool)] = option(
+        "How many connections are kept; LLMs with equal pools share one.", default=Pool()
+    )
+    ask_usage: bool = option(
+        "Ask for the usage of streams where the client did not, and withhold it from the client. false for servers "
+        "that refuse `stream_options`.",
+        default=True,
+    )
+    max_response_bytes: int = option(
+        "The longest plain answer that is read.", default=32 * 1024 * 1024, validator=byte_size
+    )
+
+
+@attrs.frozen(kw_only=True)
+class GroupConfig(LLMConfig):
+    """The keys of an LLM that chooses among others."""
+
+    members: tuple[str, ...] = option(
+        "The names of its LLMs, in order of preference; groups may be members of groups.",
+        validator=each(plain_text),
+        example=["openai", "local"],
+    )

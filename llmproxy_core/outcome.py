@@ -1,0 +1,65 @@
+"""How a response, or a whole exchange, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import attrs
+
+from llmproxy_core.errors import ProxyError, RequestRejected
+from llmproxy_core.money import Money
+from llmproxy_core.usage import Usage
+
+
+class End(StrEnum):
+    """The four ways an answer can end."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """The upstream, a processor or we ourselves broke."""
+    ABANDONED = "abandoned"
+    """Nobody wanted it any more: the client went away, or a processor dropped it."""
+    REFUSED = "refused"
+    """A policy, or the caller's own mistake, stopped it."""
+
+    @classmethod
+    def of(cls, error: ProxyError | None) -> End:
+        if error is None:
+            return cls.COMPLETED
+        return cls.REFUSED if isinstance(error, RequestRejected) else cls.FAILED
+
+
+@attrs.define
+class KeptBody:
+    """The bytes of an answer as its maker would send them (`Response.keep_body`)."""
+
+    api: str
+    stream: bool
+    data: bytes
+
+
+@attrs.define
+class Outcome:
+    """
+    The one end of a response or of an exchange. Made per call; not changed after it was handed out.
+
+    Of an exchange, *usage* and *cost* are the sums over all its responses and children. *usage* is None when nobody
+    reported any, *cost* None when no price is known. Times are seconds of the monotonic clock.
+    """
+
+    end: End
+    error: ProxyError | None = None
+    usage: Usage | None = None
+    cost: Money | None = None
+    model: str | None = None
+    finish: tuple[str, ...] = ()
+    """The provider's finish words, one per choice."""
+    body: KeptBody | None = None
+    started_s: float = 0.0
+    first_byte_s: float | None = None
+    ended_s: float = 0.0
+
+
+OnFinish = Callable[[Outcome], Awaitable[None] | None]
+"""Called once with the outcome; an async one runs in a task of the gateway's."""

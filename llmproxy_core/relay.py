@@ -1,0 +1,228 @@
+"""
+The one way from a response to the client.
+
+`deliver` turns any response into what the client asked for: whole (`Whole`) or piece by piece (`Flow`). Only here is
+a response read, only here does one dialect become another, and only here does a response of a client's call end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from llmproxy_core.chat import ChatReply, End
+from llmproxy_core.dialect import Operation
+from llmproxy_core.drain import drain, reply_of, subscribed_events
+from llmproxy_core.engine import Engine, engine_for
+from llmproxy_core.errors import InternalError, ProxyError, Unsupported
+from llmproxy_core.outcome import End as Ending
+from llmproxy_core.reply_events import events_of
+from llmproxy_core.request import ClientView
+from llmproxy_core.response import Keep, Replace, Reply, Response, Stream
+
+_log = logging.getLogger("llmproxy")
+
+
+class Whole:
+    """An answer that is complete: its effects are done before it is sent."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(self, status: int, headers: list[tuple[str, str]], content_type: str, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.content_type = content_type
+        self.body = body
+
+
+async def deliver(response: Response, client: ClientView) -> Whole | Flow:
+    """
+    *response* as *client* asked for it.
+
+    Raises the ProxyError, with the response finished, when it fails before anything can be sent.
+    """
+    if isinstance(response, Stream):
+        if client.stream or response.api is None or client.api is None:
+            return Flow(response, client)
+        reply = await drain(response)
+        return _whole(response, client, client.dialect.write_reply(client.api, reply))
+    if not isinstance(response, Reply):
+        raise TypeError(f"a response is a Reply or a Stream, not {type(response).__name__}")
+    try:
+        whole = await _deliver_reply(response, client)
+    except ProxyError as error:
+        response.finish(Ending.of(error), error)
+        raise
+    response.finish(Ending.COMPLETED)
+    return whole
+
+
+async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
+    if client.api is None or response.api is None or client.api.operation is not Operation.CHAT:
+        return _deliver_other(response, client)
+    if client.stream:
+        reply = await reply_of(response)
+        return _whole(response, client, _as_stream(reply, client), client.dialect.stream_type)
+    same_form = client.api.name == response.api.name
+    if same_form and not response.subscriptions:
+        return _whole(response, client, response.body)
+    reply = await reply_of(response)
+    if same_form and all(isinstance(wish, Keep) for wish in response.subscriptions):
+        return _whole(response, client, response.body)
+    return _whole(response, client, client.dialect.write_reply(client.api, reply))
+
+
+def _deliver_other(response: Reply, client: ClientView) -> Whole:
+    """Lists, embeddings, counts: bytes as they are; there is no text in them to subscribe to."""
+    if client.api is not None and response.api is not None and client.api.name != response.api.name:
+        raise Unsupported(f"The target LLM's protocol cannot answer {client.api.name}")
+    return _whole(response, client, response.body, response.content_type)
+
+
+def _as_stream(reply: ChatReply, client: ClientView) -> bytes:
+    """A whole answer as the stream the client asked for."""
+    assert client.api is not None
+    writer = client.dialect.writer(client.api, usage=client.wants_usage)
+    return b"".join(writer.write([event], None) for event in events_of(reply))
+
+
+def _whole(response: Response, client: ClientView, body: bytes, content_type: str = "application/json") -> Whole:
+    return Whole(response.status, response.headers, content_type, body)
+
+
+class Flow:
+    """
+    An answer in pieces.
+
+    Either iterate `pieces()` or `attach`; when that has ended, and what it gave is sent, call `finish`. *error* is
+    then what broke the stream, its error event having been the last piece: the connection must end without the last
+    chunk, so that clients which do not know error events see it too. A caller that stops early finishes the
+    exchange instead.
+    """
+
+    __slots__ = ("_client", "_engine", "_ended", "_response", "_write", "content_type", "error", "headers", "status")
+
+    def __init__(self, response: Stream, client: ClientView) -> None:
+        self._response = response
+        self._client = client
+        self.status = response.status
+        self.headers = response.headers
+        self.content_type = response.content_type if response.api is None else client.dialect.stream_type
+        self.error: ProxyError | None = None
+        replaced = any(isinstance(wish, Replace) for wish in response.subscriptions)
+        self._engine: Engine | None = None if replaced else engine_for(response, client)
+        self._write: Callable[[bytes], None] | None = None
+        self._ended: Callable[[], None] | None = None
+
+    @property
+    def pushable(self) -> bool:
+        """Whether `attach` can be used: nobody replaced the event iterator."""
+        return self._engine is not None
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """What is to be sent, one piece per read of the upstream at most."""
+        return self._pull(self._engine) if self._engine is not None else self._replaced()
+
+    async def _pull(self, engine: Engine) -> AsyncIterator[bytes]:
+        response = self._response
+        while True:
+            try:
+                data = await response.read()
+            except ProxyError as error:
+                yield self._failed(b"", error)
+                return
+            out = self._step(engine, data)
+            if engine.error is not None:
+                yield self._failed(out, engine.error)
+                return
+            if out:
+                yield out
+            if engine.done or not data:
+                return
+
+    def _step(self, engine: Engine, data: bytes) -> bytes:
+        """What *data* (b"": the end) gives. A plugin's bug in it fails this stream, with an end that clients see."""
+        try:
+            return engine.feed(data) if data else engine.end()
+        except Exception:  # noqa: BLE001 - a plugin's bug, after the status was sent: only an error event can say it
+            _log.exception("a watcher or filter failed in exchange %s", self._response.exchange.id)
+            engine.error = InternalError("A processor failed on this answer", code="processor_failed")
+            return b""
+
+    async def _replaced(self) -> AsyncIterator[bytes]:
+        client = self._client
+        assert client.api is not None
+        writer = client.dialect.writer(client.api, usage=client.wants_usage)
+        try:
+            async for events in subscribed_events(self._response):
+                if out := writer.write(events, None):
+                    yield out
+                if events and isinstance(events[-1], End):
+                    return
+        except ProxyError as error:
+            yield self._failed(b"", error)
+        except Exception:  # noqa: BLE001 - as in `_step`
+            _log.exception("a replacement of events failed in exchange %s", self._response.exchange.id)
+            yield self._failed(b"", InternalError("A processor failed on this answer", code="processor_failed"))
+
+    def _failed(self, out: bytes, error: ProxyError) -> bytes:
+        """The last piece of a failed stream: what was good, then the error event, whole and on its own."""
+        self.error = error
+        if self._response.api is None:
+            return out
+        return out + self._client.dialect.error_event(error, self._response.exchange.id)
+
+    # -- pushed --------------------------------------------------------------------------------------------------
+
+    def attach(self, write: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        """Push pieces to *write* as they come, then call *ended* once. `pause` and `resume` hold the upstream."""
+        self._write, self._ended = write, ended
+        self._response.attach(self)
+
+    def pause(self) -> None:
+        self._response.pause()
+
+    def resume(self) -> None:
+        self._response.resume()
+
+    def feed(self, data: bytes) -> None:
+        """Of the sink: bytes of the upstream."""
+        engine = self._engine
+        if engine is None or self._ended is None or engine.done or engine.error is not None:
+            return
+        self._send(engine, self._step(engine, data))
+
+    def end(self, error: ProxyError | None) -> None:
+        """Of the sink: the upstream's body has ended."""
+        engine = self._engine
+        if engine is None or self._ended is None:
+            return
+        if error is not None:
+            self._push(self._failed(b"", error))
+            self._over()
+        else:
+            self._send(engine, self._step(engine, b""), last=True)
+
+    def _send(self, engine: Engine, out: bytes, *, last: bool = False) -> None:
+        if engine.error is not None:
+            out = self._failed(out, engine.error)
+        self._push(out)
+        if last or engine.done or engine.error is not None:
+            self._over()
+
+    def _push(self, out: bytes) -> None:
+        if out and self._write is not None:
+            self._write(out)
+
+    def _over(self) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """End the response and its exchange as the stream ended."""
+        end = Ending.of(self.error)
+        self._response.finish(end, self.error)
+        self._response.exchange.finish(end, self.error)

@@ -1,0 +1,327 @@
+"""What a call answers: a whole `Reply` or a `Stream`, what may be asked of it, and its exactly-once end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import attrs
+
+from llmproxy_core.body import Body, Sink
+from llmproxy_core.chat import ChatEvent, ChatReply
+from llmproxy_core.dialect import Api, Dialect, ReplyHead
+from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.money import Price
+from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
+from llmproxy_core.text import Channel, TextFilter, Watcher
+from llmproxy_core.usage import Usage
+
+MakeWatcher = Callable[[Channel], Watcher | None]
+"""A new watcher for one channel of one response; None to let the channel pass unseen."""
+MakeFilter = Callable[[Channel], TextFilter | None]
+"""A new filter for one channel of one response; None to let the channel pass unchanged."""
+Transform = Callable[[AsyncIterator[ChatEvent]], AsyncIterator[ChatEvent]]
+
+
+@attrs.frozen
+class Watch:
+    make: MakeWatcher
+
+
+@attrs.frozen
+class Rewrite:
+    make: MakeFilter
+
+
+@attrs.frozen
+class Replace:
+    transform: Transform
+
+
+@attrs.define(eq=False)
+class Keep:
+    """A wish to keep the bytes, and once the response has completed, the bytes."""
+
+    max_bytes: int
+    body: KeptBody | None = None
+
+
+Subscription = Watch | Rewrite | Replace | Keep
+
+
+def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) -> None:
+    """Cut our secrets out of an error as the upstream told it."""
+    if redact is not None:
+        error.message = redact(error.message.encode()).decode()
+        if error.body is not None:
+            error.body = redact(error.body)
+
+
+class Response:
+    """
+    What `Reply` and `Stream` share: who made it, what was subscribed to, and how it ended.
+
+    It carries the dialect and the bytes of whoever made it; `relay` brings them to the client. Subscriptions apply
+    in the order made, the inner processor's first, and work the same on both kinds and for every dialect.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "api",
+        "content_type",
+        "dialect",
+        "exchange",
+        "first_byte_s",
+        "headers",
+        "llm",
+        "outcome",
+        "price",
+        "started_s",
+        "status",
+        "subscriptions",
+        "usage",
+        "model",
+        "finish_words",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        dialect: Dialect,
+        api: Api | None,
+        status: int = 200,
+        headers: Iterable[tuple[str, str]] = (),
+        content_type: str = "application/json",
+        llm: str = "",
+        price: Price | None = None,
+    ) -> None:
+        """
+        *headers* are those that cross to the client, (lower-case name, value); *api* is None for an opaque answer.
+
+        *price* is what its tokens cost; None costs nothing (an answer from a cache, or an unknown price).
+        """
+        self.exchange = exchange
+        self.dialect = dialect
+        self.api = api
+        self.status = status
+        self.headers = list(headers)
+        self.content_type = content_type
+        self.llm = llm
+        self.price = price
+        self.model: str | None = None
+        self.usage: Usage | None = None
+        """What is known so far; final once the response has ended."""
+        self.finish_words: tuple[str, ...] = ()
+        self.subscriptions: list[Subscription] = []
+        self.outcome: Outcome | None = None
+        self.started_s = exchange.clock()
+        self.first_byte_s: float | None = None
+        self._callbacks: list[OnFinish] = []
+        exchange.own(self)
+
+    # -- what a processor may ask --------------------------------------------------------------------------------
+
+    def on_finish(self, callback: OnFinish) -> None:
+        """Call *callback* once with the outcome of this response, in the order asked."""
+        if self.outcome is not None:
+            self.exchange.settle(callback, self.outcome)
+        else:
+            self._callbacks.append(callback)
+
+    def keep_body(self, max_bytes: int) -> Keep:
+        """
+        Keep the answer's bytes: as its maker sent them, or, asked above a rewrite, as rewritten.
+
+        They are in the result's `body`, and in `Outcome.body` (of the outermost who asked), once the response has
+        completed; None when they are more than *max_bytes*, or the response ended otherwise.
+        """
+        keep = Keep(max_bytes)
+        self.subscriptions.append(keep)
+        return keep
+
+    def watch(self, make: MakeWatcher) -> None:
+        """Show the text of every channel to a watcher of its own, which may raise a ProxyError to stop the response."""
+        self.subscriptions.append(Watch(make))
+
+    def rewrite(self, make: MakeFilter) -> None:
+        """Send the text of every channel through a filter of its own; what it gives is what goes on."""
+        self.subscriptions.append(Rewrite(make))
+
+    def replace(self, transform: Transform) -> None:
+        """
+        Replace the event iterator itself: the slow path, for what neither `watch` nor `rewrite` can say.
+
+        On a Reply, *transform* gets the events that the reply amounts to.
+        """
+        self.subscriptions.append(Replace(transform))
+
+    async def reply(self) -> ChatReply:
+        """The whole answer as a processor reads it, all subscriptions applied; finishes the response."""
+        from llmproxy_core.drain import drain
+
+        return await drain(self)
+
+    async def started(self) -> None:
+        """Return once the answer has really begun: nothing to wait for on a reply."""
+
+    # -- its end -------------------------------------------------------------------------------------------------
+
+    def finish(self, end: End, error: ProxyError | None = None) -> None:
+        """End the response, unless it has ended. Synchronous: safe to call from a cancelled task."""
+        if self.outcome is not None:
+            return
+        usage = self.usage
+        self.outcome = outcome = Outcome(
+            end,
+            error,
+            usage=usage,
+            cost=None if self.price is None or usage is None else self.price.cost(usage),
+            model=self.model,
+            finish=self.finish_words,
+            body=self._kept() if end is End.COMPLETED else None,
+            started_s=self.started_s,
+            first_byte_s=self.first_byte_s,
+            ended_s=self.exchange.clock(),
+        )
+        self._free(complete=end is End.COMPLETED)
+        for callback in self._callbacks:
+            self.exchange.settle(callback, outcome)
+        self._callbacks.clear()
+
+    def _kept(self) -> KeptBody | None:
+        return next((wish.body for wish in reversed(self.subscriptions) if isinstance(wish, Keep)), None)
+
+    def _free(self, *, complete: bool) -> None:
+        """Give back what stands behind the response."""
+
+
+class Reply(Response):
+    """A whole answer, in memory."""
+
+    __slots__ = ("body",)
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        body: bytes,
+        *,
+        dialect: Dialect,
+        api: Api | None,
+        head: ReplyHead | None = None,
+        status: int = 200,
+        headers: Iterable[tuple[str, str]] = (),
+        content_type: str = "application/json",
+        llm: str = "",
+        price: Price | None = None,
+    ) -> None:
+        """*body* is written in *api*; *head* its accounting facts."""
+        super().__init__(
+            exchange,
+            dialect=dialect,
+            api=api,
+            status=status,
+            headers=headers,
+            content_type=content_type,
+            llm=llm,
+            price=price,
+        )
+        self.body = body
+        self.first_byte_s = self.started_s
+        if head is not None:
+            self.usage, self.model, self.finish_words = head.usage, head.model, head.finish
+
+    @classmethod
+    def of_chat(cls, exchange: Exchange, reply: ChatReply) -> Reply:
+        """An answer of a processor's own, in the wire form of the client."""
+        client = exchange.client
+        if client is None or client.api is None:
+            raise TypeError("only a chat request of a client can be answered with a ChatReply")
+        head = ReplyHead(reply.usage, reply.model, tuple(c.finish.reason for c in reply.choices if c.finish))
+        body = client.dialect.write_reply(client.api, reply)
+        return cls(exchange, body, dialect=client.dialect, api=client.api, head=head)
+
+
+class Stream(Response):
+    """An answer that arrives in pieces. Processors subscribe to it; only `relay` and `drain` read it."""
+
+    __slots__ = ("_begun", "_body", "_peeked", "redact")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        body: Body,
+        *,
+        dialect: Dialect,
+        api: Api | None,
+        status: int = 200,
+        headers: Iterable[tuple[str, str]] = (),
+        content_type: str = "text/event-stream",
+        llm: str = "",
+        price: Price | None = None,
+        redact: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """
+        *body* is a stream of *api*, or anything at all when *api* is None. *redact* cuts our secrets out of what the
+        upstream says of its errors.
+        """
+        self._body = body  # before the exchange takes charge: it may close the body at once
+        self.redact = redact
+        self._peeked: list[bytes] = []
+        self._begun = False
+        super().__init__(
+            exchange,
+            dialect=dialect,
+            api=api,
+            status=status,
+            headers=headers,
+            content_type=content_type,
+            llm=llm,
+            price=price,
+        )
+
+    async def started(self) -> None:
+        """
+        Return once the first meaningful event is here; it is kept for the reader.
+
+        Raises the UpstreamError, with the response finished, when the stream fails before that: the point up to
+        which another attempt is still possible. Idempotent.
+        """
+        if self._begun or self.api is None:
+            return
+        from llmproxy_core.drain import read_until_meaningful
+
+        try:
+            self._peeked = await read_until_meaningful(self._body.read, self.dialect, self.api)
+        except ProxyError as error:
+            self.finish(End.of(error), error)
+            raise
+        self._begun = True
+
+    # -- for relay and drain -------------------------------------------------------------------------------------
+
+    async def read(self) -> bytes:
+        """The next bytes, those that `started` kept first; b"" at the end. Raises an UpstreamError."""
+        data = self._peeked.pop(0) if self._peeked else await self._body.read()
+        if self.first_byte_s is None and data:
+            self.first_byte_s = self.exchange.clock()
+        return data
+
+    def attach(self, sink: Sink) -> None:
+        """Push to *sink* what `read` would give."""
+        for data in self._peeked:
+            sink.feed(data)
+        self._peeked.clear()
+        self._body.attach(sink)
+
+    def pause(self) -> None:
+        self._body.pause()
+
+    def resume(self) -> None:
+        self._body.resume()
+
+    def _free(self, *, complete: bool) -> None:
+        if complete:
+            self._body.release()
+        else:
+            self._body.close()

@@ -1,0 +1,145 @@
+"""From method and path to a route, an operation and the function that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import unquote
+
+import attrs
+
+from llmproxy_core.config import RouteConfig
+from llmproxy_core.dialect import Api, Dialect, Located, Operation
+from llmproxy_core.errors import MethodNotAllowed, RouteNotFound
+from llmproxy_core.llm import LLMClient
+from llmproxy_core.path import check_encoded_slash, check_path
+from llmproxy_core.processor import Handler
+
+_REMEMBERED = 4096  # paths are the callers' choice, so the memory of them is bounded
+
+
+@attrs.frozen(eq=False)
+class Route:
+    """A `[[route]]`, ready to serve: a composed chain for each of its operations."""
+
+    config: RouteConfig
+    llm: LLMClient
+    dialects: Sequence[Dialect]
+    """Those its clients may speak; the path tells which."""
+    chains: Mapping[Operation, Handler]
+    steps: Mapping[Operation, tuple[str, ...]]
+    """The names of the processors in each chain, outermost first."""
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+@attrs.frozen(eq=False)
+class Match:
+    """What a method and path mean here. Remembered: nothing in it belongs to one request."""
+
+    route: Route
+    operation: Operation
+    dialect: Dialect
+    api: Api | None
+    """None for an opaque call."""
+    path_model: str | None
+    relative_path: str
+    """Of an opaque call: what goes behind the upstream's base URL."""
+
+
+class RouteIndex:
+    """
+    Finds the route of a path: the longest prefix on segment boundaries, raw and case-sensitive.
+
+    The cost is that of the path's segments, whatever the number of routes.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_prefix = {route.config.path_prefix.rstrip("/"): route for route in routes}
+        self._memory: dict[tuple[str, str], Match] = {}
+
+    def match(self, method: str, path: str) -> Match:
+        """
+        What *method* on *path* (raw, without the query) means.
+
+        BadRequest for an ambiguous path, RouteNotFound or MethodNotAllowed for one that nothing serves.
+        """
+        key = (method, path)
+        if (known := self._memory.get(key)) is not None:
+            return known
+        check_path(path)
+        route = self.route(path)
+        check_encoded_slash(path, allowed=route.config.encoded_slash)
+        match = self._operation(route, method, path)
+        if len(self._memory) >= _REMEMBERED:
+            self._memory.clear()
+        self._memory[key] = match
+        return match
+
+    def route(self, path: str) -> Route:
+        """The route of *path*; RouteNotFound when there is none."""
+        prefix = path.rstrip("/") if path != "/" else ""
+        while True:
+            if (route := self._by_prefix.get(prefix)) is not None:
+                return route
+            if not prefix:
+                raise RouteNotFound("No route serves this path")
+            prefix = prefix[: prefix.rindex("/")]
+
+    def _operation(self, route: Route, method: str, path: str) -> Match:
+        located = _located(route, path)
+        for dialect, found in located:
+            if found.api.method == method and found.api.operation in route.chains:
+                model = None if found.model is None else unquote(found.model)
+                return Match(route, found.api.operation, dialect, found.api, model, "")
+        if Operation.OPAQUE in route.chains:
+            dialect = route.dialects[0]
+            return Match(route, Operation.OPAQUE, dialect, None, None, _relative(route, dialect, path))
+        methods = tuple(sorted({found.api.method for _, found in located if found.api.operation in route.chains}))
+        if methods:
+            raise MethodNotAllowed(f"This path takes {' or '.join(methods)}", allowed=methods)
+        raise RouteNotFound(_advice(route, path, located))
+
+
+def _located(route: Route, path: str) -> list[tuple[Dialect, Located]]:
+    """
+    The APIs that end *path*, the longest suffix first.
+
+    Between the route's prefix and the API nothing may stand: `/v1/x/chat/completions` is nobody's.
+    """
+    prefix = len(route.config.path_prefix.rstrip("/"))
+    found = [
+        (dialect, located)
+        for dialect in route.dialects
+        for located in dialect.locate(path)
+        if located.start <= prefix and not _doubled(dialect, path)
+    ]
+    return sorted(found, key=lambda entry: entry[1].start)
+
+
+def _doubled(dialect: Dialect, path: str) -> str | None:
+    return next((root for root in dialect.roots if f"{root}{root}/" in path), None)
+
+
+def _advice(route: Route, path: str, located: Sequence[object]) -> str:
+    for dialect in route.dialects:
+        if (root := _doubled(dialect, path)) is not None:
+            return f"The path has {root} twice: the base URL already ends in it, or must not"
+    if located:
+        return "This route does not serve that operation (operations)"
+    known = sorted(
+        {f"{api.method} …{api.path}" for d in route.dialects for api in d.apis if api.operation in route.chains}
+    )
+    return f"No operation lives at this path; this route serves {', '.join(known)}"
+
+
+def _relative(route: Route, dialect: Dialect, path: str) -> str:
+    """What follows `strip_prefix`, or the protocol's version segment, or the route's prefix."""
+    if (strip := route.config.strip_prefix) is not None:
+        return path[len(strip.rstrip("/")) :]
+    for root in dialect.roots:
+        place = f"{path}/".find(f"{root}/")
+        if place >= 0:
+            return path[place + len(root) :]
+    return path[len(route.config.path_prefix.rstrip("/")) :]

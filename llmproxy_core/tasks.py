@@ -1,0 +1,42 @@
+"""Background tasks with an owner: the one place that starts a task outside a TaskGroup."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_log = logging.getLogger("llmproxy")
+T = TypeVar("T")
+
+
+class Tasks:
+    """Tasks that outlive their caller. Their errors are logged once; `drain` waits for them, then cancels."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Run *coroutine* now, with a reference kept until it ends (the loop itself keeps only weak ones)."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background task %s failed", task.get_name(), exc_info=error)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait up to *timeout_s* seconds for all tasks, then cancel what is left and wait for that."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+        left = list(self._running)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

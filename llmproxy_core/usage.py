@@ -1,0 +1,50 @@
+"""Tokens used by a call, in one meaning for all providers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import attrs
+
+
+class UsageSource(StrEnum):
+    """How far a count can be trusted."""
+
+    REPORTED = "reported"
+    COUNTED = "counted"
+    ESTIMATED = "estimated"
+
+
+_TRUST = [UsageSource.REPORTED, UsageSource.COUNTED, UsageSource.ESTIMATED]
+
+
+@attrs.frozen
+class Usage:
+    """
+    Token counts of one or more calls.
+
+    *input_tokens* includes the cached and the cache-written ones, *output_tokens* includes reasoning, so that
+    `input_tokens + output_tokens` is the total whatever the provider (protocols differ; dialects convert).
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: UsageSource = UsageSource.REPORTED
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """The sum, only as trustworthy as its weaker half."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            max(self.source, other.source, key=_TRUST.index),
+        )

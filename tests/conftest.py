@@ -1,0 +1,92 @@
+"""What holds for every test: no settings from outside, no warning, no task left behind."""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import hypothesis
+import pytest
+import pytest_asyncio
+
+# A cancelled task may need a few turns of the loop to end; one that needs longer than this is leaked.
+LEAK_GRACE_S = 1.0
+
+# A developer's own keys, proxies and ports must not change what a test sees.
+FOREIGN_VARIABLES = frozenset(
+    {
+        "ALL_PROXY",
+        "ANTHROPIC_API_KEY",
+        "CLAUDE_API_KEY",
+        "GEMINI_API_KEY",
+        "HOST",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "HTTP_TIMEOUT",
+        "IDLE_CONN_TIMEOUT",
+        "LOG_LEVEL",
+        "MAX_IDLE_CONNS",
+        "MAX_IDLE_CONNS_PER_HOST",
+        "MISTRAL_API_KEY",
+        "NO_PROXY",
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "PORT",
+        "PROXY_API_DEBUG",
+        "PROXY_API_HOST",
+        "PROXY_API_PORT",
+    }
+)
+
+
+def pytest_configure() -> None:
+    """Clean the environment, which the processes of tests inherit, and set how deep the property tests go."""
+    for name in [name for name in os.environ if name.upper() in FOREIGN_VARIABLES]:
+        del os.environ[name]
+    # No deadline: a machine shared with other work is not a failure of the code.
+    hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
+    hypothesis.settings.register_profile(
+        "ci", deadline=None, max_examples=200, derandomize=True, print_blob=True, database=None
+    )
+    hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Watch the tasks of every asynchronous test; the synchronous ones have no event loop to pay for."""
+    for item in items:
+        if not (isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item)):
+            continue
+        # First set up, so last torn down: after the servers and sessions of the test are closed.
+        # Parametrised items share one list, hence the question.
+        if "no_leaked_tasks" not in item.fixturenames:
+            item.fixturenames.insert(0, "no_leaked_tasks")
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Fail the test that leaves a task running on its event loop."""
+    before = asyncio.all_tasks()
+
+    yield
+
+    pending = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if pending:
+        _, pending = await asyncio.wait(pending, timeout=LEAK_GRACE_S)
+    leaked = [repr(task) for task in pending]
+    for task in pending:
+        task.cancel()
+    if leaked:
+        pytest.fail("tasks still running after the test:\n" + "\n".join(leaked))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_garbage_of_the_module() -> Iterator[None]:
+    """
+    Find sockets nobody closed and coroutines nobody awaited in the module that made them.
+
+    They speak up when they are collected, as warnings, which are errors. Once per module, since a collection
+    after each test would double the time of the suite.
+    """
+    yield
+    gc.collect()
