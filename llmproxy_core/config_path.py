@@ -12,6 +12,15 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _PART = re.compile(r"""\.?([A-Za-z0-9_-]+)|\.?"((?:[^"\\]|\\.)*)"|\[([0-9]+)\]""", re.ASCII)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|U([0-9a-f]{8})|(.))")
 _LONGEST_KEY = 100
+# What the keys of well-known vendors look like: people paste them anywhere, also as names.
+_CREDENTIAL = re.compile(
+    r"(?i)\b(sk|pk|rk|gsk|xai|xox[a-z]|ghp|gho|glpat|hf|AIza)(?=[-_a-z]*[0-9])[-_a-z0-9]{12,}|\b(bearer|basic)\s+\S+"
+)
+
+
+def masked(text: str) -> str:
+    """*text* without what looks like a credential, wherever it was written."""
+    return _CREDENTIAL.sub("***", text)
 
 
 def escaped(text: str) -> str:
@@ -29,7 +38,7 @@ def _escape(char: str) -> str:
 
 def written(place: Iterable[str | int]) -> str:
     """
-    *place* as TOML writes it, elements of arrays counted from 1, very long keys cut short.
+    *place* as TOML writes it, elements of arrays counted from 1, very long keys cut short, credentials masked.
 
     >>> written(("route", 0, "processors", 1)), written(("llm", "a.b", "model"))
     ('route[1].processors[2]', 'llm."a.b".model')
@@ -39,6 +48,7 @@ def written(place: Iterable[str | int]) -> str:
         if isinstance(part, int):
             text += f"[{part + 1}]"
             continue
+        part = masked(part)
         part = part if len(part) <= _LONGEST_KEY else part[:_LONGEST_KEY] + "…"
         key = part if _BARE.fullmatch(part) else f'"{escaped(part)}"'
         text += f".{key}" if text else key

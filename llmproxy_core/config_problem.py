@@ -8,15 +8,12 @@ from collections.abc import Iterable
 
 import attrs
 
-from llmproxy_core.config_path import Place, escaped, written
+from llmproxy_core.config_path import Place, escaped, masked, written
 from llmproxy_core.errors import Problem
 
 _LONGEST = 60
 _MOST_NAMES = 30
-# What well-known keys look like, and what stands before the host in a URL: neither is shown, wherever it was written.
-_KEY_SHAPE = re.compile(
-    r"(?i)\b(sk|pk|rk|gsk|xai|xox[a-z]|ghp|gho|glpat|hf|AIza)[-_A-Za-z0-9]{8,}|\b(bearer|basic)\s+\S+"
-)
+# What stands before the host in a URL is not shown, wherever it was written.
 _USERINFO = re.compile(r"//[^/@]*@")
 _QUERY = re.compile(r"(://[^?]*)\?.*", re.DOTALL)
 
@@ -39,7 +36,7 @@ class Problems:
 
 def safe(text: str) -> str:
     """*text* on one line, shortened, and without what looks like a credential."""
-    text = _KEY_SHAPE.sub("***", text)
+    text = masked(text)
     text = _USERINFO.sub("//***@", text)
     text = _QUERY.sub(r"\1?…", text)
     return escaped(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")

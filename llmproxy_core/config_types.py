@@ -73,9 +73,7 @@ def make_converter(env: Mapping[str, str], *, needs_secrets: bool = True) -> Con
     converter.register_structure_hook(Secret, lambda value, _: _read_secret(value, env, needs_secrets))
     converter.register_structure_hook_func(_is_anything, lambda value, _: frozen(value))
     converter.register_structure_hook_factory(_is_enum, _enum)
-    converter.register_structure_hook_factory(
-        lambda kind: get_origin(kind) is Literal, lambda kind: _choice({it: it for it in get_args(kind)})
-    )
+    converter.register_structure_hook_factory(_is_literal, lambda kind: _choice({it: it for it in get_args(kind)}))
     converter.register_structure_hook_factory(_is_array, lambda kind: _array(kind, converter))
     converter.register_structure_hook_factory(_is_mapping, lambda kind: _mapping(kind, converter))
     converter.register_structure_hook_factory(_is_union, lambda kind: _union(kind, converter))
@@ -113,6 +111,11 @@ def _is_anything(kind: object) -> bool:
 
 def _is_enum(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _is_literal(kind: Any) -> bool:
+    origin: object = get_origin(kind)
+    return origin is Literal
 
 
 def _is_array(kind: Any) -> bool:
@@ -241,6 +244,8 @@ def _union(kind: Any, converter: Converter) -> Hook:
 
     def read(value: object, _: object) -> object:
         fitting = [member for member in members if _has_shape(value, member)]
+        if not fitting and Secret in members:
+            fitting = [Secret]  # it does not repeat what it refuses
         if not fitting:
             raise ValueError(f"expected {expectation(kind)}")
         return converter.structure(value, fitting[0])
@@ -251,8 +256,9 @@ def _union(kind: Any, converter: Converter) -> Hook:
 def _has_shape(value: object, kind: Any) -> bool:
     if kind in (bool, int, str):
         return type(value) is kind
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in (float, Money):
+        numbers = int | float | str if kind is Money else int | float
+        return isinstance(value, numbers) and not isinstance(value, bool)
     if _is_array(kind):
         return isinstance(value, list | tuple)
     if _is_table(kind) or kind is Secret:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from llmproxy_core.chat import (
     AudioDelta,
@@ -20,7 +21,7 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.dialect import Api, Dialect
 from llmproxy_core.engine import EventStep, Facts, event_steps, failure
-from llmproxy_core.errors import ProxyError, UpstreamCut, UpstreamGarbage
+from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import Assembler, events_of
@@ -63,19 +64,29 @@ async def read_until_meaningful(read: Callable[[], Awaitable[bytes]], dialect: D
 
 
 async def drain(response: Response) -> ChatReply:
-    """Read *response* to its end, all subscriptions applied, and finish it. Raises its ProxyError when it fails."""
+    """
+    Read *response* to its end, all subscriptions applied, and finish it.
+
+    Raises the ProxyError that it failed with; an InternalError for a bug in what was subscribed.
+    """
+    with failing(response):
+        reply = await (_drain_stream(response) if isinstance(response, Stream) else reply_of(response))
+    response.finish(Ending.COMPLETED)
+    return reply
+
+
+@contextmanager
+def failing(response: Response) -> Iterator[None]:
+    """What is raised within ends *response*; it leaves as a ProxyError."""
     try:
-        if isinstance(response, Stream):
-            reply = await _drain_stream(response)
-        elif isinstance(response, Reply):
-            reply = await reply_of(response)
-        else:
-            raise TypeError(f"a response is a Reply or a Stream, not {type(response).__name__}")
+        yield
     except ProxyError as error:
         response.finish(Ending.of(error), error)
         raise
-    response.finish(Ending.COMPLETED)
-    return reply
+    except Exception as bug:
+        internal = InternalError("A processor failed on this answer", code="processor_failed")
+        response.finish(Ending.FAILED, internal)
+        raise internal from bug
 
 
 async def reply_of(response: Reply) -> ChatReply:

@@ -7,16 +7,19 @@ watch; `Decoding` reads events, runs them through watchers and filters, and writ
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, UsageReported
 from llmproxy_core.dialect import Frame, StreamWriter
-from llmproxy_core.errors import ProxyError, UpstreamCut, UpstreamError
+from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamError
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.request import ClientView
 from llmproxy_core.response import Keep, Rewrite, Stream, Subscription, Watch, redact_error
 from llmproxy_core.stages import Filtering, TextStage, Watching, apply_to_events
+
+_log = logging.getLogger("llmproxy")
 
 EventStep = Callable[[Frame | None, list[ChatEvent]], list[ChatEvent]]
 """What one subscription does to the events of a frame (None: events that no frame carried)."""
@@ -142,7 +145,18 @@ def failure(event: Failed) -> UpstreamError:
 class Decoding:
     """Reads events, applies the subscriptions in their order, writes for the client. Each event is decoded once."""
 
-    __slots__ = ("_facts", "_keepers", "_reader", "_redact", "_same_form", "_steps", "_writer", "done", "error")
+    __slots__ = (
+        "_exchange_id",
+        "_facts",
+        "_keepers",
+        "_reader",
+        "_redact",
+        "_same_form",
+        "_steps",
+        "_writer",
+        "done",
+        "error",
+    )
 
     def __init__(self, response: Stream, client: ClientView) -> None:
         assert response.api is not None
@@ -152,6 +166,7 @@ class Decoding:
         self._same_form = client.api.name == response.api.name
         self._facts = Facts(response)
         self._redact = response.redact
+        self._exchange_id = response.exchange.id
         self._keepers: list[Keeper] = []
         self._steps = event_steps(response, response.subscriptions, self._keepers)
         self.done = False
@@ -191,6 +206,10 @@ class Decoding:
                 out.append(self._writer.write(events, frame if self._same_form else None))
             except ProxyError as error:  # a watcher's verdict, or what the client's dialect cannot say
                 self.error = error
+                break
+            except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
+                _log.exception("a watcher or filter failed in exchange %s", self._exchange_id)
+                self.error = InternalError("A processor failed on this answer", code="processor_failed")
                 break
             if self._facts.done:
                 self.done = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import attrs
@@ -20,7 +19,7 @@ from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.llm import Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
-from llmproxy_core.money import Price
+from llmproxy_core.price_config import price_of
 from llmproxy_core.request import Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
@@ -58,7 +57,6 @@ class HttpLLM:
         self._base = base_url(config.base_url, dialect)
         self._constant = self._constant_headers()
         self._passed = dialect.request_headers | TRACE_HEADERS
-        self._prices: dict[str, Price | None] = {}
         self.models = ModelMap(config.models, config.model)
 
     def _constant_headers(self) -> list[tuple[str, str]]:
@@ -166,7 +164,7 @@ class HttpLLM:
                     status=answer.status,
                     headers=headers,
                     llm=self._config.name,
-                    price=self._price(model),
+                    price=price_of(model, self._config.prices),
                     redact=self.redact,
                 )
             body = await read_whole(answer, self._config.max_response_bytes)
@@ -186,7 +184,7 @@ class HttpLLM:
             status=answer.status,
             headers=headers,
             llm=self._config.name,
-            price=self._price(model),
+            price=price_of(model, self._config.prices),
         )
 
     def _scan(self, api: Api, body: bytes) -> ReplyHead:
@@ -208,16 +206,6 @@ class HttpLLM:
         encoding = answer.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise UpstreamGarbage("The upstream answered in a content encoding it was not asked for")
-
-    def _price(self, model: str | None) -> Price | None:
-        if model is None or not self._config.prices:
-            return None
-        if model not in self._prices:
-            if len(self._prices) > 1024:  # names are the callers' choice
-                self._prices.clear()
-            fitting = (price for name, price in self._config.prices if name == model or fnmatchcase(model, name))
-            self._prices[model] = next(fitting, None)
-        return self._prices[model]
 
     async def _error(self, answer: UpstreamResponse) -> UpstreamError:
         """The provider's error answer as ours, our own secrets cut out of what it quotes."""

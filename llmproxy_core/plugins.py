@@ -175,7 +175,7 @@ def _checked_processor(found: object) -> ProcessorType[Any]:
         raise TypeError(f"expected a ProcessorType, got {found!r}")
     kind: ProcessorType[Any] = found
     _check_name(kind.name, "processor type")
-    _check_config(kind.name, kind.config)
+    _check_parts(kind.name, kind.config, kind.build)
     keys = [field.name for field, _ in options(kind.config)]
     if RESERVED & set(keys):
         raise ValueError(f"{kind.name}: keys named {sorted(RESERVED & set(keys))} are every processor's own")
@@ -191,7 +191,7 @@ def _checked_provider(found: object) -> ProviderType[Any]:
         raise TypeError(f"expected a ProviderType, got {found!r}")
     kind: ProviderType[Any] = found
     _check_name(kind.name, "provider")
-    _check_config(kind.name, kind.config)
+    _check_parts(kind.name, kind.config, kind.build)
     if not issubclass(kind.config, LLMConfig):
         raise TypeError(f"{kind.name}: its configuration class must be a subclass of LLMConfig")
     if kind.default_type is not None and kind.default_type not in kind.types:
@@ -199,7 +199,9 @@ def _checked_provider(found: object) -> ProviderType[Any]:
     return kind
 
 
-def _check_config(name: str, config: object) -> None:
+def _check_parts(name: str, config: object, build: object) -> None:
+    if not callable(build):
+        raise TypeError(f"{name}: build must be callable")
     if not isinstance(config, type) or not attrs.has(config) or not attrs.inspect(config).is_frozen:
         raise TypeError(f"{name}: config must be a class made with attrs.frozen, not {config!r}")
 

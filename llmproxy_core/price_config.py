@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import attrs
@@ -79,3 +80,10 @@ def read_prices(tables: Mapping[str, PriceTable]) -> tuple[tuple[str, Price], ..
 
 Prices = Annotated[tuple[tuple[str, Price], ...], WrittenAs(Mapping[str, PriceTable], read_prices)]
 """Model name or glob -> price, in the order written: the first that fits counts."""
+
+
+def price_of(model: str | None, prices: tuple[tuple[str, Price], ...]) -> Price | None:
+    """The price of *model* by the first name or glob that fits; None when none does."""
+    if model is None:
+        return None
+    return next((price for name, price in prices if name == model or fnmatchcase(model, name)), None)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 
 from llmproxy_core.chat import ChatReply, End
 from llmproxy_core.dialect import Operation
-from llmproxy_core.drain import drain, reply_of, subscribed_events
+from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
 from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.errors import InternalError, ProxyError, Unsupported
 from llmproxy_core.outcome import End as Ending
@@ -46,13 +46,8 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
             return Flow(response, client)
         reply = await drain(response)
         return _whole(response, client, client.dialect.write_reply(client.api, reply))
-    if not isinstance(response, Reply):
-        raise TypeError(f"a response is a Reply or a Stream, not {type(response).__name__}")
-    try:
+    with failing(response):
         whole = await _deliver_reply(response, client)
-    except ProxyError as error:
-        response.finish(Ending.of(error), error)
-        raise
     response.finish(Ending.COMPLETED)
     return whole
 
@@ -131,7 +126,7 @@ class Flow:
             except ProxyError as error:
                 yield self._failed(b"", error)
                 return
-            out = self._step(engine, data)
+            out = engine.feed(data) if data else engine.end()
             if engine.error is not None:
                 yield self._failed(out, engine.error)
                 return
@@ -139,15 +134,6 @@ class Flow:
                 yield out
             if engine.done or not data:
                 return
-
-    def _step(self, engine: Engine, data: bytes) -> bytes:
-        """What *data* (b"": the end) gives. A plugin's bug in it fails this stream, with an end that clients see."""
-        try:
-            return engine.feed(data) if data else engine.end()
-        except Exception:  # noqa: BLE001 - a plugin's bug, after the status was sent: only an error event can say it
-            _log.exception("a watcher or filter failed in exchange %s", self._response.exchange.id)
-            engine.error = InternalError("A processor failed on this answer", code="processor_failed")
-            return b""
 
     async def _replaced(self) -> AsyncIterator[bytes]:
         client = self._client
@@ -161,7 +147,7 @@ class Flow:
                     return
         except ProxyError as error:
             yield self._failed(b"", error)
-        except Exception:  # noqa: BLE001 - as in `_step`
+        except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
             _log.exception("a replacement of events failed in exchange %s", self._response.exchange.id)
             yield self._failed(b"", InternalError("A processor failed on this answer", code="processor_failed"))
 
@@ -190,7 +176,7 @@ class Flow:
         engine = self._engine
         if engine is None or self._ended is None or engine.done or engine.error is not None:
             return
-        self._send(engine, self._step(engine, data))
+        self._send(engine, engine.feed(data))
 
     def end(self, error: ProxyError | None) -> None:
         """Of the sink: the upstream's body has ended."""
@@ -201,7 +187,7 @@ class Flow:
             self._push(self._failed(b"", error))
             self._over()
         else:
-            self._send(engine, self._step(engine, b""), last=True)
+            self._send(engine, engine.end(), last=True)
 
     def _send(self, engine: Engine, out: bytes, *, last: bool = False) -> None:
         if engine.error is not None:

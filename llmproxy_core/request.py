@@ -11,6 +11,7 @@ from llmproxy_core.chat import ChatRequest
 from llmproxy_core.dialect import Api, Dialect, Operation, RequestHead
 from llmproxy_core.errors import BadRequest
 from llmproxy_core.headers import Headers
+from llmproxy_core.jsontext import scan
 
 
 @attrs.frozen
@@ -123,10 +124,7 @@ class Request:
     def json(self) -> dict[str, msgspec.Raw]:
         """The body's top-level members, each as JSON text. BadRequest when the body is no JSON object."""
         if self._json is None:
-            try:
-                self._json = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
-            except msgspec.MsgspecError as error:
-                raise BadRequest("The body is not a JSON object", code="invalid_json") from error
+            self._json = scan(self.body).raws
         return self._json
 
     @property

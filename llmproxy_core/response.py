@@ -57,7 +57,7 @@ def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) 
             error.body = redact(error.body)
 
 
-class Response:
+class ResponseBase:
     """
     What `Reply` and `Stream` share: who made it, what was subscribed to, and how it ended.
 
@@ -160,6 +160,7 @@ class Response:
         """The whole answer as a processor reads it, all subscriptions applied; finishes the response."""
         from llmproxy_core.drain import drain
 
+        assert isinstance(self, Reply | Stream)
         return await drain(self)
 
     async def started(self) -> None:
@@ -196,7 +197,7 @@ class Response:
         """Give back what stands behind the response."""
 
 
-class Reply(Response):
+class Reply(ResponseBase):
     """A whole answer, in memory."""
 
     __slots__ = ("body",)
@@ -242,7 +243,7 @@ class Reply(Response):
         return cls(exchange, body, dialect=client.dialect, api=client.api, head=head)
 
 
-class Stream(Response):
+class Stream(ResponseBase):
     """An answer that arrives in pieces. Processors subscribe to it; only `relay` and `drain` read it."""
 
     __slots__ = ("_begun", "_body", "_peeked", "redact")
@@ -325,3 +326,7 @@ class Stream(Response):
             self._body.release()
         else:
             self._body.close()
+
+
+Response = Reply | Stream
+"""What a handler gives: one of the two."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
+from llmproxy_core.dialect import Dialect
 from llmproxy_core.exchange import Clock
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient, Transport
 from llmproxy_core.tasks import Tasks
 
@@ -36,6 +38,8 @@ class Services:
     llm: Callable[[str], LLMClient]
     transport: Callable[[Pool], Transport]
     tasks: Tasks
+    dialects: Mapping[str, Dialect] = FrozenMap()
+    """All registered dialects by name."""
     clock: Clock = time.monotonic
     now: Callable[[], float] = time.time
     """Seconds since the epoch."""

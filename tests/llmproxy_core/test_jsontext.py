@@ -152,12 +152,15 @@ HARMLESS = [
     ("exponent_with_plus", b'{"a":1e+' + b"0" * 64 + b"}"),
     ("digits_in_a_string", b'{"a":"' + b"1" * MILLION + b'"}'),
     ("digits_after_an_escaped_quote", rb'{"a":"x\"' + b"1" * 65 + rb'","b":"\\"}'),
+    ("digits_after_a_backslash", rb'{"a":["\\","' + b"1" * 65 + rb'"]}'),
+    ("digits_before_an_escaped_quote", rb'{"a":["' + b"1" * 65 + rb'\\\" ",2]}'),
     ("depth_64", deep(64)),
     ("depth_64_objects", deep_objects(64)),
     ("brackets_in_a_string", b'{"a":"' + b"[{" * MILLION + b'"}'),
     ("brackets_in_strings_of_a_list", b'{"a":[{"b":"' + b"[{" * 1000 + b'"},"' + b"[{" * 1000 + b'"]}'),
     ("brackets_side_by_side", b'{"a":[' + b"[{}]," * 1000 + b"[]]}"),
     ("brackets_side_by_side_in_much", b'{"a":[' + b"[{}]," * 20_000 + b"[]]}"),
+    ("long_text", b'{"a":"' + b"x" * 3 * MILLION + b'"}'),
     ("commas_in_a_string", b'{"a":"' + rb",\",\\," * 100_000 + b'"}'),
     ("nodes", b'{"a":[' + b"1," * 99_990 + b"1]}"),
     ("duplicates_nested", b'{"a":{"b":1,"b":2},"c":[{"b":1,"b":1}]}'),
@@ -180,6 +183,16 @@ def test_unusual_but_right_bodies_are_read_as_any_parser_reads_them(body: bytes)
 
     assert read_object(body) == expected
     assert {name: scan(body).get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_a_long_number_is_found_anywhere_in_a_long_body(before: int) -> None:
+    # Of a long body only every eighth byte is looked at.
+    text = b'{"a":"' + b"x" * (100_000 + before) + b'","b":%b}'
+
+    assert scan(text % (b"1" * 64)).get("b") == int("1" * 64)
+    with pytest.raises(BadRequest, match="'b' has more than 64 digits"):
+        scan(text % (b"1" * 65))
 
 
 def test_the_limits_can_be_set() -> None:
@@ -223,6 +236,10 @@ class Duplicate(ValueError):
     pass
 
 
+def refuse(literal: str) -> None:
+    raise ValueError(literal)
+
+
 def reference(body: bytes, limits: Limits) -> Any:
     """Slow and plain: the same decision by the standard library's parser. ValueError for a refusal."""
     text = body.decode()
@@ -246,7 +263,7 @@ def reference(body: bytes, limits: Limits) -> Any:
         object_pairs_hook=keep,
         parse_int=number(int),
         parse_float=number(float),
-        parse_constant=number(lambda literal: None),
+        parse_constant=refuse,
     )
     json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError for lone surrogates
     if not isinstance(value, dict) or depth(value) > limits.max_depth:

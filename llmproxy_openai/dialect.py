@@ -1,0 +1,132 @@
+"""OpenAI's dialect: chat completions, legacy completions, embeddings, model lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from llmproxy_core.chat import ChatReply, ChatRequest
+from llmproxy_core.dialect import (
+    Api,
+    Dialect,
+    Located,
+    Operation,
+    ReplyHead,
+    RequestHead,
+    Scanner,
+    StreamReader,
+    StreamWriter,
+)
+from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.headers import Headers
+from llmproxy_core.secret import Secret
+from llmproxy_openai import errors, facts, paths, request
+from llmproxy_openai import models as model_lists
+from llmproxy_openai import reply as replies
+from llmproxy_openai.chat_form import CHAT_FORM
+from llmproxy_openai.completions_form import COMPLETIONS_FORM
+from llmproxy_openai.form import Form
+from llmproxy_openai.reply import ReplyForm
+from llmproxy_openai.scan import ChunkScanner
+from llmproxy_openai.stream_read import ChunkReader
+from llmproxy_openai.stream_render import StreamForm
+from llmproxy_openai.stream_write import ChunkWriter
+
+
+class OpenAIDialect(Dialect):
+    """
+    The protocol of `api.openai.com/v1` and of the many servers that are compatible with it.
+
+    A variant (Mistral's) is a subclass with its own name, apis and forms.
+    """
+
+    name = "openai"
+    apis = paths.APIS
+    roots = ("/v1",)
+
+    # The account that pays belongs to our key: neither `openai-organization` nor `openai-project` goes on.
+    request_headers = frozenset({"openai-beta", "idempotency-key", "x-client-request-id"})
+    response_headers = frozenset(
+        {"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version"}
+    )
+    response_header_prefixes = ("x-ratelimit-",)
+    query = frozenset({"after", "before", "limit", "order"})  # paging of lists
+
+    request_forms: ClassVar[Mapping[str, Form]] = {
+        paths.CHAT.name: CHAT_FORM,
+        paths.COMPLETIONS.name: COMPLETIONS_FORM,
+    }
+    reply_forms: ClassVar[Mapping[str, ReplyForm]] = {
+        paths.CHAT.name: ReplyForm(paths.CHAT.name, "chat.completion"),
+        paths.COMPLETIONS.name: ReplyForm(paths.COMPLETIONS.name, "text_completion", is_legacy=True),
+    }
+    stream_forms: ClassVar[Mapping[str, StreamForm]] = {
+        paths.CHAT.name: StreamForm(paths.CHAT.name, "chat.completion.chunk"),
+        paths.COMPLETIONS.name: StreamForm(paths.COMPLETIONS.name, "text_completion", is_legacy=True),
+    }
+
+    def locate(self, path: str) -> Sequence[Located]:
+        return paths.locate(self.apis, self.roots[0], path)
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def read_head(self, api: Api, body: bytes) -> RequestHead:
+        return request.read_head(body)
+
+    def read_chat(self, api: Api, body: bytes) -> ChatRequest:
+        return request.read_chat(api.name, self.request_forms[api.name], body)
+
+    def write_chat(self, api: Api, chat: ChatRequest) -> bytes:
+        return request.write_chat(api.name, self.request_forms[api.name], chat)
+
+    def prepare(
+        self, api: Api, body: bytes, *, model: str | None = None, stream: bool | None = None, ask_usage: bool = False
+    ) -> bytes:
+        is_chat = api.operation is Operation.CHAT
+        return request.prepare(body, model, stream if is_chat else None, ask_usage=ask_usage and is_chat)
+
+    # -- whole answers ---------------------------------------------------------------------------------------------
+
+    def scan_reply(self, api: Api, body: bytes) -> ReplyHead:
+        return facts.scan_reply(self.name, body)
+
+    def read_reply(self, api: Api, body: bytes) -> ChatReply:
+        return replies.read_reply(self.name, self.reply_forms[api.name], body)
+
+    def write_reply(self, api: Api, reply: ChatReply) -> bytes:
+        return replies.write_reply(self.reply_forms[api.name], reply)
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    def scanner(self, api: Api, *, usage: bool) -> Scanner:
+        return ChunkScanner(self.name, usage=usage)
+
+    def reader(self, api: Api) -> StreamReader:
+        return ChunkReader(self.name, api.name)
+
+    def writer(self, api: Api, *, usage: bool) -> StreamWriter:
+        return ChunkWriter(self.stream_forms[api.name], usage=usage)
+
+    # -- errors ----------------------------------------------------------------------------------------------------
+
+    def read_error(self, status: int, headers: Headers, body: bytes) -> UpstreamError:
+        crossing = tuple((name, value) for name, value in headers if self.crosses(name))
+        return errors.read_error(self.name, status, headers, crossing, body)
+
+    def write_error(self, error: ProxyError, request_id: str) -> bytes:
+        return errors.write_error(self.name, error, request_id)
+
+    def error_event(self, error: ProxyError, request_id: str) -> bytes:
+        return errors.error_event(self.name, error, request_id)
+
+    # -- upstream calls --------------------------------------------------------------------------------------------
+
+    def auth_headers(self, key: Secret) -> list[tuple[str, str]]:
+        return [("authorization", f"Bearer {key.reveal()}")]
+
+    # -- model lists -----------------------------------------------------------------------------------------------
+
+    def write_models(self, api: Api, models: Sequence[str], *, created: int, model: str | None = None) -> bytes:
+        if model is not None:
+            return model_lists.write_model(model, created)
+        return model_lists.write_model_list(models, created)

@@ -1,0 +1,87 @@
+"""The accounting facts of a whole answer, without reading what it says."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmproxy_core.dialect import ReplyHead
+from llmproxy_core.errors import UpstreamGarbage
+from llmproxy_core.usage import Usage
+from llmproxy_openai.envelope import Envelope, read_body
+from llmproxy_openai.errors import reported_error
+from llmproxy_openai.usage import read_usage
+
+
+class Outline(msgspec.Struct):
+    """The top level of an answer or of a chunk; null and absent are told apart by nobody."""
+
+    model: msgspec.Raw = msgspec.Raw()
+    usage: msgspec.Raw = msgspec.Raw()
+    x_groq: msgspec.Raw = msgspec.Raw()
+    choices: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    object: msgspec.Raw = msgspec.Raw()
+
+
+class _Groq(msgspec.Struct):
+    usage: msgspec.Raw = msgspec.Raw()
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: object = None
+
+
+decode_outline = msgspec.json.Decoder(Outline).decode
+_decode_groq = msgspec.json.Decoder(_Groq).decode
+_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
+
+# What some servers send in `error` beside an answer that is none.
+NO_ERROR = frozenset({b"", b"null", b"false", b'""', b"{}"})
+
+
+def scan_reply(dialect: str, body: bytes) -> ReplyHead:
+    """See `Dialect.scan_reply`. Facts of a wrong type are left out: the answer itself may be fine."""
+    try:
+        outline = decode_outline(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamGarbage("The provider's answer is not a JSON object") from error
+    if (envelope := error_in(outline, body)) is not None:
+        raise reported_error(dialect, envelope, body)
+    return ReplyHead(usage_in(outline), model_in(outline), _finish_in(outline))
+
+
+def error_in(outline: Outline, text: bytes) -> Envelope | None:
+    """The error that an answer or a chunk holds: an `error` that says something, or vLLM's `"object": "error"`."""
+    if bytes(outline.error) in NO_ERROR and bytes(outline.object) != b'"error"':
+        return None
+    envelope = read_body(text)
+    return envelope or Envelope("The provider reported an error without saying which.")
+
+
+def usage_in(outline: Outline) -> Usage | None:
+    """`usage`, or Groq's `x_groq.usage`."""
+    if (text := bytes(outline.usage)).startswith(b"{"):
+        return read_usage(text)
+    return groq_usage(bytes(outline.x_groq))
+
+
+def groq_usage(x_groq: bytes) -> Usage | None:
+    """The usage in Groq's own member."""
+    if not x_groq.startswith(b"{"):
+        return None
+    usage = bytes(_decode_groq(x_groq).usage)
+    return read_usage(usage) if usage else None
+
+
+def model_in(outline: Outline) -> str | None:
+    """The model that answered, as the provider names it."""
+    text = bytes(outline.model)
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else None
+
+
+def _finish_in(outline: Outline) -> tuple[str, ...]:
+    try:
+        choices = _decode_choices(outline.choices)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ()
+    return tuple(each.finish_reason for each in choices if isinstance(each.finish_reason, str))

@@ -1,0 +1,125 @@
+"""The members of one JSON object, taken one by one with their types checked; what is left is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+import msgspec
+
+from llmproxy_core.errors import BadRequest, ProxyError, UpstreamGarbage
+from llmproxy_openai.splice import decode_array, decode_object
+
+T = TypeVar("T")
+
+Fail = Callable[[str, str], ProxyError]
+"""Makes the error for the place (`messages[2].role`) and what was expected there ("a string")."""
+
+
+def bad_request(place: str, expected: str) -> ProxyError:
+    """The caller's mistake."""
+    if not place:
+        return BadRequest(f"The body must be {expected}", code="invalid_json")
+    return BadRequest(f"'{place}' must be {expected}", param=place)
+
+
+def garbage(place: str, expected: str) -> ProxyError:
+    """The provider's mistake."""
+    return UpstreamGarbage(f"The provider's answer cannot be understood: {place or 'the body'} is not {expected}")
+
+
+@attrs.frozen
+class Kind(Generic[T]):
+    """A type of value: how to say it to a person, and how to decode it."""
+
+    words: str
+    decode: Callable[[bytes], T]
+
+
+STRING: Kind[str] = Kind("a string", msgspec.json.Decoder(str).decode)
+BOOLEAN: Kind[bool] = Kind("true or false", msgspec.json.Decoder(bool).decode)
+INTEGER: Kind[int] = Kind("an integer", msgspec.json.Decoder(int).decode)
+NUMBER: Kind[float] = Kind("a number", msgspec.json.Decoder(int | float).decode)
+STRINGS: Kind[list[str]] = Kind("a list of strings", msgspec.json.Decoder(list[str]).decode)
+STRING_OR_STRINGS: Kind[str | list[str]] = Kind(
+    "a string or a list of strings", msgspec.json.Decoder(str | list[str]).decode
+)
+
+
+def decode(kind: Kind[T], text: bytes, place: str, fail: Fail) -> T:
+    """The value of the JSON *text*, or *fail*'s error."""
+    try:
+        return kind.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise fail(place, kind.words) from error
+
+
+_OBJECT: Kind[dict[str, msgspec.Raw]] = Kind("an object", decode_object)
+_ARRAY: Kind[list[msgspec.Raw]] = Kind("a list", decode_array)
+
+
+def array(text: bytes, place: str, fail: Fail) -> list[bytes]:
+    """The elements of the JSON array *text*, each as JSON text."""
+    return [bytes(item) for item in decode(_ARRAY, text, place, fail)]
+
+
+class Members:
+    """Null counts as absent, for known and unknown members alike."""
+
+    __slots__ = ("_left", "fail", "place")
+
+    def __init__(self, text: bytes, place: str, fail: Fail) -> None:
+        """*text* must be an object; *place* is where it stands, "" for the body itself."""
+        self.place = place
+        self.fail = fail
+        self._left = decode(_OBJECT, text, place, fail)
+
+    def at(self, name: str) -> str:
+        """The place of the member *name*."""
+        return f"{self.place}.{name}" if self.place else name
+
+    def peek(self, name: str) -> bytes | None:
+        """*name* as JSON text, left where it is."""
+        raw = self._left.get(name)
+        return None if raw is None else bytes(raw)
+
+    def raw(self, name: str) -> bytes | None:
+        """Take *name* as JSON text."""
+        raw = self._left.pop(name, None)
+        if raw is None or (text := bytes(raw)) == b"null":
+            return None
+        return text
+
+    def take(self, name: str, kind: Kind[T]) -> T | None:
+        """Take *name* as a value of *kind*."""
+        text = self.raw(name)
+        return None if text is None else decode(kind, text, self.at(name), self.fail)
+
+    def need(self, name: str, kind: Kind[T]) -> T:
+        """Take *name*, which must be there."""
+        value = self.take(name, kind)
+        if value is None:
+            raise self.fail(self.at(name), kind.words)
+        return value
+
+    def object(self, name: str) -> Members | None:
+        """Take *name* as an object."""
+        text = self.raw(name)
+        return None if text is None else Members(text, self.at(name), self.fail)
+
+    def need_object(self, name: str) -> Members:
+        """Take *name*, which must be there, as an object."""
+        found = self.object(name)
+        if found is None:
+            raise self.fail(self.at(name), _OBJECT.words)
+        return found
+
+    def array(self, name: str) -> list[bytes]:
+        """Take *name* as the elements of a list; none when it is absent."""
+        text = self.raw(name)
+        return [] if text is None else array(text, self.at(name), self.fail)
+
+    def rest(self, prefix: str = "") -> dict[str, bytes]:
+        """What nobody took and is not null; *prefix* goes before the names (`function.` for a nested object)."""
+        return {prefix + name: text for name, raw in self._left.items() if (text := bytes(raw)) != b"null"}

@@ -1,0 +1,104 @@
+"""Messages of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from llmproxy_core.chat import Message, Part, ReasoningPart, Role, TextPart, ToolCall, ToolResult, remember
+from llmproxy_openai.answer import read_answer, read_content, write_answer, write_content
+from llmproxy_openai.members import BOOLEAN, STRING, Members
+from llmproxy_openai.splice import encode, join_array, join_object, with_items
+from llmproxy_openai.wire import Wire, unsupported
+
+_PLAIN_ROLES = {"system", "developer", "user"}
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def read_message(text: bytes, place: str, wire: Wire) -> Message:
+    """One element of `messages`."""
+    members = Members(text, place, wire.fail)
+    role = members.need("role", STRING)
+    if role in _PLAIN_ROLES:
+        content = read_content(members, wire)
+        name = members.take("name", STRING)
+        message = Message(cast("Role", role), content, name, extra=members.rest())
+    elif role == "assistant":
+        content = read_answer(members, wire)
+        name = members.take("name", STRING)
+        prefix = members.take("prefix", BOOLEAN) or False
+        message = Message("assistant", content, name, prefix, extra=members.rest())
+    elif role == "tool":
+        result = ToolResult(
+            members.need("tool_call_id", STRING), read_content(members, wire), members.take("name", STRING)
+        )
+        message = Message("tool", (result,), extra=members.rest())
+    elif role == "function":  # legacy: paired by name
+        result = ToolResult("", read_content(members, wire), members.need("name", STRING))
+        message = Message("tool", (result,), extra=members.rest())
+    else:
+        raise wire.fail(members.at("role"), "one of system, developer, user, assistant, tool, function")
+    return remember(message, wire.api, text)
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+
+
+def write_messages(messages: Sequence[Message], before: bytes | None, wire: Wire) -> bytes:
+    """`messages`; *before* is the array they were read from: its spacing stays when there are as many."""
+    items: list[bytes] = []
+    for index, message in enumerate(messages):
+        items += _write_message(message, f"messages[{index}]", wire)
+    return join_array(items) if before is None else with_items(before, items)
+
+
+def _write_message(message: Message, place: str, wire: Wire) -> list[bytes]:
+    """One message, or one for each tool result in it."""
+    if (kept := wire.kept(message.raw)) is not None:
+        return [kept]
+    if message.role == "tool":
+        return [
+            join_object(_write_result(part, f"{place}.content[{index}]", wire) | wire.unknown(message.extra, place))
+            for index, part in enumerate(message.content)
+        ]
+    members = {"role": encode(message.role)}
+    if message.role == "assistant":
+        members |= write_answer(message.content, place, wire)
+    else:
+        members["content"] = write_content(_said(message.content, place), f"{place}.content", wire)
+    if message.name is not None:
+        members["name"] = encode(message.name)
+    if message.prefix:
+        if not wire.own:
+            raise unsupported(f"{place}.prefix", "an assistant's turn to be continued")
+        members["prefix"] = b"true"
+    return [join_object(members | wire.unknown(message.extra, place))]
+
+
+def _said(parts: Sequence[Part], place: str) -> Sequence[Part]:
+    """*parts* of a turn that is no assistant's, which has no calls, results or thinking."""
+    for index, part in enumerate(parts):
+        if isinstance(part, ToolCall | ToolResult | ReasoningPart):
+            raise unsupported(f"{place}.content[{index}]", f"a {type(part).__name__} in this role")
+    return parts
+
+
+def _write_result(part: Part, place: str, wire: Wire) -> dict[str, bytes]:
+    """A tool's answer. Whether it is an error has no member here: its text says so."""
+    if not isinstance(part, ToolResult):
+        raise unsupported(place, f"a {type(part).__name__} in a tool's turn")
+    content = write_content(_text_only(part.content, place, wire), f"{place}.content", wire)
+    if not part.call_id and part.name is not None:
+        return {"role": b'"function"', "name": encode(part.name), "content": content}
+    name = {"name": encode(part.name)} if part.name is not None and wire.own else {}
+    return {"role": b'"tool"', "tool_call_id": encode(part.call_id), "content": content} | name
+
+
+def _text_only(parts: Sequence[Part], place: str, wire: Wire) -> Sequence[Part]:
+    """A tool's answer is text; what a compatible server takes beyond that was read from this wire form."""
+    for index, part in enumerate(parts):
+        if wire.kept(part.raw) is None and not isinstance(part, TextPart):
+            raise unsupported(f"{place}.content[{index}]", f"a {type(part).__name__} in a tool's answer")
+    return parts

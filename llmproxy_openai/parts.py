@@ -1,0 +1,192 @@
+"""Content parts: `{"type": "text", …}` and its kin, and the parts of the neutral conversation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from llmproxy_core.chat import (
+    AudioPart,
+    CacheMark,
+    DocumentPart,
+    ImagePart,
+    OpaquePart,
+    Part,
+    Raw,
+    ReasoningPart,
+    RefusalPart,
+    Source,
+    TextPart,
+    VideoPart,
+    remember,
+)
+from llmproxy_openai.members import STRING, Members
+from llmproxy_openai.splice import encode, join_array, join_object
+from llmproxy_openai.wire import Wire, nested, unsupported
+
+_DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def read_part(text: bytes, place: str, wire: Wire) -> Part:
+    """The part written as *text*; of an unknown type an OpaquePart, which only this wire form understands."""
+    members = Members(text, place, wire.fail)
+    kind = members.need("type", STRING)
+    read = _READERS.get(kind)
+    if read is None:
+        return OpaquePart(kind, Raw(wire.api, text))
+    return remember(read(members), wire.api, text)
+
+
+def _text(members: Members) -> Part:
+    text = members.need("text", STRING)
+    return TextPart(text, cache=_cache(members), extra=members.rest())
+
+
+def _refusal(members: Members) -> Part:
+    return RefusalPart(members.need("refusal", STRING), extra=members.rest())
+
+
+def _image(members: Members) -> Part:
+    raw = members.raw("image_url")
+    if raw is not None and raw.startswith(b'"'):  # Mistral's short form: the URL itself
+        url = Members(b'{"url":' + raw + b"}", members.at("image_url"), members.fail)
+    else:
+        url = Members(raw or b"null", members.at("image_url"), members.fail)
+    source = source_of_url(url.need("url", STRING))
+    detail = url.take("detail", STRING)
+    return ImagePart(source, detail, _cache(members), extra=members.rest() | url.rest("image_url."))
+
+
+def _audio(members: Members) -> Part:
+    audio = members.need_object("input_audio")
+    form = audio.take("format", STRING)
+    source = Source(data=audio.need("data", STRING), media_type=None if form is None else f"audio/{form}")
+    return AudioPart(source, extra=members.rest() | audio.rest("input_audio."))
+
+
+def _file(members: Members) -> Part:
+    file = members.need_object("file")
+    file_id, data = file.take("file_id", STRING), file.take("file_data", STRING)
+    if file_id is not None:
+        source = Source(file_id=file_id)
+    elif data is None:
+        raise members.fail(file.at("file_id"), "there, or 'file_data'")
+    elif data.startswith("data:"):
+        source = source_of_url(data)
+    else:
+        source = Source(data=data)
+    title = file.take("filename", STRING)
+    return DocumentPart(source, title, cache=_cache(members), extra=members.rest() | file.rest("file."))
+
+
+def _video(members: Members) -> Part:
+    """No part of OpenAI's own protocol; compatible servers share this form."""
+    video = members.need_object("video_url")
+    source = source_of_url(video.need("url", STRING))
+    return VideoPart(source, extra=members.rest() | video.rest("video_url."))
+
+
+def _thinking(members: Members) -> Part:
+    """Mistral's list of text pieces."""
+    pieces = [Members(text, members.at("thinking"), members.fail) for text in members.array("thinking")]
+    text = "".join(piece.take("text", STRING) or "" for piece in pieces)
+    return ReasoningPart(text, member="thinking", extra=members.rest())
+
+
+def _cache(members: Members) -> CacheMark | None:
+    """Anthropic's mark, which gateways take in OpenAI's form too."""
+    mark = members.object("cache_control")
+    return None if mark is None else CacheMark(mark.take("ttl", STRING))
+
+
+def source_of_url(url: str) -> Source:
+    """The source behind a URL, which may hold the data itself (RFC 2397)."""
+    if (found := _DATA_URL.fullmatch(url)) is None:
+        return Source(url=url)
+    return Source(data=found[2], media_type=found[1] or None)
+
+
+_READERS: dict[str, Callable[[Members], Part]] = {
+    "text": _text,
+    "refusal": _refusal,
+    "image_url": _image,
+    "input_audio": _audio,
+    "file": _file,
+    "video_url": _video,
+    "thinking": _thinking,
+}
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+
+
+def write_part(part: Part, place: str, wire: Wire) -> bytes:
+    """*part* as JSON text, byte-equal when it is untouched. Unsupported for what has no form here."""
+    if (kept := wire.kept(part.raw)) is not None:
+        return kept
+    members: dict[str, bytes]
+    match part:
+        case TextPart():
+            members = {"type": b'"text"', "text": encode(part.text)}
+        case RefusalPart():
+            members = {"type": b'"refusal"', "refusal": encode(part.text)}
+        case ImagePart():
+            members = {"type": b'"image_url"', "image_url": _write_image(part, place)}
+        case AudioPart():
+            members = {"type": b'"input_audio"', "input_audio": _write_audio(part, place)}
+        case DocumentPart():
+            members = {"type": b'"file"', "file": _write_file(part, place)}
+        case ReasoningPart(member="thinking") if wire.own:
+            piece = join_object({"type": b'"text"', "text": encode(part.text)})
+            members = {"type": b'"thinking"', "thinking": join_array([piece])}
+        case OpaquePart():
+            raise unsupported(place, f"a part of type {part.kind!r} of another protocol")
+        case _:
+            raise unsupported(place, f"a {type(part).__name__} here")
+    if wire.own and isinstance(part, TextPart | ImagePart | DocumentPart) and part.cache is not None:
+        members["cache_control"] = write_cache(part.cache)
+    return join_object(members | wire.unknown(part.extra, place, "image_url", "input_audio", "file"))
+
+
+def write_cache(mark: CacheMark) -> bytes:
+    """The mark in Anthropic's form."""
+    return join_object({"type": b'"ephemeral"'} | ({} if mark.ttl is None else {"ttl": encode(mark.ttl)}))
+
+
+def _write_image(part: ImagePart, place: str) -> bytes:
+    url = part.source.url
+    if part.source.data is not None:
+        url = data_url(part.source, "image/png")
+    if url is None:
+        raise unsupported(place, "an image by file id")
+    detail = {} if part.detail is None else {"detail": encode(part.detail)}
+    return join_object({"url": encode(url)} | detail | nested(part.extra, "image_url"))
+
+
+def _write_audio(part: AudioPart, place: str) -> bytes:
+    if part.source.data is None:
+        raise unsupported(place, "audio by reference")
+    form = (part.source.media_type or "audio/wav").partition("/")[2]
+    form = {"mpeg": "mp3", "x-wav": "wav"}.get(form, form)
+    members = {"data": encode(part.source.data), "format": encode(form)}
+    return join_object(members | nested(part.extra, "input_audio"))
+
+
+def _write_file(part: DocumentPart, place: str) -> bytes:
+    source = part.source
+    if source.file_id is not None:
+        members = {"file_id": encode(source.file_id)}
+    elif source.data is not None:
+        members = {"file_data": encode(data_url(source, "application/pdf"))}
+    else:
+        raise unsupported(place, "a document by URL or as text")
+    title = {} if part.title is None else {"filename": encode(part.title)}
+    return join_object(members | title | nested(part.extra, "file"))
+
+
+def data_url(source: Source, default_type: str) -> str:
+    """The URL that holds the data of *source* itself."""
+    return f"data:{source.media_type or default_type};base64,{source.data}"

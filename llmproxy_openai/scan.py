@@ -1,0 +1,137 @@
+"""A stream that is copied as bytes, watched as cheaply as the protocol allows."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.sse import BOM, EventSplitter, SSEError, drop_dataless, parse_event, split_events
+from llmproxy_core.usage import Usage
+from llmproxy_openai.errors import reported_error
+from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, usage_in
+from llmproxy_openai.last_event import completed, is_done
+
+# Quotes inside a JSON string are escaped, so none of these can match in what the model says; a member of that name
+# deeper inside can, and the decoded event decides.
+_USAGE = re.compile(rb'"usage"\s*:\s*\{').search
+_ERROR = b'"error"'  # also vLLM's {"object": "error"}
+_DONE = b"[DONE]"
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"').search
+_FINISH_START = re.compile(rb'"finish_reason"\s*:\s*"').search
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"([^"\\]*)"')
+_READS_FOR_MODEL = 8
+"""Each chunk names the model; a stream whose first reads do not will not."""
+
+
+class ChunkScanner:
+    """
+    A Scanner for the streams of all wire forms.
+
+    Decodes only events that may tell usage or an error. A block without data that is no comment is left out, for
+    clients choke on it.
+    """
+
+    __slots__ = (
+        "_dialect",
+        "_is_over",
+        "_reads_for_model",
+        "_splitter",
+        "_wants_usage",
+        "decoded",
+        "done",
+        "error",
+        "finish",
+        "model",
+        "usage",
+    )
+
+    def __init__(self, dialect: str, *, usage: bool) -> None:
+        self._dialect = dialect
+        self._wants_usage = usage
+        self._splitter = EventSplitter()
+        self._is_over = False
+        self._reads_for_model = _READS_FOR_MODEL
+        self.usage: Usage | None = None
+        self.model: str | None = None
+        self.finish: tuple[str, ...] = ()
+        self.done = False
+        self.error: UpstreamError | None = None
+        self.decoded = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """See Scanner. UpstreamGarbage when an event is longer than the bound. Bytes after the end are dropped."""
+        if self._is_over:
+            return b""
+        try:
+            block = self._splitter.feed(data)
+        except SSEError as error:
+            self._is_over = True
+            raise UpstreamGarbage("An event of the provider's stream is too long") from error
+        return self._pass(block) if block else b""
+
+    def end(self) -> bytes:
+        """See Scanner."""
+        if self._is_over:
+            return b""
+        whole = completed(self._splitter.end())
+        return self._pass(whole) if whole else b""
+
+    def _pass(self, block: bytes) -> bytes:
+        if self._reads_for_model:
+            self._look_for_model(block)
+        if _FINISH_START(block) is not None:
+            self.finish += tuple(word.decode(errors="replace") for word in _FINISH.findall(block))
+        # Nearly every read is one event of one line, which is an object and so no end mark.
+        is_plain = block.startswith(b"data: {") and block.find(b"\n") == len(block) - 2
+        if _USAGE(block) is not None or _ERROR in block or (not is_plain and _DONE in block):
+            return self._each(block)
+        return block if is_plain else drop_dataless(block)
+
+    def _look_for_model(self, block: bytes) -> None:
+        self._reads_for_model -= 1
+        found = _MODEL(block)
+        if found is not None and found[1]:  # Azure's first chunk says ""
+            self._reads_for_model = 0
+            self.model = found[1].decode(errors="replace")
+
+    def _each(self, block: bytes) -> bytes:
+        """*block* event by event, up to one that ends the stream."""
+        kept: list[bytes] = []
+        for raw in split_events(block):
+            event = parse_event(raw.removeprefix(BOM))
+            if is_done(event.data):
+                kept.append(raw)
+                self.done = self._is_over = True
+            elif not event.has_data:
+                if event.is_forwardable:
+                    kept.append(raw)
+            elif not self._is_withheld(event.data):
+                kept.append(raw)
+            if self._is_over:
+                break
+        return b"".join(kept)
+
+    def _is_withheld(self, data: bytes) -> bool:
+        """Take the facts of an event; whether the client must not see it."""
+        if _USAGE(data) is None and _ERROR not in data:
+            return False
+        self.decoded += 1
+        try:
+            outline = decode_outline(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False  # the client's parser will say so
+        if (envelope := error_in(outline, data)) is not None:
+            self.error = reported_error(self._dialect, envelope, data)
+            self._is_over = True
+            return True
+        self.usage = usage_in(outline) or self.usage
+        self.model = model_in(outline) or self.model
+        return not self._wants_usage and only_tells_usage(outline)
+
+
+def only_tells_usage(outline: Outline) -> bool:
+    """Whether a chunk has no choice and a usage object: the one that `include_usage` asks for."""
+    choices = bytes(outline.choices).translate(None, b" \t\r\n")
+    return choices == b"[]" and bytes(outline.usage).startswith(b"{")

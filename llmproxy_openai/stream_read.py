@@ -1,0 +1,129 @@
+"""A stream's bytes, read as frames of events."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmproxy_core.chat import End, Failed, Finished, Ping, Start, TextDelta, UsageReported
+from llmproxy_core.dialect import Frame
+from llmproxy_core.errors import UpstreamGarbage
+from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
+from llmproxy_openai.chunk import NOWHERE, Chunk, ChunkChoice, ChunkSource, Place
+from llmproxy_openai.delta_read import DeltaReader, Found
+from llmproxy_openai.envelope import Envelope, read_body
+from llmproxy_openai.errors import reported_error
+from llmproxy_openai.facts import NO_ERROR, groq_usage
+from llmproxy_openai.finish import read_finish
+from llmproxy_openai.last_event import completed, is_done
+from llmproxy_openai.members import garbage
+from llmproxy_openai.usage import read_usage
+from llmproxy_openai.wire import Wire
+
+_decode = msgspec.json.Decoder(Chunk).decode
+_NULLS = (b"", b"null")
+
+
+class UnseenBlock:
+    """The source of a frame whose bytes no client may see: fields without data."""
+
+
+UNSEEN = UnseenBlock()
+
+
+class ChunkReader:
+    """A StreamReader for the streams of one wire form. UpstreamGarbage for what is no chunk."""
+
+    def __init__(self, dialect: str, api: str) -> None:
+        self._dialect = dialect
+        self._decoder = SSEDecoder()
+        self._deltas = DeltaReader(Wire(api, own=True, fail=garbage))
+        self._finished: set[int] = set()
+        self._start: Start | None = None
+        self._is_over = False
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames of the events that *data* completes; none after the terminal event or an error."""
+        try:
+            events = self._decoder.feed(data)
+        except SSEError as error:
+            raise UpstreamGarbage("An event of the provider's stream is too long") from error
+        return self._frames(events)
+
+    def end(self) -> list[Frame]:
+        """The frame of a last event that is whole but for its blank line."""
+        events = self._decoder.end()
+        if events and not events[0].complete:
+            whole = completed(events[0].raw)
+            events = [parse_event(whole)] if whole else []
+        return self._frames(events)
+
+    def _frames(self, events: list[Event]) -> list[Frame]:
+        frames: list[Frame] = []
+        for event in events:
+            if self._is_over:
+                break
+            try:
+                frames.append(self._frame(event))
+            except UpstreamGarbage as error:
+                if not frames:
+                    raise
+                # What was read before it is not lost: the failure takes its place in the stream.
+                self._is_over = True
+                frames.append(Frame(event.raw, [Failed(error.message, error.code)]))
+        return frames
+
+    def _frame(self, event: Event) -> Frame:
+        if not event.has_data:
+            if event.is_forwardable:
+                return Frame(event.raw, [Ping()])
+            return Frame(event.raw, [], UNSEEN)
+        if is_done(event.data):
+            self._is_over = True
+            return Frame(event.raw, [End()])
+        try:
+            chunk = _decode(event.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UpstreamGarbage("An event of the provider's stream cannot be understood") from error
+        if chunk.object == "error" or bytes(chunk.error) not in NO_ERROR:
+            self._is_over = True
+            return Frame(event.raw, [self._failed(event.data)])
+        return self._chunk(event, chunk)
+
+    def _failed(self, data: bytes) -> Failed:
+        envelope = read_body(data) or Envelope("The provider reported an error without saying which.")
+        error = reported_error(self._dialect, envelope, data)
+        return Failed(error.message, error.code, error.error_type, error.status)
+
+    def _chunk(self, event: Event, chunk: Chunk) -> Frame:
+        found = Found()
+        usage = bytes(chunk.usage)
+        has_usage = usage not in _NULLS
+        start = self._start
+        if start is None and (chunk.choices or has_usage):  # Azure begins with a chunk of neither, without an id
+            created = None if chunk.created is None else int(chunk.created)
+            start = Start(chunk.id or "", chunk.model or "", created, chunk.service_tier, chunk.system_fingerprint)
+            self._start = self._deltas.start = start
+            found.add(start, NOWHERE)
+        if start is not None:
+            for position, choice in enumerate(chunk.choices or ()):
+                self._choice(choice, position, found)
+        counted = read_usage(usage) if has_usage else groq_usage(bytes(chunk.x_groq))
+        if counted is not None:
+            found.add(UsageReported(counted), Place(-1, "usage" if has_usage else "x_groq"))
+        only_usage = chunk.choices == [] and usage.startswith(b"{")
+        source = ChunkSource(event.data, found.places, self._deltas.calls, only_usage=only_usage)
+        return Frame(event.raw, found.events, source)
+
+    def _choice(self, choice: ChunkChoice, position: int, found: Found) -> None:
+        index = choice.index or 0
+        logprobs = bytes(choice.logprobs)
+        spelled = None if logprobs in _NULLS else logprobs
+        if choice.text or (choice.text is not None and spelled is not None):
+            found.add(TextDelta(index, choice.text, spelled), Place(position, "text"))
+        if choice.delta is not None:
+            self._deltas.read(choice.delta, index, position, spelled, found)
+        word = choice.finish_reason
+        if word and index not in self._finished:  # OpenRouter says it twice
+            self._finished.add(index)
+            finish = read_finish(word, called=self._deltas.calls.has_calls(index))
+            found.add(Finished(index, finish), Place(position, "finish_reason"))

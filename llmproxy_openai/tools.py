@@ -1,0 +1,161 @@
+"""Tools the caller offers, and which of them the model must use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from llmproxy_core.chat import BuiltinTool, Raw, Tool, ToolChoice, remember
+from llmproxy_openai.members import BOOLEAN, STRING, Members, decode
+from llmproxy_openai.splice import encode, join_array, join_object
+from llmproxy_openai.wire import Wire, nested, unsupported
+
+# -- tools ---------------------------------------------------------------------------------------------------
+
+
+def read_tool(text: bytes, place: str, wire: Wire) -> Tool | BuiltinTool:
+    """An element of `tools`: a function when it has no type (Mistral), the provider's for unknown types."""
+    members = Members(text, place, wire.fail)
+    kind = members.take("type", STRING) or "function"
+    match kind:
+        case "function":
+            function = members.need_object("function")
+            tool = Tool(
+                function.need("name", STRING),
+                function.take("description", STRING),
+                function.raw("parameters"),
+                function.take("strict", BOOLEAN),
+                extra=members.rest() | function.rest("function."),
+            )
+        case "custom":
+            custom = members.need_object("custom")
+            tool = Tool(
+                custom.need("name", STRING),
+                custom.take("description", STRING),
+                kind="custom",
+                extra=members.rest() | custom.rest("custom."),
+            )
+        case _:
+            return BuiltinTool(kind, Raw(wire.api, text))
+    return remember(tool, wire.api, text)
+
+
+def read_legacy_tool(text: bytes, place: str, wire: Wire) -> Tool:
+    """An element of `functions`."""
+    members = Members(text, place, wire.fail)
+    tool = Tool(
+        members.need("name", STRING),
+        members.take("description", STRING),
+        members.raw("parameters"),
+        kind="legacy",
+        extra=members.rest(),
+    )
+    return remember(tool, wire.api, text)
+
+
+def write_tools(tools: Iterable[Tool | BuiltinTool], wire: Wire) -> dict[str, bytes | None]:
+    """The members `tools` and `functions`, None for the one that has nothing."""
+    modern: list[bytes] = []
+    legacy: list[bytes] = []
+    for index, tool in enumerate(tools):
+        is_legacy = isinstance(tool, Tool) and tool.kind == "legacy"
+        (legacy if is_legacy else modern).append(_write_tool(tool, f"tools[{index}]", wire))
+    return {
+        "tools": join_array(modern) if modern else None,
+        "functions": join_array(legacy) if legacy else None,
+    }
+
+
+def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
+    if (kept := wire.kept(tool.raw)) is not None:
+        return kept
+    if isinstance(tool, BuiltinTool):
+        raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
+    members = {"name": encode(tool.name)}
+    if tool.description is not None:
+        members["description"] = encode(tool.description)
+    if tool.parameters is not None:
+        members["parameters"] = tool.parameters
+    if tool.strict is not None:
+        members["strict"] = encode(tool.strict)
+    if tool.kind == "legacy":
+        return join_object(members | wire.unknown(tool.extra, place))
+    inner = join_object(members | nested(tool.extra, tool.kind))
+    return join_object({"type": encode(tool.kind), tool.kind: inner} | wire.unknown(tool.extra, place, tool.kind))
+
+
+# -- choice --------------------------------------------------------------------------------------------------
+
+_MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+
+
+def read_choice(text: bytes, place: str, wire: Wire) -> ToolChoice | None:
+    """`tool_choice`. None for a form that only some server knows: it stays an unknown member."""
+    if not text.startswith(b"{"):
+        return _read_mode(decode(STRING, text, place, wire.fail))
+    members = Members(text, place, wire.fail)
+    kind = members.need("type", STRING)
+    if kind in {"function", "custom"}:
+        return ToolChoice("named", (members.need_object(kind).need("name", STRING),))
+    if kind != "allowed_tools":
+        return None
+    allowed = members.need_object(kind)
+    names = tuple(_name_of(tool, allowed.at("tools"), wire) for tool in allowed.array("tools"))
+    mode = allowed.need("mode", STRING)
+    return ToolChoice("named" if mode == "required" else "allowed", names)
+
+
+def _read_mode(word: str) -> ToolChoice | None:
+    match _MODES.get(word):
+        case "auto":
+            return ToolChoice("auto")
+        case "none":
+            return ToolChoice("none")
+        case "required":
+            return ToolChoice("required")
+        case _:
+            return None
+
+
+def _name_of(text: bytes, place: str, wire: Wire) -> str:
+    """The name in `{"type": "function", "function": {"name": …}}`; a tool without one goes by its type."""
+    members = Members(text, place, wire.fail)
+    kind = members.need("type", STRING)
+    tool = members.object(kind)
+    return kind if tool is None else tool.need("name", STRING)
+
+
+def read_legacy_choice(text: bytes, place: str, wire: Wire) -> ToolChoice | None:
+    """`function_call` of a request: "auto", "none" or `{"name": …}`."""
+    if not text.startswith(b"{"):
+        return _read_mode(decode(STRING, text, place, wire.fail))
+    return ToolChoice("named", (Members(text, place, wire.fail).need("name", STRING),))
+
+
+def write_choice(choice: ToolChoice, tools: Sequence[Tool | BuiltinTool]) -> bytes:
+    """*choice* as `tool_choice`; *tools* tell which of its names are custom tools."""
+    if choice.mode in {"auto", "none", "required"}:
+        return encode(choice.mode)
+    named = [_reference(name, tools) for name in choice.names]
+    if choice.mode == "named" and len(named) == 1:
+        return named[0]
+    mode = "required" if choice.mode == "named" else "auto"
+    allowed = join_object({"mode": encode(mode), "tools": join_array(named)})
+    return join_object({"type": b'"allowed_tools"', "allowed_tools": allowed})
+
+
+def _reference(name: str, tools: Sequence[Tool | BuiltinTool]) -> bytes:
+    for tool in tools:
+        if isinstance(tool, Tool) and tool.name == name and tool.kind == "custom":
+            return join_object({"type": b'"custom"', "custom": join_object({"name": encode(name)})})
+        if isinstance(tool, BuiltinTool) and tool.kind == name:
+            return join_object({"type": encode(name)})
+    return join_object({"type": b'"function"', "function": join_object({"name": encode(name)})})
+
+
+def write_legacy_choice(choice: ToolChoice) -> bytes:
+    """*choice* as `function_call`. Unsupported for what functions cannot say."""
+    if choice.mode in {"auto", "none"}:
+        return encode(choice.mode)
+    if choice.mode == "named" and len(choice.names) == 1:
+        return join_object({"name": encode(choice.names[0])})
+    raise unsupported("tool_choice", f"the choice {choice.mode!r} among legacy functions")

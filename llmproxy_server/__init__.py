@@ -1,0 +1,1 @@
+"""The server of llmproxy: the edge, the transport, the loader and the command line."""

@@ -1,0 +1,53 @@
+"""How much is served at once: calls in flight, and the bytes of their request bodies."""
+
+from __future__ import annotations
+
+from llmproxy_core.errors import Overloaded
+
+RETRY_AFTER_S = 1.0
+
+
+class Admission:
+    """Lets calls in while there is room. One event loop; nothing here waits, what does not fit is refused."""
+
+    def __init__(self, *, max_in_flight: int, max_buffered_bytes: int) -> None:
+        """*max_in_flight*: 0 for no bound."""
+        self._max_in_flight = max_in_flight
+        self._max_buffered_bytes = max_buffered_bytes
+        self.in_flight = 0
+        self.buffered_bytes = 0
+
+    def enter(self) -> Ticket:
+        """A place, until `Ticket.leave`. Overloaded when there is none."""
+        if self._max_in_flight and self.in_flight >= self._max_in_flight:
+            raise Overloaded("Too many calls are being served; try again soon", retry_after_s=RETRY_AFTER_S)
+        self.in_flight += 1
+        return Ticket(self)
+
+    def hold(self, size: int) -> None:
+        if self.buffered_bytes + size > self._max_buffered_bytes:
+            raise Overloaded("Too many request bodies are held; try again soon", retry_after_s=RETRY_AFTER_S)
+        self.buffered_bytes += size
+
+
+class Ticket:
+    """The place of one call."""
+
+    __slots__ = ("_admission", "_held", "_inside")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._held = 0
+        self._inside = True
+
+    def reserve(self, size: int) -> None:
+        """Hold *size* more bytes until `leave`. Overloaded when they do not fit."""
+        self._admission.hold(size)
+        self._held += size
+
+    def leave(self) -> None:
+        """Give everything back. May be called again."""
+        if self._inside:
+            self._inside = False
+            self._admission.in_flight -= 1
+            self._admission.buffered_bytes -= self._held

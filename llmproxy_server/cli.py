@@ -1,0 +1,143 @@
+"""The command `llmproxy`. What a command needs is imported when it runs: `--version` and `check` stay light."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from typing import IO
+
+import click
+
+from llmproxy_server.cli_exit import ExitCode, Refusal
+from llmproxy_server.cli_terminal import complain, faint
+
+LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
+
+config_option = click.option(
+    "--config", metavar="FILE", help="The configuration, a TOML file. Without it: the embedded default."
+)
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="llmproxy", prog_name="llmproxy", message="%(prog)s %(version)s")
+@click.pass_context
+def llmproxy(context: click.Context) -> None:
+    """A reverse proxy and gateway for the APIs of large language models."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@llmproxy.command()
+@config_option
+@click.option("--host", help="The address to bind, instead of [server] host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The TCP port, instead of [server] port; 0: a free one.")
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS, case_sensitive=False),
+    help="The least level that is logged, instead of [server.log] level.",
+)
+def serve(config: str | None, host: str | None, port: int | None, log_level: str | None) -> None:
+    """
+    Start the proxy; Ctrl-C or SIGTERM drains and stops it.
+
+    Without --config the embedded default is served: every provider whose key is in the environment, and a demo that
+    needs none. The command line wins over the environment, and that over the file; `.env` fills what is not set.
+    """
+    from llmproxy_server.cli_serve import serve as run
+
+    run(config, {"server.host": host, "server.port": port, "server.log.level": log_level})
+
+
+@llmproxy.command()
+@click.argument("file")
+def check(file: str) -> None:
+    """Say what FILE configures (each route's chains, and its LLM), or every problem in it."""
+    from llmproxy_server.cli_check import check as run
+
+    run(file)
+
+
+@llmproxy.command()
+@click.argument("method")
+@click.argument("path")
+@click.option("--model", metavar="NAME", help="The model that the request would name.")
+@config_option
+@click.pass_context
+def explain(context: click.Context, method: str, path: str, model: str | None, config: str | None) -> None:
+    """Say what would happen to the request METHOD PATH: route, operation, processors, LLM, upstream URL."""
+    from llmproxy_server.cli_explain import explain as run
+
+    context.exit(ExitCode.OK if run(method, path, model, config) else ExitCode.NOT_SO)
+
+
+@llmproxy.command()
+def plugins() -> None:
+    """List what is registered, by which distribution and module, and the plugins that could not be used."""
+    from llmproxy_server.cli_plugins import plugins as run
+
+    run()
+
+
+@llmproxy.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors."""
+    from llmproxy_server.cli_schema import schema as run
+
+    run()
+
+
+def main() -> int:
+    """Run the command of this process's arguments; gives its exit code. Nothing is raised."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # an old locale cannot say every character
+    try:
+        return _run()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            return _internal(error)
+        _silence(sys.stdout)
+        if error.errno == errno.EPIPE:
+            _silence(sys.stderr)  # which of the two is gone, the error does not say
+            return ExitCode.BROKEN_PIPE
+        complain(f"llmproxy: the output cannot be written: {error.strerror}")
+        return ExitCode.NO_OUTPUT
+    except Exception as error:  # noqa: BLE001 - the last seam: a person gets a sentence, and a traceback on demand
+        return _internal(error)
+
+
+def _run() -> int:
+    try:
+        code = llmproxy.main(prog_name="llmproxy", standalone_mode=False)
+    except click.Abort:  # Ctrl-C
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _silence(stream: IO[str]) -> None:
+    """Let *stream* go nowhere: the interpreter flushes it at its end, and would complain again."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)
+
+
+def _internal(error: Exception) -> int:
+    complain(f"llmproxy: internal error ({type(error).__name__}): this is a mistake in llmproxy, please report it.")
+    if os.environ.get("PROXY_API_DEBUG", "").lower() in ("1", "true", "yes", "on"):
+        complain("".join(traceback.format_exception(error)))
+    else:
+        complain(faint("Run it again with PROXY_API_DEBUG=true to see where it happened."))
+    return ExitCode.INTERNAL
+
+
+__all__ = ["llmproxy", "main"]

@@ -1,0 +1,72 @@
+"""How a command ends: its exit code, and what a person sees when it could not do its work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import IO, Any
+
+import click
+
+from llmproxy_server.cli_terminal import complain, strong
+
+
+class ExitCode(IntEnum):
+    """What scripts can rely on; `docs/cli.md` is the reference."""
+
+    OK = 0
+    NOT_SO = 1
+    """`check` found problems, or `explain` a request that nothing serves."""
+    CANNOT = 2
+    """The command line is wrong, or the configuration cannot be served."""
+    INTERNAL = 70
+    """Our bug (EX_SOFTWARE of sysexits.h)."""
+    NO_OUTPUT = 74
+    """What was to be printed cannot be written (EX_IOERR of sysexits.h)."""
+    INTERRUPTED = 130
+    """Ctrl-C, as a shell reports a process that SIGINT ended."""
+    BROKEN_PIPE = 141
+    """Whoever read the output is gone, as a shell reports a process that SIGPIPE ended."""
+
+
+class Refusal(click.ClickException):
+    """The command cannot do what was asked; *message* says why and what to do, in a sentence."""
+
+    exit_code = ExitCode.CANNOT
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        complain(f"{strong('llmproxy:', 'red')} {self.message}")
+
+
+class ConfigProblems(Refusal):
+    """Every problem of *name*: a file, or what stands for it."""
+
+    def __init__(self, name: str, problems: Sequence[object], exit_code: ExitCode) -> None:
+        super().__init__(f"{name} has {counted(len(problems), 'problem')}")
+        self.problems = problems
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        complain(strong(f"{self.message}:", "red"))
+        for problem in self.problems:
+            complain(f"  {problem}")
+
+
+@contextmanager
+def problems_of(name: str, exit_code: ExitCode = ExitCode.CANNOT) -> Iterator[None]:
+    """A ConfigError inside ends the command with *exit_code*, its problems said to be those of *name*."""
+    from llmproxy_core.errors import ConfigError  # not needed by `--version` and `--help`
+
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigProblems(name, error.problems, exit_code) from error
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "route"), counted(2, "route")
+    ('1 route', '2 routes')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

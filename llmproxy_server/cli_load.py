@@ -1,0 +1,99 @@
+"""What commands work on: the plugins, the environment, the configuration, and a gateway that opens no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+
+from llmproxy_core.config_path import read_place
+from llmproxy_core.errors import ConfigError, Problem, UpstreamConnectError
+from llmproxy_core.gateway import Gateway, build
+from llmproxy_core.llm import LLMClient, Timeouts, UpstreamRequest, UpstreamResponse
+from llmproxy_core.plugins import Registry
+from llmproxy_core.services import Services
+from llmproxy_core.tasks import Tasks
+from llmproxy_server.cli_exit import ExitCode, problems_of
+from llmproxy_server.environment import read_environment
+from llmproxy_server.loader import Loaded, load
+from llmproxy_server.statement import Statements
+
+T = TypeVar("T")
+
+
+def load_registry() -> Registry:
+    """All installed plugins; the command ends when two of them register the same name."""
+    with problems_of("The set of installed plugins"):
+        return Registry.load()
+
+
+def load_configuration(
+    file: str | None,
+    registry: Registry,
+    command_line: Mapping[str, object] | None = None,
+    exit_code: ExitCode = ExitCode.CANNOT,
+) -> Loaded:
+    """The configuration in *file*, or the embedded default; the command ends with *exit_code* when it has problems."""
+    name = named(file)
+    with problems_of(name, exit_code):
+        env = read_environment(os.environ, Path.cwd())
+        return load(None if file is None else Path(file), registry, env, command_line)
+
+
+def named(file: str | None) -> str:
+    """What messages call the configuration."""
+    return "The embedded default" if file is None else file
+
+
+class LookTransport:
+    """The transport of a gateway that is looked at, not served from: it keeps what would be sent, and opens nothing."""
+
+    def __init__(self) -> None:
+        self.requests: list[UpstreamRequest] = []
+
+    async def open(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        self.requests.append(request)
+        raise UpstreamConnectError("This gateway is looked at, not served from: it opens no connection")
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+Look = Callable[[Gateway, LookTransport], Awaitable[T]]
+
+
+def look_at(loaded: Loaded, registry: Registry, look: Look[T]) -> T:
+    """
+    What *look* says of the gateway of *loaded*, which is closed afterwards.
+
+    ConfigError, with lines, when a type's own factory refuses its table.
+    """
+    return asyncio.run(_look_at(loaded, registry, look))
+
+
+async def _look_at(loaded: Loaded, registry: Registry, look: Look[T]) -> T:
+    tasks, transport = Tasks(), LookTransport()
+
+    def services(llm: Callable[[str], LLMClient]) -> Services:
+        return Services(llm=llm, transport=lambda pool: transport, tasks=tasks)
+
+    try:
+        gateway = build(loaded.config, registry, services)
+    except ConfigError as error:
+        raise ConfigError(_with_lines(error.problems, loaded)) from error
+    try:
+        return await look(gateway, transport)
+    finally:
+        await gateway.aclose()
+        await tasks.drain(0)
+
+
+def _with_lines(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
+    if loaded.text is None:
+        return list(problems)
+    statements = Statements(loaded.text)
+    return [attrs.evolve(it, line=statements.line(read_place(it.path))) for it in problems]

@@ -1,0 +1,173 @@
+"""Bodies of requests: which are let in, and how much of them is held."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+
+from llmproxy_core.dialect import Operation
+from llmproxy_core.errors import BadRequest, PayloadTooLarge, RequestRejected, UnsupportedMediaType
+from llmproxy_core.headers import Headers
+from llmproxy_core.routing import Match
+from llmproxy_server.admission import Ticket
+from llmproxy_server.door_request import BodySource, Incoming
+
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+
+
+def check_json(headers: Headers) -> None:
+    """UnsupportedMediaType unless the body is JSON in UTF-8."""
+    values = headers.get_all("content-type")
+    if values == ["application/json"]:
+        return
+    if len(values) != 1 or values[0].partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType("Send the body as Content-Type: application/json")
+    if any(charset.lower() not in ("utf-8", "utf8") for charset in _CHARSET.findall(values[0])):
+        raise UnsupportedMediaType("JSON is UTF-8 (RFC 8259 section 8.1): send no other charset")
+
+
+def check_coding(headers: Headers) -> None:
+    """UnsupportedMediaType for a compressed body: unpacking what a stranger packed has no bound."""
+    for value in headers.get_all("content-encoding"):
+        if value.strip().lower() not in ("", "identity"):
+            raise UnsupportedMediaType("Send the body without a Content-Encoding")
+
+
+def check_body(match: Match, incoming: Incoming) -> None:
+    """Refuse a body that the operation of *match* does not take, before it is read."""
+    if match.operation is Operation.OPAQUE:
+        return
+    check_coding(incoming.headers)
+    if match.api is not None and match.api.has_body:
+        check_json(incoming.headers)
+    elif incoming.has_body:
+        raise BadRequest("This operation takes no body")
+
+
+def declared_length(headers: Headers) -> int | None:
+    """The Content-Length; None for a body whose length will be known when it ends."""
+    text = headers.get("content-length")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise BadRequest("The Content-Length is malformed")
+    return int(text)
+
+
+def check_length(declared: int | None, max_bytes: int | None) -> None:
+    """PayloadTooLarge when a length is announced that is over the bound."""
+    if declared is not None and max_bytes is not None and declared > max_bytes:
+        raise too_large(max_bytes)
+
+
+def too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is longer than the {max_bytes} bytes that are accepted here (max_body_bytes)")
+
+
+class BodyTimeout(RequestRejected):
+    """The client took too long to send its body."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BodyClock:
+    """
+    How long a client keeps us waiting for its body.
+
+    Only time in which we wait for the client counts: an upload that an upstream holds back is not the client's fault.
+    """
+
+    __slots__ = ("_min_bytes_per_s", "_received", "_since", "_timeout_s", "_waited_s")
+
+    def __init__(self, timeout_s: float, min_bytes_per_s: int) -> None:
+        """Longer than *timeout_s* may be waited only for one who sends at that rate; 0: without a break so long."""
+        self._timeout_s = timeout_s
+        self._min_bytes_per_s = min_bytes_per_s
+        self._received = 0
+        self._waited_s = 0.0
+        self._since: float | None = None
+
+    def wait(self, now: float) -> None:
+        self._since = now
+
+    def got(self, size: int, now: float) -> None:
+        """The wait is over: *size* bytes came, or none will."""
+        if self._since is not None:
+            self._waited_s += now - self._since
+            self._since = None
+        self._received += size
+
+    def expired(self, now: float) -> bool:
+        if self._since is None:
+            return False
+        silent = now - self._since
+        if silent > self._timeout_s:
+            return True
+        if not self._min_bytes_per_s:
+            return False
+        return self._waited_s + silent > self._timeout_s + self._received / self._min_bytes_per_s
+
+
+class BodyReader:
+    """Reads one body, bounded in length and in time."""
+
+    __slots__ = ("_begin", "_clock", "_now", "_source")
+
+    def __init__(
+        self, source: BodySource, clock: BodyClock, now: Callable[[], float], begin: Callable[[], None] | None
+    ) -> None:
+        """*begin* is called before the first wait: it tells a client that waits for it to go on (`100 Continue`)."""
+        self._source = source
+        self._clock = clock
+        self._now = now
+        self._begin = begin
+
+    def tick(self, now: float) -> None:
+        """Called now and then: ends a wait that took too long."""
+        if self._clock.expired(now):
+            self._source.fail(BodyTimeout("The body came too slowly (body_timeout_s, body_min_bytes_per_s)"))
+
+    async def read(self) -> bytes:
+        """What has come; b"" at the end."""
+        if self._source.complete:
+            return await self._source.read()
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
+        self._clock.wait(self._now())
+        data = b""
+        try:
+            data = await self._source.read()
+        finally:
+            self._clock.got(len(data), self._now())
+        return data
+
+    async def whole(self, declared: int | None, max_bytes: int, ticket: Ticket) -> bytes:
+        """All of it, paid for with *ticket*; PayloadTooLarge when it is longer than *max_bytes*."""
+        check_length(declared, max_bytes)
+        if declared is not None:
+            ticket.reserve(declared)
+        data = await self.read()
+        if declared is not None and len(data) == declared:
+            return data
+        pieces: list[bytes] = []
+        size = 0
+        while data:
+            size += len(data)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            if declared is None:
+                ticket.reserve(len(data))
+            pieces.append(data)
+            data = await self.read()
+        return b"".join(pieces)
+
+    async def pieces(self, max_bytes: int | None) -> AsyncIterator[bytes]:
+        """Piece by piece, none of it held; PayloadTooLarge from the piece that is over *max_bytes*."""
+        size = 0
+        while data := await self.read():
+            size += len(data)
+            if max_bytes is not None and size > max_bytes:
+                raise too_large(max_bytes)
+            yield data

@@ -1,0 +1,101 @@
+"""The configuration that is used when there is no file: every provider whose key is in the environment, and a demo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from llmproxy_server.demo_models import MODELS
+
+EMBEDDED = "embedded default"
+"""What stands for the file's name in messages."""
+
+DEMO_MODELS = MODELS
+"""The names that the demo LLM documents; `GET /v1/models` lists them."""
+
+
+@attrs.frozen
+class KnownProvider:
+    """A vendor with an OpenAI-compatible URL. The first of *variables* that is set holds the key."""
+
+    name: str
+    variables: tuple[str, ...]
+    base_url: str
+    models: tuple[str, ...]
+    ask_usage: bool = True
+
+
+KNOWN_PROVIDERS = (
+    KnownProvider(
+        "openai",
+        ("OPENAI_API_KEY",),
+        "https://api.openai.com/v1",
+        (
+            "gpt-*",
+            "chatgpt-*",
+            "o1*",
+            "o3*",
+            "o4*",
+            "computer-use-*",
+            "codex-*",
+            "text-embedding-*",
+            "omni-moderation-*",
+            "davinci-*",
+            "babbage-*",
+            "ft:*",
+        ),
+    ),
+    KnownProvider("anthropic", ("ANTHROPIC_API_KEY", "CLAUDE_API_KEY"), "https://api.anthropic.com/v1", ("claude-*",)),
+    KnownProvider(
+        "gemini",
+        ("GEMINI_API_KEY",),
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        ("gemini-*", "gemma-*", "models/gemini-*", "models/gemma-*"),
+    ),
+    KnownProvider(
+        "mistral",
+        ("MISTRAL_API_KEY",),
+        "https://api.mistral.ai/v1",
+        (
+            "mistral-*",
+            "codestral-*",
+            "devstral-*",
+            "magistral-*",
+            "ministral-*",
+            "pixtral-*",
+            "voxtral-*",
+            "open-mistral-*",
+            "open-mixtral-*",
+        ),
+        ask_usage=False,  # it reports the usage of streams unasked, and refuses stream_options
+    ),
+)
+
+
+def embedded_config(env: Mapping[str, str]) -> dict[str, object]:
+    """
+    The embedded default for *env*, in the form that a file would have.
+
+    One route, `/v1`, whose group `default` chooses by model. Without any key the demo answers for every model.
+    """
+    llms: dict[str, object] = {}
+    for provider in KNOWN_PROVIDERS:
+        variable = next((name for name in provider.variables if env.get(name, "").strip()), None)
+        if variable is not None:
+            llms[provider.name] = _llm(provider, variable)
+    models = [*DEMO_MODELS, "demo*", *([] if llms else ["*"])]
+    llms["demo"] = {"provider": "demo", "models": models}
+    members = list(llms)
+    llms["default"] = {"provider": "by_model", "members": members}
+    return {"llm": llms, "route": [{"path_prefix": "/v1", "target_llm": "default"}]}
+
+
+def _llm(provider: KnownProvider, variable: str) -> dict[str, object]:
+    table: dict[str, object] = {
+        "provider": "openai",
+        "base_url": provider.base_url,
+        "token_env": variable,
+        "models": list(provider.models),
+    }
+    return table if provider.ask_usage else {**table, "ask_usage": False}

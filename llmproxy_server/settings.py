@@ -1,0 +1,56 @@
+"""Every setting of the server with the origin of its value, for the banner and for `llmproxy check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from llmproxy_core.config import ServerConfig
+from llmproxy_core.option import options
+
+DEFAULT = "default"
+
+
+@attrs.frozen
+class Setting:
+    """*name* is dotted (`server.log.level`); *origin* a variable, a file, "command line" or "default"."""
+
+    name: str
+    value: object
+    origin: str
+
+
+@attrs.frozen
+class Settings:
+    """All settings of the server, in the order of the reference."""
+
+    all: tuple[Setting, ...]
+
+    def __getitem__(self, name: str) -> Setting:
+        """The setting *name*, with or without the leading `server.`; KeyError when there is none."""
+        full = name if name.startswith("server.") else f"server.{name}"
+        for setting in self.all:
+            if setting.name == full:
+                return setting
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[Setting]:
+        return iter(self.all)
+
+
+def settings(server: ServerConfig, document: Mapping[str, object], origins: Mapping[str, str], file: str) -> Settings:
+    """*document* is the file's content, *origins* what the overlay says of other keys, *file* the file's name."""
+    return Settings(tuple(_settings(server, document.get("server"), "server", origins, file)))
+
+
+def _settings(config: object, table: object, prefix: str, origins: Mapping[str, str], file: str) -> Iterator[Setting]:
+    for field, _ in options(type(config)):
+        name = f"{prefix}.{field.name}"
+        value = getattr(config, field.name)
+        written = isinstance(table, Mapping) and field.name in table
+        if attrs.has(type(value)):
+            inner = table[field.name] if isinstance(table, Mapping) and written else None
+            yield from _settings(value, inner, name, origins, file)
+        else:
+            yield Setting(name, value, origins.get(name, file if written else DEFAULT))

@@ -1,0 +1,359 @@
+"""
+The machinery under any order of events: chunk, cut, error, cancel, retry, raise, client gone.
+
+Whatever happens, there is exactly one outcome per response and per exchange, every body is closed or released once,
+and no task, child or detached exchange is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy_core import (
+    Exchange,
+    GuardrailBlocked,
+    Handler,
+    Outcome,
+    Processor,
+    ProxyError,
+    Reply,
+    Request,
+    Response,
+    Tasks,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from llmproxy_core.chat import ChatEvent, ChatReply, ChatRequest, Choice, Finish, FinishReason, Message, TextPart
+from llmproxy_core.outcome import End
+from llmproxy_core.testing import Answer, Pipeline, Result, ScriptedLLM
+from llmproxy_openai import OpenAIDialect
+
+DIALECT = OpenAIDialect()
+CHAT = next(api for api in DIALECT.apis if api.name == "openai.chat")
+
+
+# -- what an upstream may do -----------------------------------------------------------------------------------------
+
+_HEAD = b'{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":['
+
+
+def _chunk(text: str) -> bytes:
+    return b"data: " + _HEAD + b'{"index":0,"delta":{"content":"' + text.encode() + b'"},"finish_reason":null}]}\n\n'
+
+
+FINISH = b"data: " + _HEAD + b'{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+USAGE = b"data: " + _HEAD + b'],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
+DONE = b"data: [DONE]\n\n"
+WHOLE = (
+    b'{"id":"c1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":'
+    b'"assistant","content":"hello canary"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,'
+    b'"completion_tokens":2,"total_tokens":5}}'
+)
+
+pieces: st.SearchStrategy[bytes | ProxyError | asyncio.Event] = st.one_of(
+    st.sampled_from(["a", "canary", "b c"]).map(_chunk),
+    st.sampled_from(
+        [
+            FINISH,
+            USAGE,
+            FINISH + USAGE + DONE,
+            DONE,
+            b": ping\n\n",
+            b'data: {"error":{"message":"overloaded"}}\n\n',
+            b"data: {garbage\n\n",
+            _chunk("split")[:20],
+            UpstreamCut("cut"),
+            UpstreamTimeout("idle", code="upstream_timeout_idle"),
+        ]
+    ),
+)
+proper = st.lists(st.sampled_from(["a", "canary"]).map(_chunk), max_size=4).map(
+    lambda chunks: (*chunks, FINISH, USAGE, DONE)
+)
+answers = st.one_of(
+    proper.map(Answer),
+    st.lists(pieces, max_size=6).map(Answer),
+    st.just(Answer(whole=WHOLE)),
+    st.sampled_from([UpstreamError("503", status=503), UpstreamCut("reset")]).map(lambda error: Answer(error=error)),
+)
+
+
+# -- what processors may do ------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """Counts every outcome it is told: each must come exactly once."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self.told: list[Outcome] = []
+        self.asked = 0
+
+    def count(self, outcome: Outcome) -> None:
+        self.told.append(outcome)
+
+    async def count_later(self, outcome: Outcome) -> None:
+        await asyncio.sleep(0)
+        self.told.append(outcome)
+
+    async def __call__(self, exchange: Exchange, call_next: Handler) -> Response:
+        self.asked += 1
+        exchange.on_finish(self.count)
+        if self.verb == "refuse":
+            raise GuardrailBlocked("refused")
+        if self.verb == "raise":
+            raise ZeroDivisionError("a bug")
+        if self.verb == "answer":
+            text = TextPart("from a file")
+            reply = ChatReply("r", "m", (Choice(0, (text,), Finish(FinishReason.STOP)),))
+            return Reply.of_chat(exchange, reply)
+        if self.verb == "child":
+            await self._child(exchange, call_next)
+        if self.verb == "detach":
+            self._detach(exchange, call_next)
+        try:
+            response = await call_next(exchange)
+        except UpstreamError:
+            if self.verb != "retry":
+                raise
+            response = await call_next(exchange)
+        self._ask(response)
+        return await self._after(exchange, call_next, response)
+
+    def _ask(self, response: Response) -> None:
+        self.asked += 2
+        response.on_finish(self.count)
+        response.on_finish(self.count_later)
+        match self.verb:
+            case "watch":
+                response.watch(lambda channel: Blocking())
+            case "buggy watch":
+                response.watch(lambda channel: Buggy())
+            case "rewrite":
+                response.rewrite(lambda channel: Upper())
+            case "replace":
+                response.replace(_doubled)
+            case "keep":
+                response.keep_body(1000)
+            case _:
+                pass
+
+    async def _after(self, exchange: Exchange, call_next: Handler, response: Response) -> Response:
+        match self.verb:
+            case "raise after":
+                raise ZeroDivisionError("a bug")
+            case "drop and call again":
+                response = await call_next(exchange)
+            case "started":
+                try:
+                    await response.started()
+                except UpstreamError:
+                    response = await call_next(exchange)
+            case "drain":
+                reply = await response.reply()
+                return Reply.of_chat(exchange, reply)
+            case "swallow cancellation":
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    return await call_next(exchange)
+            case _:
+                pass
+        return response
+
+    async def _child(self, exchange: Exchange, call_next: Handler) -> None:
+        child = exchange.child(Request.of_chat(ChatRequest("m", (Message("user", (TextPart("q"),)),))))
+        self.asked += 1
+        child.on_finish(self.count)
+        try:
+            async with child:
+                await (await call_next(child)).reply()
+        except ProxyError:
+            return
+
+    def _detach(self, exchange: Exchange, call_next: Handler) -> None:
+        request = Request.of_chat(ChatRequest("m", (Message("user", (TextPart("q"),)),)))
+        background = exchange.detach(request)
+        self.asked += 1
+        background.on_finish(self.count)
+
+        async def work() -> None:
+            try:
+                async with background:
+                    await (await call_next(background)).reply()
+            except ProxyError:
+                return
+
+        self._flight = TASKS.get().start(work(), name="flight")
+
+
+class Blocking:
+    def __init__(self) -> None:
+        self._seen = ""
+
+    def feed(self, text: str) -> None:
+        self._seen += text
+        if "canary" in self._seen:
+            raise GuardrailBlocked("a word that is not for you")
+
+    def end(self) -> None:
+        """Nothing is held."""
+
+
+class Buggy:
+    def feed(self, text: str) -> None:
+        raise ZeroDivisionError("a bug of a watcher")
+
+    def end(self) -> None:
+        """Nothing is held."""
+
+
+class Upper:
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        text, self._held = self._held, text.upper()
+        return text
+
+    def flush(self) -> str:
+        return self._held
+
+
+async def _doubled(events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+    async for event in events:
+        yield event
+
+
+class Current:
+    """The tasks of the run under way: processors are built before it."""
+
+    def __init__(self) -> None:
+        self._tasks: Tasks | None = None
+
+    def set(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def get(self) -> Tasks:
+        assert self._tasks is not None
+        return self._tasks
+
+
+TASKS = Current()
+
+verbs = st.sampled_from(
+    [
+        "nothing",
+        "refuse",
+        "raise",
+        "answer",
+        "child",
+        "detach",
+        "retry",
+        "watch",
+        "buggy watch",
+        "rewrite",
+        "replace",
+        "keep",
+        "raise after",
+        "drop and call again",
+        "started",
+        "drain",
+        "swallow cancellation",
+    ]
+)
+
+
+@attrs.frozen
+class Run:
+    """One run of everything: who stands in the chain, what the upstream does, when the client goes."""
+
+    verbs: tuple[str, ...]
+    script: tuple[Answer, ...]
+    stream: bool
+    wants_usage: bool
+    pushed: bool
+    gone_after: int | None
+    """Turns of the event loop after which the client has gone (1: the call has begun); None: it stays."""
+
+
+runs = st.builds(
+    Run,
+    verbs=st.lists(verbs, max_size=4).map(tuple),
+    script=st.lists(answers, max_size=5).map(tuple),
+    stream=st.booleans(),
+    wants_usage=st.booleans(),
+    pushed=st.booleans(),
+    gone_after=st.none() | st.integers(1, 40),
+)
+
+
+@given(run=runs)
+def test_any_order_of_events_gives_each_response_and_exchange_exactly_one_end(run: Run) -> None:
+    asyncio.run(asyncio.wait_for(_check(run), 20))
+
+
+async def _check(run: Run) -> None:
+    tasks = Tasks()
+    TASKS.set(tasks)
+    llm = ScriptedLLM(run.script, dialect=DIALECT, api=CHAT, tasks=tasks)
+    processors = [Counting(verb) for verb in run.verbs]
+    chain: list[Processor] = [*processors]
+    async with Pipeline(DIALECT, llm, processors=chain, tasks=tasks) as pipeline:
+        exchange = pipeline.exchange(CHAT, _question(run))
+        ends: list[Outcome] = []
+        exchange.on_finish(ends.append)
+        result = await _served(pipeline, exchange, run)
+        await exchange.settled(5)
+        await tasks.drain(5)
+
+    assert len(ends) == 1
+    assert ends[0] is exchange.outcome
+    assert not pipeline.background
+    assert len(tasks) == 0
+    for processor in processors:
+        assert len(processor.told) == processor.asked
+    for response in llm.responses:
+        assert response.outcome is not None
+    assert [body.ends for body in llm.bodies] == [1] * len(llm.bodies)
+    if result is not None:
+        _check_answer(run, result)
+
+
+def _question(run: Run) -> bytes:
+    stream = b',"stream":true' if run.stream else b""
+    if run.stream and run.wants_usage:
+        stream += b',"stream_options":{"include_usage":true}'
+    return b'{"model":"m","messages":[{"role":"user","content":"hello"}]' + stream + b"}"
+
+
+async def _served(pipeline: Pipeline, exchange: Exchange, run: Run) -> Result | None:
+    """The result, or None when the client had gone before there was one."""
+    serving = pipeline.tasks.start(pipeline.serve(exchange, pushed=run.pushed), name="edge")
+    if run.gone_after is not None:
+        for _ in range(run.gone_after):
+            await asyncio.sleep(0)
+        serving.cancel()
+    try:
+        return await serving
+    except asyncio.CancelledError:
+        assert exchange.outcome is not None
+        return None
+
+
+def _check_answer(run: Run, result: Result) -> None:
+    """What the client sees agrees with how the exchange ended."""
+    completed = result.outcome.end is End.COMPLETED
+    assert completed == (result.error is None)
+    if run.stream and result.body:
+        assert result.body.endswith(b"data: [DONE]\n\n") == completed
+        assert (b'"error"' in result.body) == (not completed)
+        assert run.wants_usage or b'"choices":[],"usage"' not in result.body
+    if run.verbs[:1] == ("watch",):  # outermost: nothing below it can bring the word past it
+        assert b"canary" not in result.body

@@ -1,0 +1,253 @@
+"""The registry: what plugins offer, and what their mistakes do to the others."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from llmproxy_core.config import structure
+from llmproxy_core.dialect import Operation
+from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
+from llmproxy_core.errors import ConfigError
+from llmproxy_core.hookspecs import ProcessorType, ProviderType, hookimpl
+from llmproxy_core.llm_config import LLMConfig
+from llmproxy_core.option import option
+from llmproxy_core.plugins import Origin, Registry
+from tests.registry import EnhanceConfig, Plugin, never_built
+
+CHAT = frozenset({Operation.CHAT})
+
+
+async def answer(request: EndpointRequest) -> EndpointReply:
+    return EndpointReply(b"{}")
+
+
+def test_what_a_plugin_offers_is_found_by_name_with_its_origin() -> None:
+    registry = Registry.of(Plugin())
+
+    assert set(registry.processors) == {"openai_chat", "cost_limit", "guard"}
+    assert set(registry.providers) == {"openai", "by_model", "demo"}
+    assert set(registry.dialects) == {"openai"}
+    assert registry.origins["processor", "guard"] == Origin(None, "tests.registry.Plugin")
+    assert not registry.broken
+
+
+def test_an_endpoint_is_found_by_method_and_path() -> None:
+    class Ping:
+        @hookimpl
+        def llmproxy_endpoints(self) -> Iterable[Endpoint]:
+            return [Endpoint("GET", "/ping", answer), Endpoint("POST", "/ping", answer)]
+
+    assert set(Registry.of(Ping()).endpoints) == {"GET /ping", "POST /ping"}
+
+
+def test_one_name_from_two_plugins_stops_the_start_and_names_both() -> None:
+    class Second:
+        @hookimpl
+        def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
+            return [ProcessorType(name, EnhanceConfig, never_built, CHAT) for name in ("guard", "cost_limit")]
+
+    with pytest.raises(ConfigError) as caught:
+        Registry.of(Plugin(), Second())
+
+    assert len(caught.value.problems) == 2
+    assert 'processor "guard" is registered by tests.registry.Plugin and by' in str(caught.value)
+    assert "Second" in str(caught.value)
+
+
+def test_a_plugin_given_twice_is_one() -> None:
+    plugin = Plugin()
+
+    assert Registry.of(plugin, plugin).processors.keys() == Registry.of(plugin).processors.keys()
+
+
+@attrs.frozen(kw_only=True)
+class Reserved:
+    """A key that every processor has."""
+
+    uncovered: str = option("Taken.", default="")
+
+
+@attrs.frozen(kw_only=True)
+class TwoShort:
+    """Two keys for one config_value."""
+
+    a: str = option("One.", default="", fills_config_value=True)
+    b: str = option("Two.", default="", fills_config_value=True)
+
+
+@attrs.define
+class Thawed:
+    """Not frozen."""
+
+
+class Raises:
+    @hookimpl
+    def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
+        raise RuntimeError("no such file: a\nb")
+
+
+class Exits:
+    @hookimpl
+    def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
+        raise SystemExit(3)
+
+
+class Yields:
+    @hookimpl
+    def llmproxy_processors(self) -> Iterator[ProcessorType[Any]]:
+        yield ProcessorType("first", EnhanceConfig, never_built, CHAT)
+        raise RuntimeError("half way")
+
+
+class Misnamed:
+    @hookimpl
+    def llmproxy_procesors(self) -> Iterable[ProcessorType[Any]]:
+        return []
+
+
+def processors(*found: object) -> object:
+    class Wrong:
+        @hookimpl
+        def llmproxy_processors(self) -> object:
+            return found
+
+    return Wrong()
+
+
+def providers(*found: object) -> object:
+    class Wrong:
+        @hookimpl
+        def llmproxy_providers(self) -> object:
+            return found
+
+    return Wrong()
+
+
+def others(hook: str, *found: object) -> object:
+    return type("Wrong", (), {hook: hookimpl(lambda self: found)})()
+
+
+ANY: Any = object()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason"),
+    [
+        (Raises(), "RuntimeError: no such file: a b"),
+        (Exits(), "SystemExit: 3"),
+        (Yields(), "half way"),
+        (Misnamed(), "llmproxy_procesors"),
+        (processors("guard"), "expected a ProcessorType, got 'guard'"),
+        (processors(ProcessorType("a b", EnhanceConfig, never_built, CHAT)), "'a b' is no name"),
+        (processors(ProcessorType(ANY, EnhanceConfig, never_built, CHAT)), "is no name"),
+        (processors(ProcessorType("x", dict, never_built, CHAT)), "made with attrs.frozen"),
+        (processors(ProcessorType("x", Thawed, never_built, CHAT)), "made with attrs.frozen"),
+        (processors(ProcessorType("x", Reserved, never_built, CHAT)), "keys named ['uncovered']"),
+        (processors(ProcessorType("x", TwoShort, never_built, CHAT)), "more than one key"),
+        (processors(ProcessorType("x", EnhanceConfig, never_built, ANY)), "frozenset of Operation"),
+        (processors(ProcessorType("x", EnhanceConfig, never_built, frozenset({ANY}))), "frozenset of Operation"),
+        (processors(ProcessorType("x", EnhanceConfig, ANY, CHAT)), "build must be callable"),
+        (providers(3), "expected a ProviderType, got 3"),
+        (providers(ProviderType("x", EnhanceConfig, never_built)), "subclass of LLMConfig"),  # type: ignore[type-var]
+        (providers(ProviderType("x", LLMConfig, never_built, {"chat": "openai"}, "chta")), "default_type 'chta'"),
+        (providers(ProviderType("x", LLMConfig, ANY)), "build must be callable"),
+        (others("llmproxy_dialects", 3), "expected a Dialect, got 3"),
+        (others("llmproxy_endpoints", 3), "expected an Endpoint, got 3"),
+        (others("llmproxy_endpoints", Endpoint("get", "/x", answer)), "a method is in capitals"),
+        (others("llmproxy_endpoints", Endpoint("GET", "x", answer)), "a path begins with /"),
+    ],
+)
+def test_a_broken_plugin_is_named_and_takes_nobody_down(plugin: object, reason: str) -> None:
+    registry = Registry.of(plugin, Plugin())
+
+    (broken,) = registry.broken
+    assert reason in broken.reason
+    assert "\n" not in str(broken)
+    assert broken.origin.module.startswith("tests.llmproxy_core.test_plugins")
+    assert set(registry.processors) == {"openai_chat", "cost_limit", "guard"}
+
+
+def test_a_hook_that_returns_no_list_is_a_mistake() -> None:
+    class Text:
+        @hookimpl
+        def llmproxy_processors(self) -> object:
+            return "guard"
+
+    (broken,) = Registry.of(Text()).broken
+
+    assert "a hook must return a list, not 'guard'" in broken.reason
+
+
+def test_a_configuration_that_misses_a_type_mentions_the_broken_plugins() -> None:
+    mapping = {
+        "llm": {"a": {"provider": "demo"}},
+        "processor": {"p": {"type": "first"}},
+        "route": [{"path_prefix": "/", "target_llm": "a"}],
+    }
+
+    with pytest.raises(ConfigError, match=r'no processor type "first".*Yields: RuntimeError: half way'):
+        structure(mapping, Registry.of(Yields(), Plugin()), {})
+
+
+# -- installed plugins -----------------------------------------------------------------------------------------------
+
+
+def distribution(directory: Path, name: str, source: str, module: str | None = None) -> None:
+    """An installed distribution, as far as entry points go."""
+    module = module or f"module_of_{name}"
+    information = directory / f"{name}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[llmproxy]\n{name} = {module}\n")
+    (directory / f"{module}.py").write_text(source)
+
+
+PROCESSOR = """
+import attrs
+from llmproxy_core.dialect import Operation
+from llmproxy_core.hookspecs import ProcessorType, hookimpl
+
+
+@attrs.frozen
+class Config:
+    pass
+
+
+@hookimpl
+def llmproxy_processors():
+    return [ProcessorType("{name}", Config, lambda config, services: None, frozenset({{Operation.CHAT}}))]
+"""
+
+
+def test_installed_plugins_are_found_by_their_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(tmp_path, "acme_good", PROCESSOR.format(name="acme"))
+    distribution(tmp_path, "acme_bad", "import a_module_that_is_not_there")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    registry = Registry.load()
+
+    assert registry.origins["processor", "acme"] == Origin("acme_good", "module_of_acme_good")
+    (broken,) = [it for it in registry.broken if it.origin.distribution == "acme_bad"]
+    assert broken.origin.module == "module_of_acme_bad"
+    assert "cannot be imported (ModuleNotFoundError" in broken.reason
+    assert str(broken).startswith("module_of_acme_bad of acme_bad: ")
+
+
+def test_two_distributions_with_one_name_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(tmp_path, "acme_one", PROCESSOR.format(name="acme"))
+    distribution(tmp_path, "acme_two", PROCESSOR.format(name="acme"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(ConfigError, match="by module_of_acme_one of acme_one and by module_of_acme_two of acme_two"):
+        Registry.load()
+
+
+def test_one_module_under_two_names_is_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(tmp_path, "acme_three", PROCESSOR.format(name="acme"), "module_of_acme")
+    distribution(tmp_path, "acme_four", PROCESSOR.format(name="acme"), "module_of_acme")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert "acme" in Registry.load().processors

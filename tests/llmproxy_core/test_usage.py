@@ -1,0 +1,33 @@
+"""Counts of several calls add up, and are believed no more than the least certain of them."""
+
+import itertools
+
+import pytest
+
+from llmproxy_core import Usage, UsageSource
+
+# from the most to the least trustworthy
+SOURCES = [UsageSource.REPORTED, UsageSource.COUNTED, UsageSource.ESTIMATED]
+
+
+def test_the_total_counts_input_and_output_and_their_parts_once() -> None:
+    usage = Usage(
+        input_tokens=10, output_tokens=5, cached_input_tokens=4, cache_write_tokens=3, reasoning_tokens=2
+    )
+
+    assert usage.total_tokens == 15
+
+
+def test_every_count_is_added() -> None:
+    assert Usage(1, 2, 3, 4, 5) + Usage(10, 20, 30, 40, 50) == Usage(11, 22, 33, 44, 55)
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.product(SOURCES, SOURCES)])
+def test_a_sum_is_only_as_trustworthy_as_its_weaker_half(one: UsageSource, other: UsageSource) -> None:
+    total = Usage(source=one) + Usage(source=other)
+
+    assert SOURCES.index(total.source) == max(SOURCES.index(one), SOURCES.index(other))
+
+
+def test_a_count_is_reported_unless_somebody_says_otherwise() -> None:
+    assert Usage(1).source is UsageSource.REPORTED

@@ -1,0 +1,93 @@
+"""A transport of its own for a test, and calls through it."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from llmproxy_core.body import Body
+from llmproxy_core.errors import ProxyError
+from llmproxy_core.llm import Timeouts, UpstreamRequest
+from llmproxy_core.services import Pool
+from llmproxy_core.tasks import Tasks
+from llmproxy_server.transport import AiohttpTransport
+
+WAIT_S = 5
+OFF = Timeouts(connect_s=None, first_byte_s=0, idle_s=None, total_s=0)
+
+
+@asynccontextmanager
+async def transporting(
+    pool: Pool | None = None, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[AiohttpTransport]:
+    """A transport, closed at the end; a test that leaves one of its connections in use has failed."""
+    tasks = Tasks()
+    transport = AiohttpTransport(pool or Pool(), tasks, tls=tls)
+    try:
+        yield transport
+        await until(lambda: transport.connections_in_use == 0)
+    finally:
+        await transport.aclose()
+        await tasks.drain(WAIT_S)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Turn the loop until *holds*."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds():  # noqa: ASYNC110 - nothing tells when a pool's count changes
+            await asyncio.sleep(0)
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(WAIT_S):
+        await event.wait()
+
+
+def post(url: str, body: bytes | AsyncIterator[bytes] | None = b"{}", *headers: tuple[str, str]) -> UpstreamRequest:
+    return UpstreamRequest("POST", url, list(headers), body)
+
+
+def get(url: str) -> UpstreamRequest:
+    return UpstreamRequest("GET", url, [])
+
+
+async def call(transport: AiohttpTransport, request: UpstreamRequest, timeouts: Timeouts = OFF) -> Body:
+    """The body of the answer."""
+    async with asyncio.timeout(WAIT_S):
+        return (await transport.open(request, timeouts)).body
+
+
+async def read(body: Body) -> bytes:
+    async with asyncio.timeout(WAIT_S):
+        return await body.read()
+
+
+async def rest(body: Body) -> bytes:
+    """All that is still to come."""
+    data = b""
+    while piece := await read(body):
+        data += piece
+    return data
+
+
+class Collected:
+    """A sink that keeps what it is given; with *pausing* it pauses that body whenever it was fed."""
+
+    def __init__(self, pausing: Body | None = None) -> None:
+        self.pausing = pausing
+        self.data = b""
+        self.fed = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ends: list[ProxyError | None] = []
+
+    def feed(self, data: bytes) -> None:
+        assert data
+        assert not self.ends
+        self.data += data
+        self.fed.set()
+        if self.pausing is not None:
+            self.pausing.pause()
+
+    def end(self, error: ProxyError | None) -> None:
+        self.ends.append(error)
+        self.ended.set()

@@ -1,0 +1,228 @@
+"""
+Writes docs/configuration.md and config.schema.json from the configuration classes of the registered plugins.
+
+`python tools/configuration_docs.py` writes them; a test holds that they are not stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import attrs
+
+from llmproxy_core.config_path import written
+from llmproxy_core.config_problem import shown
+from llmproxy_core.config_schema import json_schema, type_schema
+from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig
+from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.option import Option, WrittenAs, options
+from llmproxy_core.plugins import Registry
+from llmproxy_server.embedded import KNOWN_PROVIDERS
+from llmproxy_server.environment import LLM_VARIABLES, SERVER_VARIABLES, Variable
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs" / "configuration.md"
+SCHEMA = ROOT / "config.schema.json"
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Written by tools/configuration_docs.py from the configuration classes: change them, then run it. -->
+
+One TOML 1.1 file (inline tables may span lines) says everything:
+
+```toml
+[llm.demo]
+provider = "demo"
+
+[[route]]
+path_prefix = "/v1"
+target_llm = "demo"
+```
+
+`llmproxy check FILE` validates it and names every problem at once, with its line, what was found, what was expected
+and the nearest right name. Places are written as TOML does, and elements of arrays count from 1:
+`route[1].processors[2]` is the second processor of the first `[[route]]`.
+[config.example.toml](../config.example.toml) shows every key; [config.schema.json](../config.schema.json) is the same
+for editors (`llmproxy schema` prints it with your own plugins).
+
+Command line wins over environment, environment over file, file over default. Variables that are not set are taken from
+`.env` in the working directory. Unknown keys, values of another type ("3" is no integer) and names that stand for
+nothing are problems, not warnings. Secrets do not belong into the file: `token_env` and `{ env = "NAME" }` name the
+variables that hold them; a variable that is empty counts as not set.
+
+Names of LLMs and processors are up to 64 letters, digits, `_`, `-` and `.`.
+"""
+
+DEFAULT_FILE = """
+## Without a file
+
+`llmproxy serve` without `--config` serves one route, `/v1`, whose LLM chooses by the model asked for among every vendor
+whose key is in the environment, and the demo. Without any key, the demo answers for every model.
+
+| LLM | Key | URL | Models |
+|---|---|---|---|
+"""
+
+
+def type_words(kind: Any) -> str:
+    """The TOML type of a key for a table cell."""
+    if get_origin(kind) is Annotated and any(isinstance(it, WrittenAs) for it in kind.__metadata__):
+        return type_words(next(it.form for it in kind.__metadata__ if isinstance(it, WrittenAs)))
+    schema = type_schema(kind)
+    if "anyOf" in schema:
+        return " or ".join(type_words(it) for it in get_args(kind) if it is not type(None))
+    if "enum" in schema:
+        values = schema["enum"]
+        assert isinstance(values, list)
+        return ", ".join(f'`"{value}"`' for value in values)
+    name = schema.get("type", "any value")
+    if name == "array":
+        items = get_args(kind)[0]
+        return f"array of {type_words(items)}" if get_origin(kind) else "array"
+    return {"object": "table", "boolean": "true or false"}.get(str(name), str(name))
+
+
+def toml(value: object) -> str:
+    """*value* as TOML writes it in one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{written((str(key),))} = {toml(it)}" for key, it in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return shown(value)
+
+
+def meaning(field: attrs.Attribute[Any], declared: Option) -> str:
+    accepted = getattr(declared.validator, "expected", "")
+    words = [declared.doc]
+    if " from " in accepted or accepted.startswith(("a number of seconds above", "one of")):
+        words.append(f"Accepts {accepted}.")
+    if declared.example is not None:
+        words.append(f"Example: `{toml(declared.example)}`.")
+    return " ".join(words).replace("|", "\\|")
+
+
+def default(field: attrs.Attribute[Any]) -> str:
+    if field.default is attrs.NOTHING:
+        return "required"
+    if field.default is None or isinstance(field.default, tuple | Mapping):
+        return "–" if not field.default else f"`{toml(field.default)}`"
+    return "see its keys" if attrs.has(type(field.default)) else f"`{toml(field.default)}`"
+
+
+def rows(config: type[Any], *, without: type[Any] | None = None, prefix: str = "") -> Iterator[str]:
+    """The keys of *config* as rows, those of tables inside it below their own; not those of *without*."""
+    known = {field.name for field, _ in options(without)} if without else set()
+    for field, declared in options(config):
+        if field.name in known:
+            continue
+        name = f"{prefix}{field.name}"
+        yield f"| `{name}` | {type_words(field.type)} | {default(field)} | {meaning(field, declared)} |\n"
+        inner, inner_prefix = inner_table(field.type, name)
+        if inner is not None:
+            yield from rows(inner, prefix=inner_prefix)
+
+
+def inner_table(kind: Any, name: str) -> tuple[type[Any] | None, str]:
+    """The class of the table(s) that a key holds, and how the names of its keys begin."""
+    form = next((it.form for it in getattr(kind, "__metadata__", ()) if isinstance(it, WrittenAs)), None)
+    kind = kind if form is None else form
+    if attrs.has(kind):
+        return kind, f"{name}."
+    arguments = get_args(kind)
+    if arguments and attrs.has(arguments[-1]):
+        return arguments[-1], f"{name}.NAME."
+    if len(arguments) == 2 and arguments[1] is Ellipsis and attrs.has(arguments[0]):
+        return arguments[0], f"{name}[]."
+    return None, ""
+
+
+def table(config: type[Any], *, without: type[Any] | None = None) -> str:
+    head = "\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
+    body = "".join(rows(config, without=without))
+    return head + body if body else "\nNo keys of its own.\n"
+
+
+def paragraph(config: type[Any]) -> str:
+    return " ".join((config.__doc__ or "").split())
+
+
+def providers(registry: Registry) -> Iterator[str]:
+    for name, kind in sorted(registry.providers.items()):
+        base = next(it for it in (HttpLLMConfig, GroupConfig, LLMConfig) if issubclass(kind.config, it))
+        origin = {HttpLLMConfig: " and those over HTTP", GroupConfig: " and those of groups", LLMConfig: ""}[base]
+        yield f'\n### provider = "{name}"\n\nThe keys of every LLM{origin}.\n'
+        if kind.types:
+            yield "Values of `type`: " + ", ".join(f'`"{it}"`' for it in sorted(kind.types)) + ".\n"
+        if kind.config is not base:
+            yield table(kind.config, without=base)
+
+
+def variables(title: str, rows: tuple[Variable, ...]) -> str:
+    cells = "".join(f"| `{it.name}` | `{it.key}` | {it.doc} |\n" for it in rows)
+    return f"\n{title}\n\n| Variable | Key | Meaning |\n|---|---|---|\n{cells}"
+
+
+def vendors() -> str:
+    return "".join(
+        f"| `{it.name}` | {' or '.join(f'`{name}`' for name in it.variables)} | {it.base_url} | "
+        f"{', '.join(f'`{model}`' for model in it.models)} |\n"
+        for it in KNOWN_PROVIDERS
+    )
+
+
+def reference(registry: Registry) -> str:
+    """The text of docs/configuration.md."""
+    return "".join(
+        [
+            INTRODUCTION,
+            f"\n## [server]\n\n{paragraph(ServerConfig)}\n{table(ServerConfig)}",
+            f"\n## [llm.NAME]\n\n{paragraph(LLMConfig)}\n{table(LLMConfig)}",
+            f"\n### LLMs over HTTP\n\n{paragraph(HttpLLMConfig)}\n{table(HttpLLMConfig, without=LLMConfig)}",
+            f"\n### Groups\n\n{paragraph(GroupConfig)}\n{table(GroupConfig, without=LLMConfig)}",
+            *providers(registry),
+            f"\n## [processor.NAME]\n\n{paragraph(ProcessorTable)}\n{table(ProcessorTable)}",
+            *(
+                f'\n### type = "{name}"\n\n{paragraph(kind.config)}\n{table(kind.config)}'
+                for name, kind in sorted(registry.processors.items())
+            ),
+            f"\n## [[route]]\n\n{paragraph(RouteConfig)}\n{table(RouteConfig)}",
+            "\n## Environment\n",
+            variables("These stand for keys of `[server]` and win over the file:", SERVER_VARIABLES),
+            variables(
+                "These stand for keys of every LLM over HTTP that does not set them itself (durations are seconds, or "
+                'written as "90s", "1m30s"):',
+                LLM_VARIABLES,
+            ),
+            "\n`HOST` is not read: shells set it to the name of the machine.\n",
+            DEFAULT_FILE,
+            vendors(),
+        ]
+    )
+
+
+def schema(registry: Registry) -> str:
+    """The text of config.schema.json."""
+    return json.dumps(json_schema(registry), indent=2, ensure_ascii=False) + "\n"
+
+
+def own_registry() -> Registry:
+    """What this distribution registers, whatever else is installed."""
+    registry = Registry.load()
+    if registry.broken:
+        raise SystemExit("\n".join(map(str, registry.broken)))
+    own = {key for key, origin in registry.origins.items() if origin.distribution == "llmproxy"}
+    return Registry(
+        processors={name: it for name, it in registry.processors.items() if ("processor", name) in own},
+        providers={name: it for name, it in registry.providers.items() if ("provider", name) in own},
+        dialects={name: it for name, it in registry.dialects.items() if ("dialect", name) in own},
+    )
+
+
+if __name__ == "__main__":
+    DOCS.parent.mkdir(exist_ok=True)
+    DOCS.write_text(reference(own_registry()), encoding="utf-8")
+    SCHEMA.write_text(schema(own_registry()), encoding="utf-8")
