@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 LOWEST := .venv-lowest/.installed
 PREVIOUS_SDK := .venv-previous-sdk/.installed
 
-.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk soak lock hooks clean
+.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk soak lock docs hooks clean
 # One check after the other: they share two cores on a small machine, and their output is read by people.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -68,6 +68,9 @@ soak: $(DEV) ## run the long tests
 
 lock: $(DEV) ## write the pinned dependencies anew after a change of pyproject.toml (UPGRADE=1: newer releases)
 	UV="$(UV)" tools/lock
+
+docs: $(DEV) ## write docs/configuration.md and config.schema.json anew from the configuration classes
+	$(BIN)/python tools/configuration_docs.py
 
 hooks: $(DEV) ## run the checks of each commit from git
 	$(BIN)/pre-commit install

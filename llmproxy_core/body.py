@@ -68,7 +68,8 @@ class PulledBody:
     async def read(self) -> bytes:
         if self._closed:
             return b""
-        return await self._read()
+        data = await self._read()
+        return b"" if self._closed else data  # it may have been closed while we waited
 
     def attach(self, sink: Sink) -> None:
         self._pump = self._tasks.start(self._push(sink), name="body pump")
@@ -79,13 +80,16 @@ class PulledBody:
                 sink.feed(data)
                 await self._flowing.wait()
         except ProxyError as error:
-            sink.end(error)
+            self._tell(sink, error)
         except Exception:  # the sink's bug: it must still learn that nothing more comes; Tasks logs it
-            sink.end(InternalError("The answer could not be passed on"))
+            self._tell(sink, InternalError("The answer could not be passed on"))
             raise
         else:
-            if not self._closed:
-                sink.end(None)
+            self._tell(sink, None)
+
+    def _tell(self, sink: Sink, error: ProxyError | None) -> None:
+        if not self._closed:
+            sink.end(error)
 
     def pause(self) -> None:
         self._flowing.clear()

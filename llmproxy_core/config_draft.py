@@ -106,12 +106,12 @@ class DraftReader:
         """*config* with its type and its key."""
         chosen = config.type or kind.default_type
         if config.type is not None and config.type not in kind.types:
-            advice = nearest(config.type, kind.types, f"a type of provider {kind.name}")
+            advice = nearest(config.type, kind.types, f"of provider {kind.name}")
             self._problems.add((*place, "type"), f'no type "{safe(config.type)}"; {advice}')
         elif chosen is None and kind.types:
             self._problems.add((*place, "type"), f"missing; expected one of {', '.join(sorted(kind.types))}")
         elif chosen is not None and kind.types[chosen] not in self._registry.dialects:
-            advice = nearest(kind.types[chosen], self._registry.dialects, "a dialect")
+            advice = nearest(kind.types[chosen], self._registry.dialects, "registered")
             self._problems.add((*place, "type"), f'nobody registers the dialect "{kind.types[chosen]}"; {advice}')
         config = attrs.evolve(config, type=chosen)
         if config.token_env is None or not config.enabled:

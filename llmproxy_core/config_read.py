@@ -40,8 +40,8 @@ class TableReader:
 
     def __init__(self, problems: Problems, env: Mapping[str, str]) -> None:
         self._problems = problems
-        self._converter = make_converter(env)
-        self._lenient = make_converter(env, needs_secrets=False)
+        self._env = env
+        self._converters: dict[bool, Converter] = {}
 
     def read(
         self,
@@ -57,9 +57,10 @@ class TableReader:
 
         *moved*: keys that were written elsewhere, for the places in problems.
         """
-        converter = self._converter if needs_secrets else self._lenient
+        if needs_secrets not in self._converters:
+            self._converters[needs_secrets] = make_converter(self._env, needs_secrets=needs_secrets)
         try:
-            return _structured(converter, table, config)
+            return _structured(self._converters[needs_secrets], table, config)
         except Exception as error:  # noqa: BLE001 - a plugin's own check may raise anything; no table may stop the others
             for fault in _faults(error, config, ()):
                 self._report(fault, table, place, moved or {})

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from llmproxy_core.config_draft import Draft
 from llmproxy_core.config_path import Place
 from llmproxy_core.config_problem import Problems, nearest, safe
-from llmproxy_core.config_tables import Config, ProcessorConfig, RouteConfig
+from llmproxy_core.config_tables import ProcessorConfig, RouteConfig
 from llmproxy_core.dialect import Dialect, Operation
+from llmproxy_core.path import begins
 from llmproxy_core.plugins import Registry
 
 OWN_ENDPOINTS = ("/health", "/livez", "/readyz", "/metrics", "/api")
@@ -98,13 +99,8 @@ def _check_coverage(
 # -- prefixes --------------------------------------------------------------------------------------------------------
 
 
-def covers(prefix: str, path: str) -> bool:
-    """Whether *path* is *prefix* or below it, on whole segments."""
-    return prefix in ("/", path) or path.startswith(prefix + "/")
-
-
 def _nested(one: str, other: str) -> bool:
-    return covers(one, other) or covers(other, one)
+    return begins(one, other) or begins(other, one)
 
 
 def _check_duplicates(routes: Sequence[tuple[Place, RouteConfig]], problems: Problems) -> None:
@@ -124,11 +120,11 @@ def _check_shadows(
     """Warn of a route that no request can reach, since longer prefixes take every path it could serve."""
     for place, route in routes:
         longer = [it.path_prefix for _, it in routes if len(it.path_prefix) > len(route.path_prefix)]
-        below = [prefix for prefix in longer if covers(route.path_prefix, prefix)]
+        below = [prefix for prefix in longer if begins(prefix, route.path_prefix)]
         if not below or Operation.OPAQUE in (route.operations or ()) or route.dialect not in {None, *dialects}:
             continue
         paths = list(_paths(route, dialects))
-        if paths and all(any(covers(prefix, path) for prefix in below) for path in paths):
+        if paths and all(any(begins(path, prefix) for prefix in below) for path in paths):
             names = ", ".join(f'"{safe(prefix)}"' for prefix in below)
             problems.warn(
                 (*place, "path_prefix"), f'"{safe(route.path_prefix)}" gets nothing: {names} take all it serves'
@@ -154,7 +150,7 @@ def _check_own_endpoints(routes: Sequence[tuple[Place, RouteConfig]], registry: 
     own = dict.fromkeys((*OWN_ENDPOINTS, *(endpoint.path for endpoint in registry.endpoints.values())))
     for place, route in routes:
         below = route.path_prefix == "/api" or route.path_prefix.startswith("/api/")
-        covered = [path for path in own if covers(route.path_prefix, path)] or (["/api"] if below else [])
+        covered = [path for path in own if begins(path, route.path_prefix)] or (["/api"] if below else [])
         if covered:
             names = ", ".join("/api/…" if path == "/api" else path for path in covered)
             problems.warn(
@@ -162,6 +158,3 @@ def _check_own_endpoints(routes: Sequence[tuple[Place, RouteConfig]], registry: 
                 f'"{safe(route.path_prefix)}" covers the proxy\'s own {names}, which win over the route '
                 "(own_endpoints in [server] can move them)",
             )
-
-
-__all__ = ["Config", "check_routes", "covers", "served_operations", "uncovered_operations"]

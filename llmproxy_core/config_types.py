@@ -24,7 +24,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from llmproxy_core.config_problem import shown
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.money import Money
-from llmproxy_core.option import Misread, Option, WrittenAs, option_of
+from llmproxy_core.option import Option, WrittenAs, option_of
 from llmproxy_core.secret import Secret
 
 Hook = Callable[[Any, Any], Any]
@@ -315,6 +315,3 @@ def _field(kind: Any, declared: Option, converter: Converter) -> Hook:
         return found
 
     return read
-
-
-__all__ = ["HIDDEN", "Misread", "environment_secret", "expectation", "frozen", "make_converter", "not_set"]

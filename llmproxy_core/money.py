@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import MAX_PREC, ROUND_HALF_UP, Context, Decimal
 from functools import total_ordering
 
 import attrs
@@ -11,6 +11,7 @@ from llmproxy_core.usage import Usage
 
 _NANO = 1_000_000_000
 _PER = 1_000_000  # prices are per million tokens
+_EXACT = Context(prec=MAX_PREC)  # the default one rounds to 28 digits, and a second time after that
 
 
 @total_ordering
@@ -24,9 +25,9 @@ class Money:
     def usd(cls, amount: str | int | Decimal) -> Money:
         """*amount* dollars; rounded half up to a nanodollar. ValueError when it is no finite number."""
         try:
-            value = Decimal(amount) * _NANO
+            value = Decimal(amount).scaleb(9, _EXACT)
             return cls(int(value.to_integral_value(rounding=ROUND_HALF_UP)))
-        except (InvalidOperation, OverflowError, ValueError) as error:
+        except (ArithmeticError, ValueError) as error:
             raise ValueError(f"not an amount of dollars: {amount!r}") from error
 
     def __add__(self, other: Money) -> Money:

@@ -9,10 +9,9 @@ from llmproxy_core.errors import BadRequest
 _AMBIGUOUS = re.compile(
     r"//"  # empty segments
     r"|/\.{1,2}(?:/|$)"  # dot segments
-    r"|%2e|%5c|%00"  # the same, and backslash and NUL, in disguise
-    r"|[\\;\x00-\x20\x7f-\uffff]"  # backslash, path parameters, controls, what is no URL character
-    r"|%(?![0-9a-f]{2})",  # a percent sign that encodes nothing
-    re.IGNORECASE,
+    r"|%2[eE]|%5[cC]|%00"  # the same, and backslash and NUL, in disguise
+    r"|[^!-~]|[\\;#]"  # controls and what is no URL character, backslash, path parameters, the end of an URL's path
+    r"|%(?![0-9a-fA-F]{2})"  # a percent sign that encodes nothing
 )
 
 

@@ -33,9 +33,25 @@ class Tasks:
         return len(self._running)
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait up to *timeout_s* seconds for all tasks, then cancel what is left and wait for that."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
+        """
+        Wait up to *timeout_s* seconds for all tasks, then cancel what is left and wait for that.
+
+        What the cancelled ones start as they end (settlements) gets the same time once more.
+        """
+        for _ in range(2):
+            await self._wait(timeout_s)
+            await self._cancel()
+        while self._running:
+            await self._cancel()
+
+    async def _wait(self, timeout_s: float) -> None:
+        """Wait for all tasks, those started meanwhile too."""
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + timeout_s
+        while self._running and (left_s := until_s - clock()) > 0:
+            await asyncio.wait(self._running, timeout=left_s)
+
+    async def _cancel(self) -> None:
         left = list(self._running)
         for task in left:
             task.cancel()

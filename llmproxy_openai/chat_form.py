@@ -35,7 +35,7 @@ Before = Mapping[str, JSONText]
 
 
 def _read_messages(members: Members, wire: Wire) -> Values:
-    if members.peek("messages") is None:
+    if members.peek("messages") in {None, b"null"}:
         raise wire.fail("messages", "a list of messages")
     place = members.at("messages")
     texts = enumerate(members.array("messages"))

@@ -35,7 +35,8 @@ def read_head(body: bytes) -> RequestHead:
         head.stream = decode(BOOLEAN, text, "stream", bad_request)
     if (raw := raws.get("stream_options")) is not None and (text := bytes(raw)) != b"null":
         options = Members(text, "stream_options", bad_request)
-        head.wants_usage = bool(options.take("include_usage", BOOLEAN)) and head.stream
+        asks = options.take("include_usage", BOOLEAN)
+        head.wants_usage = head.stream and asks is True
     return head
 
 

@@ -10,7 +10,7 @@ from typing import IO
 
 import click
 
-from llmproxy_server.cli_exit import ExitCode, Refusal
+from llmproxy_server.cli_exit import ExitCode
 from llmproxy_server.cli_terminal import complain, faint
 
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
@@ -56,7 +56,11 @@ def serve(config: str | None, host: str | None, port: int | None, log_level: str
 @llmproxy.command()
 @click.argument("file")
 def check(file: str) -> None:
-    """Say what FILE configures (each route's chains, and its LLM), or every problem in it."""
+    """
+    Check the configuration FILE.
+
+    Prints the routes with the chain of each operation, their LLMs, and warnings; or every problem, with exit code 1.
+    """
     from llmproxy_server.cli_check import check as run
 
     run(file)
@@ -69,7 +73,12 @@ def check(file: str) -> None:
 @config_option
 @click.pass_context
 def explain(context: click.Context, method: str, path: str, model: str | None, config: str | None) -> None:
-    """Say what would happen to the request METHOD PATH: route, operation, processors, LLM, upstream URL."""
+    """
+    Say what would become of the request METHOD PATH.
+
+    Which route serves it and why, the operation, the processors in order, the LLM and the upstream URL. Nothing is
+    sent. Exit code 1 when nothing serves it.
+    """
     from llmproxy_server.cli_explain import explain as run
 
     context.exit(ExitCode.OK if run(method, path, model, config) else ExitCode.NOT_SO)
@@ -77,7 +86,12 @@ def explain(context: click.Context, method: str, path: str, model: str | None, c
 
 @llmproxy.command()
 def plugins() -> None:
-    """List what is registered, by which distribution and module, and the plugins that could not be used."""
+    """
+    List what is registered, and by whom.
+
+    Processors, providers, dialects and endpoints, each with its distribution and module; and the plugins that could
+    not be used, with the reason.
+    """
     from llmproxy_server.cli_plugins import plugins as run
 
     run()
@@ -112,16 +126,23 @@ def main() -> int:
 
 
 def _run() -> int:
+    if "_LLMPROXY_COMPLETE" in os.environ:  # a shell asks for completions
+        llmproxy.main(prog_name="llmproxy")
+    code: int = ExitCode.OK
     try:
-        code = llmproxy.main(prog_name="llmproxy", standalone_mode=False)
-    except click.Abort:  # Ctrl-C
+        # Not `llmproxy.main`: it ends with 1, which is `check`'s word for problems, when nobody reads the output.
+        with llmproxy.make_context("llmproxy", sys.argv[1:]) as context:
+            llmproxy.invoke(context)
+    except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
+    except click.exceptions.Exit as end:
+        code = end.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     if sys.stdout is not None:
         sys.stdout.flush()
-    return code if isinstance(code, int) else ExitCode.OK
+    return code
 
 
 def _silence(stream: IO[str]) -> None:
@@ -132,7 +153,8 @@ def _silence(stream: IO[str]) -> None:
 
 
 def _internal(error: Exception) -> int:
-    complain(f"llmproxy: internal error ({type(error).__name__}): this is a mistake in llmproxy, please report it.")
+    name = type(error).__name__
+    complain(f"llmproxy: internal error ({name}): a mistake in llmproxy or in a plugin; please report it.")
     if os.environ.get("PROXY_API_DEBUG", "").lower() in ("1", "true", "yes", "on"):
         complain("".join(traceback.format_exception(error)))
     else:

@@ -67,7 +67,7 @@ async def destination(gateway: Gateway, transport: LookTransport, match: Match, 
         if model is not None and sent is None:
             error = RouteNotFound(f"No LLM here serves the model {model[:128]!r}", code="model_not_found")
             return Destination(hops=hops, asked=model, error=error)
-        return Destination(hops=hops, asked=model, sent=sent, upstream=f"none, {last.provider} answers by itself")
+        return Destination(hops=hops, asked=model, sent=sent, upstream=f"none: {last.provider} answers by itself")
 
 
 def _request(match: Match, asked: Asked) -> Request:
@@ -113,7 +113,7 @@ async def _listed(match: Match, exchange: Exchange) -> Destination:
         await ModelList(match.route.llm, 0)(exchange)
     except ProxyError as error:
         return Destination(asked=match.path_model, error=error)
-    return Destination(upstream=f"none, the configuration lists {counted(len(models.names), 'model')}")
+    return Destination(upstream=f"none: the configuration lists {counted(len(models.names), 'model')}")
 
 
 async def _tried(match: Match, exchange: Exchange, transport: LookTransport) -> Destination:

@@ -33,7 +33,9 @@ class ExitCode(IntEnum):
 class Refusal(click.ClickException):
     """The command cannot do what was asked; *message* says why and what to do, in a sentence."""
 
-    exit_code = ExitCode.CANNOT
+    def __init__(self, message: str, code: ExitCode = ExitCode.CANNOT) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc]  # click reads it of the instance
 
     def show(self, file: IO[Any] | None = None) -> None:
         complain(f"{strong('llmproxy:', 'red')} {self.message}")
@@ -42,10 +44,9 @@ class Refusal(click.ClickException):
 class ConfigProblems(Refusal):
     """Every problem of *name*: a file, or what stands for it."""
 
-    def __init__(self, name: str, problems: Sequence[object], exit_code: ExitCode) -> None:
-        super().__init__(f"{name} has {counted(len(problems), 'problem')}")
+    def __init__(self, name: str, problems: Sequence[object], code: ExitCode) -> None:
+        super().__init__(f"{name} has {counted(len(problems), 'problem')}", code)
         self.problems = problems
-        self.exit_code = exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
         complain(strong(f"{self.message}:", "red"))
@@ -54,14 +55,14 @@ class ConfigProblems(Refusal):
 
 
 @contextmanager
-def problems_of(name: str, exit_code: ExitCode = ExitCode.CANNOT) -> Iterator[None]:
-    """A ConfigError inside ends the command with *exit_code*, its problems said to be those of *name*."""
+def problems_of(name: str, code: ExitCode = ExitCode.CANNOT) -> Iterator[None]:
+    """A ConfigError inside ends the command with *code*, its problems said to be those of *name*."""
     from llmproxy_core.errors import ConfigError  # not needed by `--version` and `--help`
 
     try:
         yield
     except ConfigError as error:
-        raise ConfigProblems(name, error.problems, exit_code) from error
+        raise ConfigProblems(name, error.problems, code) from error
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 
 from llmproxy_core.dialect import Operation
+from llmproxy_core.endpoint import Endpoint
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.path import begins
@@ -14,6 +16,9 @@ from llmproxy_server.cli_exit import problems_of
 from llmproxy_server.cli_llm import answer_forms
 from llmproxy_server.cli_load import LookTransport, load_configuration, load_registry, look_at, named
 from llmproxy_server.cli_terminal import columns, say, strong
+from llmproxy_server.door import Endpoints, by_path
+from llmproxy_server.health import Health
+from llmproxy_server.life import Life
 
 Row = tuple[str, str]
 
@@ -34,18 +39,25 @@ def explain(method: str, target: str, model: str | None, config: str | None) -> 
 
 async def _explain(gateway: Gateway, transport: LookTransport, asked: Asked) -> bool:
     say(strong(f"{asked.method} {asked.path}"))
-    if _is_own(gateway, asked):
-        _print([("endpoint", "the proxy's own, which wins over every route")])
-        return True
+    if asked.path in (own := own_endpoints(gateway)):
+        return _explain_own(own[asked.path], asked.method)
     covering = list(_chosen(_covering(gateway, asked.path)))
     try:
-        match = gateway.match(asked.method, asked.path)
+        match = _matched(gateway, asked)
     except ProxyError as error:
         _print([*covering, ("refused", _words(error))])
         return False
     found = await destination(gateway, transport, match, asked)
     _print([*covering, *_match_rows(match, asked.path), *_processor_rows(match, gateway), *_destination_rows(found)])
     return found.error is None
+
+
+def _matched(gateway: Gateway, asked: Asked) -> Match:
+    """As the door has it: a HEAD is a GET whose body is not sent, but an opaque one is passed on as it is."""
+    if asked.method != "HEAD":
+        return gateway.match(asked.method, asked.path)
+    found = gateway.match("GET", asked.path)
+    return found if found.operation is not Operation.OPAQUE else gateway.match("HEAD", asked.path)
 
 
 def _print(rows: list[Row]) -> None:
@@ -55,6 +67,27 @@ def _print(rows: list[Row]) -> None:
 
 def _words(error: ProxyError) -> str:
     return f"{error.status} {error.code}: {error.message}"
+
+
+# -- the proxy's own endpoints ---------------------------------------------------------------------------------------
+
+
+def own_endpoints(gateway: Gateway) -> Endpoints:
+    """Those that the proxy answers where its routes are; none when `own_endpoints` moves them or switches them off."""
+    if gateway.config.server.own_endpoints is not True:
+        return {}
+    health = Health(gateway.config, Life(), version="", clock=time.monotonic, in_flight=lambda: 0)
+    return by_path([*health.endpoints(), *gateway.registry.endpoints.values()])
+
+
+def _explain_own(own: Mapping[str, Endpoint], method: str) -> bool:
+    endpoint = own.get("GET" if method == "HEAD" and "HEAD" not in own else method)
+    if endpoint is None:
+        _print([("refused", f"405 method_not_allowed: This path takes {' or '.join(own)}")])
+        return False
+    who = "; only a caller on this machine is answered" if endpoint.local_only else ""
+    _print([("endpoint", f"the proxy's own, which wins over every route{who}")])
+    return True
 
 
 # -- the route -------------------------------------------------------------------------------------------------------
@@ -86,13 +119,7 @@ def _reason(match: Match, path: str) -> str:
     if match.api is None:
         return "since the route lists it, and no other operation it serves lives at this method and path"
     start = next(it.start for it in match.dialect.locate(path) if it.api is match.api)
-    return f"since the path ends in {path[start:]} ({match.api.method} {match.api.name})"
-
-
-def _is_own(gateway: Gateway, asked: Asked) -> bool:
-    if gateway.config.server.own_endpoints is not True:
-        return False
-    return False
+    return f"since the path ends in {path[start:]} ({match.api.name})"
 
 
 # -- processors ------------------------------------------------------------------------------------------------------

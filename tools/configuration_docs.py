@@ -18,7 +18,7 @@ from llmproxy_core.config_problem import shown
 from llmproxy_core.config_schema import json_schema, type_schema
 from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
-from llmproxy_core.option import Option, WrittenAs, options
+from llmproxy_core.option import Check, Option, WrittenAs, options
 from llmproxy_core.plugins import Registry
 from llmproxy_server.embedded import KNOWN_PROVIDERS
 from llmproxy_server.environment import LLM_VARIABLES, SERVER_VARIABLES, Variable
@@ -70,19 +70,21 @@ whose key is in the environment, and the demo. Without any key, the demo answers
 
 def type_words(kind: Any) -> str:
     """The TOML type of a key for a table cell."""
+    members = [it for it in get_args(kind) if it is not type(None)]
+    if len(members) == 1 and type(None) in get_args(kind):
+        return type_words(members[0])
     if get_origin(kind) is Annotated and any(isinstance(it, WrittenAs) for it in kind.__metadata__):
         return type_words(next(it.form for it in kind.__metadata__ if isinstance(it, WrittenAs)))
     schema = type_schema(kind)
     if "anyOf" in schema:
-        return " or ".join(type_words(it) for it in get_args(kind) if it is not type(None))
+        return " or ".join(map(type_words, members))
     if "enum" in schema:
         values = schema["enum"]
         assert isinstance(values, list)
         return ", ".join(f'`"{value}"`' for value in values)
     name = schema.get("type", "any value")
     if name == "array":
-        items = get_args(kind)[0]
-        return f"array of {type_words(items)}" if get_origin(kind) else "array"
+        return f"array of {type_words(members[0])}"
     return {"object": "table", "boolean": "true or false"}.get(str(name), str(name))
 
 
@@ -95,11 +97,11 @@ def toml(value: object) -> str:
     return shown(value)
 
 
-def meaning(field: attrs.Attribute[Any], declared: Option) -> str:
-    accepted = getattr(declared.validator, "expected", "")
+def meaning(declared: Option) -> str:
     words = [declared.doc]
-    if " from " in accepted or accepted.startswith(("a number of seconds above", "one of")):
-        words.append(f"Accepts {accepted}.")
+    highest = declared.validator.schema.get("maximum") if isinstance(declared.validator, Check) else None
+    if isinstance(highest, int | float) and highest < 1_000_000:  # the other bounds only keep numbers sane
+        words.append(f"At most {highest}.")
     if declared.example is not None:
         words.append(f"Example: `{toml(declared.example)}`.")
     return " ".join(words).replace("|", "\\|")
@@ -120,7 +122,7 @@ def rows(config: type[Any], *, without: type[Any] | None = None, prefix: str = "
         if field.name in known:
             continue
         name = f"{prefix}{field.name}"
-        yield f"| `{name}` | {type_words(field.type)} | {default(field)} | {meaning(field, declared)} |\n"
+        yield f"| `{name}` | {type_words(field.type)} | {default(field)} | {meaning(declared)} |\n"
         inner, inner_prefix = inner_table(field.type, name)
         if inner is not None:
             yield from rows(inner, prefix=inner_prefix)

@@ -1,5 +1,8 @@
 """From a mapping to a checked configuration: what loads, and what each mistake is told."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import attrs
 import pytest
 import tomli
@@ -7,12 +10,14 @@ import tomli
 from llmproxy_core.config import Config, LogConfig, RouteConfig, ServerConfig, structure
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.hookspecs import ProviderType, hookimpl
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
 from llmproxy_core.money import Price
+from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Pool
-from tests.registry import EnhanceConfig, LimitConfig, registry
+from tests.registry import EnhanceConfig, LimitConfig, Plugin, never_built, registry
 
 # Byte for byte from the issue, the space after the brace too.
 SEED = b"""\
@@ -516,6 +521,48 @@ def test_no_secret_shows_in_the_configuration() -> None:
     config = load(LOCAL + 'token_env = "KEY"\nheaders = { x = { env = "KEY" } }\n' + ROUTE)
 
     assert ENV["KEY"] not in repr(config)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"])
+def test_only_this_machine_reaches_a_loopback_address(host: str) -> None:
+    assert load(f'{MINIMAL}[server]\nhost = "{host}"').server.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "llm.example.com", "localhost.example.com"])
+def test_any_other_address_must_be_meant(host: str) -> None:
+    assert set(problems(f'{MINIMAL}[server]\nhost = "{host}"')) == {"server.host"}
+    assert load(f'{MINIMAL}[server]\nhost = "{host}"\nallow_anonymous = true').server.host == host
+
+
+def test_a_provider_whose_dialect_is_missing_is_told() -> None:
+    class Lost:
+        @hookimpl
+        def llmproxy_providers(self) -> Iterable[ProviderType[Any]]:
+            return [
+                ProviderType("lost", HttpLLMConfig, never_built, {"chat": "latin"}, "chat"),
+                ProviderType("unsaid", HttpLLMConfig, never_built, {"chat": "openai"}),
+            ]
+
+    table = {"base_url": "https://a.example"}
+    mapping = {
+        "llm": {"a": {"provider": "lost", **table}, "b": {"provider": "unsaid", **table}},
+        "route": [{"path_prefix": "/", "target_llm": "a"}],
+    }
+
+    with pytest.raises(ConfigError) as caught:
+        structure(mapping, Registry.of(Plugin(), Lost()), {})
+
+    assert [str(it) for it in caught.value.problems] == [
+        'llm.a.type: nobody registers the dialect "latin"; registered: openai',
+        "llm.b.type: missing; expected one of chat",
+    ]
+
+
+def test_a_price_has_all_its_classes() -> None:
+    classes = 'input = 1, cached_input = "0.1", cache_write = 2, output = 3'
+    llm = load(MINIMAL.replace("[[", f"prices.a = {{ {classes} }}\n[[")).llms["local"]
+
+    assert llm.prices == (("a", Price(10**9, 3 * 10**9, 10**8, 2 * 10**9)),)
 
 
 def test_objects_made_in_python_are_validated_too() -> None:

@@ -95,7 +95,8 @@ async def test_draining_waits_for_what_running_tasks_start() -> None:
     tasks, done = Tasks(), list[str]()
 
     async def settle() -> None:
-        await asyncio.sleep(0)
+        for _ in range(10):  # longer than the turn in which the end of its starter is noticed
+            await asyncio.sleep(0)
         done.append("settled")
 
     async def work() -> None:
@@ -127,14 +128,43 @@ async def test_draining_cancels_what_takes_longer_and_waits_for_its_end() -> Non
     assert len(tasks) == 0
 
 
-async def test_what_a_cancelled_task_starts_is_not_left_running() -> None:
+async def test_what_a_cancelled_task_starts_as_it_ends_gets_its_time() -> None:
+    """A background exchange that is cancelled settles in a task that its end starts."""
+    tasks, done = Tasks(), list[str]()
+
+    async def settle() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        done.append("settled")
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tasks.start(settle(), name="settle")
+
+    tasks.start(work(), name="work")
+    await asyncio.sleep(0)
+    await asyncio.wait_for(tasks.drain(0.1), SOON_S)
+
+    assert done == ["settled"]
+    assert len(tasks) == 0
+
+
+async def test_nothing_is_left_running_whatever_cancelled_tasks_start() -> None:
     tasks = Tasks()
 
     async def work() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            tasks.start(asyncio.Event().wait(), name="last wish")
+            tasks.start(again(), name="last wish")
+
+    async def again() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tasks.start(asyncio.Event().wait(), name="very last wish")
 
     tasks.start(work(), name="work")
     await asyncio.sleep(0)

@@ -180,6 +180,30 @@ async def test_what_came_before_a_failure_is_given_to_a_late_reader(
     assert type(error) is type(again) is kind
 
 
+async def test_a_read_in_the_moment_between_a_framing_error_and_its_news_fails_as_any_other() -> None:
+    async with Upstream([Head(), Chunk(b"abc"), Raw(b"xyz\r\n"), Stall()]) as upstream, transporting() as transport:
+        body = await call(transport, post(upstream.base_url))
+        assert await read(body) == b"abc"
+        [inner] = transport._bodies
+        await until(lambda: not inner._response.protocol.connected)
+
+        with pytest.raises(UpstreamGarbage):
+            await read(body)
+
+
+async def test_a_reset_of_a_kept_connection_is_no_failure_of_an_answer_without_a_body() -> None:
+    go_on = asyncio.Event()
+    script: list[Step] = [Raw(b"HTTP/1.1 204 No Content\r\n\r\n"), Wait(go_on), Reset()]
+    async with Upstream(script) as upstream, transporting() as transport:
+        body = await call(transport, post(upstream.base_url))
+        go_on.set()
+        await upstream.until(lambda: upstream.connections_open == 0)
+        for _ in range(5):  # our side hears of it
+            await asyncio.sleep(0)
+
+        assert await read(body) == b""
+
+
 async def _read_to_failure(body: Body, sink: Collected) -> ProxyError:
     try:
         while data := await read(body):
@@ -265,16 +289,45 @@ async def test_a_pushed_body_has_the_same_clocks() -> None:
 
 @pytest.mark.parametrize("taken", [0, 1], ids=["before the first read", "between two reads"])
 async def test_a_slow_reader_is_not_an_idle_upstream(taken: int) -> None:
-    go_on = asyncio.Event()
-    script: list[Step] = [Head(), Chunk(b"1"), Wait(go_on), Chunk(b"2"), End()]
+    first, second = asyncio.Event(), asyncio.Event()
+    script: list[Step] = [Head(), Wait(first), Chunk(b"1"), Wait(second), Chunk(b"2"), End()]
     async with Upstream(script) as upstream, transporting() as transport:
         body = await call(transport, post(upstream.base_url), Timeouts(None, SHORT_S, SHORT_S, None))
-        for _ in range(taken):
-            await read(body)
+        if taken:
+            reading = asyncio.Task(body.read())
+            await asyncio.sleep(0)  # it waits
+            first.set()
+            assert await reading == b"1"
+        first.set()
         await asyncio.sleep(3 * SHORT_S)  # what is tested is time
-        go_on.set()
+        second.set()
 
         assert await rest(body) == b"12"[taken:]
+
+
+async def test_an_event_loop_held_up_is_not_an_idle_upstream() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def late_for_us(call: Call) -> None:
+        await call.play(Head(), Chunk(b"1"))
+        await asyncio.sleep(SHORT_S / 2)
+        call.write_body(b"2")
+        held_until = loop.time() + SHORT_S
+        while loop.time() < held_until:
+            pass
+        await call.play(Stall())
+
+    async with Upstream(late_for_us) as upstream, transporting() as transport:
+        body = await call(transport, post(upstream.base_url), Timeouts(None, None, SHORT_S, 4 * SHORT_S))
+        assert await read(body) == b"1"
+
+        assert await read(body) == b"2"
+
+        # The total goes on, though nobody reads.
+        await asyncio.wait_for((await upstream.received()).gone.wait(), 2)
+        with pytest.raises(UpstreamTimeout) as caught:
+            await read(body)
+        assert caught.value.code == "upstream_timeout_total"
 
 
 async def test_a_paused_push_is_not_an_idle_upstream() -> None:

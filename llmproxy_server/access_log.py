@@ -1,0 +1,119 @@
+"""One line for each exchange, and for each request that was refused before it became one. Never headers or bodies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from llmproxy_core.errors import ProxyError
+from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.outcome import End, Outcome
+
+LOGGER = "llmproxy.access"
+CLIENT_GONE = 499
+"""What is logged as the status of an answer that nobody waited for."""
+_log = logging.getLogger(LOGGER)
+
+
+class Logged(Protocol):
+    """What the log wants to know of a call."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def began_s(self) -> float: ...
+
+    @property
+    def status(self) -> int: ...
+
+
+class AccessLog:
+    """Writes to the logger `llmproxy.access`, a mapping as the record's `fields`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def exchange(self, call: Logged, exchange: Exchange) -> None:
+        """Log *exchange*, which is *call*'s, when it ends."""
+        if _log.isEnabledFor(logging.INFO):
+            exchange.on_finish(lambda outcome: self._ended(call, exchange, outcome))
+
+    def refused(self, call: Logged, error: ProxyError) -> None:
+        """Log a request that ended before it was an exchange."""
+        self._write(logging.INFO, {**self._asked(call, error.status), "end": End.of(error), "error": error.code})
+
+    def left(self, call: Logged) -> None:
+        """Log a request whose client left before it was an exchange."""
+        self._write(logging.INFO, {**self._asked(call, CLIENT_GONE), "end": End.ABANDONED})
+
+    def own(self, call: Logged) -> None:
+        """Log a call of one of our own endpoints: in silence, since monitors call them all the time."""
+        if _log.isEnabledFor(logging.DEBUG):
+            self._write(logging.DEBUG, {**self._asked(call, call.status), "end": End.COMPLETED})
+
+    def _asked(self, call: Logged, status: int) -> dict[str, object]:
+        return {
+            "method": call.method,
+            "path": call.path,
+            "status": status,
+            "duration_ms": _ms(self._clock() - call.began_s),
+            "request_id": call.request_id,
+            "client": call.address,
+        }
+
+    def _ended(self, call: Logged, exchange: Exchange, outcome: Outcome) -> None:
+        error = outcome.error
+        if outcome.end is End.ABANDONED:
+            status = CLIENT_GONE
+        else:
+            status = error.status if error is not None else call.status
+        fields = self._asked(call, status)
+        fields["route"] = exchange.route
+        fields["operation"] = exchange.operation
+        if (model := _model(exchange, outcome)) is not None:
+            fields["model"] = model
+        fields["end"] = outcome.end
+        if error is not None:
+            fields["error"] = error.code
+        if outcome.first_byte_s is not None:
+            fields["first_byte_ms"] = _ms(outcome.first_byte_s - call.began_s)
+        if (usage := outcome.usage) is not None:
+            fields["input_tokens"], fields["output_tokens"] = usage.input_tokens, usage.output_tokens
+            fields["usage_source"] = usage.source
+        if outcome.cost is not None:
+            fields["cost"] = str(outcome.cost)
+        if exchange.attempts:
+            fields["attempts"] = [_attempt(attempt) for attempt in exchange.attempts]
+            if (upstream_id := exchange.attempts[-1].upstream_id) is not None:
+                fields["upstream_request_id"] = upstream_id
+        self._write(logging.INFO, fields)
+
+    def _write(self, level: int, fields: dict[str, object]) -> None:
+        _log.log(level, "exchange", extra={"fields": fields})
+
+
+def _model(exchange: Exchange, outcome: Outcome) -> str | None:
+    """The model that answered, else the one that was sent for."""
+    if outcome.model is not None:
+        return outcome.model
+    return exchange.attempts[-1].model if exchange.attempts else None
+
+
+def _attempt(attempt: Attempt) -> list[object]:
+    """The LLM, its status and its error's code."""
+    return [attempt.llm, attempt.status, None if attempt.error is None else attempt.error.code]
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)

@@ -1,0 +1,128 @@
+"""The answer to one call as it goes to the client: head, framing, and how it ends."""
+
+from __future__ import annotations
+
+from llmproxy_core.relay import Whole
+from llmproxy_server.door import Shared
+from llmproxy_server.door_id import REQUEST_ID
+from llmproxy_server.door_origin import CorsHeaders
+from llmproxy_server.door_request import BodySource, Client, Incoming
+from llmproxy_server.wire_head import CONTINUE, LAST_CHUNK, chunk
+
+_BODILESS = frozenset({204, 304})
+Fields = list[tuple[str, str]]
+
+
+class Answer:
+    """
+    Writes one answer: `send` for a whole one, or `begin`, `write` and `end` for one in pieces.
+
+    *keep_alive* and *cut* are for whoever holds the connection, once it is over. Whatever writes may raise ClientGone.
+    """
+
+    __slots__ = (
+        "_client",
+        "_incoming",
+        "_shared",
+        "_source",
+        "cors",
+        "cut",
+        "head_sent",
+        "keep_alive",
+        "own",
+        "status",
+    )
+
+    def __init__(
+        self,
+        shared: Shared,
+        incoming: Incoming,
+        source: BodySource,
+        client: Client,
+        *,
+        request_id: str,
+        keep_alive: bool,
+    ) -> None:
+        self._shared = shared
+        self._incoming = incoming
+        self._source = source
+        self._client = client
+        self.own: Fields = [(REQUEST_ID, request_id)]
+        """Fields that every answer of this call has."""
+        self.cors: CorsHeaders = ()
+        self.status = 0
+        self.head_sent = False
+        self.keep_alive = keep_alive
+        """Whether the connection can carry another request."""
+        self.cut = False
+        """The answer ended without its end: close the connection, with what was written reaching the client."""
+
+    def proceed(self) -> None:
+        """Tell a client that waits for it to send its body; an answer that was begun says it better."""
+        if not self.head_sent:
+            self._client.write(CONTINUE)
+
+    async def send(self, whole: Whole, more: Fields) -> None:
+        """Send a complete answer; *more* are fields beside its own."""
+        self.status = whole.status
+        length = None if whole.status in _BODILESS else len(whole.body)
+        head = self._head(whole.headers, whole.content_type if whole.body else "", more, length=length, chunked=False)
+        if whole.body and self._has_body:
+            self._client.write(head, whole.body)
+        else:
+            self._client.write(head)
+        if self._client.blocked:
+            await self._client.drain()
+
+    def begin(self, status: int, headers: Fields, content_type: str, more: Fields, piece: bytes) -> None:
+        """Send the head of an answer in pieces, with the first one (b"": it is still to come)."""
+        self.status = status
+        if self._has_body and not self._chunked:
+            self.keep_alive = False  # the end of the body is that of the connection
+        head = self._head(headers, content_type, more, length=None, chunked=self._has_body and self._chunked)
+        if piece and self._has_body:
+            self._client.write(head, chunk(piece) if self._chunked else piece)
+        else:
+            self._client.write(head)
+
+    def write(self, piece: bytes) -> None:
+        if piece and self._has_body:  # an empty chunk would be the last one
+            self._client.write(chunk(piece) if self._chunked else piece)
+
+    def end(self) -> None:
+        """The answer in pieces is complete."""
+        if self._has_body and self._chunked:
+            self._client.write(LAST_CHUNK)
+
+    def break_off(self) -> None:
+        """The answer in pieces is over, but not complete: its client is to see that."""
+        self.cut, self.keep_alive = True, False
+
+    @property
+    def _has_body(self) -> bool:
+        return self._incoming.method != "HEAD" and self.status not in _BODILESS
+
+    @property
+    def _chunked(self) -> bool:
+        return self._incoming.version >= (1, 1)
+
+    def _head(self, headers: Fields, content_type: str, more: Fields, *, length: int | None, chunked: bool) -> bytes:
+        if not self._source.complete or self._shared.life.draining:
+            self.keep_alive = False  # what is left of the body would be read as the next request
+        self.head_sent = True
+        fields = [*self.own, *self.cors]
+        fields.extend(pair for pair in headers if pair[0] != REQUEST_ID)
+        fields.extend(more)
+        if not self.keep_alive:
+            connection = "close"
+        else:
+            connection = None if self._chunked else "keep-alive"
+        return self._shared.heads.head(
+            self.status,
+            fields,
+            content_type,
+            now=self._shared.gateway.services.now(),
+            length=length,
+            chunked=chunked,
+            connection=connection,
+        )

@@ -1,0 +1,350 @@
+"""One call at the edge, from its head to the last byte of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+
+from llmproxy_core.dialect import Dialect, Operation
+from llmproxy_core.endpoint import Endpoint, EndpointRequest
+from llmproxy_core.errors import InternalError, Overloaded, ProxyError
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.gateway import Gateway
+from llmproxy_core.outcome import End
+from llmproxy_core.relay import Flow, Whole, deliver
+from llmproxy_core.request import Request
+from llmproxy_core.routing import Match
+from llmproxy_server.admission import Ticket
+from llmproxy_server.answer import Answer
+from llmproxy_server.door import Door
+from llmproxy_server.door_answer import STREAM_HEADERS, endpoint_answer, error_answer
+from llmproxy_server.door_body import (
+    BodyClock,
+    BodyReader,
+    check_body,
+    check_coding,
+    check_json,
+    check_length,
+    declared_length,
+)
+from llmproxy_server.door_origin import preflight_headers
+from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
+
+_log = logging.getLogger("llmproxy")
+
+HEAD_HELD_S = 1.0
+"""
+How long the head of a stream waits for the first piece.
+
+They go out in one write, and an answer that fails before its first piece can still have its own status.
+"""
+
+
+class Call:
+    """
+    Answers one request.
+
+    The task that runs it is cancelled when the client leaves, at whatever await that is; the exchange then ends as
+    abandoned at once, in that task.
+    """
+
+    __slots__ = (
+        "_client",
+        "_dialect",
+        "_door",
+        "_flow",
+        "_gateway",
+        "_head_due_s",
+        "_reader",
+        "_source",
+        "_stopping",
+        "_task",
+        "_ticket",
+        "address",
+        "answer",
+        "began_s",
+        "exchange",
+        "incoming",
+        "request_id",
+    )
+
+    def __init__(self, door: Door, incoming: Incoming, source: BodySource, client: Client, *, keep_alive: bool) -> None:
+        shared = door.shared
+        self.incoming = incoming
+        self.request_id = request_id = shared.ids.of(incoming.headers)
+        self.answer = Answer(shared, incoming, source, client, request_id=request_id, keep_alive=keep_alive)
+        self.address = incoming.peer
+        self.exchange: Exchange | None = None
+        self._door = door
+        self._gateway: Gateway = shared.gateway
+        self.began_s = self._gateway.services.clock()
+        self._source = source
+        self._client = client
+        self._dialect: Dialect = shared.dialect
+        self._ticket: Ticket | None = None
+        self._reader: BodyReader | None = None
+        self._flow: Flow | None = None
+        self._head_due_s: float | None = None
+        self._stopping = False
+        self._task: asyncio.Task[object] | None = None
+
+    # -- for the log ---------------------------------------------------------------------------------------------
+
+    @property
+    def method(self) -> str:
+        return self.incoming.method
+
+    @property
+    def path(self) -> str:
+        return self.incoming.path
+
+    @property
+    def status(self) -> int:
+        return self.answer.status
+
+    # -- its life ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Answer the request. ClientGone or CancelledError when the client left; nothing else is raised."""
+        self._task = asyncio.current_task()
+        try:
+            await self._guarded()
+        except (asyncio.CancelledError, ClientGone):
+            if self.exchange is not None:
+                self.exchange.finish(End.ABANDONED)
+            elif not self.status:
+                self._door.shared.log.left(self)
+            raise
+        finally:
+            if self._ticket is not None:
+                self._ticket.leave()
+
+    def stop(self) -> None:
+        """End the call now: the time to drain is over. Its client is told."""
+        if self._task is not None and not self._task.done():
+            self._stopping = True
+            self._task.cancel()
+
+    def break_body(self, error: ProxyError) -> None:
+        """The rest of the request's body cannot come: whoever reads it gets *error*."""
+        self._source.fail(error)
+
+    def tick(self, now: float) -> None:
+        """Called now and then while it runs: what is due by the clock. *now* is of the gateway's clock."""
+        if self._reader is not None:
+            self._reader.tick(now)
+        if self._head_due_s is not None and now >= self._head_due_s and self._flow is not None:
+            with suppress(ClientGone):  # the task that runs the call learns of it by its cancellation
+                self._begin(self._flow, b"")
+
+    async def _guarded(self) -> None:
+        try:
+            await self._serve()
+        except asyncio.CancelledError as cancelled:
+            error = self._why(cancelled)
+        except ClientGone:
+            raise
+        except ProxyError as known:
+            error = known
+        except Exception as bug:  # noqa: BLE001 - the last seam: the client gets an answer, the log the cause
+            error = self._internal(bug)
+        else:
+            return
+        await self._fail(error)
+        _forget_tracebacks(error)
+
+    def _why(self, cancelled: asyncio.CancelledError) -> ProxyError:
+        """The error that the cancellation stands for; it is raised again when the client has left."""
+        task = self._task
+        assert task is not None
+        if self._stopping:
+            self._stopping = False
+            if task.uncancel():
+                raise cancelled  # the client left as well
+            return Overloaded("The proxy is shutting down; try again", code="shutting_down")
+        if task.cancelling():
+            raise cancelled
+        # A plugin let the cancellation of a task of its own escape: nobody cancelled this one.
+        return self._internal(cancelled)
+
+    def _internal(self, bug: BaseException) -> InternalError:
+        error = InternalError(f"Internal error; the log has its cause under the request id {self.request_id}")
+        error.__cause__ = bug
+        return error
+
+    # -- the request ---------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        door, incoming = self._door, self.incoming
+        self.address = door.callers.address(incoming)
+        door.check(incoming)
+        self.answer.cors = door.cors(incoming)
+        if door.is_preflight(incoming):
+            await self._send(Whole(204, list(preflight_headers(incoming)), "", b""))
+        elif (endpoint := door.endpoint(incoming)) is not None:
+            await self._serve_own(endpoint)
+        else:
+            await self._serve_match(door.match(incoming))
+
+    async def _serve_own(self, endpoint: Endpoint) -> None:
+        incoming = self.incoming
+        body = b""
+        if incoming.has_body:
+            check_coding(incoming.headers)
+            check_json(incoming.headers)
+            self._ticket = self._door.shared.admission.enter()
+            body = await self._read_whole(self._door.shared.config.max_body_bytes, self._ticket)
+        asked = EndpointRequest(incoming.method, incoming.path, incoming.query, incoming.headers, body)
+        reply = await endpoint.handle(asked)
+        await self._send(endpoint_answer(reply))
+        self._door.shared.log.own(self)
+
+    async def _serve_match(self, match: Match) -> None:
+        shared = self._door.shared
+        self._dialect = match.dialect
+        check_body(match, self.incoming)
+        self._ticket = ticket = shared.admission.enter()
+        request = await self._request(match, ticket)
+        self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id)
+        for observe in shared.observers:
+            observe(exchange)
+        shared.log.exchange(self, exchange)
+        response = await self._gateway.handle(exchange)
+        assert exchange.client is not None
+        delivered = await deliver(response, exchange.client)
+        if isinstance(delivered, Flow):
+            await self._stream(delivered, exchange)
+            return
+        self.answer.status = delivered.status
+        exchange.finish(End.COMPLETED)
+        await self._settle(exchange)
+        await self._send(delivered)
+
+    async def _request(self, match: Match, ticket: Ticket) -> Request:
+        incoming, route = self.incoming, match.route.config
+        body, content = b"", None
+        if match.operation is Operation.OPAQUE:
+            if incoming.has_body:
+                check_length(declared_length(incoming.headers), route.max_body_bytes)
+                content = self._body_reader().pieces(route.max_body_bytes)
+        elif incoming.has_body:
+            limit = route.max_body_bytes
+            body = await self._read_whole(self._door.shared.config.max_body_bytes if limit is None else limit, ticket)
+        return Request(
+            operation=match.operation,
+            dialect=match.dialect,
+            api=match.api,
+            method=incoming.method if match.api is None else match.api.method,
+            path=incoming.path,
+            query=incoming.query,
+            headers=incoming.headers,
+            body=body,
+            content=content,
+            path_model=match.path_model,
+            relative_path=match.relative_path,
+        )
+
+    def _body_reader(self) -> BodyReader:
+        server = self._door.shared.config
+        waits = self.incoming.version == (1, 1) and "expect" in self.incoming.headers
+        clock = BodyClock(server.body_timeout_s, server.body_min_bytes_per_s)
+        begin = self.answer.proceed if waits else None
+        self._reader = reader = BodyReader(self._source, clock, self._gateway.services.clock, begin)
+        return reader
+
+    async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
+        return await self._body_reader().whole(declared_length(self.incoming.headers), max_bytes, ticket)
+
+    # -- the answer ----------------------------------------------------------------------------------------------
+
+    async def _send(self, whole: Whole) -> None:
+        await self.answer.send(whole, [] if self.exchange is None else self.exchange.response_headers)
+
+    async def _stream(self, flow: Flow, exchange: Exchange) -> None:
+        """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
+        self._flow = flow
+        answer, client = self.answer, self._client
+        pieces = flow.pieces()
+        try:
+            self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
+            piece = await anext(pieces, b"")
+            self._head_due_s = None
+            if flow.error is not None and not answer.head_sent and piece == self._last_words(flow.error, exchange):
+                flow.finish()
+                raise flow.error
+            self._begin(flow, piece)
+            if client.blocked:
+                await client.drain()
+            async for piece in pieces:
+                answer.write(piece)
+                if client.blocked:
+                    await client.drain()
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        flow.finish()
+        await self._settle(exchange)
+        if flow.error is None:
+            answer.end()
+        else:
+            answer.break_off()
+
+    def _begin(self, flow: Flow, piece: bytes) -> None:
+        """Send the head, unless that is done, and *piece*."""
+        self._head_due_s = None
+        if self.answer.head_sent:
+            self.answer.write(piece)
+            return
+        assert self.exchange is not None
+        events = flow.content_type == self._dialect.stream_type
+        headers = [*STREAM_HEADERS, *flow.headers] if events else flow.headers
+        self.answer.begin(flow.status, headers, flow.content_type, self.exchange.response_headers, piece)
+
+    def _last_words(self, error: ProxyError, exchange: Exchange) -> bytes:
+        """What a stream gives of *error*, and all that it gives when it failed before it had begun."""
+        if exchange.operation is Operation.OPAQUE:
+            return b""
+        return self._dialect.error_event(error, exchange.id)
+
+    async def _settle(self, exchange: Exchange) -> None:
+        """Give the effects of the exchange's end their time, also when that to drain is over."""
+        try:
+            await exchange.settled(self._door.shared.config.settle_timeout_s)
+        except asyncio.CancelledError:
+            if not self._stopping or self._task is None or self._task.uncancel():
+                raise
+            self._stopping = False
+
+    # -- failure -------------------------------------------------------------------------------------------------
+
+    async def _fail(self, error: ProxyError) -> None:
+        """Tell the client of *error*: by a status, or in the stream that has begun."""
+        if isinstance(error, InternalError) and error.__cause__ is not None:
+            _log.error("request %s failed: %s", self.request_id, error.message, exc_info=error.__cause__)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.finish(End.of(error), error)
+            await self._settle(exchange)
+        else:
+            self._door.shared.log.refused(self, error)
+        if not self.answer.head_sent:
+            await self._send(error_answer(error, self._dialect, self.request_id))
+            return
+        if self._flow is not None and self._flow.error is None and exchange is not None:
+            self.answer.write(self._last_words(error, exchange))
+        self.answer.break_off()
+
+
+def _forget_tracebacks(error: BaseException | None) -> None:
+    """
+    Cut what an error holds of the frames it passed.
+
+    They hold the exchange, and it the error: a cycle that would keep request bodies in memory until a collection.
+    """
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,146 @@
+"""
+The door: what all calls that come in at one address share, and what every head must pass.
+
+Nothing here knows which HTTP server reads the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import attrs
+
+from llmproxy_core.config import ServerConfig
+from llmproxy_core.dialect import Dialect, Operation
+from llmproxy_core.endpoint import Endpoint
+from llmproxy_core.errors import (
+    BadRequest,
+    ConfigError,
+    Forbidden,
+    MethodNotAllowed,
+    Problem,
+    RequestRejected,
+    RouteNotFound,
+)
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.gateway import Gateway
+from llmproxy_core.plugins import Registry
+from llmproxy_core.routing import Match
+from llmproxy_server.access_log import AccessLog
+from llmproxy_server.admission import Admission
+from llmproxy_server.door_caller import Callers, is_local
+from llmproxy_server.door_host import HostPolicy
+from llmproxy_server.door_id import RequestIds
+from llmproxy_server.door_origin import CorsHeaders, OriginPolicy, is_preflight
+from llmproxy_server.door_request import Incoming
+from llmproxy_server.life import Life
+from llmproxy_server.wire_head import HeadWriter
+
+Observer = Callable[[Exchange], None]
+"""Told of each exchange of a client when it begins."""
+
+Endpoints = Mapping[str, Mapping[str, Endpoint]]
+"""By path, then by method."""
+
+
+@attrs.define(eq=False)
+class Shared:
+    """What the calls of all doors share."""
+
+    gateway: Gateway
+    """The current one; a call keeps the one it began with."""
+    admission: Admission
+    life: Life
+    log: AccessLog
+    dialect: Dialect
+    """For errors before it is known which one the client speaks."""
+    observers: tuple[Observer, ...] = ()
+    ids: RequestIds = attrs.field(factory=RequestIds)
+    heads: HeadWriter = attrs.field(factory=HeadWriter)
+
+    @property
+    def config(self) -> ServerConfig:
+        return self.gateway.config.server
+
+
+class Door:
+    """One listener's rules: whom it takes for itself, which pages may call, and what it serves."""
+
+    def __init__(self, shared: Shared, endpoints: Endpoints, *, loopback: bool, routes: bool = True) -> None:
+        """*loopback*: it listens on a loopback address; *routes*: it serves them, not only *endpoints*."""
+        server = shared.config
+        self.shared = shared
+        self._endpoints = endpoints
+        self._routes = routes
+        self._hosts = HostPolicy(loopback=loopback, allowed=server.allowed_hosts)
+        self._origins = OriginPolicy(server.cors_allowed_origins, self._hosts)
+        self.callers = Callers(server.trusted_proxies)
+
+    def check(self, incoming: Incoming) -> None:
+        """Refuse a head that is not plainly meant for us, or that two readers could read in two ways."""
+        if incoming.version not in ((1, 0), (1, 1)):
+            raise RequestRejected("This server speaks HTTP/1.1", status=505, code="http_version_not_supported")
+        if incoming.version == (1, 0) and "transfer-encoding" in incoming.headers:
+            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+        target = incoming.target
+        if not target.startswith("/") or not target.isascii() or not target.isprintable() or "#" in target:
+            raise BadRequest("The request target must be a path of URL characters", code="ambiguous_path")
+        self._hosts.check(incoming.headers, incoming.version)
+        if incoming.headers.get("expect", "100-continue").lower() != "100-continue":
+            raise RequestRejected("The Expect header asks for what is not offered", status=417, code="expectation")
+
+    def cors(self, incoming: Incoming) -> CorsHeaders:
+        """The CORS headers of the answer; Forbidden for a page that may not call what it calls."""
+        own = self._endpoints.get(incoming.path)
+        if own is None:
+            return self._origins.check(incoming)
+        if "origin" in incoming.headers and self._origins.is_own_page(incoming):
+            return self._origins.unasked
+        if "origin" in incoming.headers and any(endpoint.local_only for endpoint in own.values()):
+            raise Forbidden("Only pages of this proxy's own may call this", code="origin_not_allowed")
+        return self._origins.check(incoming)
+
+    def endpoint(self, incoming: Incoming) -> Endpoint | None:
+        """The endpoint of our own that is asked for; None when the path is not ours."""
+        own = self._endpoints.get(incoming.path)
+        if own is None:
+            return None
+        method = "GET" if incoming.method == "HEAD" and "HEAD" not in own else incoming.method
+        if method not in own:
+            raise MethodNotAllowed(f"This path takes {' or '.join(own)}", allowed=_with_head(own))
+        endpoint = own[method]
+        if endpoint.local_only and not is_local(incoming):
+            raise Forbidden("This endpoint answers only a caller on the proxy's own machine", code="local_only")
+        return endpoint
+
+    def match(self, incoming: Incoming) -> Match:
+        """What is asked of the routes. HEAD is GET without the body; an opaque one is passed on as it is."""
+        if not self._routes:
+            raise RouteNotFound("Only the proxy's own endpoints are served here")
+        match = self.shared.gateway.match
+        if incoming.method != "HEAD":
+            return match(incoming.method, incoming.path)
+        found = match("GET", incoming.path)
+        return found if found.operation is not Operation.OPAQUE else match("HEAD", incoming.path)
+
+    def is_preflight(self, incoming: Incoming) -> bool:
+        return is_preflight(incoming)
+
+
+def _with_head(methods: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+
+
+def by_path(endpoints: Iterable[Endpoint]) -> Endpoints:
+    """*endpoints* to be looked up; the first of two for the same method and path counts."""
+    found: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in endpoints:
+        found.setdefault(endpoint.path, {}).setdefault(endpoint.method, endpoint)
+    return found
+
+
+def default_dialect(registry: Registry) -> Dialect:
+    """The dialect of answers to requests that say nothing about theirs."""
+    if not registry.dialects:
+        raise ConfigError([Problem("plugins", "no dialect is installed, so nothing can be answered")])
+    return registry.dialects.get("openai") or next(iter(registry.dialects.values()))

@@ -1,0 +1,252 @@
+"""
+One client connection over aiohttp's server, with what that lacks: time-outs of heads, of idle clients, of clients that
+do not read, and errors of its own in our form.
+
+The bytes of answers are written here, not by aiohttp: it would add fields of its own, and always end a stream well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from llmproxy_core.errors import BadRequest, ProxyError, RequestRejected
+from llmproxy_server.call import Call
+from llmproxy_server.door_body import BodyTimeout
+from llmproxy_server.door_request import ClientGone
+
+if TYPE_CHECKING:
+    from llmproxy_server.edge import Edge, Server
+
+_SMALL = 1 << 16  # bytes that are worth a copy to save a system call
+_NEVER_S = 10.0**8  # aiohttp's own idle time-out, which knows neither heads nor writes; ours come first
+LINGER_S = 1.0
+"""How long a client may take to close after we cut its stream: closing first could destroy what it has not read yet."""
+
+
+class Phase(Enum):
+    """What the connection waits for."""
+
+    HEAD = "head"
+    IDLE = "idle"
+    BUSY = "busy"
+
+
+class Written(web.StreamResponse):
+    """What aiohttp is given when the answer has been written already; it says whether the connection is kept."""
+
+    def __init__(self, *, keep: bool) -> None:
+        super().__init__()
+        self._keep = keep
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._keep
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing to do."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing to do."""
+
+
+KEEP, CLOSE = Written(keep=True), Written(keep=False)
+
+
+class EdgeProtocol(RequestHandler):
+    """A client connection. It is the `Client` of the calls that come over it."""
+
+    __slots__ = (
+        "_edge",
+        "_got_bytes",
+        "_head_bytes",
+        "_phase",
+        "_since_s",
+        "_stalled_bytes",
+        "_stalled_s",
+        "call",
+        "socket",
+    )
+
+    def __init__(self, manager: Server, edge: Edge, *, loop: asyncio.AbstractEventLoop) -> None:
+        config = edge.door.shared.config
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=_NEVER_S,
+            access_log=None,  # type: ignore[arg-type] # aiohttp's own word for none
+            max_line_size=config.max_header_bytes,
+            max_field_size=config.max_header_bytes,
+            max_headers=config.max_header_count,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+        )
+        self._edge = edge
+        self._phase = Phase.HEAD
+        self._since_s = loop.time()
+        self._head_bytes = 0
+        self._got_bytes = False
+        self._stalled_bytes = 0
+        self._stalled_s: float | None = None
+        self.call: Call | None = None
+        self.socket: asyncio.Transport | None = None
+        """The transport, also when aiohttp has let go of it and it is closing."""
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.socket = transport
+        self._edge.opened(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._edge.closed(self)
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more: it is taken as gone, since few mean anything else by it."""
+        if self._phase is Phase.BUSY and self.socket is not None and (self.call is None or not self.call.answer.cut):
+            self.socket.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is not Phase.BUSY:
+            if self._phase is Phase.IDLE:
+                self._wait(Phase.HEAD)
+            self._got_bytes = True
+            self._head_bytes += len(data)
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count == before:
+            if self._phase is Phase.HEAD and self._head_bytes > self.max_field_size and not self._force_close:
+                self.refuse(too_much_head())
+        elif self.call is not None and not isinstance(self._messages[-1][0], RawRequestMessage):
+            self.call.break_body(BadRequest("The body is malformed", code="malformed_body"))
+
+    def begin(self, call: Call) -> None:
+        """*call* is being served from now on."""
+        self._phase, self.call = Phase.BUSY, call
+
+    def ended(self) -> None:
+        """It has been; the next head is waited for."""
+        self.call = None
+        self._wait(Phase.IDLE)
+
+    def _wait(self, phase: Phase) -> None:
+        self._phase, self._since_s = phase, self._loop.time()
+        self._got_bytes = False
+        self._head_bytes = 0
+
+    # -- the Client of a call ------------------------------------------------------------------------------------
+
+    def write(self, *data: bytes) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ClientGone
+        if len(data) == 1:
+            transport.write(data[0])
+        elif sum(map(len, data)) <= _SMALL:
+            transport.write(b"".join(data))
+        else:
+            for piece in data:
+                transport.write(piece)
+
+    @property
+    def blocked(self) -> bool:
+        return self._paused
+
+    async def drain(self) -> None:
+        try:
+            await self._drain_helper()
+        except ConnectionError as error:
+            raise ClientGone from error
+        if self.transport is None:
+            raise ClientGone
+
+    async def linger(self) -> None:
+        """Say that no more comes, and give the client time to read what did."""
+        transport = self.transport
+        if transport is None or not transport.can_write_eof():
+            return
+        transport.write_eof()
+        await asyncio.sleep(LINGER_S)  # cut short by the end of the connection, which cancels this task
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Called now and then: end what took too long. *now* is of the loop's clock."""
+        transport = self.socket
+        if transport is None:
+            return
+        if self._paused or (transport.is_closing() and transport.get_write_buffer_size()):
+            self._check_stall(transport, now)
+            return
+        self._stalled_s = None
+        config = self._edge.door.shared.config
+        waited_s = now - self._since_s
+        if transport.is_closing() or self._messages:
+            return
+        if self._phase is Phase.HEAD and waited_s > config.header_timeout_s:
+            if self._got_bytes:
+                self.refuse(BodyTimeout("The head of the request came too slowly (header_timeout_s)"))
+            else:
+                self.force_close()
+        elif self._phase is Phase.IDLE and waited_s > config.idle_timeout_s:
+            self.force_close()
+
+    def _check_stall(self, transport: asyncio.Transport, now: float) -> None:
+        """Cut a client that takes nothing of what was written."""
+        size = transport.get_write_buffer_size()
+        if self._stalled_s is None or size != self._stalled_bytes:
+            self._stalled_bytes, self._stalled_s = size, now
+        elif now - self._stalled_s > self._edge.door.shared.config.write_timeout_s:
+            transport.abort()
+
+    def retire(self) -> None:
+        """Close, unless a call is being served: that one closes when it has been answered."""
+        if self._phase is not Phase.BUSY and not self._messages:
+            self.force_close()
+
+    # -- errors of aiohttp's -------------------------------------------------------------------------------------
+
+    def refuse(self, error: ProxyError) -> None:
+        """Answer what is no request, and close."""
+        with suppress(ClientGone):  # it did not wait for it
+            self.write(*self._edge.refusal(error, self))
+        self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the parser refused, without a word of what it was."""
+        error = too_much_head() if isinstance(exc, LineTooLong) else BadRequest("This is not well-formed HTTP/1.1")
+        if status >= 500 and exc is not None:
+            self._edge.broke(exc)
+        elif self.call is None:
+            self._wait(Phase.HEAD)
+            self._got_bytes = True
+            self.refuse(error)
+        return CLOSE
+
+    def log_exception(self, *args: object, **kw: object) -> None:
+        """aiohttp would log a traceback for whatever a stranger sends; ours are logged where they are known."""
+        exc = kw.get("exc_info")
+        if isinstance(exc, BaseException):
+            self._edge.broke(exc)
+
+
+def too_much_head() -> RequestRejected:
+    return RequestRejected(
+        "The head of the request is too long (max_header_bytes, max_header_count)", status=431, code="header_too_large"
+    )

@@ -1,0 +1,126 @@
+"""Listening sockets: an address, an edge behind it, and a bound on open connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+
+from llmproxy_core.tasks import Tasks
+from llmproxy_server.edge import Edge
+
+_log = logging.getLogger("llmproxy")
+BACKLOG = 1024
+_RETRY_S = 1.0
+
+
+class Listener:
+    """Accepts connections for an edge."""
+
+    def __init__(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+        self.sockets = sockets
+        self._tls = tls
+        self._servers: list[asyncio.Server] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._room: asyncio.Semaphore | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the first socket listens."""
+        host, port = self.sockets[0].getsockname()[:2]
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    async def start(self, edge: Edge, tasks: Tasks, *, max_connections: int) -> None:
+        """Accept from now on. *max_connections*: 0 for no bound; over it, connections wait in the kernel's queue."""
+        loop = asyncio.get_running_loop()
+        if not max_connections:
+            for listening in self.sockets:
+                self._servers.append(
+                    await loop.create_server(edge.protocol, sock=listening, ssl=self._tls, backlog=BACKLOG)
+                )
+            return
+        self._room = asyncio.Semaphore(max_connections)
+        for listening in self.sockets:
+            listening.listen(BACKLOG)
+            accepting = self._accept(listening, edge, tasks, self._room)
+            self._accepting.append(tasks.start(accepting, name="accept"))
+
+    def closed(self) -> None:
+        """A connection of ours has ended."""
+        if self._room is not None:
+            self._room.release()
+
+    async def _accept(self, listening: socket.socket, edge: Edge, tasks: Tasks, room: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await room.acquire()
+            try:
+                connection, _ = await loop.sock_accept(listening)
+            except OSError as error:  # the client is gone again, or we are out of descriptors
+                room.release()
+                _log.warning("a connection could not be accepted: %s", error.strerror)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                tasks.start(self._serve(connection, edge, room), name="handshake")
+
+    async def _serve(self, connection: socket.socket, edge: Edge, room: asyncio.Semaphore) -> None:
+        made = False
+
+        def protocol() -> asyncio.BaseProtocol:
+            return edge.protocol()
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, ssl=self._tls)
+            made = True
+        except (OSError, ssl.SSLError):
+            pass  # it left during the handshake, or does not speak TLS: nobody is there to be told
+        finally:
+            if not made:
+                room.release()
+                connection.close()
+
+    async def stop(self) -> None:
+        """Accept no more. What has been accepted goes on."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for server in self._servers:
+            server.close()
+        for listening in self.sockets:
+            listening.close()
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address that *host* stands for. OSError, with the address in it, when that fails."""
+    name = host.removeprefix("[").removesuffix("]")
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listening = socket.socket(family, kind, protocol)
+            sockets.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A free port chosen for the first address is taken for the others too.
+            chosen = sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else address[1]
+            listening.bind((address[0], chosen, *address[2:]))
+            listening.setblocking(False)
+    except OSError:
+        for listening in sockets:
+            listening.close()
+        raise
+    return sockets
+
+
+def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """For serving with the PEM files given; None without. OSError or ssl.SSLError when they will not do."""
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context

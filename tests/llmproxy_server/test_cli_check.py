@@ -1,0 +1,267 @@
+"""`llmproxy check`: the route table of a file that is right, every problem of one that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from llmproxy_server.cli import llmproxy as command
+from tests.llmproxy_server.cli_process import install_plugin, llmproxy
+
+SECRET = "sk-abcdefgh12345678"
+
+WHOLE = """
+[server]
+port = 8080
+max_in_flight = 5
+
+[llm.openai]
+provider = "openai"
+base_url = "https://api.openai.com/v1"
+token_env = "OPENAI_API_KEY"
+headers = { "x-team" = { env = "TEAM_KEY" } }
+models = { "gpt-4" = "gpt-4o", "gpt-*" = "gpt-4o-mini" }
+
+[llm.local]
+provider = "openai"
+base_url = "http://localhost:11434"
+
+[llm.best]
+provider = "by_model"
+members = ["openai", "local"]
+
+[processor.first]
+type = "mark_chat"
+
+[processor.second]
+type = "mark_all"
+
+[[route]]
+path_prefix = "/v1"
+target_llm = "best"
+processors = ["second", "first"]
+
+[[route]]
+path_prefix = "/local"
+target_llm = "local"
+operations = ["chat", "opaque"]
+processors = ["first"]
+allow_streaming = false
+"""
+
+MARKS = """
+from attrs import frozen
+from llmproxy_core import Operation, ProcessorType, hookimpl
+
+@frozen
+class MarkConfig:
+    pass
+
+class Mark:
+    def __init__(self, config, services):
+        pass
+
+    async def __call__(self, exchange, call_next):
+        return await call_next(exchange)
+
+@hookimpl
+def llmproxy_processors():
+    chat = frozenset({Operation.CHAT})
+    return [
+        ProcessorType("mark_chat", MarkConfig, Mark, chat, skippable=True),
+        ProcessorType("mark_all", MarkConfig, Mark, frozenset(Operation), skippable=True),
+    ]
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of its own to run in, with the processor types mark_chat and mark_all on the path."""
+    install_plugin(tmp_path, "marks", MARKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("TEAM_KEY", SECRET[::-1])
+    return tmp_path
+
+
+def check(text: str, name: str = "config.toml") -> Result:
+    Path(name).write_text(text)
+    return CliRunner().invoke(command, ["check", name])
+
+
+def rows(result: Result, start: str) -> dict[str, str]:
+    """The rows of the block that begins with the line *start*: their first cells, and what follows these."""
+    lines = iter(result.stdout.splitlines())
+    assert start in lines, result.output
+    block = []
+    for line in lines:
+        if not line:
+            break
+        block.append(line.split("  ", 2)[1:])
+    return {key.strip(): value.strip() for key, value in (row if len(row) == 2 else (*row, "") for row in block)}
+
+
+# -- a file that is right --------------------------------------------------------------------------------------------
+
+
+def test_the_first_line_says_that_the_file_is_valid_and_counts(here: Path) -> None:
+    result = check(WHOLE)
+
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[0] == "config.toml is valid: 2 routes, 3 LLMs, 2 processors, 0 warnings"
+
+
+def test_each_operation_of_a_route_has_its_chain_in_order(here: Path) -> None:
+    result = check(WHOLE)
+
+    route = rows(result, "/v1 -> best")
+    assert route["chat"] == "second -> first -> best"
+    assert route["embeddings"] == "second -> best  (passes by first)"
+    assert route["models"] == "second -> the list in the configuration (1 name)  (passes by first)"
+    assert "opaque" not in route
+
+
+def test_a_route_that_lists_operations_serves_those_alone(here: Path) -> None:
+    result = check(WHOLE)
+
+    route = rows(result, "/local -> local")
+    assert {"chat", "opaque"} <= set(route)
+    assert {"embeddings", "models"} & set(route) == set()
+    assert route["answers"] == "plain only"
+    assert "openai" in route["clients speak"].split(", ")
+
+
+def test_an_llm_has_its_provider_url_key_and_models(here: Path) -> None:
+    result = check(WHOLE)
+
+    route = rows(result, "/v1 -> best")
+    assert route["llm.best"] == "by_model of openai, local; its members' models"
+    assert route["llm.openai"] == (
+        "openai (chat); https://api.openai.com/v1; key OPENAI_API_KEY (set); "
+        "models gpt-4 -> gpt-4o, gpt-* -> gpt-4o-mini"
+    )
+    assert route["llm.local"] == "openai (chat); http://localhost:11434/v1; no key; any model"
+
+
+def test_no_secret_is_printed(here: Path) -> None:
+    result = check(WHOLE)
+
+    assert SECRET not in result.output
+    assert SECRET[::-1] not in result.output
+
+
+def test_overridden_settings_have_their_origin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXY_API_PORT", "9000")
+    (here / ".env").write_text("LOG_LEVEL=warn\n")
+
+    settings = rows(check(WHOLE), "settings that are not the default")
+
+    assert {name: row.split() for name, row in settings.items()} == {
+        "server.port": ["9000", "from", "PROXY_API_PORT"],
+        "server.max_in_flight": ["5", "from", "config.toml"],
+        "server.log.level": ['"warn"', "from", "LOG_LEVEL"],
+    }
+
+
+def test_warnings_come_last_with_their_line(here: Path) -> None:
+    result = check(WHOLE + '[llm.unused]\nprovider = "demo"\n')
+
+    assert result.exit_code == 0
+    *_, last = result.stdout.splitlines()
+    assert last.startswith(f"warning: line {WHOLE.count(chr(10)) + 1}: llm.unused: ")
+
+
+# -- a file that is wrong --------------------------------------------------------------------------------------------
+
+THREE_PROBLEMS = """
+[llm.openai_chat]
+provider = "openai"
+base_url = "ftp://example.com"
+
+[[route]]
+path_prefix = "/v1"
+target_llm = "opnai_chat"
+processors = ["cost"]
+"""
+
+
+def test_every_problem_is_named_at_once_with_line_place_and_nearest_name(here: Path) -> None:
+    result = check(THREE_PROBLEMS)
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    first, *problems = result.stderr.splitlines()
+    assert first == "config.toml has 3 problems:"
+    assert [problem[:2] for problem in problems] == ["  "] * 3
+    assert "line 4: llm.openai_chat.base_url: " in problems[0]
+    assert 'line 8: route[1].target_llm: no [llm.opnai_chat]; did you mean "openai_chat"?' in problems[1]
+    assert "line 9: route[1].processors[1]: no [processor.cost]; " in problems[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server\n", "line 1"),
+        ("", "route: no [[route]]"),
+        (WHOLE.replace("OPENAI_API_KEY", "NO_SUCH_KEY"), "environment variable NO_SUCH_KEY is not set"),
+    ],
+    ids=["syntax", "empty", "key"],
+)
+def test_a_problem_ends_the_check_with_1(text: str, said: str, here: Path) -> None:
+    result = check(text)
+
+    assert result.exit_code == 1
+    assert "config.toml has 1 problem:\n  " in result.stderr
+    assert said in result.stderr
+
+
+def test_a_file_that_is_not_there_is_a_problem(here: Path) -> None:
+    result = CliRunner().invoke(command, ["check", "nosuch.toml"])
+
+    assert (result.exit_code, result.stderr) == (1, "nosuch.toml has 1 problem:\n  there is no such file\n")
+
+
+REFUSES = """
+from llmproxy_core import ConfigError, LLMConfig, Problem, ProviderType, hookimpl
+
+def build(config, services):
+    raise ConfigError([Problem("models", "this provider wants none")])
+
+@hookimpl
+def llmproxy_providers():
+    return [ProviderType("refuses", LLMConfig, build)]
+"""
+
+
+def test_what_a_factory_refuses_is_found_too_with_its_line(here: Path) -> None:
+    install_plugin(here, "refuses", REFUSES)
+    table = '[llm.picky]\nprovider = "refuses"\nmodels = ["a"]\n[[route]]\npath_prefix = "/v1"\ntarget_llm = "picky"\n'
+
+    result = check(table)
+
+    assert result.exit_code == 1
+    assert result.stderr == "config.toml has 1 problem:\n  line 3: llm.picky.models: this provider wants none\n"
+
+
+def test_an_env_file_that_cannot_be_read_is_said(here: Path) -> None:
+    (here / ".env").write_bytes(b"\xff\xfe\x00")
+
+    result = check(WHOLE)
+
+    assert result.exit_code == 1
+    assert ".env: cannot be read" in result.stderr
+
+
+def test_the_real_command_gives_the_same_codes(here: Path) -> None:
+    (here / "right.toml").write_text(WHOLE)
+    (here / "wrong.toml").write_text(THREE_PROBLEMS)
+
+    right = llmproxy("check", "right.toml", cwd=here, PYTHONPATH=str(here))
+    wrong = llmproxy("check", "wrong.toml", cwd=here, PYTHONPATH=str(here))
+
+    assert (right.code, wrong.code) == (0, 1)
+    assert "3 problems" in wrong.err

@@ -1,0 +1,176 @@
+"""From a file to a configuration: lines, origins, and files that are none."""
+
+import datetime
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_server.loader import MAX_FILE_BYTES, Loaded, load
+from tests.registry import registry
+
+MINIMAL = """\
+[llm.local]
+provider = "demo"
+
+[[route]]
+path_prefix = "/v1"
+target_llm = "local"
+"""
+
+
+def write(directory: Path, content: str | bytes) -> Path:
+    path = directory / "config.toml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def loaded(path: Path, command_line: dict[str, object] | None = None, **env: str) -> Loaded:
+    return load(path, registry(), env, command_line)
+
+
+def problems(path: Path, command_line: dict[str, object] | None = None, **env: str) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(path, command_line, **env)
+    return caught.value.problems
+
+
+def test_a_file_is_loaded_with_the_origin_of_each_setting(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "[server]\nport = 1\nmax_in_flight = 3\nlog.format = 'text'")
+
+    found = loaded(path, {"server.log.level": "warn"}, PROXY_API_PORT="2")
+
+    assert (found.config.server.port, found.settings["port"].origin) == (2, "PROXY_API_PORT")
+    assert found.settings["max_in_flight"].origin == "config.toml"
+    assert found.settings["server.log.level"].origin == "command line"
+    assert found.settings["log.format"].origin == "config.toml"
+    assert found.settings["host"].origin == "default"
+    assert found.text is not None
+    assert found.path == path
+    with pytest.raises(KeyError):
+        found.settings["prot"]
+    assert len({it.name for it in found.settings}) > 20
+
+
+def test_each_problem_has_its_line_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = MINIMAL.replace('"local"\n', '"locl"\nfoo = 1\n') + "\n[server]\nport = 'x'\n"
+
+    assert [(it.line, it.path) for it in problems(write(tmp_path, text))] == [
+        (6, "route[1].target_llm"),
+        (7, "route[1].foo"),
+        (10, "server.port"),
+    ]
+
+
+def test_a_warning_has_its_line_too(tmp_path: Path) -> None:
+    found = loaded(write(tmp_path, MINIMAL + '[server]\ncors_allowed_origins = ["*"]'))
+
+    assert [(it.line, it.path) for it in found.warnings] == [(8, "server.cors_allowed_origins")]
+
+
+def test_a_value_from_elsewhere_is_reported_with_its_origin_and_no_line(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + '[server]\nhost = "127.0.0.1"')
+
+    (variable,) = problems(path, PROXY_API_HOST="0.0.0.0")
+    (flag,) = problems(path, {"server.host": "0.0.0.0"})
+
+    assert (variable.path, variable.line) == ("server.host", None)
+    assert variable.message.endswith("(from PROXY_API_HOST in the environment)")
+    assert flag.message.endswith("(from the command line)")
+
+
+def test_problems_of_the_environment_and_of_the_file_come_together(tmp_path: Path) -> None:
+    found = problems(write(tmp_path, MINIMAL + "x = 1"), PORT="x")
+
+    assert [it.path for it in found] == ["PORT", "route[1].x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("a = ", 1, 5),
+        ("[server]\nport = = 3", 2, 8),
+        ("[server]\nport = 1\nport = 2", 3, 9),
+        ("[a]\n[a]", 2, 3),
+        ("a = \x00", 1, 5),
+        ("a = [1,\n2", 2, 2),
+        ('a = "x', 1, 7),
+    ],
+)
+def test_a_syntax_error_has_line_and_column(tmp_path: Path, text: str, line: int, column: int) -> None:
+    (problem,) = problems(write(tmp_path, text))
+
+    assert problem.message.startswith("is not valid TOML: ")
+    assert problem.line == line
+    assert problem.column is not None
+    assert abs(problem.column - column) <= 1
+    assert str(problem).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no [[route]]"),
+        (b"# nothing\n", "no [[route]]"),
+        (b"\xff\xfe\x00", "is not UTF-8"),
+        (b"a = 1\nb = '\xff'", "is not UTF-8"),
+        (b"#" * (MAX_FILE_BYTES + 1), "is longer than"),
+        (b"a = " + b"[" * 10_000, "nested too deep"),
+        (b"a = " + b"9" * 5_000, "too many digits"),
+        (MINIMAL.encode()[:-12], "is not valid TOML"),
+        (b'llm = "a"\nroute = 3', "expected tables [llm.NAME]"),
+    ],
+    ids=["empty", "comment", "binary", "half binary", "long", "deep", "digits", "half", "wrong types"],
+)
+def test_a_file_that_is_none_is_told_as_such(tmp_path: Path, content: bytes, message: str) -> None:
+    assert message in str(problems(write(tmp_path, content))[0])
+
+
+def test_the_line_of_what_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    assert problems(write(tmp_path, b"a = 1\nb = '\xff'"))[0].line == 2
+
+
+def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    assert problems(tmp_path / "none.toml") == (Problem("", "there is no such file"),)
+    assert problems(tmp_path) == (Problem("", "is a directory, not a file"),)
+    assert problems(tmp_path / "a\0b") == (Problem("", "cannot be read: not a path"),)
+    assert "cannot be read" in problems(write(tmp_path, "") / "below")[0].message
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\xef\xbb\xbf" + (MINIMAL + "x = 1").replace("\n", "\r\n").encode())
+
+    assert [(it.path, it.line) for it in problems(path)] == [("route[1].x", 7)]
+
+
+def test_certificates_are_looked_for_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("c")
+    tls = '[server]\ntls_certificate = "cert.pem"\ntls_key = "key.pem"\n'
+    path = write(tmp_path, MINIMAL + tls)
+
+    (problem,) = problems(path)
+    (tmp_path / "key.pem").write_text("k")
+    found = loaded(path)
+
+    assert (problem.path, problem.line) == ("server.tls_key", 9)
+    assert problem.message.startswith("there is no file")
+    assert found.config.server.tls_certificate == str(tmp_path / "cert.pem")
+
+
+def test_a_long_file_that_is_wrong_throughout_is_told_in_bearable_time(tmp_path: Path) -> None:
+    """500 routes with two mistakes each; trying every prefix for every problem would take minutes."""
+    routes = "".join(f'[[route]]\npath_prefix = "/r{n}"\ntarget_llm = "locl"\nfoo = 1\n' for n in range(500))
+    started = perf_counter()
+
+    found = problems(write(tmp_path, MINIMAL + routes))
+
+    assert len(found) == 1000
+    assert (found[0].path, found[0].line) == ("route[2].foo", 10)
+    assert perf_counter() - started < 20
+
+
+def test_dates_are_no_strings(tmp_path: Path) -> None:
+    (problem,) = problems(write(tmp_path, MINIMAL + f"[server]\nhost = {datetime.date(2026, 1, 2)}"))
+
+    assert problem.message == "expected a string, got a date"

@@ -1,0 +1,83 @@
+"""The line of a value in a file."""
+
+import pytest
+import tomli
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy_core.config_path import Place
+from llmproxy_server.statement import Statements
+
+TEXT = '''\
+# a comment
+
+[server]
+port = 3000
+note = """
+port = 1
+[llm.x]
+"""
+
+[llm.a]
+models = [   # first
+    "x",
+    "]",
+    "y",
+]
+headers = {
+    a = "b",
+    c = { env = "d" },
+}
+"quoted.key" = 1
+a.b.c = 2; 
+'''.replace("; ", "")  # noqa: W291
+
+ROUTES = """\
+[[route]]
+path_prefix = "/a"
+[[route]]
+path_prefix = "/b"
+processors = ["x"]
+[route.extra]
+y = 1
+"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (("server",), 3),
+        (("server", "port"), 4),
+        (("server", "note"), 5),
+        (("llm", "x"), 10),
+        (("llm", "a"), 10),
+        (("llm", "a", "models"), 11),
+        (("llm", "a", "models", 1), 11),
+        (("llm", "a", "headers", "c", "env"), 16),
+        (("llm", "a", "quoted.key"), 20),
+        (("llm", "a", "a", "b", "c"), 21),
+        (("llm", "a", "base_url"), 10),
+        (("route",), 22),
+        (("route", 0), 22),
+        (("route", 1), 24),
+        (("route", 1, "path_prefix"), 25),
+        (("route", 1, "processors", 0), 26),
+        (("route", 1, "target_llm"), 24),
+        (("route", 1, "extra", "y"), 28),
+        (("nothing", "here"), None),
+        ((), None),
+    ],
+)
+def test_a_value_is_found_where_it_is_written(place: Place, line: int | None, newline: str) -> None:
+    text = (TEXT + ROUTES).replace("\n", newline)
+    tomli.loads(text)
+
+    assert Statements(text).line(place) == line
+
+
+@given(st.lists(st.sampled_from(["# c", "", "  ", "\t"]), max_size=5), st.integers(0, 20))
+def test_blank_lines_and_comments_do_not_move_it(above: list[str], routes: int) -> None:
+    text = "\n".join([*above, *["[[route]]"] * routes, "[last]", "key = 1"])
+
+    assert Statements(text).line(("last", "key")) == len(above) + routes + 2

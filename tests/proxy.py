@@ -1,0 +1,118 @@
+"""
+A real proxy in the test's own event loop, on 127.0.0.1 and a free port.
+
+    async with Upstream(stream(chat_chunk("Hello"))) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
+        ...  # call proxy.base_url
+        assert (await proxy.outcome()).end is End.COMPLETED
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import llmproxy_core.groups
+import llmproxy_openai.plugin
+from llmproxy_core.config import structure
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.gateway import Gateway
+from llmproxy_core.outcome import Outcome
+from llmproxy_core.plugins import Registry
+from llmproxy_server.server import Server
+
+STANDARD_PLUGINS = (llmproxy_openai.plugin, llmproxy_core.groups)
+SECRET = "sk-proxy-test-0123456789"
+
+
+def openai_at(
+    base_url: str,
+    *,
+    route: Mapping[str, object] | None = None,
+    server: Mapping[str, object] | None = None,
+    **llm: object,
+) -> dict[str, Any]:
+    """One route, `/v1`, to one LLM of provider `openai` at *base_url*; *route*, *server* and *llm* add keys."""
+    return {
+        "server": dict(server or {}),
+        "llm": {"openai": {"provider": "openai", "base_url": base_url, **llm}},
+        "route": [{"path_prefix": "/v1", "target_llm": "openai", **(route or {})}],
+    }
+
+
+class Proxy:
+    """
+    The proxy that *mapping* (as a TOML file would hold it) configures, while it is entered.
+
+    *plugins* come on top of the dialect `openai` and the groups; host and port are set here. Each exchange's outcome
+    goes to `outcomes` when the exchange ends.
+    """
+
+    def __init__(
+        self,
+        mapping: Mapping[str, Any],
+        *,
+        plugins: Sequence[object] = (),
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,  # of each wait
+    ) -> None:
+        server = {"host": "127.0.0.1", "port": 0, **mapping.get("server", {})}
+        self.registry = Registry.of(*STANDARD_PLUGINS, *plugins)
+        assert not self.registry.broken, self.registry.broken
+        config, self.warnings = structure({**mapping, "server": server}, self.registry, {"KEY": SECRET, **(env or {})})
+        self.config = config
+        self.timeout_s = timeout_s
+        self.server = Server(config, self.registry, observers=[self._observe])
+        self.exchanges: list[Exchange] = []
+        self.outcomes: list[Outcome] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.server.gateway
+
+    @property
+    def url(self) -> str:
+        """The root: scheme, host and port."""
+        return self.server.url
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes as its base_url."""
+        return f"{self.url}/v1"
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def outcome(self, count: int = 1) -> Outcome:
+        """The outcome number *count*, waiting for it."""
+        async with asyncio.timeout(self.timeout_s):
+            while len(self.outcomes) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.outcomes[count - 1]
+
+    def _observe(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        exchange.on_finish(self._ended)
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._changed.set()
+
+    async def __aenter__(self) -> Self:
+        await self.server.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.server.aclose()
+
+
+def with_server(mapping: Mapping[str, Any], **keys: object) -> dict[str, Any]:
+    """*mapping* with *keys* in its `[server]`."""
+    return {**mapping, "server": {**mapping.get("server", {}), **keys}}
+
+
+__all__ = ["SECRET", "STANDARD_PLUGINS", "Proxy", "openai_at", "with_server"]

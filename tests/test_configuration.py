@@ -1,0 +1,128 @@
+"""The example, the reference and the schema say what the code says."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+
+from llmproxy_core.config_tables import LogConfig, ProcessorTable, RouteConfig, ServerConfig
+from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, PoolTable, TimeoutsTable
+from llmproxy_core.option import options
+from llmproxy_core.plugins import Registry
+from llmproxy_core.price_config import PriceTable, TierTable
+from llmproxy_server.demo import DemoConfig
+from llmproxy_server.embedded import embedded_config
+from llmproxy_server.environment import LLM_VARIABLES, SERVER_VARIABLES
+from llmproxy_server.loader import load
+from tests.schema import mistakes
+from tools.configuration_docs import DOCS, SCHEMA, own_registry, reference, schema
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "config.example.toml"
+CLASSES: list[type[Any]] = [
+    ServerConfig,
+    LogConfig,
+    HttpLLMConfig,
+    GroupConfig,
+    DemoConfig,
+    TimeoutsTable,
+    PoolTable,
+    PriceTable,
+    TierTable,
+    ProcessorTable,
+    RouteConfig,
+]
+
+
+def everything() -> dict[str, Any]:
+    """The example with every key that it shows set."""
+    return tomli.loads(re.sub(r"^#(?=[^\s:]|    \S)", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+
+
+def keys(config: type[Any]) -> set[str]:
+    return {field.name for field, _ in options(config)}
+
+
+def test_the_example_loads_without_any_key_and_its_target_is_the_demo() -> None:
+    found = load(EXAMPLE, Registry.load(), {})
+
+    assert {name for name, llm in found.config.llms.items() if llm.enabled} == {"demo", "default"}
+    assert [route.target_llm for route in found.config.routes] == ["default"]
+    assert [it.path for it in found.warnings] == ["server.cors_allowed_origins"], (
+        "the warning that its comment announces"
+    )
+
+
+def test_the_example_shows_every_key_of_every_section() -> None:
+    shown = everything()
+    llms = shown["llm"]
+    prices = llms["openai"]["prices"]["example-long"]
+
+    assert set(shown["server"]) == keys(ServerConfig)
+    assert set(shown["server"]["log"]) == keys(LogConfig)
+    assert set(llms["openai"]) == keys(HttpLLMConfig)
+    assert set(llms["openai"]["timeouts"]) == keys(TimeoutsTable)
+    assert set(llms["openai"]["pool"]) == keys(PoolTable)
+    assert set(prices) == keys(PriceTable)
+    assert set(prices["tiers"][0]) == keys(TierTable)
+    assert set(llms["demo"]) | set(llms["openai"]) >= keys(DemoConfig)
+    assert set(llms["default"]) | set(llms["openai"]) >= keys(GroupConfig)
+    assert set(shown["processor"]["enhance_query"]) == keys(ProcessorTable)
+    assert set(shown["route"][0]) == keys(RouteConfig)
+
+
+def test_the_example_shows_defaults_as_they_are() -> None:
+    """A key that is commented out, and is no example, stands at its default."""
+    shown, given = everything(), tomli.loads(EXAMPLE.read_text())
+
+    for config, table, set_keys in [
+        (ServerConfig, shown["server"], given["server"]),
+        (LogConfig, shown["server"]["log"], given["server"]["log"]),
+        (RouteConfig, shown["route"][0], given["route"][0]),
+        (DemoConfig, shown["llm"]["demo"], given["llm"]["demo"]),
+        (TimeoutsTable, shown["llm"]["openai"]["timeouts"], {}),
+        (PoolTable, shown["llm"]["openai"]["pool"], {}),
+    ]:
+        for field, _ in options(config):
+            if (
+                field.name in table
+                and field.name not in set_keys
+                and isinstance(field.default, bool | int | float | str)
+            ):
+                assert table[field.name] == field.default, field.name
+
+
+def test_the_example_is_valid_by_the_schema_that_it_refers_to() -> None:
+    assert EXAMPLE.read_text().splitlines()[0] == f"#:schema ./{SCHEMA.name}"
+    assert not list(mistakes(json.loads(SCHEMA.read_text()), tomli.loads(EXAMPLE.read_text())))
+
+
+def test_the_reference_and_the_schema_are_not_stale() -> None:
+    registry = own_registry()
+
+    assert DOCS.read_text() == reference(registry), "run tools/configuration_docs.py"
+    assert SCHEMA.read_text() == schema(registry), "run tools/configuration_docs.py"
+
+
+@pytest.mark.parametrize("config", CLASSES)
+def test_every_key_is_documented(config: type[Any]) -> None:
+    text = DOCS.read_text()
+
+    for field, declared in options(config):
+        assert declared.doc.endswith("."), f"{field.name}: a sentence"
+        assert re.search(rf"^\| `[\w.\[\]]*\b{field.name}` \|", text, flags=re.MULTILINE), field.name
+
+
+@pytest.mark.parametrize("variable", [it.name for it in SERVER_VARIABLES + LLM_VARIABLES])
+def test_every_variable_is_documented_and_in_the_example_environment(variable: str) -> None:
+    assert f"| `{variable}` |" in DOCS.read_text()
+    assert re.search(rf"^# {variable}=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+
+
+def test_the_embedded_default_is_valid_by_the_schema() -> None:
+    document = embedded_config({"OPENAI_API_KEY": "k", "MISTRAL_API_KEY": "k"})
+
+    assert not list(mistakes(json.loads(SCHEMA.read_text()), document))
