@@ -77,8 +77,9 @@ class PulledBody:
     async def _push(self, sink: Sink) -> None:
         try:
             while data := await self.read():
+                await self._flowing.wait()  # paused while it read
                 sink.feed(data)
-                await self._flowing.wait()
+                await self._flowing.wait()  # paused by the sink: not to read is what holds the upstream
         except ProxyError as error:
             self._tell(sink, error)
         except Exception:  # the sink's bug: it must still learn that nothing more comes; Tasks logs it

@@ -19,7 +19,7 @@ from llmproxy_core.chat import (
     TextDelta,
     ToolCallStart,
 )
-from llmproxy_core.dialect import Api, Dialect
+from llmproxy_core.dialect import Api, Dialect, Frame
 from llmproxy_core.engine import EventStep, Facts, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
 from llmproxy_core.keeping import Keeper
@@ -41,26 +41,33 @@ _MEANINGFUL = (
 )
 
 
-async def read_until_meaningful(read: Callable[[], Awaitable[bytes]], dialect: Dialect, api: Api) -> list[bytes]:
+async def read_until_meaningful(
+    read: Callable[[], Awaitable[bytes]], dialect: Dialect, api: Api, kept: list[bytes]
+) -> None:
     """
-    Read up to the first event that answers something, and give all that was read.
+    Read up to the first event that answers something; all that is read is added to *kept*, which may have a beginning.
 
     These first events are decoded once more by whoever relays them. UpstreamError when the stream fails before.
     """
     reader = dialect.reader(api)
-    kept: list[bytes] = []
-    while True:
-        data = await read()
-        if data:
-            kept.append(data)
-        for frame in reader.feed(data) if data else reader.end():
-            for event in frame.events:
-                if isinstance(event, Failed):
-                    raise failure(event)
-                if isinstance(event, _MEANINGFUL) and not (isinstance(event, TextDelta) and not event.text):
-                    return kept
-        if not data:
-            raise UpstreamCut("The upstream's stream ended before it had begun")
+    if kept and _has_begun(reader.feed(b"".join(kept))):
+        return
+    while data := await read():
+        kept.append(data)
+        if _has_begun(reader.feed(data)):
+            return
+    if not _has_begun(reader.end()):
+        raise UpstreamCut("The upstream's stream ended before it had begun")
+
+
+def _has_begun(frames: list[Frame]) -> bool:
+    for frame in frames:
+        for event in frame.events:
+            if isinstance(event, Failed):
+                raise failure(event)
+            if isinstance(event, _MEANINGFUL) and not (isinstance(event, TextDelta) and not event.text):
+                return True
+    return False
 
 
 async def drain(response: Response) -> ChatReply:

@@ -138,7 +138,11 @@ class Facts:
 def failure(event: Failed) -> UpstreamError:
     """The error that the upstream reported in mid-stream."""
     return UpstreamError(
-        event.message, code=event.code, error_type=event.error_type, upstream_status=event.status, dialect=None
+        event.message,
+        status=event.status,
+        code=event.code,
+        error_type=event.error_type,
+        upstream_status=event.status,
     )
 
 

@@ -106,6 +106,7 @@ class Exchange:
         "_responses",
         "_settling",
         "_tasks",
+        "_told",
         "caller",
         "client",
         "clock",
@@ -162,6 +163,8 @@ class Exchange:
         self._children: list[Exchange] = []
         self._callbacks: list[tuple[int, OnFinish]] = []
         self._settling: list[asyncio.Task[None]] = []
+        self._told = False
+        """Whether the outcome is complete: callbacks of responses run while it is summed up."""
 
     # -- what belongs to it --------------------------------------------------------------------------------------
 
@@ -179,6 +182,7 @@ class Exchange:
         Send it straight to an LLM, as `async with exchange.child(request) as child: await llm.send(child)`.
         """
         child = self._derive(request, parent=self)
+        child._settling = self._settling  # who waits for the parent's effects waits for all
         if self.outcome is not None:
             child.finish(End.ABANDONED)
         self._children.append(child)
@@ -215,10 +219,10 @@ class Exchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, ProxyError):
+        if error is None or isinstance(error, ProxyError):
             self.finish(End.of(error), error)
         else:
-            self.finish(End.COMPLETED if error is None else End.ABANDONED)
+            self.finish(End.FAILED if isinstance(error, Exception) else End.ABANDONED)
 
     # -- its end -------------------------------------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class Exchange:
 
         On an exchange that is over it runs at once: a reservation made while the client was leaving is released.
         """
-        if self.outcome is not None:
+        if self.outcome is not None and self._told:
             self.settle(callback, self.outcome)
         else:
             self._callbacks.append((self.depth, callback))
@@ -246,6 +250,7 @@ class Exchange:
         outcome.ended_s = self.clock()
         if self._background is not None:
             self._background.discard(self)
+        self._told = True
         for _, callback in sorted(self._callbacks, key=lambda entry: -entry[0]):
             self.settle(callback, outcome)
         self._callbacks.clear()

@@ -176,6 +176,7 @@ class Flow:
         engine = self._engine
         if engine is None or self._ended is None or engine.done or engine.error is not None:
             return
+        self._response.note_first_byte()
         self._send(engine, engine.feed(data))
 
     def end(self, error: ProxyError | None) -> None:

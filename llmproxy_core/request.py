@@ -108,7 +108,7 @@ class Request:
         if self._head is None:
             if self._chat is not None:
                 chat = self._chat
-                self._head = RequestHead(chat.model, chat.stream, chat.wants_usage)
+                self._head = RequestHead(self.path_model or chat.model, chat.stream, chat.wants_usage)
             elif self.api is not None and self.api.has_body and self.dialect is not None:
                 self._head = self.dialect.read_head(self.api, self.body)
                 self._head.model = self.path_model or self._head.model
@@ -140,12 +140,12 @@ class Request:
 
     def with_chat(self, chat: ChatRequest) -> Request:
         """The same call with another conversation; what *chat* left untouched stays byte-equal."""
-        return self._copy(body=None, chat=chat)
+        return self._copy(body=None, chat=chat, path_model=chat.model)
 
     def with_model(self, model: str) -> Request:
         """The same call for another model."""
         if self._chat is not None and self._body is None:
-            return self._copy(body=None, chat=attrs.evolve(self._chat, model=model))
+            return self._copy(body=None, chat=attrs.evolve(self._chat, model=model), path_model=model)
         if self.dialect is None or self.api is None:
             raise BadRequest(f"A {self.operation} request names no model")
         return self._copy(body=self.dialect.prepare(self.api, self.body, model=model), path_model=model)
@@ -166,7 +166,7 @@ class Request:
             body=body,
             content=self.content,
             chat=chat,
-            path_model=path_model if self.path_model is not None else None,
+            path_model=None if self.path_model is None else path_model or self.path_model,
             relative_path=self.relative_path,
         )
 

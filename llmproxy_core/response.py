@@ -286,15 +286,17 @@ class Stream(ResponseBase):
         Return once the first meaningful event is here; it is kept for the reader.
 
         Raises the UpstreamError, with the response finished, when the stream fails before that: the point up to
-        which another attempt is still possible. Idempotent.
+        which another attempt is still possible. Idempotent; when it is cancelled, what was read is kept too.
         """
         if self._begun or self.api is None:
             return
         from llmproxy_core.drain import read_until_meaningful
 
         try:
-            self._peeked = await read_until_meaningful(self._body.read, self.dialect, self.api)
+            await read_until_meaningful(self._receive, self.dialect, self.api, self._peeked)
         except ProxyError as error:
+            if isinstance(error, UpstreamError):
+                redact_error(error, self.redact)
             self.finish(End.of(error), error)
             raise
         self._begun = True
@@ -303,17 +305,26 @@ class Stream(ResponseBase):
 
     async def read(self) -> bytes:
         """The next bytes, those that `started` kept first; b"" at the end. Raises an UpstreamError."""
-        data = self._peeked.pop(0) if self._peeked else await self._body.read()
-        if self.first_byte_s is None and data:
-            self.first_byte_s = self.exchange.clock()
+        return self._peeked.pop(0) if self._peeked else await self._receive()
+
+    async def _receive(self) -> bytes:
+        data = await self._body.read()
+        if data:
+            self.note_first_byte()
         return data
+
+    def note_first_byte(self) -> None:
+        """Called with each piece of the body; the first one counts."""
+        if self.first_byte_s is None:
+            self.first_byte_s = self.exchange.clock()
 
     def attach(self, sink: Sink) -> None:
         """Push to *sink* what `read` would give."""
         for data in self._peeked:
             sink.feed(data)
         self._peeked.clear()
-        self._body.attach(sink)
+        if self.outcome is None:  # what was kept may have been all of it
+            self._body.attach(sink)
 
     def pause(self) -> None:
         self._body.pause()

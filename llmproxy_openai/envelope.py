@@ -46,7 +46,8 @@ def read_value(value: object) -> Envelope | None:
     `{"message": …}` (Mistral, vLLM), `{"detail": …}` (Mistral, FastAPI), a bare text.
     """
     if isinstance(value, list):
-        return read_value(value[0]) if value else None
+        inner = read_value(value[0]) if value else None
+        return None if inner is None else attrs.evolve(inner, is_openai=False)
     if isinstance(value, str):
         return Envelope(_shortened(value)) if value.strip() else None
     if not isinstance(value, dict):
@@ -65,7 +66,7 @@ def read_value(value: object) -> Envelope | None:
         param=_word(facts.get("param")),
         retry_after_s=_retry_delay(facts),
         reasons=_reasons(facts),
-        is_openai=isinstance(error, dict) and isinstance(error.get("message"), str),
+        is_openai=isinstance(error, dict) and _word(error.get("message")) is not None,
     )
 
 

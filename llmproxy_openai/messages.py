@@ -99,6 +99,6 @@ def _write_result(part: Part, place: str, wire: Wire) -> dict[str, bytes]:
 def _text_only(parts: Sequence[Part], place: str, wire: Wire) -> Sequence[Part]:
     """A tool's answer is text; what a compatible server takes beyond that was read from this wire form."""
     for index, part in enumerate(parts):
-        if wire.kept(part.raw) is None and not isinstance(part, TextPart):
+        if not wire.own and not isinstance(part, TextPart):
             raise unsupported(f"{place}.content[{index}]", f"a {type(part).__name__} in a tool's answer")
     return parts

@@ -41,7 +41,10 @@ def llmproxy(context: click.Context) -> None:
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
     help="The least level that is logged, instead of [server.log] level.",
 )
-def serve(config: str | None, host: str | None, port: int | None, log_level: str | None) -> None:
+@click.pass_context
+def serve(
+    context: click.Context, config: str | None, host: str | None, port: int | None, log_level: str | None
+) -> None:
     """
     Start the proxy; Ctrl-C or SIGTERM drains and stops it.
 
@@ -50,7 +53,7 @@ def serve(config: str | None, host: str | None, port: int | None, log_level: str
     """
     from llmproxy_server.cli_serve import serve as run
 
-    run(config, {"server.host": host, "server.port": port, "server.log.level": log_level})
+    context.exit(run(config, {"server.host": host, "server.port": port, "server.log.level": log_level}))
 
 
 @llmproxy.command()

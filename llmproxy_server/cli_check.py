@@ -73,11 +73,11 @@ def _chain(route: Route, operation: Operation) -> str:
 
 
 def _settings(loaded: Loaded) -> Iterator[str]:
-    """The settings of the server that are not the default, each with its origin."""
+    """The settings of the server that are not left to their default, each with its origin."""
     changed = [it for it in loaded.settings if it.origin != DEFAULT]
     if changed:
         yield ""
-        yield strong("settings that are not the default")
+        yield strong("settings that are given")
         yield from columns((it.name, written_value(it.value), f"from {it.origin}") for it in changed)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from llmproxy_server.cli_terminal import complain, strong
+
+if TYPE_CHECKING:
+    from llmproxy_core.errors import Problem
 
 
 class ExitCode(IntEnum):
@@ -44,14 +47,22 @@ class Refusal(click.ClickException):
 class ConfigProblems(Refusal):
     """Every problem of *name*: a file, or what stands for it."""
 
-    def __init__(self, name: str, problems: Sequence[object], code: ExitCode) -> None:
+    def __init__(self, name: str, problems: Sequence[Problem], code: ExitCode) -> None:
         super().__init__(f"{name} has {counted(len(problems), 'problem')}", code)
         self.problems = problems
 
     def show(self, file: IO[Any] | None = None) -> None:
         complain(strong(f"{self.message}:", "red"))
         for problem in self.problems:
-            complain(f"  {problem}")
+            complain(f"  {_words(problem)}")
+
+
+def _words(problem: Problem) -> str:
+    """*problem* with its place: line, column (which a syntax error has), and path."""
+    line = None if problem.line is None else f"line {problem.line}"
+    if line is not None and problem.column is not None:
+        line += f", column {problem.column}"
+    return ": ".join(filter(None, [line, problem.path, problem.message]))
 
 
 @contextmanager

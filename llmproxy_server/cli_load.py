@@ -84,7 +84,7 @@ async def _look_at(loaded: Loaded, registry: Registry, look: Look[T]) -> T:
     try:
         gateway = build(loaded.config, registry, services)
     except ConfigError as error:
-        raise ConfigError(_with_lines(error.problems, loaded)) from error
+        raise ConfigError(with_lines(error.problems, loaded)) from error
     try:
         return await look(gateway, transport)
     finally:
@@ -92,7 +92,8 @@ async def _look_at(loaded: Loaded, registry: Registry, look: Look[T]) -> T:
         await tasks.drain(0)
 
 
-def _with_lines(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
+def with_lines(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
+    """*problems* with the lines of the file where their keys are."""
     if loaded.text is None:
         return list(problems)
     statements = Statements(loaded.text)

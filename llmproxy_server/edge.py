@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from aiohttp import http_parser, web
 
@@ -60,6 +61,7 @@ class Edge:
         self._server = Server(self)
         self._loop = asyncio.get_running_loop()
         self._quiet = asyncio.Event()
+        self._empty = asyncio.Event()
         self._complained_s = float("-inf")
         self._unsaid = 0
         config = door.shared.config
@@ -95,7 +97,7 @@ class Edge:
             peer=peer[0] if isinstance(peer, tuple) else "",
             secure=protocol.ssl_context is not None,
         )
-        keep_alive = not request._message.should_close
+        keep_alive = request.keep_alive
         call = Call(self.door, incoming, AiohttpBody(request.content), protocol, keep_alive=keep_alive)
         self.calls.add(call)
         protocol.begin(call)
@@ -119,6 +121,7 @@ class Edge:
 
     def closed(self, protocol: EdgeProtocol) -> None:
         self.connections.discard(protocol)
+        self._empty.set()
         if self._on_closed is not None:
             self._on_closed()
 
@@ -191,21 +194,21 @@ class Edge:
         return True
 
     async def aclose(self) -> None:
-        """Close every connection, whatever it carries."""
+        """Close every connection, whatever it carries, once what was written has reached the client, or soon after."""
         self._sweep.cancel()
-        await self._flushed()
+        for protocol in list(self.connections):
+            if protocol.socket is not None:
+                protocol.socket.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._all_closed()
         for protocol in list(self.connections):
             if protocol.socket is not None:
                 protocol.socket.abort()
-        await asyncio.sleep(0)
+        await self._all_closed()
         await self._server.shutdown(_CLOSE_S)
 
-    async def _flushed(self) -> None:
-        """Give what was written a moment to reach the clients."""
-        due = self._loop.time() + _CLOSE_S
-        while self._loop.time() < due and any(_unsent(protocol) for protocol in self.connections):
-            await asyncio.sleep(0.01)
-
-
-def _unsent(protocol: EdgeProtocol) -> int:
-    return 0 if protocol.socket is None else protocol.socket.get_write_buffer_size()
+    async def _all_closed(self) -> None:
+        while self.connections:
+            self._empty.clear()
+            await self._empty.wait()

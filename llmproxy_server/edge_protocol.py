@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -102,8 +102,7 @@ class EdgeProtocol(RequestHandler):
     # -- the connection ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.socket = transport
+        self.socket = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
         self._edge.opened(self)
         super().connection_made(transport)
 

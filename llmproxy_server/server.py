@@ -17,6 +17,7 @@ from llmproxy_core.llm import LLMClient, Transport
 from llmproxy_core.plugins import Registry
 from llmproxy_core.services import Pool, Services
 from llmproxy_core.tasks import Tasks
+from llmproxy_server import logs
 from llmproxy_server.access_log import AccessLog
 from llmproxy_server.admission import Admission
 from llmproxy_server.door import Door, Endpoints, Observer, Shared, by_path, default_dialect
@@ -62,7 +63,7 @@ class Server:
         self._started = started
         self._transports: dict[Pool, Transport] = {}
         self._listeners: list[Listener] = []
-        self._edges: list[Edge] = []
+        self.edges: list[Edge] = []
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -85,7 +86,7 @@ class Server:
             self._started(self)
 
     def _services(self, llm: Callable[[str], LLMClient]) -> Services:
-        return Services(llm=llm, transport=self._transport, tasks=self.tasks)
+        return Services(llm=llm, transport=self._transport, tasks=self.tasks, dialects=self.registry.dialects)
 
     def _transport(self, pool: Pool) -> Transport:
         """The transport of all who ask for an equal pool."""
@@ -125,7 +126,7 @@ class Server:
             raise ConfigError([Problem(key, f"cannot listen on {host} port {port}: {reason}")]) from error
         self._listeners.append(listener)
         edge = Edge(door, closed=listener.closed)
-        self._edges.append(edge)
+        self.edges.append(edge)
         await listener.start(edge, self.tasks, max_connections=self.config.server.max_connections)
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -161,10 +162,10 @@ class Server:
         self.life.draining = True
         for listener in self._listeners:
             await listener.stop()
-        for edge in self._edges:
+        for edge in self.edges:
             edge.retire()
         timeout_s = self.config.server.drain_timeout_s
-        ended = sum(await asyncio.gather(*(edge.finish(timeout_s) for edge in self._edges)))
+        ended = sum(await asyncio.gather(*(edge.finish(timeout_s) for edge in self.edges)))
         if ended:
             _log.warning("ended %d calls that were not over after %g s (drain_timeout_s)", ended, timeout_s)
         await self.aclose()
@@ -174,7 +175,7 @@ class Server:
         self.life.draining = True
         for listener in self._listeners:
             await listener.stop()
-        for edge in self._edges:
+        for edge in self.edges:
             await edge.aclose()
         for exchange in list(self.gateway.background):
             _log.info("a background exchange of route %s is ended", exchange.route)
@@ -187,8 +188,11 @@ class Server:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT, drain, and give the exit code. A second SIGINT ends the process at once."""
+        handler = logs.configure(self.config)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(self.serve())
+            code = runner.run(self.serve())
+        handler.flush()
+        return code
 
     async def serve(self) -> int:
         """As `run`, in the running loop."""

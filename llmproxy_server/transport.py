@@ -92,7 +92,6 @@ class AiohttpTransport:
         self._closed = True
         for body in list(self._bodies):
             body.close()
-        await asyncio.sleep(0)  # asyncio closes an aborted socket in the next turn of the loop
         if self._session is not None:
             await self._session.close()
 
@@ -100,6 +99,8 @@ class AiohttpTransport:
         body = ResponseBody(response, host=call.host, timeouts=call.timeouts, began=began, holding=self._bodies)
         if call.upload is not None:
             call.upload.on_error = body.fail
+            if call.upload.error is not None:  # it came in one turn of the loop with the head
+                body.fail(call.upload.error)
         return PulledBody(body.read, tasks=self._tasks, close=body.close, release=body.release)
 
     def _started_session(self) -> aiohttp.ClientSession:
@@ -196,8 +197,14 @@ def _target(url: str) -> tuple[URL, str]:
     """*url* as it is written, no part of it quoted again, and its host and port."""
     if not (url.isascii() and url.isprintable()) or " " in url:
         raise UpstreamConnectError("The URL of the upstream has characters that cannot be sent")
-    target = URL(url, encoded=True)
-    return target, target.host_port_subcomponent or "the upstream"
+    try:
+        target = URL(url, encoded=True)
+        host = target.host_port_subcomponent
+    except ValueError:
+        target, host = URL(), None
+    if not host or target.scheme not in ("http", "https"):
+        raise UpstreamConnectError("The URL of the upstream is not one that can be called")
+    return target, host
 
 
 def _headers(response: Response, host: str) -> Headers:

@@ -48,9 +48,9 @@ class ResponseBody:
     """
     Reads the body of *response*; every failure is an UpstreamError.
 
-    What came before a failure is given before that is raised. The connection goes back to
-    the pool when the end has come, read or not; it is closed by a failure that is read, by a clock, by `close`, and
-    `DRAIN_S` after `release`. While it is held the body is in *holding*.
+    What came before a failure is given before that is raised. The connection goes back to the pool when the end has
+    come, read or not; it is closed by a failure that is read, by a clock, by `close`, and `DRAIN_S` after `release`.
+    While it is held the body is in *holding*.
     """
 
     def __init__(
@@ -134,8 +134,6 @@ class ResponseBody:
 
     def _let_go(self) -> None:
         """Forget the connection: it is back in the pool, or about to be closed."""
-        if not self._held:
-            return
         self._holding.discard(self)
         self._clock.cancel()
         if self._grace is not None:
@@ -228,5 +226,4 @@ class _Clock:
 
 
 def _seen(lost: asyncio.Future[None]) -> None:
-    if not lost.cancelled():
-        lost.exception()
+    lost.exception()

@@ -35,8 +35,6 @@ def upstream_error(error: BaseException, host: str, timeouts: Timeouts) -> Upstr
             return first_byte_timeout(host, timeouts)
         case aiohttp.ClientConnectorError():
             return UpstreamConnectError(f"Could not connect to {host}: {_connect_problem(error)}")
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return UpstreamConnectError(f"Could not connect to {host}: its URL is not one that can be called")
         case aiohttp.ClientResponseError():
             return UpstreamGarbage(f"{host} did not answer in HTTP, or with a header line that is too long")
         case _:

@@ -73,9 +73,7 @@ def sse(*values: object, done: bool = True) -> bytes:
     return events + (DONE if done else b"")
 
 
-def chat_chunk(
-    text: str | None, *, finish: str | None = None, model: str = "gpt-4o-mini"
-) -> dict[str, object]:
+def chat_chunk(text: str | None, *, finish: str | None = None, model: str = "gpt-4o-mini") -> dict[str, object]:
     """One `chat.completion.chunk` of choice 0 that adds *text* (None: nothing)."""
     delta = {} if text is None else {"content": text}
     return {

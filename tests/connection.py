@@ -108,9 +108,7 @@ class Connection(asyncio.Protocol):
             if self._buffer or self._reading:
                 self._upstream.request_cut()
         except ProtocolViolation as violation:
-            self._transport.write(
-                b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n%b" % str(violation).encode()
-            )
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n%b" % str(violation).encode())
             raise
         except asyncio.CancelledError:
             if not self._left:  # our own shutdown
@@ -135,9 +133,7 @@ class Connection(asyncio.Protocol):
         else:
             await call.play(*script)
         if call.framing is not None and not (call.ended or call.closed):
-            raise ScriptError(
-                f"the script for {received.method} {received.target} says no End, Cut, Reset or Stall"
-            )
+            raise ScriptError(f"the script for {received.method} {received.target} says no End, Cut, Reset or Stall")
         received.finished.set()
         self._upstream.change()
         if call.framing is None or call.closed:

@@ -49,8 +49,7 @@ class Recording:
     def is_event_stream(self) -> bool:
         """Whether the answer is a stream of events: an error answers a streaming request with one body."""
         return any(
-            name == "content-type" and value.startswith("text/event-stream")
-            for name, value in self.response_headers
+            name == "content-type" and value.startswith("text/event-stream") for name, value in self.response_headers
         )
 
 

@@ -171,9 +171,7 @@ class Head:
         if call.framing is not None:
             raise ScriptError("a second Head: say Raw(...)")
         call.framing = self.framing
-        call.keep_alive = ("connection", "close") not in [
-            (name.lower(), value) for name, value in fields(self.headers)
-        ]
+        call.keep_alive = ("connection", "close") not in [(name.lower(), value) for name, value in fields(self.headers)]
         call.write(head_bytes(self.status, self.headers, self.framing))
 
 

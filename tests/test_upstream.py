@@ -72,9 +72,7 @@ FRAMED = [
 
 
 @pytest.mark.parametrize(("script", "expected", "kept"), FRAMED)
-async def test_the_client_gets_exactly_the_scripted_bytes(
-    script: Sequence[Step], expected: bytes, kept: bool
-) -> None:
+async def test_the_client_gets_exactly_the_scripted_bytes(script: Sequence[Step], expected: bytes, kept: bool) -> None:
     async with Upstream(script) as upstream, connected(upstream.port) as client:
         client.send()
         got = await client.exactly(len(expected))

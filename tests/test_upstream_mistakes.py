@@ -27,9 +27,7 @@ VIOLATIONS = [
     pytest.param(b"GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n", "request line", id="absolute target"),
     pytest.param(b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", "request line", id="space in the target"),
     pytest.param(b"GET / HTTP/1.1\nHost: h\r\n\r\n", "request line", id="bare LF"),
-    pytest.param(
-        b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n", "header line 'A '", id="space before the colon"
-    ),
+    pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n", "header line 'A '", id="space before the colon"),
     pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n", "header line", id="folded line"),
     pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\nA: b\0c\r\n\r\n", "header line 'A'", id="NUL"),
     pytest.param(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", "0 Host", id="no Host"),
@@ -139,9 +137,7 @@ MISTAKES: list[tuple[str, Script, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("script", "kind", "message"), [row[1:] for row in MISTAKES], ids=[row[0] for row in MISTAKES]
-)
+@pytest.mark.parametrize(("script", "kind", "message"), [row[1:] for row in MISTAKES], ids=[row[0] for row in MISTAKES])
 async def test_a_mistake_in_a_script_ends_the_connection_and_is_told(
     script: Script, kind: type[Exception], message: str
 ) -> None:

@@ -171,9 +171,7 @@ class Upstream:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
         listening.bind(("127.0.0.1", 0))
         self.port: int = listening.getsockname()[1]
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self), sock=listening
-        )
+        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=listening)
         return self
 
     async def __aexit__(

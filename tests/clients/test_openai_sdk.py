@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import openai
 import pytest
@@ -13,7 +14,7 @@ from tests.proxy import Proxy
 from tests.recordings import Recording, recording, recordings
 from tests.upstream import Chunk, Cut, End, Head, Step, Upstream, replay
 
-ASK = [{"role": "user", "content": "Say hello"}]
+ASK: Any = [{"role": "user", "content": "Say hello"}]
 """What is asked does not matter: the upstream plays a recording."""
 
 STREAMS = [it for it in recordings(protocol="chat") if it.stream and it.response_status == 200]
@@ -23,7 +24,7 @@ ERRORS = [
 ]
 
 
-def test_the_version_of_the_sdk_is_said(record_property: pytest.RecordProperty) -> None:
+def test_the_version_of_the_sdk_is_said(record_property: Callable[[str, object], None]) -> None:
     record_property("openai", openai.__version__)
     print("openai SDK", openai.__version__)  # noqa: T201 - shown with -s, and in the report
     assert int(openai.__version__.split(".")[0]) >= 2
@@ -64,7 +65,7 @@ async def test_the_sdk_reads_a_recorded_stream_as_it_was_sent(
         model="m",
         messages=ASK,
         stream=True,
-        stream_options={"include_usage": True},  # type: ignore[arg-type]
+        stream_options={"include_usage": True},
     )
     read = [chunk.to_dict(mode="json") async for chunk in stream]
 
@@ -83,7 +84,7 @@ async def test_the_sdk_reads_a_recorded_answer_as_it_was_sent(
 ) -> None:
     upstream.then(replay(recording))
 
-    answer = await client.chat.completions.create(model="m", messages=ASK)  # type: ignore[arg-type]
+    answer = await client.chat.completions.create(model="m", messages=ASK)
 
     assert answer.to_dict(mode="json")["choices"] == json.loads(recording.response_body)["choices"]
 
@@ -95,7 +96,7 @@ async def test_the_sdk_raises_the_providers_error(
     upstream.then(replay(recording))
 
     with pytest.raises(openai.APIStatusError) as raised:
-        await client.chat.completions.create(model="m", messages=ASK)  # type: ignore[arg-type]
+        await client.chat.completions.create(model="m", messages=ASK)
 
     assert raised.value.status_code == recording.response_status
     assert raised.value.body == json.loads(recording.response_body)["error"]
@@ -108,7 +109,7 @@ async def test_our_refused_key_is_the_operators_trouble_not_the_callers(
     upstream.then(replay(next(it for it in recordings(protocol="chat") if it.response_status == 401)))
 
     with pytest.raises(openai.InternalServerError) as raised:
-        await client.chat.completions.create(model="m", messages=ASK)  # type: ignore[arg-type]
+        await client.chat.completions.create(model="m", messages=ASK)
 
     assert raised.value.status_code == 502
     assert "sk-" not in str(raised.value)
@@ -132,7 +133,7 @@ async def test_the_sdk_raises_wherever_a_stream_breaks_off(
 
 
 async def _read_stream(client: openai.AsyncOpenAI) -> None:
-    stream = await client.chat.completions.create(model="m", messages=ASK, stream=True)  # type: ignore[call-overload]
+    stream = await client.chat.completions.create(model="m", messages=ASK, stream=True)
     async for _ in stream:
         pass
 
@@ -155,16 +156,18 @@ async def test_the_sdk_lists_models(proxy: Proxy) -> None:
 
 
 async def test_the_sdk_calls_a_tool_of_the_demo(proxy: Proxy) -> None:
-    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+    tool: Any = {
+        "type": "function",
+        "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+    }
 
     async with openai.AsyncOpenAI(base_url=f"{proxy.url}/demo", api_key="any", max_retries=0) as sdk:
         answer = await sdk.chat.completions.create(
             model="demo",
             messages=ASK,
             tools=[tool],
-            tool_choice="required",  # type: ignore[list-item, arg-type]
+            tool_choice="required",
         )
 
-    calls = answer.choices[0].message.tool_calls
-    assert calls is not None
-    assert [call.function.name for call in calls] == ["weather"]  # type: ignore[union-attr]
+    calls: Any = answer.choices[0].message.tool_calls
+    assert [call.function.name for call in calls] == ["weather"]

@@ -1,4 +1,4 @@
-"""A conversation in OpenAI's dialect: what is asked, what is answered, and the five ways an answer takes to a client."""
+"""A conversation in OpenAI's dialect: what is asked, what is answered, and the five ways of an answer to a client."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from llmproxy_core import Api, Exchange, Handler, Price, Processor, ProxyError, Request, Response, Tasks
+from llmproxy_core import Api, Exchange, Handler, Price, Processor, ProxyError, Request, Response, Tasks, Usage
 from llmproxy_core.chat import ChatRequest, Message, TextPart
 from llmproxy_core.testing import Answer, FakeClock, Pipeline, Result, ScriptedLLM
 from llmproxy_openai import OpenAIDialect
@@ -21,7 +21,7 @@ COMPLETIONS = APIS["openai.completions"]
 EMBEDDINGS = APIS["openai.embeddings"]
 
 PRICE = Price(1_000_000_000, 2_000_000_000)  # $1 and $2 per million tokens
-USED = {"input_tokens": 9, "output_tokens": 3}  # what `completion` and `usage_chunk` report
+USED = Usage(9, 3)  # what `completion` and `usage_chunk` report
 COST = 9 * 1_000 + 3 * 2_000  # nanodollars
 
 
@@ -85,7 +85,7 @@ class Way:
     def answer(self, *texts: str, price: Price | None = None) -> Answer:
         if self.arrives_as_stream:
             return Answer(events(*texts), price=price)
-        return Answer(whole="".join(texts) and whole("".join(texts)), price=price)
+        return Answer(whole=whole("".join(texts)), price=price)
 
     def __str__(self) -> str:
         return self.name
@@ -161,7 +161,10 @@ async def run(
     answers = [script] if isinstance(script, Answer) else script
     llm = ScriptedLLM(answers, dialect=DIALECT, api=source_api or api, tasks=tasks)
     asked = question(stream=stream, usage=usage) if body is None else body
-    async with asyncio.timeout(SOON_S), Pipeline(DIALECT, llm, processors=processors, tasks=tasks, clock=clock) as pipeline:
+    async with (
+        asyncio.timeout(SOON_S),
+        Pipeline(DIALECT, llm, processors=processors, tasks=tasks, clock=clock) as pipeline,
+    ):
         result = await pipeline.ask(api, asked, pushed=pushed)
     return Run(result, llm)
 

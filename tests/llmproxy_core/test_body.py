@@ -1,7 +1,7 @@
 """A body is read by pulling or by pushing, gives the same bytes both ways, and is freed once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -9,13 +9,6 @@ from llmproxy_core import InternalError, ProxyError, PulledBody, Tasks, Upstream
 
 SOON_S = 5
 CHUNKS = [b"one ", b"two ", b"three"]
-
-
-@pytest.fixture
-async def tasks() -> AsyncIterator[Tasks]:
-    tasks = Tasks()
-    yield tasks
-    await tasks.drain(SOON_S)
 
 
 class Recorder:
@@ -280,9 +273,7 @@ async def test_a_sink_that_fails_is_told_that_nothing_more_comes(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), UpstreamCut("of the sink's own")])
-async def test_a_sink_that_closes_the_body_and_then_fails_is_not_called_again(
-    tasks: Tasks, error: Exception
-) -> None:
+async def test_a_sink_that_closes_the_body_and_then_fails_is_not_called_again(tasks: Tasks, error: Exception) -> None:
     def feed(data: bytes) -> None:
         body.close()
         raise error

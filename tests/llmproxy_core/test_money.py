@@ -32,7 +32,9 @@ def test_an_amount_of_dollars_is_read_exactly(amount: str | int | Decimal, nanod
     assert Money.usd(amount) == Money(nanodollars)
 
 
-@pytest.mark.parametrize("amount", ["", "ten", "1,5", "NaN", "sNaN", "Infinity", "-Infinity", "1e999999", "1e99999999999"])
+@pytest.mark.parametrize(
+    "amount", ["", "ten", "1,5", "NaN", "sNaN", "Infinity", "-Infinity", "1e999999", "1e99999999999"]
+)
 def test_what_is_no_finite_number_is_no_amount(amount: str) -> None:
     with pytest.raises(ValueError, match="not an amount of dollars"):
         Money.usd(amount)

@@ -1,6 +1,7 @@
 """A whole answer and the events of a stream say the same, and either is made of the other."""
 
 import base64
+import itertools
 
 import pytest
 from hypothesis import given
@@ -281,7 +282,7 @@ _alternating = st.lists(
     ),
     max_size=5,
 ).filter(  # two texts in a row are one in a stream
-    lambda parts: all(type(one) is not type(two) for one, two in zip(parts, parts[1:], strict=False))
+    lambda parts: all(type(one) is not type(two) for one, two in itertools.pairwise(parts))
 )
 _replies = st.lists(_alternating, max_size=3).map(
     lambda contents: ChatReply(

@@ -296,7 +296,12 @@ def test_a_channel_without_a_filter_passes_unchanged() -> None:
     stage = Filtering(only_text)
     events: list[ChatEvent] = [ReasoningDelta(0, "hm"), TextDelta(0, "a"), ReasoningDelta(0, "hm"), End()]
 
-    assert apply_to_events(stage, events) == [ReasoningDelta(0, "hm"), TextDelta(0, "A"), ReasoningDelta(0, "hm"), End()]
+    assert apply_to_events(stage, events) == [
+        ReasoningDelta(0, "hm"),
+        TextDelta(0, "A"),
+        ReasoningDelta(0, "hm"),
+        End(),
+    ]
 
 
 def test_text_after_a_finish_has_a_new_filter_and_is_flushed_with_the_stream() -> None:
@@ -381,7 +386,9 @@ def test_the_calls_of_a_reply_are_numbered_as_in_a_stream() -> None:
 
 def test_text_that_runs_over_two_parts_is_one_text() -> None:
     """A filter is not fooled by a part's border, and what it held comes in the last part."""
-    passed = apply_to_reply(Filtering(lambda channel: Replace({"secret": "***"})), _reply(TextPart("a se"), TextPart("cret b")))
+    passed = apply_to_reply(
+        Filtering(lambda channel: Replace({"secret": "***"})), _reply(TextPart("a se"), TextPart("cret b"))
+    )
 
     assert passed.choices[0].text == "a *** b"
 
@@ -404,14 +411,18 @@ def test_a_watcher_of_a_reply_may_refuse_it() -> None:
     texts=st.lists(st.text("secrt ", max_size=8), min_size=1, max_size=8),
     kind=st.sampled_from([TextDelta, ReasoningDelta, RefusalDelta]),
 )
-def test_a_filter_changes_a_stream_as_it_changes_the_whole(texts: list[str], kind: Callable[[int, str], ChatEvent]) -> None:
+def test_a_filter_changes_a_stream_as_it_changes_the_whole(
+    texts: list[str], kind: Callable[[int, str], ChatEvent]
+) -> None:
     def make(channel: Channel) -> TextFilter:
         return Replace({"secret": "***", "sect": "#"})
 
     whole = Assembler()
     whole.feed([Start("id", "m"), *(kind(0, text) for text in texts), Finished(0, STOP)])
     pieces = Assembler()
-    pieces.feed(apply_to_events(Filtering(make), [Start("id", "m"), *(kind(0, text) for text in texts), Finished(0, STOP)]))
+    pieces.feed(
+        apply_to_events(Filtering(make), [Start("id", "m"), *(kind(0, text) for text in texts), Finished(0, STOP)])
+    )
 
     changed = apply_to_reply(Filtering(make), whole.reply())
 

@@ -44,7 +44,7 @@ async def test_a_task_nobody_else_refers_to_is_not_collected() -> None:
         await go_on.wait()
         done.set()
 
-    tasks.start(work(), name="work")
+    _ = tasks.start(work(), name="work")
     await asyncio.sleep(0)
     gc.collect()
     go_on.set()
@@ -83,7 +83,7 @@ async def test_draining_waits_for_what_runs() -> None:
         await asyncio.sleep(0)
         done.append("work")
 
-    tasks.start(work(), name="work")
+    _ = tasks.start(work(), name="work")
     await asyncio.wait_for(tasks.drain(SOON_S), SOON_S)
 
     assert done == ["work"]
@@ -101,9 +101,9 @@ async def test_draining_waits_for_what_running_tasks_start() -> None:
 
     async def work() -> None:
         await asyncio.sleep(0)
-        tasks.start(settle(), name="settle")
+        _ = tasks.start(settle(), name="settle")
 
-    tasks.start(work(), name="work")
+    _ = tasks.start(work(), name="work")
     await asyncio.wait_for(tasks.drain(SOON_S), SOON_S)
 
     assert done == ["settled"]
@@ -120,7 +120,7 @@ async def test_draining_cancels_what_takes_longer_and_waits_for_its_end() -> Non
             await asyncio.sleep(0)
             ends.append("over")
 
-    tasks.start(work(), name="work")
+    _ = tasks.start(work(), name="work")
     await asyncio.sleep(0)  # it must have begun to have a `finally`
     await asyncio.wait_for(tasks.drain(0.01), SOON_S)
 
@@ -141,9 +141,9 @@ async def test_what_a_cancelled_task_starts_as_it_ends_gets_its_time() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            tasks.start(settle(), name="settle")
+            _ = tasks.start(settle(), name="settle")
 
-    tasks.start(work(), name="work")
+    _ = tasks.start(work(), name="work")
     await asyncio.sleep(0)
     await asyncio.wait_for(tasks.drain(0.1), SOON_S)
 
@@ -158,15 +158,15 @@ async def test_nothing_is_left_running_whatever_cancelled_tasks_start() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            tasks.start(again(), name="last wish")
+            _ = tasks.start(again(), name="last wish")
 
     async def again() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            tasks.start(asyncio.Event().wait(), name="very last wish")
+            _ = tasks.start(asyncio.Event().wait(), name="very last wish")
 
-    tasks.start(work(), name="work")
+    _ = tasks.start(work(), name="work")
     await asyncio.sleep(0)
     await asyncio.wait_for(tasks.drain(0.01), SOON_S)
 

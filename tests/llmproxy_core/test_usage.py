@@ -11,9 +11,7 @@ SOURCES = [UsageSource.REPORTED, UsageSource.COUNTED, UsageSource.ESTIMATED]
 
 
 def test_the_total_counts_input_and_output_and_their_parts_once() -> None:
-    usage = Usage(
-        input_tokens=10, output_tokens=5, cached_input_tokens=4, cache_write_tokens=3, reasoning_tokens=2
-    )
+    usage = Usage(input_tokens=10, output_tokens=5, cached_input_tokens=4, cache_write_tokens=3, reasoning_tokens=2)
 
     assert usage.total_tokens == 15
 

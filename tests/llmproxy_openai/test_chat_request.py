@@ -432,6 +432,46 @@ def test_a_budget_of_thinking_is_said_as_an_effort(reasoning: ReasoningConfig, e
     assert written(reasoning=reasoning).get("reasoning_effort") == effort
 
 
+def test_a_schema_is_said_in_full() -> None:
+    wanted = ResponseFormat("json_schema", "n", b"{}", strict=True, description="d")
+
+    body = written(response_format=wanted)
+
+    assert body["response_format"]["json_schema"] == {"name": "n", "description": "d", "schema": {}, "strict": True}
+    assert written(response_format=ResponseFormat("json_object"))["response_format"] == {"type": "json_object"}
+
+
+def test_media_is_said_as_data() -> None:
+    body = written(
+        Message(
+            "user",
+            (
+                DocumentPart(Source(data="AA"), "a.pdf"),
+                DocumentPart(Source(file_id="f")),
+                AudioPart(Source(data="AA", media_type="audio/mpeg")),
+            ),
+        )
+    )
+
+    assert body["messages"][0]["content"] == [
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA", "filename": "a.pdf"}},
+        {"type": "file", "file": {"file_id": "f"}},
+        {"type": "input_audio", "input_audio": {"data": "AA", "format": "mp3"}},
+    ]
+
+
+def test_a_strict_function_and_a_built_in_tool_are_said() -> None:
+    chat = read(tools=[{"type": "web_search"}, {"type": "function", "function": {"name": "f"}}])
+    tools = (chat.tools[0], Tool("f", strict=True))
+
+    body = json.loads(
+        OPENAI.write_chat(CHAT, attrs.evolve(chat, tools=tools, tool_choice=ToolChoice("named", ("web_search",))))
+    )
+
+    assert body["tools"] == [{"type": "web_search"}, {"type": "function", "function": {"name": "f", "strict": True}}]
+    assert body["tool_choice"] == {"type": "web_search"}
+
+
 def test_a_schema_without_a_name_gets_one_since_openai_requires_it() -> None:
     body = written(response_format=ResponseFormat("json_schema", schema=b'{"type":"object"}'))
 
@@ -474,6 +514,11 @@ OTHER = Raw("other.chat", b'{"type":"x"}')
             ChatRequest("m", (Message("tool", (ToolResult("1", (ImagePart(Source(url="https://a")),)),)),)),
             "messages[0].content[0].content[0]",
             id="image in a result",
+        ),
+        pytest.param(
+            ChatRequest("m", (Message("user", (AudioPart(Source(url="https://a/b")),)),)),
+            "messages[0].content[0]",
+            id="audio by URL",
         ),
         pytest.param(
             ChatRequest("m", (Message("user", (ToolCall("1", "f", ""),)),)), "messages[0].content[0]", id="user's call"

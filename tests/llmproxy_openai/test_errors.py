@@ -1,4 +1,4 @@
-"""Whatever a provider's error looks like, a client of OpenAI's protocol can read it, and nothing of our key is in it."""
+"""Whatever a provider's error looks like, a client of OpenAI's protocol can read it, and our key is not in it."""
 
 import json
 from typing import Any

@@ -379,6 +379,35 @@ def test_an_answer_of_our_own_is_complete() -> None:
     ]
 
 
+def test_a_spoken_answer_is_written() -> None:
+    spoken = AudioPart(Source(data="AA"), "a", "hi", extra={"expires_at": b"5"})
+    cited = TextPart("", (Citation("url_citation", "u", "t", start=0, end=1),))
+
+    out = json.loads(OPENAI.write_reply(CHAT, ChatReply("1", "m", (Choice(0, (cited, spoken), STOP),))))
+
+    message = out["choices"][0]["message"]
+    assert message["audio"] == {"id": "a", "data": "AA", "transcript": "hi", "expires_at": 5}
+    assert read(message).content == (cited, spoken)
+
+
+def test_a_choice_that_was_not_there_is_added() -> None:
+    body = b'{"choices":[{"index":0,"message":{"content":"a"},"logprobs":null}]}'
+    reply = OPENAI.read_reply(CHAT, body)
+    first = attrs.evolve(reply.choices[0], logprobs=b"[1]")
+
+    out = OPENAI.write_reply(CHAT, attrs.evolve(reply, choices=(first, Choice(1, (TextPart("b"),), STOP))))
+
+    assert json.loads(out)["choices"] == [
+        {"index": 0, "message": {"content": "a"}, "logprobs": [1]},
+        {
+            "index": 1,
+            "message": {"role": "assistant", "refusal": None, "content": "b"},
+            "logprobs": None,
+            "finish_reason": "stop",
+        },
+    ]
+
+
 def test_an_answer_of_another_protocol_loses_only_what_is_that_protocols_own() -> None:
     content: tuple[Part, ...] = (
         ReasoningPart("hm", signature="s", provider="anthropic"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_core.chat import ImagePart, Message, TextPart
+from llmproxy_core.chat import ImagePart, Message, OpaquePart, Part, TextPart, ToolResult
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import CHAT, COMPLETIONS
 from tests.llmproxy_openai.request_strategies import requests
@@ -33,6 +33,31 @@ def spacing(array: bytes) -> bytes:
         between.append(array[position:start])
         position = start + len(item)
     return b"|".join([*between, array[position:]])
+
+
+def without_bytes(part: Part) -> Part:
+    """*part* as `attrs.evolve` leaves it, and all parts inside it."""
+    match part:
+        case OpaquePart():
+            return part
+        case ToolResult(content=content):
+            return attrs.evolve(part, content=tuple(map(without_bytes, content)))
+        case TextPart(citations=citations):
+            return attrs.evolve(part, citations=citations)
+        case _:
+            return attrs.evolve(part)
+
+
+def without_empty_text(message: Message) -> Message:
+    """An empty text part says what no part says, and is written so."""
+
+    def kept(content: tuple[Part, ...]) -> tuple[Part, ...]:
+        parts = [part for part in content if part != TextPart("")]
+        return tuple(
+            attrs.evolve(part, content=kept(part.content)) if isinstance(part, ToolResult) else part for part in parts
+        )
+
+    return attrs.evolve(message, content=kept(message.content))
 
 
 @pytest.mark.parametrize("recording", recordings(protocol="chat"), ids=str)
@@ -90,11 +115,15 @@ def test_what_is_written_anew_means_the_same(body: bytes) -> None:
 def test_a_rendered_message_means_the_same_without_its_bytes(body: bytes) -> None:
     """The nodes forget their bytes too, so that each is rendered."""
     chat = OPENAI.read_chat(CHAT, body)
-    forgetful = tuple(attrs.evolve(message) for message in chat.messages)
+    forgetful = tuple(
+        attrs.evolve(message, content=tuple(map(without_bytes, message.content))) for message in chat.messages
+    )
 
     again = OPENAI.read_chat(CHAT, OPENAI.write_chat(CHAT, attrs.evolve(chat, messages=forgetful, origin=None)))
 
-    assert again.messages == chat.messages
+    assert [without_empty_text(message) for message in again.messages] == [
+        without_empty_text(message) for message in chat.messages
+    ]
     assert [message.extra for message in again.messages] == [message.extra for message in chat.messages]
 
 

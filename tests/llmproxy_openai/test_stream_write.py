@@ -247,6 +247,13 @@ def test_data_of_several_lines_becomes_one_event() -> None:
             id="citation",
         ),
         pytest.param(
+            {"text": "old", "index": 0, "logprobs": {"tokens": ["old"]}},
+            TextDelta(0, "old", b'{"tokens":["old"]}'),
+            TextDelta(0, "new"),
+            {"text": "new", "index": 0, "logprobs": None},
+            id="legacy text",
+        ),
+        pytest.param(
             delta(finish="stop"),
             Finished(0, Finish(FinishReason.STOP, "stop")),
             Finished(0, Finish(FinishReason.CONTENT_FILTER)),
@@ -395,6 +402,24 @@ def test_other_texts_of_one_channel_join_too(first: ChatEvent, second: ChatEvent
     out = rewritten(chunk(delta(**old)), replacing(first, first, second))
 
     assert out == chunk(delta(**new))
+
+
+def test_pieces_of_arguments_join_too() -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}
+    piece = ToolCallDelta(0, 0, "{")
+
+    out = rewritten(chunk(delta(tool_calls=[call])), replacing(piece, piece, ToolCallDelta(0, 0, "}")))
+
+    assert out == chunk(delta(tool_calls=[call])).replace(b'"{"', b'"{}"')
+
+
+def test_what_cannot_join_comes_in_a_chunk_of_its_own() -> None:
+    stream = chunk(delta(audio={"transcript": "a"}))
+    spoken = AudioDelta(0, None, "a")
+
+    out = rewritten(stream, replacing(spoken, spoken, AudioDelta(0, None, "b")))
+
+    assert events_of(out) == [START, spoken, AudioDelta(0, None, "b")]
 
 
 def test_what_a_filter_held_of_arguments_goes_to_the_servers_own_index() -> None:

@@ -158,7 +158,7 @@ def test_overridden_settings_have_their_origin(here: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PROXY_API_PORT", "9000")
     (here / ".env").write_text("LOG_LEVEL=warn\n")
 
-    settings = rows(check(WHOLE), "settings that are not the default")
+    settings = rows(check(WHOLE), "settings that are given")
 
     assert {name: row.split() for name, row in settings.items()} == {
         "server.port": ["9000", "from", "PROXY_API_PORT"],
@@ -205,7 +205,7 @@ def test_every_problem_is_named_at_once_with_line_place_and_nearest_name(here: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[server\n", "line 1"),
+        ("a = 1\n[server\n", "line 2, column 8: is not valid TOML"),
         ("", "route: no [[route]]"),
         (WHOLE.replace("OPENAI_API_KEY", "NO_SUCH_KEY"), "environment variable NO_SUCH_KEY is not set"),
     ],
