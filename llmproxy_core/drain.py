@@ -20,9 +20,9 @@ from llmproxy_core.chat import (
     ToolCallStart,
 )
 from llmproxy_core.dialect import Api, Dialect, Frame
-from llmproxy_core.engine import EventStep, Facts, event_steps, failure
+from llmproxy_core.engine import Facts, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
-from llmproxy_core.keeping import Keeper
+from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import Assembler, events_of
 from llmproxy_core.response import Keep, Replace, Reply, Response, Rewrite, Stream, Subscription, Watch, redact_error
@@ -112,9 +112,8 @@ async def reply_of(response: Reply) -> ChatReply:
             case Replace(transform):
                 reply = await _assemble(transform(_iterate(events_of(reply))))
             case Keep():
-                keeper = Keeper(wish, response.api.name, stream=False)
-                keeper.add(response.body if untouched else response.dialect.write_reply(response.api, reply))
-                keeper.done()
+                body = response.body if untouched else response.dialect.write_reply(response.api, reply)
+                keep_whole(wish, response.api.name, body)
         untouched = untouched and reply is before
     return reply
 
@@ -148,15 +147,11 @@ async def subscribed_events(response: Stream) -> AsyncIterator[list[ChatEvent]]:
     Raises the ProxyError that ended the stream early.
     """
     segments = _segments(response.subscriptions)
-    keepers: list[Keeper] = []
-    events = _first(response, event_steps(response, segments[0], keepers))
+    events = _first(response, segments[0])
     for replace, following in zip(_replacements(response.subscriptions), segments[1:], strict=True):
-        steps = event_steps(response, following, keepers)
-        events = _replaced(replace, events, steps)
+        events = _replaced(response, replace, events, following)
     async for some in events:
         yield some
-    for keeper in keepers:
-        keeper.done()
 
 
 def _segments(subscriptions: list[Subscription]) -> list[list[Subscription]]:
@@ -174,9 +169,11 @@ def _replacements(subscriptions: list[Subscription]) -> list[Replace]:
     return [wish for wish in subscriptions if isinstance(wish, Replace)]
 
 
-async def _first(response: Stream, steps: list[EventStep]) -> AsyncIterator[list[ChatEvent]]:
-    """The frames of the upstream after *steps*."""
+async def _first(response: Stream, wishes: list[Subscription]) -> AsyncIterator[list[ChatEvent]]:
+    """The frames of the upstream after *wishes*."""
     assert response.api is not None
+    keepers: list[Keeper] = []
+    steps = event_steps(response, wishes, keepers)
     reader = response.dialect.reader(response.api)
     facts = Facts(response)
     while True:
@@ -189,6 +186,8 @@ async def _first(response: Stream, steps: list[EventStep]) -> AsyncIterator[list
             events = frame.events
             for step in steps:
                 events = step(frame, events)
+            if facts.done:
+                _hand_over(keepers)
             yield events
             if facts.done:
                 return
@@ -196,10 +195,18 @@ async def _first(response: Stream, steps: list[EventStep]) -> AsyncIterator[list
             raise UpstreamCut("The upstream's stream ended without its terminal event")
 
 
+def _hand_over(keepers: list[Keeper]) -> None:
+    """All that these keep has come. Before the End is passed on: who has got it asks for nothing more."""
+    for keeper in keepers:
+        keeper.done()
+
+
 async def _replaced(
-    replace: Replace, source: AsyncIterator[list[ChatEvent]], steps: list[EventStep]
+    response: Stream, replace: Replace, source: AsyncIterator[list[ChatEvent]], wishes: list[Subscription]
 ) -> AsyncIterator[list[ChatEvent]]:
-    """What *replace* makes of *source*, after *steps*. It neither sees the End nor has to give one."""
+    """What *replace* makes of *source*, after *wishes*. It neither sees the End nor has to give one."""
+    keepers: list[Keeper] = []
+    steps = event_steps(response, wishes, keepers, rewritten=True)
 
     async def single() -> AsyncIterator[ChatEvent]:
         async for events in source:
@@ -215,4 +222,5 @@ async def _replaced(
     last: list[ChatEvent] = [End()]
     for step in steps:
         last = step(None, last)
+    _hand_over(keepers)
     yield last

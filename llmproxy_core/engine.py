@@ -223,16 +223,17 @@ class Decoding:
         return b"".join(out)
 
 
-def event_steps(response: Stream, subscriptions: list[Subscription], keepers: list[Keeper]) -> list[EventStep]:
+def event_steps(
+    response: Stream, subscriptions: list[Subscription], keepers: list[Keeper], *, rewritten: bool = False
+) -> list[EventStep]:
     """
     *subscriptions* (without Replace) as steps over events; those that keep add their keeper to *keepers*.
 
-    A keeper below every rewrite takes the frames as they came; above one it encodes what is left of them, once, in
-    the dialect of who made the response.
+    A keeper below every rewrite takes the frames as they came; above one (*rewritten*: below all of these is one) it
+    encodes what is left of them, once, in the dialect of who made the response.
     """
     assert response.api is not None
     steps: list[EventStep] = []
-    rewritten = False
     for wish in subscriptions:
         match wish:
             case Watch(make):

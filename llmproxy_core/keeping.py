@@ -31,3 +31,10 @@ class Keeper:
         """The answer is complete: hand the bytes over. Called before the response is finished."""
         if self._data is not None:
             self._wish.body = KeptBody(self._api, self._stream, b"".join(self._data))
+
+
+def keep_whole(wish: Keep, api: str, data: bytes) -> None:
+    """Keep *data*, a whole answer written in *api*."""
+    keeper = Keeper(wish, api, stream=False)
+    keeper.add(data)
+    keeper.done()

@@ -15,6 +15,7 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
 from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.errors import InternalError, ProxyError, Unsupported
+from llmproxy_core.keeping import keep_whole
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.request import ClientView
@@ -59,19 +60,26 @@ async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
         reply = await reply_of(response)
         return _whole(response, client, _as_stream(reply, client), client.dialect.stream_type)
     same_form = client.api.name == response.api.name
-    if same_form and not response.subscriptions:
+    if same_form and all(isinstance(wish, Keep) for wish in response.subscriptions):
+        _keep(response)
         return _whole(response, client, response.body)
     reply = await reply_of(response)
-    if same_form and all(isinstance(wish, Keep) for wish in response.subscriptions):
-        return _whole(response, client, response.body)
     return _whole(response, client, client.dialect.write_reply(client.api, reply))
 
 
 def _deliver_other(response: Reply, client: ClientView) -> Whole:
-    """Lists, embeddings, counts: bytes as they are; there is no text in them to subscribe to."""
+    """Lists, embeddings, counts: bytes as they are, to be kept; there is no text in them to subscribe to."""
     if client.api is not None and response.api is not None and client.api.name != response.api.name:
         raise Unsupported(f"The target LLM's protocol cannot answer {client.api.name}")
+    _keep(response)
     return _whole(response, client, response.body, response.content_type)
+
+
+def _keep(response: Reply) -> None:
+    """Keep the bytes, without a look into them, for all who asked."""
+    for wish in response.subscriptions:
+        if isinstance(wish, Keep) and response.api is not None:
+            keep_whole(wish, response.api.name, response.body)
 
 
 def _as_stream(reply: ChatReply, client: ClientView) -> bytes:

@@ -180,7 +180,7 @@ class ResponseBase:
             cost=None if self.price is None or usage is None else self.price.cost(usage),
             model=self.model,
             finish=self.finish_words,
-            body=self._kept() if end is End.COMPLETED else None,
+            body=self._kept(complete=end is End.COMPLETED),
             started_s=self.started_s,
             first_byte_s=self.first_byte_s,
             ended_s=self.exchange.clock(),
@@ -190,8 +190,13 @@ class ResponseBase:
             self.exchange.settle(callback, outcome)
         self._callbacks.clear()
 
-    def _kept(self) -> KeptBody | None:
-        return next((wish.body for wish in reversed(self.subscriptions) if isinstance(wish, Keep)), None)
+    def _kept(self, *, complete: bool) -> KeptBody | None:
+        """What the outermost keeper has. All bytes may have come, and the answer be broken off all the same."""
+        keeps = [wish for wish in self.subscriptions if isinstance(wish, Keep)]
+        if not complete:
+            for wish in keeps:
+                wish.body = None
+        return keeps[-1].body if keeps else None
 
     def _free(self, *, complete: bool) -> None:
         """Give back what stands behind the response."""

@@ -49,7 +49,7 @@ class Destination:
 
 async def destination(gateway: Gateway, transport: LookTransport, match: Match, asked: Asked) -> Destination:
     """Where *asked* ends, once its route's processors have let it through as it is."""
-    model = match.path_model or asked.model
+    model = None if match.api is None else match.path_model or asked.model  # nobody reads an opaque body
     async with gateway.begin(match, _request(match, asked), request_id="explain") as exchange:
         if match.operation is Operation.MODELS and match.route.llm.models.listed:
             return await _listed(match, exchange)
@@ -57,7 +57,7 @@ async def destination(gateway: Gateway, transport: LookTransport, match: Match, 
         hops = tuple((name, gateway.config.llms[name].provider) for name in names)
         last = gateway.config.llms[names[-1]]
         nobody = isinstance(gateway.llms[names[-1]], ByModel)  # it would have chosen a member
-        if isinstance(last, HttpLLMConfig) or (nobody and model is not None):
+        if isinstance(last, HttpLLMConfig) or (nobody and (model is not None or match.api is None)):
             return attrs.evolve(await _tried(match, exchange, transport), hops=hops, asked=model)
         if isinstance(last, GroupConfig):
             members = ", ".join(last.members)
@@ -125,6 +125,8 @@ async def _tried(match: Match, exchange: Exchange, transport: LookTransport) -> 
             return Destination(error=error)
     except ProxyError as error:
         return Destination(error=error)
+    if not transport.requests:
+        return Destination(upstream="none: it answers by itself")
     request = transport.requests[0]
     return Destination(sent=exchange.attempts[0].model, upstream=f"{request.method} {request.url}")
 

@@ -303,7 +303,8 @@ async def test_a_reply_read_by_a_processor_is_kept_too(tasks: Tasks) -> None:
 
 async def test_legacy_completions_are_kept_in_their_own_form(tasks: Tasks) -> None:
     api = APIS["openai.completions"]
-    answer = b'{"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":"hi","finish_reason":"stop"}]}'
+    choice = b'{"index":0,"text":"hi","finish_reason":"stop"}'
+    answer = b'{"id":"c","object":"text_completion","created":1,"model":"m","choices":[' + choice + b"]}"
     keeping = Keeping()
 
     await run(Answer(whole=answer), keeping, tasks=tasks, api=api, body=b'{"model":"m","prompt":"hi"}')

@@ -226,13 +226,16 @@ async def test_the_kept_body_of_the_outermost_who_asked_is_in_the_outcome(tasks:
 
 
 async def test_there_is_no_kept_body_of_an_answer_that_is_not_complete(tasks: Tasks) -> None:
+    """All bytes may have come, and the client have gone before its end was sent."""
     response = _reply(tasks)
-    response.keep_body(1000).body = KeptBody("a", False, b"half")
+    wish = response.keep_body(1000)
+    wish.body = KeptBody("a", False, b"all")
 
-    response.finish(End.FAILED, UpstreamCut("cut"))
+    response.finish(End.ABANDONED)
 
     assert response.outcome is not None
     assert response.outcome.body is None
+    assert wish.body is None
 
 
 # -- replies ---------------------------------------------------------------------------------------------------------

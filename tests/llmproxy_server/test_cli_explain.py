@@ -253,6 +253,16 @@ def test_what_nothing_serves_exits_1_with_the_error_that_a_client_gets(
     assert rows(result)["refused"].startswith(refused)
 
 
+def test_an_opaque_call_to_a_group_is_refused_since_nobody_reads_its_model(here: Path) -> None:
+    route = '[[route]]\npath_prefix = "/any"\ntarget_llm = "best"\noperations = ["opaque"]\n'
+    (here / "config.toml").write_text(CONFIG + route)
+
+    result = explain("POST", "/any/v1/files", "--model", "gpt-4")
+
+    assert result.exit_code == 1
+    assert rows(result)["refused"].startswith("400 ")
+
+
 def test_no_route_is_said_in_so_many_words() -> None:
     assert rows(explain("GET", "/v1x/models"))["route"] == "none: no route's path_prefix covers this path"
 
