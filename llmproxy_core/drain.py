@@ -19,7 +19,7 @@ from llmproxy_core.chat import (
     TextDelta,
     ToolCallStart,
 )
-from llmproxy_core.dialect import Api, Dialect, Frame
+from llmproxy_core.dialect import Api, Dialect, Frame, Operation
 from llmproxy_core.engine import Facts, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
 from llmproxy_core.keeping import Keeper, keep_whole
@@ -98,8 +98,8 @@ def failing(response: Response) -> Iterator[None]:
 
 async def reply_of(response: Reply) -> ChatReply:
     """The meaning of a whole answer after its subscriptions; what they left untouched is byte-equal when written."""
-    if response.api is None:
-        raise UpstreamGarbage("An opaque answer cannot be read as a conversation")
+    if response.api is None or response.api.operation is not Operation.CHAT:
+        raise UpstreamGarbage("This answer cannot be read as a conversation")
     reply = response.dialect.read_reply(response.api, response.body)
     untouched = True
     for wish in response.subscriptions:
@@ -132,8 +132,8 @@ async def _assemble(events: AsyncIterator[ChatEvent]) -> ChatReply:
 
 
 async def _drain_stream(response: Stream) -> ChatReply:
-    if response.api is None:
-        raise UpstreamGarbage("An opaque answer cannot be read as a conversation")
+    if response.api is None or response.api.operation is not Operation.CHAT:
+        raise UpstreamGarbage("This answer cannot be read as a conversation")
     assembler = Assembler()
     async for events in subscribed_events(response):
         assembler.feed(events)

@@ -239,11 +239,16 @@ class Reply(ResponseBase):
 
     @classmethod
     def of_chat(cls, exchange: Exchange, reply: ChatReply) -> Reply:
-        """An answer of a processor's own, in the wire form of the client."""
+        """
+        An answer of a processor's own, in the wire form of the client.
+
+        The usage that it tells the client is not added to the exchange's: no model was called for it, or the
+        response that it was read from has counted it.
+        """
         client = exchange.client
         if client is None or client.api is None:
             raise TypeError("only a chat request of a client can be answered with a ChatReply")
-        head = ReplyHead(reply.usage, reply.model, tuple(c.finish.reason for c in reply.choices if c.finish))
+        head = ReplyHead(None, reply.model, tuple(c.finish.reason for c in reply.choices if c.finish))
         body = client.dialect.write_reply(client.api, reply)
         return cls(exchange, body, dialect=client.dialect, api=client.api, head=head)
 

@@ -17,7 +17,7 @@ class Answer:
     """
     Writes one answer: `send` for a whole one, or `begin`, `write` and `end` for one in pieces.
 
-    *keep_alive* and *cut* are for whoever holds the connection, once it is over. Whatever writes may raise ClientGone.
+    *keep_alive* is for whoever holds the connection, once the answer is over. Whatever writes may raise ClientGone.
     """
 
     __slots__ = (
@@ -26,7 +26,6 @@ class Answer:
         "_shared",
         "_source",
         "cors",
-        "cut",
         "head_sent",
         "keep_alive",
         "own",
@@ -54,8 +53,6 @@ class Answer:
         self.head_sent = False
         self.keep_alive = keep_alive
         """Whether the connection can carry another request."""
-        self.cut = False
-        """The answer ended without its end: close the connection, with what was written reaching the client."""
 
     def proceed(self) -> None:
         """Tell a client that waits for it to send its body; an answer that was begun says it better."""
@@ -95,8 +92,8 @@ class Answer:
             self._client.write(LAST_CHUNK)
 
     def break_off(self) -> None:
-        """The answer in pieces is over, but not complete: its client is to see that."""
-        self.cut, self.keep_alive = True, False
+        """The answer in pieces is over but not complete: the connection ends where the last chunk would be."""
+        self.keep_alive = False
 
     @property
     def _has_body(self) -> bool:
@@ -113,10 +110,11 @@ class Answer:
         fields = [*self.own, *self.cors]
         fields.extend(pair for pair in headers if pair[0] != REQUEST_ID)
         fields.extend(more)
+        connection: str | None = None  # kept, as HTTP/1.1 has it
         if not self.keep_alive:
             connection = "close"
-        else:
-            connection = None if self._chunked else "keep-alive"
+        elif not self._chunked:
+            connection = "keep-alive"
         return self._shared.heads.head(
             self.status,
             fields,

@@ -179,7 +179,9 @@ class Call:
     async def _serve(self) -> None:
         door, incoming = self._door, self.incoming
         self.address = door.callers.address(incoming)
+        keep_alive, self.answer.keep_alive = self.answer.keep_alive, False
         door.check(incoming)
+        self.answer.keep_alive = keep_alive  # where heads are doubtful, so is what follows
         self.answer.cors = door.cors(incoming)
         if door.is_preflight(incoming):
             await self._send(Whole(204, list(preflight_headers(incoming)), "", b""))

@@ -80,8 +80,9 @@ class Door:
         """Refuse a head that is not plainly meant for us, or that two readers could read in two ways."""
         if incoming.version not in ((1, 0), (1, 1)):
             raise RequestRejected("This server speaks HTTP/1.1", status=505, code="http_version_not_supported")
-        if incoming.version == (1, 0) and "transfer-encoding" in incoming.headers:
-            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+        codings = incoming.headers.get_all("transfer-encoding")
+        if codings and (incoming.version == (1, 0) or [coding.lower() for coding in codings] != ["chunked"]):
+            raise BadRequest("Transfer-Encoding can be chunked, in HTTP/1.1, and nothing else")
         target = incoming.target
         if not target.startswith("/") or not target.isascii() or not target.isprintable() or "#" in target:
             raise BadRequest("The request target must be a path of URL characters", code="ambiguous_path")

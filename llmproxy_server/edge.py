@@ -103,8 +103,6 @@ class Edge:
         protocol.begin(call)
         try:
             await call.run()
-            if call.answer.cut:
-                await protocol.linger()
         except ClientGone:
             return CLOSE
         finally:
@@ -112,7 +110,10 @@ class Edge:
             self.calls.discard(call)
             if not self.calls:
                 self._quiet.set()
-        return KEEP if call.answer.keep_alive and not self.door.shared.life.draining else CLOSE
+        if call.answer.keep_alive and not self.door.shared.life.draining:
+            return KEEP
+        protocol.part()
+        return CLOSE
 
     # -- connections ---------------------------------------------------------------------------------------------
 

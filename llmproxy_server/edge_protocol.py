@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SMALL = 1 << 16  # bytes that are worth a copy to save a system call
 _NEVER_S = 10.0**8  # aiohttp's own idle time-out, which knows neither heads nor writes; ours come first
 LINGER_S = 1.0
-"""How long a client may take to close after we cut its stream: closing first could destroy what it has not read yet."""
+"""How long a client may take to read our last answer before we close."""
 
 
 class Phase(Enum):
@@ -85,7 +85,7 @@ class EdgeProtocol(RequestHandler):
             max_line_size=config.max_header_bytes,
             max_field_size=config.max_header_bytes,
             max_headers=config.max_header_count,
-            lingering_time=LINGER_S,
+            lingering_time=0,
             auto_decompress=False,
         )
         self._edge = edge
@@ -112,7 +112,7 @@ class EdgeProtocol(RequestHandler):
 
     def eof_received(self) -> None:
         """The client sends nothing more: it is taken as gone, since few mean anything else by it."""
-        if self._phase is Phase.BUSY and self.socket is not None and (self.call is None or not self.call.answer.cut):
+        if self._phase is Phase.BUSY and self.socket is not None:
             self.socket.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -137,6 +137,25 @@ class EdgeProtocol(RequestHandler):
         """It has been; the next head is waited for."""
         self.call = None
         self._wait(Phase.IDLE)
+
+    def part(self) -> None:
+        """
+        Take no more requests, and say so; close when the client has, or a moment later.
+
+        To close at once could cost the client what it has not read: whatever it sends then is answered by a reset.
+        """
+        self._force_close = True  # of aiohttp's: nothing that comes is looked at, and the transport is left to us
+        if self._waiter is not None:
+            self._waiter.cancel()
+        transport = self.socket
+        if transport is None or transport.is_closing():
+            return
+        if not transport.can_write_eof():  # TLS has no half of a connection
+            transport.close()
+            return
+        transport.write_eof()
+        self._resume_transport_reading()
+        self._loop.call_later(LINGER_S, transport.close)
 
     def _wait(self, phase: Phase) -> None:
         self._phase, self._since_s = phase, self._loop.time()
@@ -168,14 +187,6 @@ class EdgeProtocol(RequestHandler):
             raise ClientGone from error
         if self.transport is None:
             raise ClientGone
-
-    async def linger(self) -> None:
-        """Say that no more comes, and give the client time to read what did."""
-        transport = self.transport
-        if transport is None or not transport.can_write_eof():
-            return
-        transport.write_eof()
-        await asyncio.sleep(LINGER_S)  # cut short by the end of the connection, which cancels this task
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -219,7 +230,7 @@ class EdgeProtocol(RequestHandler):
         """Answer what is no request, and close."""
         with suppress(ClientGone):  # it did not wait for it
             self.write(*self._edge.refusal(error, self))
-        self.force_close()
+        self.part()
 
     def handle_error(
         self,

@@ -23,6 +23,7 @@ class Listener:
         self._tls = tls
         self._servers: list[asyncio.Server] = []
         self._accepting: list[asyncio.Task[None]] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._room: asyncio.Semaphore | None = None
 
     @property
@@ -63,7 +64,9 @@ class Listener:
                 _log.warning("a connection could not be accepted: %s", error.strerror)
                 await asyncio.sleep(_RETRY_S)
             else:
-                tasks.start(self._serve(connection, edge, room), name="handshake")
+                handshake = tasks.start(self._serve(connection, edge, room), name="handshake")
+                self._handshakes.add(handshake)
+                handshake.add_done_callback(self._handshakes.discard)
 
     async def _serve(self, connection: socket.socket, edge: Edge, room: asyncio.Semaphore) -> None:
         made = False
@@ -83,9 +86,10 @@ class Listener:
 
     async def stop(self) -> None:
         """Accept no more. What has been accepted goes on."""
-        for task in self._accepting:
+        begun = [*self._accepting, *self._handshakes]
+        for task in begun:
             task.cancel()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await asyncio.gather(*begun, return_exceptions=True)
         for server in self._servers:
             server.close()
         for listening in self.sockets:

@@ -105,6 +105,6 @@ def secrets_of(value: object) -> Iterator[Secret]:
     elif isinstance(value, tuple | list | frozenset):
         for each in value:
             yield from secrets_of(each)
-    elif attrs.has(type(value)):
-        for field in attrs.fields(type(value)):
+    elif attrs.has(kind := type(value)):
+        for field in attrs.fields(kind):
             yield from secrets_of(getattr(value, field.name))

@@ -198,7 +198,7 @@ def values(body: bytes) -> list[dict[str, Any]]:
 
 def said(body: bytes, member: str = "content", choice: int = 0) -> str:
     """All that an answer, whole or streamed, says in *member* of a choice."""
-    answers: Iterable[dict[str, Any]] = values(body) if body.startswith(b"data: ") else [json.loads(body)]
+    answers: Iterable[dict[str, Any]] = values(body) if b"\ndata: " in b"\n" + body else [json.loads(body)]
     choices = [it for value in answers for it in value.get("choices", []) if it["index"] == choice]
     return "".join((it.get("delta") or it.get("message") or {}).get(member) or "" for it in choices)
 

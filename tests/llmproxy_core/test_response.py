@@ -1,6 +1,7 @@
 """What may be asked of a response, and its exactly-once end."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 
@@ -271,7 +272,8 @@ async def test_a_processor_answers_in_the_clients_wire_form(tasks: Tasks) -> Non
 
     assert said(response.body) == "from a rule"
     assert (response.dialect, response.api) == (DIALECT, CHAT)
-    assert (response.usage, response.model, response.finish_words) == (Usage(2, 3), "local", ("stop",))
+    assert json.loads(response.body)["usage"]["total_tokens"] == 5
+    assert (response.usage, response.model, response.finish_words) == (None, "local", ("stop",))
     assert response.price is None
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import attrs
@@ -11,10 +12,10 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.endpoint import Endpoint
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.hookspecs import ProcessorType, hookimpl
-from llmproxy_core.processor import Handler
+from llmproxy_core.processor import Handler, Processor
 from llmproxy_core.response import Response
 from llmproxy_core.services import Services
-from tests.rawclient import Client
+from tests.rawclient import Client, connected
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 STREAM = {**HELLO, "stream": True}
@@ -110,12 +111,32 @@ async def ask(client: Client, data: bytes, *, method: str = "POST") -> Answer:
     return await answer(client, method=method)
 
 
+@asynccontextmanager
+async def many(port: int, count: int, *, read_buffer_bytes: int | None = None) -> AsyncIterator[list[Client]]:
+    """*count* clients of *port*."""
+    async with AsyncExitStack() as leaving:
+        yield [
+            await leaving.enter_async_context(connected(port, read_buffer_bytes=read_buffer_bytes))
+            for _ in range(count)
+        ]
+
+
 async def closed(client: Client) -> bytes:
     """What still comes until the connection ends, which it must with FIN."""
     return await client.rest()
 
 
 Around = Callable[[Exchange, Handler], Awaitable[Response]]
+
+
+def processed(mapping: dict[str, Any]) -> dict[str, Any]:
+    """*mapping* with the processor of `Processing` in its first route."""
+    first, *others = mapping["route"]
+    return {
+        **mapping,
+        "processor": {"around": {"type": "test"}},
+        "route": [{**first, "processors": ["around"]}, *others],
+    }
 
 
 @attrs.frozen(kw_only=True)
@@ -131,10 +152,20 @@ class Processing:
 
     @hookimpl
     def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
-        def build(config: NoConfig, services: Services) -> Around:
-            return self._around
+        def build(config: NoConfig, services: Services) -> Processor:
+            return Function(self._around)
 
         return [ProcessorType(name="test", config=NoConfig, build=build, operations=frozenset(Operation))]
+
+
+class Function:
+    """The processor that *around* is."""
+
+    def __init__(self, around: Around) -> None:
+        self._around = around
+
+    async def __call__(self, exchange: Exchange, call_next: Handler) -> Response:
+        return await self._around(exchange, call_next)
 
 
 class Serves:

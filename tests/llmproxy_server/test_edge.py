@@ -11,7 +11,7 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.outcome import End
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
-from tests.llmproxy_server.edging import HELLO, Processing, answer, ask, closed, post, request
+from tests.llmproxy_server.edging import HELLO, Processing, answer, ask, closed, post, processed, request
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
@@ -19,16 +19,6 @@ from tests.upstream import Call, Raw, Upstream, completion, error, reply
 
 OPAQUE = {"operations": ["chat", "models", "opaque"]}
 PLAIN = reply(completion("Hello"))
-
-
-def with_processor(mapping: dict[str, object]) -> dict[str, object]:
-    routes = mapping["route"]
-    assert isinstance(routes, list)
-    return {
-        **mapping,
-        "processor": {"around": {"type": "test"}},
-        "route": [{**routes[0], "processors": ["around"]}],
-    }
 
 
 # -- request ids ---------------------------------------------------------------------------------------------------
@@ -220,16 +210,19 @@ async def test_identity_is_no_encoding() -> None:
 
 
 async def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes() -> None:
-    async with Upstream() as upstream, Proxy(openai_at(upstream.base_url, route={"max_body_bytes": 1000})) as proxy:
-        async with connected(proxy.port) as client:
-            declared = request(
-                "POST", "/v1/chat/completions", "Content-Type: application/json", "Content-Length: 1099511627776"
-            )
+    async with (
+        Upstream() as upstream,
+        Proxy(openai_at(upstream.base_url, route={"max_body_bytes": 1000})) as proxy,
+        connected(proxy.port) as client,
+    ):
+        declared = request(
+            "POST", "/v1/chat/completions", "Content-Type: application/json", "Content-Length: 1099511627776"
+        )
 
-            got = await ask(client, declared)
+        got = await ask(client, declared)
 
-            assert (got.status, got.code, got["connection"]) == (413, "payload_too_large", "close")
-            assert not upstream.requests
+        assert (got.status, got.code, got["connection"]) == (413, "payload_too_large", "close")
+        assert not upstream.requests
 
 
 async def test_a_chunked_body_is_counted() -> None:
@@ -298,16 +291,19 @@ async def test_an_opaque_call_passes_both_ways_as_it_is() -> None:
     script = reply(
         packed, 206, {"content-encoding": "gzip", "content-type": "audio/ogg", "content-range": "bytes 0-9/99"}
     )
-    async with Upstream(script) as upstream, Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy:
-        async with connected(proxy.port) as client:
-            got = await ask(client, post(packed, "/v1/audio?x=1", "Content-Encoding: gzip", type="audio/wav"))
+    async with (
+        Upstream(script) as upstream,
+        Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, post(packed, "/v1/audio?x=1", "Content-Encoding: gzip", type="audio/wav"))
 
-            assert (got.status, got.body) == (206, packed)
-            assert (got["content-encoding"], got["content-type"]) == ("gzip", "audio/ogg")
-            asked = upstream.requests[0]
-            assert (asked.method, asked.target, asked.body) == ("POST", "/v1/audio?x=1", packed)
-            assert (asked.header("content-encoding"), asked.header("content-type")) == ("gzip", "audio/wav")
-            assert (await proxy.outcome()).end is End.COMPLETED
+        assert (got.status, got.body) == (206, packed)
+        assert (got["content-encoding"], got["content-type"]) == ("gzip", "audio/ogg")
+        asked = upstream.requests[0]
+        assert (asked.method, asked.target, asked.body) == ("POST", "/v1/audio?x=1", packed)
+        assert (asked.header("content-encoding"), asked.header("content-type")) == ("gzip", "audio/wav")
+        assert (await proxy.outcome()).end is End.COMPLETED
 
 
 async def test_an_opaque_body_is_bounded_by_its_routes_own_limit_alone() -> None:
@@ -340,13 +336,16 @@ async def test_a_head_of_an_opaque_path_goes_upstream_as_it_is() -> None:
         await call.play(Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"))
         call.ended = True
 
-    async with Upstream(script) as upstream, Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy:
-        async with connected(proxy.port) as client:
-            got = await ask(client, request("HEAD", "/v1/files/1"), method="HEAD")
+    async with (
+        Upstream(script) as upstream,
+        Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, request("HEAD", "/v1/files/1"), method="HEAD")
 
-            assert got.status == 200
-            assert upstream.requests[0].method == "HEAD"
-            assert (await ask(client, request("GET", "/livez"))).status == 200
+        assert got.status == 200
+        assert upstream.requests[0].method == "HEAD"
+        assert (await ask(client, request("GET", "/livez"))).status == 200
 
 
 # -- errors --------------------------------------------------------------------------------------------------------
@@ -386,29 +385,33 @@ async def test_a_refusal_tells_when_to_come_back() -> None:
     async def refuse(exchange: Exchange, call_next: Handler) -> Response:
         raise RateLimited("Not so fast", retry_after_s=1.2)
 
-    async with Proxy(with_processor(openai_at("http://127.0.0.1:9/v1")), plugins=[Processing(refuse)]) as proxy:
-        async with connected(proxy.port) as client:
-            got = await ask(client, post())
+    async with (
+        Proxy(processed(openai_at("http://127.0.0.1:9/v1")), plugins=[Processing(refuse)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, post())
 
-            assert (got.status, got["retry-after"], got["retry-after-ms"]) == (429, "2", "1200")
-            assert got["x-content-type-options"] == "nosniff"
-            assert got["cache-control"] == "no-store"
-            assert got["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
-            assert (await proxy.outcome()).end is End.REFUSED
+        assert (got.status, got["retry-after"], got["retry-after-ms"]) == (429, "2", "1200")
+        assert got["x-content-type-options"] == "nosniff"
+        assert got["cache-control"] == "no-store"
+        assert got["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert (await proxy.outcome()).end is End.REFUSED
 
 
 async def test_a_bug_is_a_500_that_tells_the_id_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     async def break_down(exchange: Exchange, call_next: Handler) -> Response:
         raise KeyError("secret detail")
 
-    async with Proxy(with_processor(openai_at("http://127.0.0.1:9/v1")), plugins=[Processing(break_down)]) as proxy:
-        async with connected(proxy.port) as client:
-            got = await ask(client, post(HELLO, "/v1/chat/completions", "X-Request-Id: the-id"))
+    async with (
+        Proxy(processed(openai_at("http://127.0.0.1:9/v1")), plugins=[Processing(break_down)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, post(HELLO, "/v1/chat/completions", "X-Request-Id: the-id"))
 
-            assert (got.status, got["x-should-retry"]) == (500, "false")
-            assert b"the-id" in got.body
-            assert b"secret detail" not in got.body
-            assert (await proxy.outcome()).end is End.FAILED
+        assert (got.status, got["x-should-retry"]) == (500, "false")
+        assert b"the-id" in got.body
+        assert b"secret detail" not in got.body
+        assert (await proxy.outcome()).end is End.FAILED
     (record,) = [record for record in caplog.records if record.exc_info]
     assert "the-id" in record.getMessage()
 
@@ -417,10 +420,12 @@ async def test_a_cancellation_that_a_plugin_let_escape_is_a_bug_not_a_client_tha
     async def cancelled(exchange: Exchange, call_next: Handler) -> Response:
         raise asyncio.CancelledError
 
-    async with Proxy(with_processor(openai_at("http://127.0.0.1:9/v1")), plugins=[Processing(cancelled)]) as proxy:
-        async with connected(proxy.port) as client:
-            assert (await ask(client, post())).status == 500
-            assert (await proxy.outcome()).end is End.FAILED
+    async with (
+        Proxy(processed(openai_at("http://127.0.0.1:9/v1")), plugins=[Processing(cancelled)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        assert (await ask(client, post())).status == 500
+        assert (await proxy.outcome()).end is End.FAILED
 
 
 async def test_headers_that_a_processor_adds_are_sent_but_none_that_breaks_the_framing() -> None:
@@ -433,42 +438,47 @@ async def test_headers_that_a_processor_adds_are_sent_but_none_that_breaks_the_f
         ]
         return await call_next(exchange)
 
-    async with Upstream(PLAIN) as upstream:
-        async with Proxy(with_processor(openai_at(upstream.base_url)), plugins=[Processing(add)]) as proxy:
-            async with connected(proxy.port) as client:
-                got = await ask(client, post())
+    async with (
+        Upstream(PLAIN) as upstream,
+        Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(add)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, post())
 
-                assert got["x-llmproxy-test"] == "yesx-injected: 1"
-                assert "x-injected" not in got
-                assert "connection" not in got
-                assert int(got["content-length"]) == len(got.body) > 3
+        assert got["x-llmproxy-test"] == "yesx-injected: 1"
+        assert "x-injected" not in got
+        assert "connection" not in got
+        assert int(got["content-length"]) == len(got.body) > 3
 
 
 async def test_hop_by_hop_headers_and_credentials_of_the_client_stay_here() -> None:
-    async with Upstream(reply(completion("x"), headers={"keep-alive": "timeout=5", "server": "theirs"})) as upstream:
-        async with Proxy(openai_at(upstream.base_url, token_env="KEY")) as proxy, connected(proxy.port) as client:
-            got = await ask(
-                client,
-                post(
-                    HELLO,
-                    "/v1/chat/completions",
-                    "Authorization: Bearer theirs",
-                    "Cookie: a=b",
-                    "Connection: x-private",
-                    "X-Private: 1",
-                    "TE: trailers",
-                    "Upgrade: h2c",
-                    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-                ),
-            )
+    async with (
+        Upstream(reply(completion("x"), headers={"keep-alive": "timeout=5", "server": "theirs"})) as upstream,
+        Proxy(openai_at(upstream.base_url, token_env="KEY")) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(
+            client,
+            post(
+                HELLO,
+                "/v1/chat/completions",
+                "Authorization: Bearer theirs",
+                "Cookie: a=b",
+                "Connection: x-private",
+                "X-Private: 1",
+                "TE: trailers",
+                "Upgrade: h2c",
+                "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
+        )
 
-            asked = upstream.requests[0]
-            assert asked.header("authorization") == "Bearer sk-proxy-test-0123456789"
-            for name in ("cookie", "x-private", "te", "upgrade"):
-                assert asked.header(name) is None
-            assert asked.header("traceparent") == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-            assert got.status == 200
-            assert not {"keep-alive", "server"} & {name for name, _ in got.headers}
+        asked = upstream.requests[0]
+        assert asked.header("authorization") == "Bearer sk-proxy-test-0123456789"
+        for name in ("cookie", "x-private", "te", "upgrade"):
+            assert asked.header(name) is None
+        assert asked.header("traceparent") == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        assert got.status == 200
+        assert not {"keep-alive", "server"} & {name for name, _ in got.headers}
 
 
 # -- bounds --------------------------------------------------------------------------------------------------------
@@ -483,7 +493,7 @@ async def test_calls_over_the_bound_are_told_to_come_back() -> None:
         return await call_next(exchange)
 
     async with Upstream(PLAIN) as upstream:
-        mapping = with_server(with_processor(openai_at(upstream.base_url)), max_in_flight=1)
+        mapping = with_server(processed(openai_at(upstream.base_url)), max_in_flight=1)
         async with Proxy(mapping, plugins=[Processing(wait)]) as proxy, connected(proxy.port) as first:
             first.send(post())
             await asyncio.wait_for(arrived.wait(), 5)

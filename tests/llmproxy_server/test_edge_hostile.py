@@ -1,5 +1,6 @@
 """Bytes that are no request, or more than one: refused or cut, never passed on, and never repeated in an answer."""
 
+import asyncio
 import logging
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from tests.llmproxy_server.edging import answer, ask, post, request
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
-from tests.upstream import Upstream, completion, reply
+from tests.upstream import Upstream, Wait, completion, reply
 
 MARK = b"<mark-of-the-sender>"
 HOST = b"Host: localhost\r\n"
@@ -116,24 +117,32 @@ async def test_a_flood_of_nonsense_is_logged_in_few_lines_without_tracebacks(cap
 
 
 async def test_an_upgrade_is_ignored() -> None:
-    async with Upstream(reply(completion("Hello"))) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
-        async with connected(proxy.port) as client:
-            h2c = post(
-                None or {"model": "m", "messages": []}, "/v1/chat/completions", "Connection: Upgrade", "Upgrade: h2c"
-            )
-            websocket = request("GET", "/livez", "Connection: Upgrade", "Upgrade: websocket")
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        h2c = post({"model": "m", "messages": []}, "/v1/chat/completions", "Connection: Upgrade", "Upgrade: h2c")
+        websocket = request("GET", "/livez", "Connection: Upgrade", "Upgrade: websocket")
 
-            assert (await ask(client, h2c)).status == 200
-            assert (await ask(client, websocket)).status == 200
-            assert (await ask(client, request("GET", "/livez"))).status == 200
+        assert (await ask(client, h2c)).status == 200
+        assert (await ask(client, websocket)).status == 200
+        assert (await ask(client, request("GET", "/livez"))).status == 200
 
 
-async def test_pipelined_nonsense_does_not_spoil_the_answer_before_it() -> None:
-    async with Upstream(reply(completion("Hello"))) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
-        async with connected(proxy.port) as client:
-            client.send(post() + MARK + b"\r\n\r\n")
+async def test_nonsense_after_a_request_does_not_spoil_its_answer() -> None:
+    go_on = asyncio.Event()
+    async with (
+        Upstream([Wait(go_on), *reply(completion("Hello"))]) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(post())
+        await upstream.received()
+        client.send(MARK + b"\r\n\r\n")
+        go_on.set()
 
-            assert (await answer(client)).status == 200
-            assert (await answer(client)).status == 400
-            assert await client.rest() == b""
-            assert len(upstream.requests) == 1
+        assert (await answer(client)).status == 200
+        assert (await answer(client)).status == 400
+        assert await client.rest() == b""
+        assert len(upstream.requests) == 1

@@ -95,14 +95,14 @@ async def test_no_page_may_call_unless_it_is_listed(origin: str) -> None:
 
 
 async def test_a_listed_page_may_call_and_read_the_answer() -> None:
-    async with Upstream(PLAIN) as upstream:
-        async with Proxy(with_server(openai_at(upstream.base_url), cors_allowed_origins=[PAGE])) as proxy:
-            allowed = await got(proxy, post(HELLO, "/v1/chat/completions", f"Origin: {PAGE}"))
-            failed = await got(proxy, post(b"{", "/v1/chat/completions", f"Origin: {PAGE}"))
-            unasked = await got(proxy, post())
-            other = await got(
-                proxy, post(HELLO, "/v1/chat/completions", "Origin: https://app.example.com.evil.example")
-            )
+    async with (
+        Upstream(PLAIN) as upstream,
+        Proxy(with_server(openai_at(upstream.base_url), cors_allowed_origins=[PAGE])) as proxy,
+    ):
+        allowed = await got(proxy, post(HELLO, "/v1/chat/completions", f"Origin: {PAGE}"))
+        failed = await got(proxy, post(b"{", "/v1/chat/completions", f"Origin: {PAGE}"))
+        unasked = await got(proxy, post())
+        other = await got(proxy, post(HELLO, "/v1/chat/completions", "Origin: https://app.example.com.evil.example"))
 
     for each in (allowed, failed):
         assert each["access-control-allow-origin"] == PAGE
@@ -114,11 +114,13 @@ async def test_a_listed_page_may_call_and_read_the_answer() -> None:
 
 
 async def test_every_page_may_call_where_that_is_configured_but_none_without_a_name() -> None:
-    async with Upstream(PLAIN) as upstream:
-        async with Proxy(with_server(openai_at(upstream.base_url), cors_allowed_origins=["*"])) as proxy:
-            allowed = await got(proxy, post(HELLO, "/v1/chat/completions", f"Origin: {PAGE}"))
-            null = await got(proxy, post(HELLO, "/v1/chat/completions", "Origin: null"))
-            two = await got(proxy, post(HELLO, "/v1/chat/completions", f"Origin: {PAGE}", f"Origin: {PAGE}"))
+    async with (
+        Upstream(PLAIN) as upstream,
+        Proxy(with_server(openai_at(upstream.base_url), cors_allowed_origins=["*"])) as proxy,
+    ):
+        allowed = await got(proxy, post(HELLO, "/v1/chat/completions", f"Origin: {PAGE}"))
+        null = await got(proxy, post(HELLO, "/v1/chat/completions", "Origin: null"))
+        two = await got(proxy, post(HELLO, "/v1/chat/completions", f"Origin: {PAGE}", f"Origin: {PAGE}"))
 
     assert allowed["access-control-allow-origin"] == "*"
     assert "access-control-allow-credentials" not in allowed
@@ -278,11 +280,14 @@ async def test_an_endpoints_body_is_bounded_and_json() -> None:
 
 
 async def test_two_requests_at_once_are_answered_each_on_its_own() -> None:
-    async with Proxy(openai_at(NOWHERE), plugins=[PLUGIN]) as proxy:
-        async with connected(proxy.port) as one, connected(proxy.port) as two:
-            one.send(request("GET", "/own/show?1"))
-            two.send(request("GET", "/own/show?2"))
+    async with (
+        Proxy(openai_at(NOWHERE), plugins=[PLUGIN]) as proxy,
+        connected(proxy.port) as one,
+        connected(proxy.port) as two,
+    ):
+        one.send(request("GET", "/own/show?1"))
+        two.send(request("GET", "/own/show?2"))
 
-            both = await asyncio.gather(answer(one), answer(two))
+        both = await asyncio.gather(answer(one), answer(two))
 
-            assert [each.body for each in both] == [b"GET 1 ", b"GET 2 "]
+        assert [each.body for each in both] == [b"GET 1 ", b"GET 2 "]

@@ -12,7 +12,19 @@ from llmproxy_core.outcome import End as Ending
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
-from tests.llmproxy_server.edging import HELLO, STREAM, Processing, answer, ask, chunks, head, post, request
+from tests.llmproxy_server.edging import (
+    HELLO,
+    STREAM,
+    Processing,
+    answer,
+    ask,
+    chunks,
+    head,
+    many,
+    post,
+    processed,
+    request,
+)
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import Client, connected
@@ -41,17 +53,6 @@ REST = sse(chat_chunk(None, finish="stop"))
 OPAQUE = {"operations": ["chat", "opaque"]}
 
 
-def processed(mapping: dict[str, object], *names: str) -> dict[str, object]:
-    """*mapping* with the processor of the test in its route."""
-    routes = mapping["route"]
-    assert isinstance(routes, list)
-    return {
-        **mapping,
-        "processor": {"around": {"type": "test"}},
-        "route": [{**routes[0], "processors": ["around"]}],
-    }
-
-
 def events(body: bytes) -> list[bytes]:
     return [event + b"\n\n" for event in body.split(b"\n\n") if event]
 
@@ -61,7 +62,7 @@ def events(body: bytes) -> list[bytes]:
 
 async def test_a_stream_passes_as_it_comes_and_ends_with_the_last_chunk() -> None:
     first, go_on = asyncio.Event(), asyncio.Event()
-    script = [Head(), Chunk(ONE), Reached(first), Wait(go_on), Chunk(REST), End()]
+    script: list[Step] = [Head(), Chunk(ONE), Reached(first), Wait(go_on), Chunk(REST), End()]
     async with (
         Upstream(script) as upstream,
         Proxy(openai_at(upstream.base_url)) as proxy,
@@ -81,18 +82,21 @@ async def test_a_stream_passes_as_it_comes_and_ends_with_the_last_chunk() -> Non
 
 
 async def test_http_1_0_gets_a_stream_that_ends_with_the_connection() -> None:
-    async with Upstream(stream(chat_chunk("x"))) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
-        async with connected(proxy.port) as client:
-            got = await ask(client, post(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    async with (
+        Upstream(stream(chat_chunk("x"))) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, post(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
 
-            assert "transfer-encoding" not in got
-            assert got["connection"] == "close"
-            assert got.body == sse(chat_chunk("x"))
+        assert "transfer-encoding" not in got
+        assert got["connection"] == "close"
+        assert got.body == sse(chat_chunk("x"))
 
 
 async def test_the_head_of_a_stream_does_not_wait_for_a_slow_first_piece() -> None:
     go_on = asyncio.Event()
-    script = [Head(), Wait(go_on), Chunk(ONE + REST), End()]
+    script: list[Step] = [Head(), Wait(go_on), Chunk(ONE + REST), End()]
     async with (
         Upstream(script) as upstream,
         Proxy(openai_at(upstream.base_url)) as proxy,
@@ -118,21 +122,23 @@ async def test_the_effects_of_a_call_come_before_the_end_of_its_answer() -> None
 
     async with Upstream(stream(chat_chunk("x"))) as upstream:
         upstream.then(reply(completion("x")))
-        async with Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(account)]) as proxy:
-            async with connected(proxy.port) as client:
-                client.send(post())
-                await asyncio.wait_for(settling.wait(), 5)
-                settling.clear()
-                go_on.set()
-                assert (await answer(client)).status == 200
+        async with (
+            Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(account)]) as proxy,
+            connected(proxy.port) as client,
+        ):
+            client.send(post())
+            await asyncio.wait_for(settling.wait(), 5)
+            settling.clear()
+            go_on.set()
+            assert (await answer(client)).status == 200
 
-                go_on.clear()
-                client.send(post(STREAM))
-                await head(client)
-                await client.until(b"[DONE]\n\n\r\n")
-                await asyncio.wait_for(settling.wait(), 5)
-                go_on.set()
-                assert await client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
+            go_on.clear()
+            client.send(post(STREAM))
+            await head(client)
+            await client.until(b"[DONE]\n\n\r\n")
+            await asyncio.wait_for(settling.wait(), 5)
+            go_on.set()
+            assert await client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
 
 
 async def test_effects_that_take_long_do_not_hold_the_client_for_ever() -> None:
@@ -157,7 +163,7 @@ async def test_effects_that_take_long_do_not_hold_the_client_for_ever() -> None:
 
 async def test_a_stream_that_breaks_ends_with_its_error_event_and_without_the_last_chunk() -> None:
     go_on = asyncio.Event()
-    script = [Head(), Chunk(ONE), Wait(go_on), Cut()]
+    script: list[Step] = [Head(), Chunk(ONE), Wait(go_on), Cut()]
     async with (
         Upstream(script) as upstream,
         Proxy(openai_at(upstream.base_url)) as proxy,
@@ -184,7 +190,7 @@ async def test_a_stream_that_breaks_ends_with_its_error_event_and_without_the_la
 
 async def test_what_was_good_comes_before_the_error_of_the_same_read() -> None:
     bad = sse(error("out of luck"), done=False)
-    script = [Head(), Chunk(ONE + bad), End()]
+    script: list[Step] = [Head(), Chunk(ONE + bad), End()]
     async with (
         Upstream(script) as upstream,
         Proxy(openai_at(upstream.base_url)) as proxy,
@@ -199,17 +205,20 @@ async def test_what_was_good_comes_before_the_error_of_the_same_read() -> None:
 
 @pytest.mark.parametrize("last", [Cut(), End()], ids=["cut", "empty"])
 async def test_a_stream_that_fails_before_it_has_begun_has_a_status_of_its_own(last: Step) -> None:
-    async with Upstream([Head(), last]) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
-        async with connected(proxy.port) as client:
-            got = await ask(client, post(STREAM))
+    async with (
+        Upstream([Head(), last]) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, post(STREAM))
 
-            assert (got.status, got.code, got["content-type"]) == (502, "upstream_cut", "application/json")
-            assert (await proxy.outcome()).end is Ending.FAILED
-            assert (await ask(client, request("GET", "/livez"))).status == 200
+        assert (got.status, got.code, got["content-type"]) == (502, "upstream_cut", "application/json")
+        assert (await proxy.outcome()).end is Ending.FAILED
+        assert (await ask(client, request("GET", "/livez"))).status == 200
 
 
 async def test_an_error_event_that_comes_first_is_a_status_too() -> None:
-    script = [Head(), Chunk(sse(error("no"), done=False)), End()]
+    script: list[Step] = [Head(), Chunk(sse(error("no"), done=False)), End()]
     async with (
         Upstream(script) as upstream,
         Proxy(openai_at(upstream.base_url)) as proxy,
@@ -234,21 +243,23 @@ async def test_a_filter_that_breaks_ends_the_stream_so_that_the_client_sees_it()
         return response
 
     go_on = asyncio.Event()
-    async with Upstream([Head(), Chunk(ONE), Wait(go_on), Chunk(TWO + REST), End()]) as upstream:
-        async with Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(replace)]) as proxy:
-            async with connected(proxy.port) as client:
-                client.send(post(STREAM))
-                await head(client)
-                await client.until(b"one")
-                go_on.set()
+    async with (
+        Upstream([Head(), Chunk(ONE), Wait(go_on), Chunk(TWO + REST), End()]) as upstream,
+        Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(replace)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(post(STREAM))
+        await head(client)
+        await client.until(b"one")
+        go_on.set()
 
-                body, complete = await rest_of_chunks(client)
+        body, complete = await rest_of_chunks(client)
 
-                assert not complete
-                assert b"processor_failed" in body
-                assert b"[DONE]" not in body
-                assert b"a bug" not in body
-                assert (await proxy.outcome()).end is Ending.FAILED
+        assert not complete
+        assert b"processor_failed" in body
+        assert b"[DONE]" not in body
+        assert b"a bug" not in body
+        assert (await proxy.outcome()).end is Ending.FAILED
 
 
 async def rest_of_chunks(client: Client) -> tuple[bytes, bool]:
@@ -259,29 +270,35 @@ async def rest_of_chunks(client: Client) -> tuple[bytes, bool]:
 
 async def test_an_opaque_answer_that_breaks_has_no_end() -> None:
     go_on = asyncio.Event()
-    script = [Head(200, {"content-type": "audio/ogg"}), Chunk(b"abc"), Wait(go_on), Cut()]
-    async with Upstream(script) as upstream, Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy:
-        async with connected(proxy.port) as client:
-            client.send(request("GET", "/v1/audio/1"))
-            got = await head(client)
-            go_on.set()
+    script: list[Step] = [Head(200, {"content-type": "audio/ogg"}), Chunk(b"abc"), Wait(go_on), Cut()]
+    async with (
+        Upstream(script) as upstream,
+        Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(request("GET", "/v1/audio/1"))
+        got = await head(client)
+        go_on.set()
 
-            body, complete = await chunks(client)
+        body, complete = await chunks(client)
 
-            assert (got.status, body, complete) == (200, b"abc", False)
-            assert (await proxy.outcome()).end is Ending.FAILED
+        assert (got.status, body, complete) == (200, b"abc", False)
+        assert (await proxy.outcome()).end is Ending.FAILED
 
 
 async def test_an_opaque_answer_that_breaks_before_its_first_byte_is_a_502() -> None:
-    script = [Head(200, {"content-type": "audio/ogg"}, 10), Cut()]
-    async with Upstream(script) as upstream, Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy:
-        async with connected(proxy.port) as client:
-            assert (await ask(client, request("GET", "/v1/audio/1"))).status == 502
+    script: list[Step] = [Head(200, {"content-type": "audio/ogg"}, 10), Cut()]
+    async with (
+        Upstream(script) as upstream,
+        Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        assert (await ask(client, request("GET", "/v1/audio/1"))).status == 502
 
 
 @pytest.mark.parametrize("split", range(1, len(ONE), 23))
 async def test_whatever_byte_the_upstream_stops_at_the_client_sees_that_it_did(split: int) -> None:
-    script = [Head(), Chunk(ONE), Chunk(TWO[:split]), Cut()]
+    script: list[Step] = [Head(), Chunk(ONE), Chunk(TWO[:split]), Cut()]
     async with (
         Upstream(script) as upstream,
         Proxy(openai_at(upstream.base_url)) as proxy,
@@ -318,16 +335,18 @@ async def test_a_client_that_leaves_while_it_waits_ends_the_upstream_call(body: 
 
 async def test_a_client_that_leaves_mid_stream_ends_the_upstream_call_before_its_next_chunk() -> None:
     go_on = asyncio.Event()
-    async with Upstream([Head(), Chunk(ONE), Wait(go_on), Chunk(TWO), Stall()]) as upstream:
-        async with Proxy(openai_at(upstream.base_url)) as proxy:
-            async with connected(proxy.port) as client:
-                client.send(post(STREAM))
-                await client.until(ONE + b"\r\n")
+    async with (
+        Upstream([Head(), Chunk(ONE), Wait(go_on), Chunk(TWO), Stall()]) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+    ):
+        async with connected(proxy.port) as client:
+            client.send(post(STREAM))
+            await client.until(ONE + b"\r\n")
 
-            received = upstream.requests[0]
-            await asyncio.wait_for(received.gone.wait(), 1)
-            assert received.chunks_sent == 1
-            await left(proxy, upstream)
+        received = upstream.requests[0]
+        await asyncio.wait_for(received.gone.wait(), 1)
+        assert received.chunks_sent == 1
+        await left(proxy, upstream)
 
 
 async def test_a_client_that_leaves_after_a_slow_head_ends_the_upstream_call() -> None:
@@ -341,15 +360,18 @@ async def test_a_client_that_leaves_after_a_slow_head_ends_the_upstream_call() -
 
 
 async def test_a_client_that_says_it_sends_no_more_is_taken_as_gone() -> None:
-    async with Upstream([Head(), Chunk(ONE), Stall()]) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
-        async with connected(proxy.port) as client:
-            client.send(post(STREAM))
-            await client.until(ONE + b"\r\n")
+    async with (
+        Upstream([Head(), Chunk(ONE), Stall()]) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(post(STREAM))
+        await client.until(ONE + b"\r\n")
 
-            client.writer.write_eof()
+        client.writer.write_eof()
 
-            await client.rest()
-            await left(proxy, upstream)
+        await client.rest()
+        await left(proxy, upstream)
 
 
 async def test_a_client_that_leaves_before_its_body_is_complete_is_no_exchange() -> None:
@@ -385,14 +407,16 @@ async def test_effects_are_settled_though_the_client_has_left() -> None:
         exchange.on_finish(settle)
         return await call_next(exchange)
 
-    async with Upstream([Head(), Chunk(ONE), Stall()]) as upstream:
-        async with Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(account)]) as proxy:
-            async with connected(proxy.port) as client:
-                client.send(post(STREAM))
-                await client.until(ONE + b"\r\n")
+    async with (
+        Upstream([Head(), Chunk(ONE), Stall()]) as upstream,
+        Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(account)]) as proxy,
+    ):
+        async with connected(proxy.port) as client:
+            client.send(post(STREAM))
+            await client.until(ONE + b"\r\n")
 
-            await asyncio.wait_for(settled.wait(), 5)
-            await left(proxy, upstream)
+        await asyncio.wait_for(settled.wait(), 5)
+        await left(proxy, upstream)
 
 
 # -- the client does not read --------------------------------------------------------------------------------------
@@ -403,24 +427,24 @@ async def test_five_clients_that_do_not_read_hold_the_upstream_back() -> None:
     chunk = sse(chat_chunk("x" * 16_000), done=False)
     upstream = Upstream([Head(), Flood(chunk)], send_buffer_bytes=65_536, timeout_s=30)
     async with upstream, Proxy(openai_at(upstream.base_url)) as proxy:
-        clients = [connected(proxy.port, read_buffer_bytes=16_384) for _ in range(5)]
-        entered = [await client.__aenter__() for client in clients]
-        for client in entered:
-            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            client.send(post(STREAM))
-        await upstream.received(5)
-        for received in upstream.requests:
-            await received.held_back(0.2)
+        async with many(proxy.port, 5, read_buffer_bytes=16_384) as clients:
+            for client in clients:
+                client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                client.send(post(STREAM))
+            await upstream.received(5)
+            for received in upstream.requests:
+                await received.held_back(0.2)
 
-        sent = upstream.bytes_sent
-        buffered = [protocol.socket.get_write_buffer_size() for protocol in proxy.server.edges[0].connections]  # type: ignore[union-attr]
-        assert sent < 5 * 16_000_000
-        assert len(buffered) == 5
-        assert max(buffered) < 300_000  # the high-water mark, and one read of the upstream
-        async with connected(proxy.port) as other:
-            assert (await ask(other, request("GET", "/livez"))).status == 200
-        for client in clients:
-            await client.__aexit__(None, None, None)
+            assert upstream.bytes_sent < 5 * 12_000_000
+            buffered = [
+                protocol.socket.get_write_buffer_size()
+                for protocol in proxy.server.edges[0].connections
+                if protocol.socket is not None
+            ]
+            assert len(buffered) == 5
+            assert max(buffered) < 300_000  # the high-water mark, and one read of the upstream
+            async with connected(proxy.port) as other:
+                assert (await ask(other, request("GET", "/livez"))).status == 200
         for received in upstream.requests:
             await asyncio.wait_for(received.gone.wait(), 5)
         assert {(await proxy.outcome(n)).end for n in range(1, 6)} == {Ending.ABANDONED}
@@ -429,28 +453,34 @@ async def test_five_clients_that_do_not_read_hold_the_upstream_back() -> None:
 async def test_a_client_that_reads_nothing_is_cut() -> None:
     chunk = sse(chat_chunk("x" * 16_000), done=False)
     upstream = Upstream([Head(), Flood(chunk)], send_buffer_bytes=65_536)
-    async with upstream, Proxy(with_server(openai_at(upstream.base_url), write_timeout_s=0.2)) as proxy:
-        async with connected(proxy.port, read_buffer_bytes=16_384) as client:
-            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            client.send(post(STREAM))
+    async with (
+        upstream,
+        Proxy(with_server(openai_at(upstream.base_url), write_timeout_s=0.2)) as proxy,
+        connected(proxy.port, read_buffer_bytes=16_384) as client,
+    ):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(post(STREAM))
 
-            await left(proxy, upstream)
-            await upstream.until(lambda: upstream.connections_open == 0)
+        await left(proxy, upstream)
+        await upstream.until(lambda: upstream.connections_open == 0)
 
 
 async def test_a_client_that_reads_slowly_is_not_cut() -> None:
     chunk = sse(chat_chunk("x" * 16_000), done=False)
     upstream = Upstream([Head(), Flood(chunk, count=300), Chunk(REST), End()], send_buffer_bytes=65_536)
-    async with upstream, Proxy(with_server(openai_at(upstream.base_url), write_timeout_s=0.3)) as proxy:
-        async with connected(proxy.port, read_buffer_bytes=16_384) as client:
-            client.send(post(STREAM))
-            total = 0
-            async with asyncio.timeout(20):
-                while data := await client.reader.read(65_536):
-                    total += len(data)
-                    if total < 1_500_000:
-                        await asyncio.sleep(0.02)
-                    if data.endswith(b"\r\n0\r\n\r\n"):
-                        break
-            assert total > 300 * len(chunk)
-            assert (await proxy.outcome()).end is Ending.COMPLETED
+    async with (
+        upstream,
+        Proxy(with_server(openai_at(upstream.base_url), write_timeout_s=0.3)) as proxy,
+        connected(proxy.port, read_buffer_bytes=16_384) as client,
+    ):
+        client.send(post(STREAM))
+        total = 0
+        async with asyncio.timeout(20):
+            while data := await client.reader.read(65_536):
+                total += len(data)
+                if total < 1_500_000:
+                    await asyncio.sleep(0.02)
+                if data.endswith(b"\r\n0\r\n\r\n"):
+                    break
+        assert total > 300 * len(chunk)
+        assert (await proxy.outcome()).end is Ending.COMPLETED

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.llmproxy_server.edging import HELLO, answer, ask, post, request
+from tests.llmproxy_server.edging import HELLO, answer, ask, many, post, request
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import Client, connected
 from tests.upstream import Upstream, Wait, completion, reply
@@ -49,17 +49,17 @@ async def test_a_connection_on_which_nothing_comes_is_closed_without_a_word() ->
 
 
 async def test_many_slow_heads_do_not_disturb_the_others() -> None:
-    async with Proxy(slow(header_timeout_s=0.3)) as proxy:
-        clients = [connected(proxy.port) for _ in range(40)]
-        entered = [await client.__aenter__() for client in clients]
-        for client in entered:
+    async with (
+        Proxy(slow(header_timeout_s=0.3)) as proxy,
+        many(proxy.port, 40) as clients,
+        connected(proxy.port) as other,
+    ):
+        for client in clients:
             client.send(b"GET / HTTP/1.1\r\nX-")
-        async with connected(proxy.port) as other:
-            assert (await ask(other, request("GET", "/livez"))).status == 200
-        for client in entered:
+
+        assert (await ask(other, request("GET", "/livez"))).status == 200
+        for client in clients:
             assert (await answer(client)).status == 408
-        for context in clients:
-            await context.__aexit__(None, None, None)
 
 
 async def test_an_idle_connection_is_closed() -> None:
