@@ -500,12 +500,21 @@ class Ping:
 
 @attrs.define
 class Failed:
-    """The provider reports an error in mid-stream."""
+    """
+    The provider reports an error in mid-stream; the fields are those of UpstreamError.
+
+    *body* is what it said, for clients that speak the protocol *dialect* too.
+    """
 
     message: str
     code: str | None = None
     error_type: str | None = None
     status: int | None = None
+    param: str | None = None
+    retryable: bool = True
+    retry_after_s: float | None = None
+    dialect: str | None = None
+    body: bytes | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.define

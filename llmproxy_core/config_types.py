@@ -72,7 +72,7 @@ def make_converter(env: Mapping[str, str], *, needs_secrets: bool = True) -> Con
     converter.register_structure_hook(Money, _read_money)
     converter.register_structure_hook(Secret, lambda value, _: _read_secret(value, env, needs_secrets))
     converter.register_structure_hook_func(_is_anything, lambda value, _: frozen(value))
-    converter.register_structure_hook_factory(_is_enum, _enum)
+    converter.register_structure_hook(Enum, lambda value, kind: _enum(kind)(value, kind))
     converter.register_structure_hook_factory(_is_literal, lambda kind: _choice({it: it for it in get_args(kind)}))
     converter.register_structure_hook_factory(_is_array, lambda kind: _array(kind, converter))
     converter.register_structure_hook_factory(_is_mapping, lambda kind: _mapping(kind, converter))
@@ -107,10 +107,6 @@ def _written_as(kind: Any) -> WrittenAs | None:
 
 def _is_anything(kind: object) -> bool:
     return kind in (object, Any)
-
-
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
 
 
 def _is_literal(kind: Any) -> bool:

@@ -143,6 +143,11 @@ def failure(event: Failed) -> UpstreamError:
         code=event.code,
         error_type=event.error_type,
         upstream_status=event.status,
+        param=event.param,
+        retryable=event.retryable,
+        retry_after_s=event.retry_after_s,
+        dialect=event.dialect,
+        body=event.body,
     )
 
 

@@ -19,6 +19,7 @@ from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.llm import Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.path import check_path
 from llmproxy_core.price_config import price_of
 from llmproxy_core.request import Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
@@ -114,7 +115,9 @@ class HttpLLM:
     def _url(self, api: Api, request: Request, sent: str | None) -> str:
         path = api.path
         if "{model}" in path:
-            path = path.replace("{model}", quote(sent or "", safe="/:@"))
+            name = quote(sent or "", safe="/:@")
+            check_path("/" + name)  # dot segments in it would lead to another path of the provider's
+            path = path.replace("{model}", name)
         return self._base + path + _allowed_query(request.query, self._dialect.query)
 
     def _headers(self, request: Request, body: bytes | None) -> list[tuple[str, str]]:
@@ -129,15 +132,17 @@ class HttpLLM:
         exchange.attempts.append(attempt)
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
-            attempt.headers_s = exchange.clock()
-            attempt.status = answer.status
-            attempt.upstream_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
+            self._note(attempt, exchange, answer)
             if not 200 <= answer.status < 300:
                 raise await self._error(answer)
         except ProxyError as error:
             attempt.error = error
             raise
         return answer
+
+    def _note(self, attempt: Attempt, exchange: Exchange, answer: UpstreamResponse) -> None:
+        attempt.headers_s, attempt.status = exchange.clock(), answer.status
+        attempt.upstream_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
 
     def _timeouts(self, exchange: Exchange) -> Timeouts:
         """The configured clocks, the total one cut to the exchange's deadline."""
@@ -154,7 +159,7 @@ class HttpLLM:
         headers = self._crossing(answer)
         try:
             self._refuse_encoding(answer)
-            content_type = answer.headers.get("content-type", "")
+            content_type = answer.headers.get("content-type", "").lower()
             if content_type.startswith(self._dialect.stream_type) and api.operation is Operation.CHAT:
                 return Stream(
                     exchange,
@@ -218,6 +223,7 @@ class HttpLLM:
         if answer.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
             body = b""
         error = self._dialect.read_error(answer.status, answer.headers, self.redact(body))
+        redact_error(error, self.redact)  # what was escaped in the body
         error.headers = tuple(self._crossing(answer))
         return error
 
@@ -252,7 +258,7 @@ class HttpLLM:
         except ProxyError as error:
             attempt.error = error
             raise
-        attempt.headers_s, attempt.status = exchange.clock(), answer.status
+        self._note(attempt, exchange, answer)
         if answer.status in _AUTH_STATUSES:
             attempt.error = await self._error(answer)
             raise attempt.error

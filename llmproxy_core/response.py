@@ -51,10 +51,14 @@ Subscription = Watch | Rewrite | Replace | Keep
 
 def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) -> None:
     """Cut our secrets out of an error as the upstream told it."""
-    if redact is not None:
-        error.message = redact(error.message.encode()).decode()
-        if error.body is not None:
-            error.body = redact(error.body)
+    if redact is None:
+        return
+    for name in ("message", "code", "error_type", "param"):
+        if (text := getattr(error, name)) is not None:
+            setattr(error, name, redact(text.encode()).decode())
+    error.args = (error.message,)  # what a traceback in the log shows
+    if error.body is not None:
+        error.body = redact(error.body)
 
 
 class ResponseBase:

@@ -42,4 +42,6 @@ class Secret:
 
     def redact(self, text: bytes) -> bytes:
         """*text* with every occurrence of the value replaced: providers quote keys in their errors."""
-        return text.replace(self._value.encode(), b"***")
+        value = self._value.encode()
+        escaped = value.replace(b"/", b"\\/")  # as JSON may write a slash
+        return text.replace(value, b"***").replace(escaped, b"***")

@@ -65,6 +65,10 @@ _TEXTS = {
 }
 
 
+# Of whatever is said: a text, a refusal, thinking; they spell it once more.
+_LOGPROBS = re.compile(rb'"logprobs"\s*+:\s*+[^n\s]').search
+
+
 def _with_one_text(data: bytes, pairing: Pairing) -> bytes | None:
     """
     The chunk with its only change made by a search; None when it needs a closer look.
@@ -78,7 +82,7 @@ def _with_one_text(data: bytes, pairing: Pairing) -> bytes | None:
     was, place, now = changed[0]
     if not isinstance(was, TextDelta | ReasoningDelta) or place.member not in _TEXTS:
         return None
-    if (isinstance(was, TextDelta) and was.logprobs is not None) or b'"reasoning_details"' in data:
+    if _LOGPROBS(data) is not None or b'"reasoning_details"' in data:
         return None
     names = REASONING_MEMBERS if isinstance(was, ReasoningDelta) else (place.member,)
     if sum(data.count(_TEXTS[name][0]) for name in names) != 1:
@@ -101,17 +105,18 @@ def _patch_choice(text: bytes, slots: Sequence[Slot], wire: Wire) -> bytes:
             changes["text"] = encode(now.text if isinstance(now, TextDelta) else "")
         else:
             delta.change(was, place, now)
-        if isinstance(was, TextDelta) and raws.get("logprobs", b"null") != b"null":
+        if not isinstance(was, Finished) and raws.get("logprobs", b"null") != b"null":
             changes["logprobs"] = _logprobs(was, now)
     if "delta" in raws:
         changes["delta"] = delta.text()
     return with_members(text, changes)
 
 
-def _logprobs(was: TextDelta, now: ChatEvent | None) -> bytes:
-    """Probabilities spell the text: they go when it was changed, unless new ones came with it."""
+def _logprobs(was: ChatEvent, now: ChatEvent | None) -> bytes:
+    """Probabilities spell what is said: they go when it was changed, unless new ones came with it."""
     if (
-        isinstance(now, TextDelta)
+        isinstance(was, TextDelta)
+        and isinstance(now, TextDelta)
         and now.logprobs is not None
         and (now.text == was.text or now.logprobs != was.logprobs)
     ):

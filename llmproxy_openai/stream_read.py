@@ -92,7 +92,17 @@ class ChunkReader:
     def _failed(self, data: bytes) -> Failed:
         envelope = read_body(data) or Envelope("The provider reported an error without saying which.")
         error = reported_error(self._dialect, envelope, data)
-        return Failed(error.message, error.code, error.error_type, error.status)
+        return Failed(
+            error.message,
+            error.code,
+            error.error_type,
+            error.status,
+            param=error.param,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s,
+            dialect=error.dialect,
+            body=error.body,
+        )
 
     def _chunk(self, event: Event, chunk: Chunk) -> Frame:
         found = Found()

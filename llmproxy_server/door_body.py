@@ -163,11 +163,28 @@ class BodyReader:
             data = await self.read()
         return b"".join(pieces)
 
-    async def pieces(self, max_bytes: int | None) -> AsyncIterator[bytes]:
+    def pieces(self, max_bytes: int | None) -> AsyncIterator[bytes]:
         """Piece by piece, none of it held; PayloadTooLarge from the piece that is over *max_bytes*."""
-        size = 0
-        while data := await self.read():
-            size += len(data)
-            if max_bytes is not None and size > max_bytes:
-                raise too_large(max_bytes)
-            yield data
+        return _Pieces(self, max_bytes)
+
+
+class _Pieces:
+    """A body as an iterator. Not a generator: who stops early leaves nothing to be closed."""
+
+    __slots__ = ("_max_bytes", "_reader", "_size")
+
+    def __init__(self, reader: BodyReader, max_bytes: int | None) -> None:
+        self._reader = reader
+        self._max_bytes = max_bytes
+        self._size = 0
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not (data := await self._reader.read()):
+            raise StopAsyncIteration
+        self._size += len(data)
+        if self._max_bytes is not None and self._size > self._max_bytes:
+            raise too_large(self._max_bytes)
+        return data

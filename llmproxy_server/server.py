@@ -8,12 +8,14 @@ import os
 import signal
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from llmproxy_core.config import Config, is_loopback
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.gateway import Gateway, build
 from llmproxy_core.llm import LLMClient, Transport
+from llmproxy_core.outcome import End
 from llmproxy_core.plugins import Registry
 from llmproxy_core.services import Pool, Services
 from llmproxy_core.tasks import Tasks
@@ -64,6 +66,7 @@ class Server:
         self._transports: dict[Pool, Transport] = {}
         self._listeners: list[Listener] = []
         self.edges: list[Edge] = []
+        self._closed = False
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -165,20 +168,35 @@ class Server:
         for edge in self.edges:
             edge.retire()
         timeout_s = self.config.server.drain_timeout_s
+        due_s = self.gateway.services.clock() + timeout_s
         ended = sum(await asyncio.gather(*(edge.finish(timeout_s) for edge in self.edges)))
+        await self._background_ended(due_s)
         if ended:
             _log.warning("ended %d calls that were not over after %g s (drain_timeout_s)", ended, timeout_s)
         await self.aclose()
 
+    async def _background_ended(self, due_s: float) -> None:
+        """Wait for the work that exchanges shared, and that outlived them."""
+        while (background := list(self.gateway.background)) and self.gateway.services.clock() < due_s:
+            one_ended = asyncio.Event()
+            for exchange in background:
+                exchange.on_finish(lambda _, ended=one_ended: ended.set())  # type: ignore[misc]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(due_s - self.gateway.services.clock()):
+                    await one_ended.wait()
+
     async def aclose(self) -> None:
-        """Close everything now."""
+        """Close everything now. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
         self.life.draining = True
         for listener in self._listeners:
             await listener.stop()
         for edge in self.edges:
             await edge.aclose()
         for exchange in list(self.gateway.background):
-            _log.info("a background exchange of route %s is ended", exchange.route)
+            exchange.finish(End.ABANDONED)
         await self.tasks.drain(self.config.server.settle_timeout_s)
         await self.gateway.aclose()
         for transport in self._transports.values():

@@ -93,3 +93,7 @@ def test_every_occurrence_is_cut_out_of_what_somebody_quotes() -> None:
     quoted = b"bad key " + VALUE.encode() + b", really: '" + VALUE.encode() + b"'"
 
     assert Secret(VALUE).redact(quoted) == b"bad key ***, really: '***'"
+
+
+def test_a_slash_that_json_escapes_hides_nothing() -> None:
+    assert Secret("ab/cd").redact(rb'{"message":"bad key ab\/cd or ab/cd"}') == b'{"message":"bad key *** or ***"}'

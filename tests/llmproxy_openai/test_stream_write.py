@@ -97,6 +97,37 @@ def test_an_error_is_left_to_whoever_ends_the_stream() -> None:
 
 # -- changed -------------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("said", "spelled", "old", "new"),
+    [
+        ({"content": "old"}, "content", TextDelta(0, "old", b'{"content":["old"]}'), TextDelta(0, "new")),
+        ({"refusal": "old"}, "refusal", RefusalDelta(0, "old"), RefusalDelta(0, "new")),
+        (
+            {"reasoning": "old"},
+            "content",
+            ReasoningDelta(0, "old", member="reasoning"),
+            ReasoningDelta(0, "new", member="reasoning"),
+        ),
+        (
+            {"function_call": {"name": "f", "arguments": "old"}},
+            "content",
+            ToolCallDelta(0, 0, "old"),
+            ToolCallDelta(0, 0, "new"),
+        ),
+    ],
+    ids=["text", "refusal", "thinking", "arguments"],
+)
+def test_probabilities_that_spell_what_was_changed_go_with_it(
+    said: dict[str, Any], spelled: str, old: ChatEvent, new: ChatEvent
+) -> None:
+    out = rewritten(chunk(delta(logprobs={spelled: ["old"]}, **said)), replacing(old, new))
+
+    assert b"new" in out
+    assert b"old" not in out
+    assert next(payloads(out))["choices"][0]["logprobs"] is None
+
+
 SPACED = b'data: { "id":"c1", "x": 1.0, "choices" : [ {"index":0, "delta":{ "content" : "old", "y":2.0 }} ] }\n\n'
 
 

@@ -28,7 +28,7 @@ from llmproxy_server.edge import require_c_parser
 from llmproxy_server.listener import listen
 from llmproxy_server.server import Server
 from llmproxy_server.transport import AiohttpTransport
-from tests.llmproxy_server.edging import STREAM, Processing, answer, ask, chunks, head, many, post, request
+from tests.llmproxy_server.edging import STREAM, Processing, answer, ask, chunks, head, many, post, processed, request
 from tests.llmproxy_server.transporting import until
 from tests.proxy import STANDARD_PLUGINS, Proxy, openai_at, with_server
 from tests.rawclient import Client, connected
@@ -260,9 +260,7 @@ async def test_what_is_not_over_in_time_is_ended_and_its_clients_are_told() -> N
 
     async with Upstream([Head(), Chunk(ONE), Stall()]) as upstream:
         upstream.then([Stall()])
-        mapping = with_server(openai_at(upstream.base_url), drain_timeout_s=0.1)
-        mapping["processor"] = {"around": {"type": "test"}}
-        mapping["route"][0]["processors"] = ["around"]
+        mapping = with_server(processed(openai_at(upstream.base_url)), drain_timeout_s=0.1)
         async with (
             Proxy(mapping, plugins=[Processing(account)]) as proxy,
             connected(proxy.port) as plain,
@@ -305,6 +303,27 @@ async def test_a_client_that_does_not_read_does_not_stop_the_end() -> None:
         await asyncio.wait_for(proxy.server.stop(), 8)
 
         assert not proxy.server.edges[0].connections
+
+
+async def test_work_that_outlived_its_exchange_is_waited_for_and_then_ended() -> None:
+    detached: list[Exchange] = []
+
+    async def detach(exchange: Exchange, call_next: Handler) -> Response:
+        detached.append(exchange.detach(exchange.request))
+        return await call_next(exchange)
+
+    async with Upstream(PLAIN) as upstream:
+        mapping = with_server(processed(openai_at(upstream.base_url)), drain_timeout_s=0.3)
+        async with Proxy(mapping, plugins=[Processing(detach)]) as proxy, connected(proxy.port) as client:
+            await ask(client, post())
+            await ask(client, post())
+            stopping = asyncio.get_running_loop().create_task(proxy.server.stop())
+            await asyncio.sleep(0)
+
+            detached[0].finish(Ending.COMPLETED)
+            await asyncio.wait_for(stopping, 5)
+
+        assert [each.outcome.end for each in detached if each.outcome] == [Ending.COMPLETED, Ending.ABANDONED]
 
 
 # -- processes -----------------------------------------------------------------------------------------------------
