@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -41,8 +42,70 @@ class Body(Protocol):
     def release(self) -> None: ...
 
 
-class PulledBody:
-    """A body made of a read function; it pushes by a pump task."""
+class Pumped(ABC):
+    """A body that is read; it pushes by a pump task, which only `attach` starts."""
+
+    __slots__ = ("_closed", "_flowing", "_pump", "_tasks")
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._closed = False
+        """Whether it was closed or released: it gives no byte more."""
+        self._pump: asyncio.Task[None] | None = None
+        self._flowing: asyncio.Event | None = None  # made by the first pause
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """See Body."""
+
+    def attach(self, sink: Sink) -> None:
+        self._pump = self._tasks.start(self._push(sink), name="body pump")
+
+    async def _push(self, sink: Sink) -> None:
+        try:
+            while data := await self.read():
+                await self._unpaused()  # paused while it read
+                sink.feed(data)
+                await self._unpaused()  # paused by the sink: not to read is what holds the upstream
+        except ProxyError as error:
+            self._tell(sink, error)
+        except Exception:  # the sink's bug: it must still learn that nothing more comes; Tasks logs it
+            self._tell(sink, InternalError("The answer could not be passed on"))
+            raise
+        else:
+            self._tell(sink, None)
+
+    async def _unpaused(self) -> None:
+        if self._flowing is not None:
+            await self._flowing.wait()
+
+    def _tell(self, sink: Sink, error: ProxyError | None) -> None:
+        if not self._closed:
+            sink.end(error)
+
+    def pause(self) -> None:
+        if self._flowing is None:
+            self._flowing = asyncio.Event()
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        if self._flowing is not None:
+            self._flowing.set()
+
+    def _end(self) -> bool:
+        """Stop reading and pushing; whether this was the first call."""
+        if self._closed:
+            return False
+        self._closed = True
+        if self._pump is not None and self._pump is not asyncio.current_task():
+            self._pump.cancel()
+        return True
+
+
+class PulledBody(Pumped):
+    """A body made of a read function."""
+
+    __slots__ = ("_close", "_read", "_release")
 
     def __init__(
         self,
@@ -56,14 +119,10 @@ class PulledBody:
         *read* gives the next bytes, b"" at the end. *close* frees what is behind it; *release* frees it after a
         complete answer (default: as *close*).
         """
+        super().__init__(tasks)
         self._read = read
         self._close = close
-        self._release = release
-        self._tasks = tasks
-        self._closed = False
-        self._pump: asyncio.Task[None] | None = None
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._release = release or close
 
     async def read(self) -> bytes:
         if self._closed:
@@ -71,44 +130,10 @@ class PulledBody:
         data = await self._read()
         return b"" if self._closed else data  # it may have been closed while we waited
 
-    def attach(self, sink: Sink) -> None:
-        self._pump = self._tasks.start(self._push(sink), name="body pump")
-
-    async def _push(self, sink: Sink) -> None:
-        try:
-            while data := await self.read():
-                await self._flowing.wait()  # paused while it read
-                sink.feed(data)
-                await self._flowing.wait()  # paused by the sink: not to read is what holds the upstream
-        except ProxyError as error:
-            self._tell(sink, error)
-        except Exception:  # the sink's bug: it must still learn that nothing more comes; Tasks logs it
-            self._tell(sink, InternalError("The answer could not be passed on"))
-            raise
-        else:
-            self._tell(sink, None)
-
-    def _tell(self, sink: Sink, error: ProxyError | None) -> None:
-        if not self._closed:
-            sink.end(error)
-
-    def pause(self) -> None:
-        self._flowing.clear()
-
-    def resume(self) -> None:
-        self._flowing.set()
-
     def close(self) -> None:
-        self._end(self._close)
+        if self._end() and self._close is not None:
+            self._close()
 
     def release(self) -> None:
-        self._end(self._release or self._close)
-
-    def _end(self, free: Callable[[], None] | None) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._pump is not None and self._pump is not asyncio.current_task():
-            self._pump.cancel()
-        if free is not None:
-            free()
+        if self._end() and self._release is not None:
+            self._release()

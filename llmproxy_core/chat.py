@@ -90,6 +90,7 @@ class ImagePart:
     source: Source
     detail: str | None = None
     cache: CacheMark | None = None
+    signature: str | None = None
     extra: Mapping[str, JSONText] = attrs.field(factory=dict, repr=False, kw_only=True)
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
@@ -222,6 +223,8 @@ class Message:
     name: str | None = None
     prefix: bool = False
     """This assistant turn is to be continued."""
+    id: str | None = None
+    """Its own id, where the protocol's messages have one (Responses)."""
     extra: Mapping[str, JSONText] = attrs.field(factory=dict, repr=False, kw_only=True)
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
@@ -285,6 +288,8 @@ class ReasoningConfig:
     summary: str | None = None
     include: bool | None = None
     """Whether thinking is shown in the answer."""
+    between_tools: bool = False
+    """Think between the tool calls of a turn only."""
 
 
 @attrs.frozen
@@ -336,6 +341,8 @@ class ChatRequest:
     service_tier: str | None = None
     store: bool | None = None
     cache_key: str | None = None
+    cache: CacheMark | None = None
+    """The provider is to choose the breakpoints of the prompt cache itself (Anthropic's mark on the request)."""
     wants_usage: bool = False
     """The client of a stream asked for a usage event."""
     extra: Mapping[str, JSONText] = attrs.field(factory=dict, repr=False, kw_only=True)
@@ -361,6 +368,8 @@ class Finish:
     reason: FinishReason
     word: str | None = None
     stop_sequence: str | None = None
+    detail: str | None = None
+    """What the provider adds to the word: the category of a refusal, a message."""
 
 
 @attrs.frozen
@@ -418,14 +427,17 @@ class Start:
 
 @attrs.define
 class TextDelta:
+    """A piece of text; *signature* as in TextPart, whole in one event, whose text may be empty."""
+
     choice: int
     text: str
     logprobs: JSONText | None = None
+    signature: str | None = None
 
 
 @attrs.define
 class ReasoningDelta:
-    """A piece of thinking; *signature*, *redacted* and *encrypted* as in ReasoningPart, each whole in one event."""
+    """A piece of thinking; *signature*, *redacted*, *encrypted*, *id* as in ReasoningPart, each whole in one event."""
 
     choice: int
     text: str
@@ -435,6 +447,7 @@ class ReasoningDelta:
     provider: str | None = None
     member: str | None = None
     summary: bool = False
+    id: str | None = None
 
 
 @attrs.define
@@ -453,6 +466,8 @@ class ToolCallStart:
     name: str
     kind: Literal["function", "custom", "legacy"] = "function"
     signature: str | None = None
+    item_id: str | None = None
+    """As in ToolCall."""
 
 
 @attrs.define
@@ -524,10 +539,12 @@ class End:
 
 @attrs.define
 class OpaqueEvent:
-    """An event only its own protocol knows."""
+    """An event only its own protocol knows; with *choice* and *api* it is an OpaquePart of that choice's content."""
 
     kind: str
     raw: bytes
+    choice: int | None = None
+    api: str | None = None
 
 
 ChatEvent = (

@@ -7,7 +7,7 @@ Paths in problems are TOML's: `llm.local.base_url`; elements of arrays, the `[[r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -52,9 +52,18 @@ def structure(
         server=draft.server,
         llms=_llms(draft.llms),
         processors=FrozenMap((name, it) for name, it in draft.processors.items() if it is not None),
-        routes=tuple(route for route in draft.routes if route is not None),
+        routes=tuple(_served(draft.routes)),
     )
     return config, tuple(problems.warnings)
+
+
+def _served(read: Iterable[RouteConfig | None]) -> Iterable[RouteConfig]:
+    """*read*, less those whose prefix another one before them has: nothing reaches them, as a warning says."""
+    first: dict[str, RouteConfig] = {}
+    for route in read:
+        if route is not None:
+            first.setdefault(route.path_prefix, route)
+    return first.values()
 
 
 def _llms(read: Mapping[str, LLMConfig | None]) -> Mapping[str, LLMConfig]:

@@ -24,7 +24,7 @@ def check(draft: Draft, registry: Registry, problems: Problems) -> None:
     check_routes(draft, registry, problems)
     _check_use(draft, problems)
     if draft.server is not None:
-        _check_server(draft.server, problems)
+        _check_server(draft.server, draft, problems)
 
 
 def is_loopback(host: str) -> bool:
@@ -65,6 +65,8 @@ def _check_groups(draft: Draft, problems: Problems) -> None:
         if not isinstance(llm, GroupConfig):
             continue
         place: Place = ("llm", name, "members")
+        if draft.is_unread(("llm", name), "members"):
+            continue
         if len(set(llm.members)) < len(llm.members):
             problems.add(place, "expected each member once")
         if not llm.members:
@@ -102,7 +104,7 @@ def _check_use(draft: Draft, problems: Problems) -> None:
     used = {name for _, name in draft.targets}
     used.update(name for members in draft.members.values() for _, name in members)
     for processor in draft.processors.values():
-        if processor is not None:
+        if processor is not None and processor.config is not None:
             used.update(_strings(_content(processor.config)))  # a processor may call an LLM that it names
     for name, llm in draft.llms.items():
         if name not in used and llm is not None and llm.enabled:
@@ -131,19 +133,49 @@ def _strings(value: object) -> Iterator[str]:
 # -- server ----------------------------------------------------------------------------------------------------------
 
 
-def _check_server(server: ServerConfig, problems: Problems) -> None:
-    if server.tls_certificate is not None and server.tls_key is None:
-        problems.add(("server", "tls_certificate"), "tls_key is missing: a certificate needs its private key")
-    if server.tls_key is not None and server.tls_certificate is None:
-        problems.add(("server", "tls_key"), "tls_certificate is missing: a private key needs its certificate")
-    if not is_loopback(server.host) and not server.allow_anonymous:
-        problems.add(
-            ("server", "host"),
-            f'"{safe(server.host)}" can be reached from other machines, and whoever reaches it would spend your keys; '
-            "set allow_anonymous = true in [server] if that is meant, or bind 127.0.0.1",
+def _check_server(server: ServerConfig, draft: Draft, problems: Problems) -> None:
+    place: Place = ("server",)
+    if not draft.is_unread(place, "tls_certificate", "tls_key"):
+        _check_tls(server, problems)
+    if not server.allow_anonymous and not draft.is_unread(place, "allow_anonymous"):
+        _check_exposure(server, problems)
+    if _is_same_address(server):
+        problems.add(("server", "own_endpoints"), "this is the address that host and port say; expected one of its own")
+    if server.max_buffered_bytes < server.max_body_bytes:
+        problems.warn(
+            ("server", "max_buffered_bytes"), "it is less than max_body_bytes, so a body between the two never gets in"
         )
     if "*" in server.cors_allowed_origins:
         problems.warn(
             ("server", "cors_allowed_origins"),
             '"*" lets every web page that you open call the proxy; list the origins you mean',
         )
+
+
+def _check_tls(server: ServerConfig, problems: Problems) -> None:
+    if server.tls_certificate is not None and server.tls_key is None:
+        problems.add(("server", "tls_certificate"), "tls_key is missing: a certificate needs its private key")
+    if server.tls_key is not None and server.tls_certificate is None:
+        problems.add(("server", "tls_key"), "tls_certificate is missing: a private key needs its certificate")
+
+
+def _check_exposure(server: ServerConfig, problems: Problems) -> None:
+    if not is_loopback(server.host):
+        problems.add(
+            ("server", "host"),
+            f'"{safe(server.host)}" can be reached from other machines, and whoever reaches it would spend your keys; '
+            "set allow_anonymous = true in [server] if that is meant, or bind 127.0.0.1",
+        )
+    if isinstance(server.own_endpoints, str) and not is_loopback(server.own_endpoints.rpartition(":")[0]):
+        problems.add(
+            ("server", "own_endpoints"),
+            f'"{safe(server.own_endpoints)}" can be reached from other machines, and nobody is asked who he is; '
+            "set allow_anonymous = true in [server] if that is meant, or choose 127.0.0.1",
+        )
+
+
+def _is_same_address(server: ServerConfig) -> bool:
+    if not isinstance(server.own_endpoints, str):
+        return False
+    host, _, port = server.own_endpoints.rpartition(":")
+    return host.strip("[]") == server.host.strip("[]") and int(port) == server.port != 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -18,6 +18,8 @@ from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
 
+T = TypeVar("T")
+
 SECTIONS = ("server", "llm", "processor", "route")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -25,10 +27,11 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 @attrs.define
 class Draft:
     """
-    What `check` works on. A name whose table could not be read maps to None: it exists, and was reported.
+    What `check` works on, so that a mistake in a table does not hide those between tables.
 
-    *members* are the members of groups, *targets* and *chains* the names in routes, each with its place: names are
-    checked even in tables that have other mistakes.
+    Of a table with mistakes, which were reported, there is what could be read; None when that is nothing. The keys
+    that could not are in *unread*. *members* are the members of groups, *targets* and *chains* the names in routes,
+    each with its place.
     """
 
     server: ServerConfig | None = None
@@ -38,6 +41,11 @@ class Draft:
     members: dict[str, list[tuple[Place, str]]] = attrs.field(factory=dict)
     targets: list[tuple[Place, str]] = attrs.field(factory=list)
     chains: list[tuple[Place, str]] = attrs.field(factory=list)
+    unread: dict[Place, frozenset[str]] = attrs.field(factory=dict)
+
+    def is_unread(self, place: Place, *keys: str) -> bool:
+        """Whether one of *keys* of the table at *place* could not be read."""
+        return not self.unread.get(place, frozenset()).isdisjoint(keys)
 
 
 class DraftReader:
@@ -81,11 +89,28 @@ class DraftReader:
                 self._problems.add((section, name), f"expected a table [{section}.NAME], got {shown(table)}")
 
     def _read_server(self, table: object) -> ServerConfig | None:
-        server = self._tables.read(ServerConfig, table, ("server",))
+        server = self._read(ServerConfig, table, ("server",))
         log = table.get("log", {}) if isinstance(table, Mapping) else {}
         if server is not None and server.debug and "level" not in log:
             server = attrs.evolve(server, log=attrs.evolve(server.log, level="debug"))
         return server
+
+    def _read(
+        self,
+        config: type[T],
+        table: object,
+        place: Place,
+        stand_ins: Mapping[str, object] | None = None,
+        *,
+        needs_secrets: bool = True,
+    ) -> T | None:
+        """The *config* in *table*; of one with mistakes, which are reported, what is right in it."""
+        value = self._tables.read(config, table, place, needs_secrets=needs_secrets)
+        if value is not None:
+            return value
+        rest = self._tables.rest(config, table, stand_ins or {})
+        self._draft.unread[place] = rest.keys
+        return rest.value
 
     # -- LLMs --------------------------------------------------------------------------------------------------------
 
@@ -96,7 +121,9 @@ class DraftReader:
         if kind is None:
             return None
         enabled = table.get("enabled") is not False
-        config: Any = self._tables.read(kind.config, table, place, needs_secrets=enabled)
+        config: Any = self._read(
+            kind.config, table, place, {"base_url": "http://stand-in", "members": []}, needs_secrets=enabled
+        )
         if config is None:
             return None
         config = attrs.evolve(config, name=name)
@@ -105,16 +132,17 @@ class DraftReader:
     def _completed(self, config: HttpLLMConfig, kind: ProviderType[Any], place: Place) -> HttpLLMConfig:
         """*config* with its type and its key."""
         chosen = config.type or kind.default_type
+        unread = self._draft.is_unread
         if config.type is not None and config.type not in kind.types:
             advice = nearest(config.type, kind.types, f"of provider {kind.name}")
             self._problems.add((*place, "type"), f'no type "{safe(config.type)}"; {advice}')
-        elif chosen is None and kind.types:
+        elif chosen is None and kind.types and not unread(place, "type"):
             self._problems.add((*place, "type"), f"missing; expected one of {', '.join(sorted(kind.types))}")
         elif chosen is not None and kind.types[chosen] not in self._registry.dialects:
             advice = nearest(kind.types[chosen], self._registry.dialects, "registered")
             self._problems.add((*place, "type"), f'nobody registers the dialect "{kind.types[chosen]}"; {advice}')
         config = attrs.evolve(config, type=chosen)
-        if config.token_env is None or not config.enabled:
+        if config.token_env is None or not config.enabled or unread(place, "enabled"):
             return config
         token = environment_secret(self._env, config.token_env)
         if token is None:
@@ -140,8 +168,9 @@ class DraftReader:
         self._merge_additional(table.get("additional_config"), merged, moved, place)
         self._fill_config_value(table, kind, merged, moved, place)
         config: object = self._tables.read(kind.config, merged, place, moved=moved)
-        if config is None or common is None:
+        if common is None:
             return None
+        # With a configuration that is wrong, and was reported, it is never built; what it covers is known all the same.
         return ProcessorConfig(name=name, type=kind, config=config, uncovered=common.uncovered)
 
     def _merge_additional(
@@ -190,7 +219,7 @@ class DraftReader:
             self._problems.add(("route",), "no [[route]]: nothing would be served")
         for index, table in enumerate(routes):
             place: Place = ("route", index)
-            self._draft.routes.append(self._tables.read(RouteConfig, table, place))
+            self._draft.routes.append(self._read(RouteConfig, table, place, {"path_prefix": "/", "target_llm": ""}))
             self._draft.targets.extend(_names([table.get("target_llm")], (*place, "target_llm"), indexed=False))
             self._draft.chains.extend(_names(table.get("processors"), (*place, "processors")))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 from cattrs import Converter
@@ -19,7 +19,7 @@ from cattrs.errors import (
 from llmproxy_core.config_path import Place, value_at
 from llmproxy_core.config_problem import Problems, nearest, shown
 from llmproxy_core.config_types import HIDDEN, expectation, make_converter
-from llmproxy_core.option import Misread, options
+from llmproxy_core.option import Misread, Misreadings, options
 
 T = TypeVar("T")
 
@@ -33,6 +33,20 @@ class _Fault:
     place: Place
     message: str
     shows_value: bool = True
+
+
+@attrs.frozen
+class _Attempt(Generic[T]):
+    value: T | None
+    faults: list[_Fault] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class Rest(Generic[T]):
+    """A table without the *keys* that are wrong in it. The value is None when it cannot do without one of them."""
+
+    value: T | None = None
+    keys: frozenset[str] = frozenset()
 
 
 class TableReader:
@@ -57,14 +71,32 @@ class TableReader:
 
         *moved*: keys that were written elsewhere, for the places in problems.
         """
+        found = self._attempt(config, table, needs_secrets)
+        for fault in found.faults:
+            self._report(fault, table, place, moved or {})
+        return found.value
+
+    def rest(self, config: type[T], table: object, stand_ins: Mapping[str, object]) -> Rest[T]:
+        """
+        What is left of *table*, which `read` reported: enough to look for mistakes between tables, not to be used.
+
+        *stand_ins* are values for keys that must be written and are not, or wrongly.
+        """
+        faults = self._attempt(config, table, needs_secrets=False).faults
+        keys = frozenset(str(fault.place[0]) for fault in faults if fault.place)
+        if not isinstance(table, Mapping):
+            return Rest(None, keys)
+        sound = {key: value for key, value in table.items() if key not in keys}
+        sound |= {key: stand_ins[key] for key in keys & stand_ins.keys()}
+        return Rest(self._attempt(config, sound, needs_secrets=False).value, keys)
+
+    def _attempt(self, config: type[T], table: object, needs_secrets: bool) -> _Attempt[T]:
         if needs_secrets not in self._converters:
             self._converters[needs_secrets] = make_converter(self._env, needs_secrets=needs_secrets)
         try:
-            return _structured(self._converters[needs_secrets], table, config)
+            return _Attempt(_structured(self._converters[needs_secrets], table, config))
         except Exception as error:  # noqa: BLE001 - a plugin's own check may raise anything; no table may stop the others
-            for fault in _faults(error, config, ()):
-                self._report(fault, table, place, moved or {})
-            return None
+            return _Attempt(None, list(_faults(error, config, ())))
 
     def _report(self, fault: _Fault, table: object, place: Place, moved: Mapping[str, Place]) -> None:
         message = fault.message
@@ -94,6 +126,9 @@ def _faults(error: BaseException, kind: Any, place: Place) -> Iterator[_Fault]:
                 yield attrs.evolve(fault, shows_value=False) if hidden else fault
     elif isinstance(error, ForbiddenExtraKeysError):
         yield from (_unknown_key(str(key), error.cl, place) for key in sorted(error.extra_fields, key=str))
+    elif isinstance(error, Misreadings):
+        for one in error.found:
+            yield _Fault(place + one.path, str(one), shows_value=HIDDEN not in getattr(error, "__notes__", ()))
     elif isinstance(error, Misread):
         yield _Fault(place + error.path, str(error), shows_value=HIDDEN not in getattr(error, "__notes__", ()))
     else:

@@ -41,7 +41,8 @@ def check_routes(draft: Draft, registry: Registry, problems: Problems) -> None:
             problems.add(
                 (*place, "allow_streaming"), "nothing is left: allow_streaming and allow_non_streaming are false"
             )
-        if route.strip_prefix is not None and not _nested(route.strip_prefix, route.path_prefix):
+        is_known = not draft.is_unread(place, "path_prefix")
+        if is_known and route.strip_prefix is not None and not _nested(route.strip_prefix, route.path_prefix):
             problems.add(
                 (*place, "strip_prefix"), f'"{safe(route.strip_prefix)}" and path_prefix do not begin with each other'
             )
@@ -50,7 +51,8 @@ def check_routes(draft: Draft, registry: Registry, problems: Problems) -> None:
             problems.add((*place, "dialect"), f'no dialect "{safe(route.dialect)}"; {advice}')
             continue
         _check_operations(place, route, registry.dialects, problems)
-        _check_coverage(place, route, draft, registry.dialects, problems)
+        if not draft.is_unread(place, "operations", "dialect"):
+            _check_coverage(place, route, draft, registry.dialects, problems)
     _check_duplicates(routes, problems)
     _check_shadows(routes, registry.dialects, problems)
     if draft.server is not None and draft.server.own_endpoints is True:
@@ -104,13 +106,17 @@ def _nested(one: str, other: str) -> bool:
 
 
 def _check_duplicates(routes: Sequence[tuple[Place, RouteConfig]], problems: Problems) -> None:
+    """Warn of a route that no request can reach, since one before it has its very prefix."""
     first: dict[str, int] = {}
     for place, route in routes:
         index = place[1]
         assert isinstance(index, int)
         if route.path_prefix in first:
             before = first[route.path_prefix] + 1
-            problems.add((*place, "path_prefix"), f'route[{before}] has the prefix "{safe(route.path_prefix)}" too')
+            problems.warn(
+                (*place, "path_prefix"),
+                f'"{safe(route.path_prefix)}" gets nothing: route[{before}] has this prefix too, and comes first',
+            )
         first.setdefault(route.path_prefix, index)
 
 

@@ -12,7 +12,7 @@ import attrs
 from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig
 from llmproxy_core.hookspecs import ProcessorType, ProviderType
 from llmproxy_core.money import Money
-from llmproxy_core.option import Check, Option, WrittenAs, options
+from llmproxy_core.option import Check, Each, Option, Stated, WrittenAs, options
 from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret
 
@@ -62,8 +62,15 @@ def table_schema(config: type[Any]) -> Schema:
 def option_schema(field: attrs.Attribute[Any], declared: Option) -> Schema:
     """One key: its type, what it means, what it accepts, its default."""
     schema = type_schema(field.type)
-    if isinstance(declared.validator, Check):
-        schema |= {key: _plain(value) for key, value in declared.validator.schema.items()}
+    match declared.validator:
+        case Check() | Stated() as said:
+            schema |= _plain_table(said.schema)
+        case Each(validator=Check() as said):
+            items = schema.get("items")
+            assert isinstance(items, dict)
+            schema["items"] = items | _plain_table(said.schema)
+        case _:
+            pass  # a check of a type's own, which says nothing of itself
     schema["description"] = declared.doc
     if isinstance(field.default, bool | int | float | str):
         schema["default"] = field.default
@@ -80,7 +87,7 @@ def type_schema(kind: Any) -> Schema:
         return {"type": _SCALARS[kind]}
     if origin is Annotated:
         form = next((it for it in kind.__metadata__ if isinstance(it, WrittenAs)), None)
-        return type_schema(arguments[0] if form is None else form.form)
+        return type_schema(arguments[0]) if form is None else type_schema(form.form) | _plain_table(form.schema)
     if origin in (Union, UnionType):
         return type_schema(arguments[0]) if len(arguments) == 1 else {"anyOf": [type_schema(it) for it in arguments]}
     if origin is Literal:
@@ -157,6 +164,10 @@ def _route_schema(registry: Registry) -> Schema:
 
 def _first_sentence(config: type[Any]) -> str:
     return (config.__doc__ or "").strip().partition("\n\n")[0].replace("`", "")
+
+
+def _plain_table(schema: Mapping[str, object]) -> Schema:
+    return {key: _plain(value) for key, value in schema.items()}
 
 
 def _plain(value: object) -> object:

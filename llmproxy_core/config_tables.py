@@ -14,12 +14,16 @@ from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.hookspecs import ProcessorType
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.option import (
-    Check,
     Misread,
+    Misreadings,
+    Stated,
     WrittenAs,
+    between,
     byte_size,
     count,
     each,
+    host_name,
+    is_host,
     matches,
     option,
     plain_text,
@@ -51,28 +55,20 @@ class LogConfig:
 def read_own_endpoints(written: bool | str) -> bool | str:
     if isinstance(written, str):
         host, _, number = written.rpartition(":")
-        if not is_host(host) or not re.fullmatch(r"[0-9]{1,5}", number, re.ASCII) or int(number) > 65535:
-            raise ValueError('expected true, false or an address such as "127.0.0.1:9090"')
+        bare = ":" in host and not host.startswith("[")  # of an IPv6 address: which part would be the port?
+        if bare or not is_host(host) or not re.fullmatch(r"[0-9]{1,5}", number, re.ASCII) or int(number) > 65535:
+            raise ValueError('expected true, false or an address such as "127.0.0.1:9090" or "[::1]:9090"')
     return written
 
 
-def is_host(text: str) -> bool:
-    """Whether *text* is a host name, an IPv4 address, or an IPv6 address (with or without brackets)."""
-    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\.?", text):
-        return len(text) <= 253
-    try:
-        ipaddress.IPv6Address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
-    except ValueError:
-        return False
-    return True
-
-
 def read_networks(written: tuple[str, ...]) -> tuple[str, ...]:
+    found: list[Misread] = []
     for index, network in enumerate(written):
         try:
             ipaddress.ip_network(network)
-        except ValueError as error:
-            raise Misread('expected an address or network such as "10.0.0.0/8"', index) from error
+        except ValueError:
+            found.append(Misread('expected an address or network such as "10.0.0.0/8"', index))
+    Misreadings.refuse(found)
     return written
 
 
@@ -80,8 +76,6 @@ _ORIGIN = matches(
     r"\*|https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?",
     'an origin such as "https://app.example.com" (lower case, no path), or "*"',
 )
-host_name = Check("a host name or IP address", is_host)
-
 
 _NORMAL_PATH = re.compile(
     r"/|(/([A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})+)+", re.ASCII
@@ -101,6 +95,9 @@ def check_prefix(prefix: str) -> None:
         raise ValueError("expected a path without %2e, %2f, %5c and %00")
     if not _NORMAL_PATH.fullmatch(prefix):
         raise ValueError("expected a path of URL characters, without ; ? # and backslash; others %-encoded")
+
+
+_prefix = Stated(check_prefix, {"pattern": "^/"})
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +123,7 @@ class ServerConfig:
         example="tls/certificate.pem",
     )
     tls_key: str | None = option(
-        "The private key of the certificate, a PEM file (relative to this file).",
+        "The private key of the certificate, a PEM file without a passphrase (relative to this file).",
         default=None,
         validator=plain_text,
         example="tls/key.pem",
@@ -166,7 +163,8 @@ class ServerConfig:
         "Serve callers without a key on an address that other machines reach.", default=False
     )
     own_endpoints: Annotated[bool | str, WrittenAs(bool | str, read_own_endpoints)] = option(
-        'The proxy\'s own endpoints (/health, /metrics, …): true, false, or a "host:port" of their own.',
+        'The proxy\'s own endpoints (/health, /metrics, …): true, false, or a "host:port" of their own (any but a '
+        "loopback host needs `allow_anonymous = true`).",
         default=True,
         example="127.0.0.1:9090",
     )
@@ -186,8 +184,10 @@ class ServerConfig:
     write_timeout_s: float = option(
         "Seconds for which a client may read nothing of its answer.", default=60.0, validator=some_seconds
     )
-    max_header_bytes: int = option("The longest head of a request.", default=32 << 10, validator=byte_size)
-    max_header_count: int = option("Header lines in a request.", default=100, validator=count)
+    max_header_bytes: int = option(
+        "The longest head of a request.", default=32 << 10, validator=between(1024, 1 << 30, "a number of bytes")
+    )
+    max_header_count: int = option("Header lines in a request.", default=100, validator=between(8, 100_000, "a count"))
     debug: bool = option("Log at level debug where `log.level` is not set.", default=False)
 
 
@@ -221,7 +221,7 @@ class RouteConfig:
 
     path_prefix: str = option(
         "Requests whose path begins with it, on whole segments, take this route; the longest prefix wins.",
-        validator=check_prefix,
+        validator=_prefix,
         example="/v1",
     )
     target_llm: str = option("The LLM that answers, by name.", example="openai")
@@ -248,7 +248,7 @@ class RouteConfig:
         "Opaque requests: what is cut from the path before the rest is put behind `base_url`; absent: all up to the "
         "version segment.",
         default=None,
-        validator=check_prefix,
+        validator=_prefix,
         example="/v1",
     )
     encoded_slash: bool = option("Allow %2F in the last segment of the path, for model names.", default=False)

@@ -49,6 +49,7 @@ class Located:
     api: Api
     start: int
     model: str | None = None
+    """The name in the path, percent signs decoded."""
 
 
 @attrs.define

@@ -135,19 +135,21 @@ async def _drain_stream(response: Stream) -> ChatReply:
     if response.api is None or response.api.operation is not Operation.CHAT:
         raise UpstreamGarbage("This answer cannot be read as a conversation")
     assembler = Assembler()
-    async for events in subscribed_events(response):
+    read: list[bytes] = []
+    async for events in subscribed_events(response, read):
         assembler.feed(events)
+    response.rewind(read)
     return assembler.reply()
 
 
-async def subscribed_events(response: Stream) -> AsyncIterator[list[ChatEvent]]:
+async def subscribed_events(response: Stream, read: list[bytes] | None = None) -> AsyncIterator[list[ChatEvent]]:
     """
     The events of a stream after all its subscriptions, replacements included; the last is an End.
 
-    Raises the ProxyError that ended the stream early.
+    Raises the ProxyError that ended the stream early. What is read is added to *read*.
     """
     segments = _segments(response.subscriptions)
-    events = _first(response, segments[0])
+    events = _first(response, segments[0], read)
     for replace, following in zip(_replacements(response.subscriptions), segments[1:], strict=True):
         events = _replaced(response, replace, events, following)
     async for some in events:
@@ -169,7 +171,9 @@ def _replacements(subscriptions: list[Subscription]) -> list[Replace]:
     return [wish for wish in subscriptions if isinstance(wish, Replace)]
 
 
-async def _first(response: Stream, wishes: list[Subscription]) -> AsyncIterator[list[ChatEvent]]:
+async def _first(
+    response: Stream, wishes: list[Subscription], read: list[bytes] | None
+) -> AsyncIterator[list[ChatEvent]]:
     """The frames of the upstream after *wishes*."""
     assert response.api is not None
     keepers: list[Keeper] = []
@@ -178,6 +182,8 @@ async def _first(response: Stream, wishes: list[Subscription]) -> AsyncIterator[
     facts = Facts(response)
     while True:
         data = await response.read()
+        if read is not None and data:
+            read.append(data)
         for frame in reader.feed(data) if data else reader.end():
             facts.look(frame.events)
             if facts.error is not None:

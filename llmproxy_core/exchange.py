@@ -247,6 +247,9 @@ class Exchange:
         for response in self._responses:
             response.finish(End.ABANDONED)
         self._sum(outcome)
+        # They hold the exchange: the cycle would keep the bodies of all in memory until a collection.
+        self._responses.clear()
+        self._children.clear()
         outcome.ended_s = self.clock()
         if self._background is not None:
             self._background.discard(self)
@@ -276,7 +279,7 @@ class Exchange:
         except Exception:  # noqa: BLE001 - isolated: whatever one plugin's callback does, the others still run
             _log.exception("a finish callback of exchange %s failed", self.id)
             return
-        if inspect.isawaitable(waiting):
+        if waiting is not None and inspect.isawaitable(waiting):
             self._settling.append(self._tasks.start(_wait(waiting), name="settle"))
 
     async def settled(self, timeout_s: float) -> None:

@@ -22,13 +22,14 @@ HOP_BY_HOP = frozenset(
 
 
 class Headers:
-    """Header fields in their order. Look-ups scan: a request has a dozen fields, a mapping costs more than it saves."""
+    """Header fields in their order."""
 
-    __slots__ = ("_pairs",)
+    __slots__ = ("_first", "_pairs")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """*pairs* have lower-case names."""
         self._pairs = tuple(pairs)
+        self._first = dict(reversed(self._pairs))  # of several fields of one name the first
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -38,12 +39,11 @@ class Headers:
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The first value of *name* (lower-case)."""
-        for field, value in self._pairs:
-            if field == name:
-                return value
-        return default
+        return self._first.get(name, default)
 
     def get_all(self, name: str) -> list[str]:
+        if name not in self._first:
+            return []
         return [value for field, value in self._pairs if field == name]
 
     def pick(self, names: frozenset[str]) -> list[tuple[str, str]]:
@@ -51,7 +51,7 @@ class Headers:
         return [pair for pair in self._pairs if pair[0] in names]
 
     def __contains__(self, name: object) -> bool:
-        return any(field == name for field, _ in self._pairs)
+        return name in self._first
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import attrs
@@ -43,6 +44,9 @@ OPAQUE_RESPONSE_HEADERS = frozenset(
 )
 _MAX_ERROR_BYTES = 64 << 10
 _AUTH_STATUSES = frozenset({401, 402, 403})
+_IDENTITY = ("accept-encoding", "identity")
+_JSON = ("content-type", "application/json")
+_REMEMBERED = 512  # the names of an upstream's headers are its choice, so the memory of them is bounded
 
 
 class HttpLLM:
@@ -57,7 +61,13 @@ class HttpLLM:
         self._apis = {api.name: api for api in dialect.apis}
         self._base = base_url(config.base_url, dialect)
         self._constant = self._constant_headers()
-        self._passed = dialect.request_headers | TRACE_HEADERS
+        ours = {name for name, _ in self._constant}
+        self._passed = (dialect.request_headers | TRACE_HEADERS) - ours
+        self._passed_opaque = (self._passed | OPAQUE_REQUEST_HEADERS | {"accept-encoding"}) - ours
+        # What the operator sets is stronger than what the protocol does.
+        self._with_identity = [pair for pair in [_IDENTITY] if pair[0] not in ours] + self._constant
+        self._with_body = [pair for pair in [_JSON] if pair[0] not in ours] + self._with_identity
+        self._crosses = lru_cache(_REMEMBERED)(dialect.crosses)
         self.models = ModelMap(config.models, config.model)
 
     def _constant_headers(self) -> list[tuple[str, str]]:
@@ -121,11 +131,7 @@ class HttpLLM:
         return self._base + path + _allowed_query(request.query, self._dialect.query)
 
     def _headers(self, request: Request, body: bytes | None) -> list[tuple[str, str]]:
-        headers = request.headers.pick(self._passed)
-        if body is not None:
-            headers.append(("content-type", "application/json"))
-        headers.append(("accept-encoding", "identity"))
-        return _without(headers, self._constant) + self._constant
+        return request.headers.pick(self._passed) + (self._with_identity if body is None else self._with_body)
 
     async def _open(self, exchange: Exchange, upstream: UpstreamRequest, model: str | None) -> UpstreamResponse:
         attempt = Attempt(self._config.name, model, exchange.clock())
@@ -202,7 +208,7 @@ class HttpLLM:
             raise
 
     def _crossing(self, answer: UpstreamResponse) -> list[tuple[str, str]]:
-        headers = [(name, value) for name, value in answer.headers if self._dialect.crosses(name)]
+        headers = [pair for pair in answer.headers if self._crosses(pair[0])]
         if upstream_id := answer.headers.get("x-request-id") or answer.headers.get("request-id"):
             headers.append(("x-upstream-request-id", upstream_id))
         return headers
@@ -241,16 +247,11 @@ class HttpLLM:
     async def _send_opaque(self, exchange: Exchange) -> Response:
         """Whatever it is, both ways in a stream; only the head is ours."""
         request = exchange.request
-        headers = request.headers.pick(self._passed | OPAQUE_REQUEST_HEADERS)
-        if "accept-encoding" not in request.headers:
-            headers.append(("accept-encoding", "identity"))
-        else:
-            headers.extend(request.headers.pick(frozenset({"accept-encoding"})))
+        headers = request.headers.pick(self._passed_opaque)
+        headers += self._constant if "accept-encoding" in request.headers else self._with_identity
         query = f"?{request.query}" if request.query else ""
         url = self._base + request.relative_path + query
-        upstream = UpstreamRequest(
-            request.method, url, _without(headers, self._constant) + self._constant, request.content
-        )
+        upstream = UpstreamRequest(request.method, url, headers, request.content)
         attempt = Attempt(self._config.name, None, exchange.clock())
         exchange.attempts.append(attempt)
         try:
@@ -295,12 +296,6 @@ def _allowed_query(query: str, allowed: frozenset[str]) -> str:
         raise BadRequest("The query string has too many fields") from error
     kept = [(name, value) for name, value in pairs if name in allowed]
     return "?" + urlencode(kept) if kept else ""
-
-
-def _without(headers: list[tuple[str, str]], stronger: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """*headers* less those that the operator or the protocol sets."""
-    names = {name for name, _ in stronger}
-    return [pair for pair in headers if pair[0] not in names]
 
 
 async def read_whole(answer: UpstreamResponse, max_bytes: int) -> bytes:

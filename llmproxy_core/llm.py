@@ -45,9 +45,9 @@ class Timeouts:
     """The whole call, from its start to the last byte."""
 
 
-@attrs.frozen
+@attrs.define
 class UpstreamRequest:
-    """One HTTP call to an upstream. *headers* are complete but for Host and Content-Length."""
+    """One HTTP call to an upstream. Made per call. *headers* are complete but for Host and Content-Length."""
 
     method: str
     url: str
@@ -55,9 +55,9 @@ class UpstreamRequest:
     body: bytes | AsyncIterator[bytes] | None = None
 
 
-@attrs.frozen
+@attrs.define
 class UpstreamResponse:
-    """An upstream's answer, whatever its status: the head is here, the body is to be read or closed."""
+    """An upstream's answer, whatever its status: the head is here, the body is to be read or closed. Made per call."""
 
     status: int
     headers: Headers

@@ -13,10 +13,12 @@ from llmproxy_core.llm import Timeouts
 from llmproxy_core.option import (
     Check,
     Misread,
+    Misreadings,
     WrittenAs,
     byte_size,
     count,
     each,
+    is_host,
     matches,
     option,
     plain_text,
@@ -37,21 +39,33 @@ def read_models(written: tuple[str, ...] | Mapping[str, str]) -> tuple[tuple[str
         pairs.extend(written.items())
     else:
         pairs.extend((name, None) for name in written)
+    if not pairs:
+        raise ValueError("expected at least one model; leave the key out for any")
     seen = set[str]()
+    found: list[Misread] = []
     for index, (asked, sent) in enumerate(pairs):
-        place = asked if isinstance(written, Mapping) else index
-        for name in (asked, sent):
-            if name is not None and not (name and name.isprintable()):
-                raise Misread("expected a model's name, without control characters", place)
-        if sent is not None and any(sign in sent for sign in "*?["):
-            raise Misread("expected one model's name; a wildcard may stand only on the left, in what is asked", place)
-        if asked in seen:
-            raise Misread(f"expected each name once, got {asked!r} again", place)
+        if mistake := _model_mistake(asked, sent, seen):
+            found.append(Misread(mistake, asked if isinstance(written, Mapping) else index))
         seen.add(asked)
+    Misreadings.refuse(found)
     return tuple(pairs)
 
 
+def _model_mistake(asked: str, sent: str | None, seen: set[str]) -> str | None:
+    """What is wrong with one entry, after those *seen*."""
+    if any(name is not None and not (name and name.isprintable()) for name in (asked, sent)):
+        return "expected a model's name, without control characters"
+    if sent is not None and any(sign in sent for sign in "*?["):
+        return "expected one model's name; a wildcard may stand only on the left, in what is asked"
+    if asked in seen:
+        return "expected each name once"
+    return None
+
+
 Models = Annotated[tuple[tuple[str, str | None], ...], WrittenAs(tuple[str, ...] | Mapping[str, str], read_models)]
+
+
+_NETLOC = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(:[0-9]*)?")
 
 
 def read_base_url(written: str) -> str:
@@ -68,12 +82,14 @@ def read_base_url(written: str) -> str:
         raise ValueError(f"{expected}, with http or https and a host")
     if "@" in url.netloc:
         raise ValueError(f"{expected}, without a user or password; a key goes into an environment variable (token_env)")
+    if not is_host(host) or not _NETLOC.fullmatch(url.netloc):  # urlsplit takes "[::1]x" and "a..b"
+        raise ValueError(f"{expected}, with a host name or an IP address")
     if "?" in written or "#" in written:
         raise ValueError(f"{expected}, without a query or fragment")
     return written.rstrip("/")
 
 
-BaseUrl = Annotated[str, WrittenAs(str, read_base_url)]
+BaseUrl = Annotated[str, WrittenAs(str, read_base_url, {"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"})]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _OURS = frozenset(
@@ -90,21 +106,31 @@ HeaderPairs = tuple[tuple[str, str | Secret], ...]
 def read_headers(written: Mapping[str, str | Secret]) -> HeaderPairs:
     """Header names in lower case, sorted."""
     headers: dict[str, str | Secret] = {}
+    found: list[Misread] = []
     for name, value in written.items():
         lower = name.lower()
-        if not _TOKEN.fullmatch(name):
-            raise Misread("expected a header name: letters, digits and - (RFC 9110)", name)
-        if lower in _OURS:
-            raise Misread("this header is the proxy's own to write and cannot be set", name)
-        if lower in headers:
-            raise Misread("this header is given twice, in different case", name)
-        if isinstance(value, str) and lower in _CREDENTIALS:
-            raise Misread('a credential does not belong into the file: expected { env = "NAME" }', name)
-        text = value.reveal() if isinstance(value, Secret) else value
-        if not _is_field_value(text):
-            raise Misread("expected a header value: visible latin-1 characters, spaces inside, no line breaks", name)
+        if mistake := _header_mistake(name, value, headers):
+            found.append(Misread(mistake, name))
         headers[lower] = value
+    Misreadings.refuse(found)
     return tuple(sorted(headers.items(), key=lambda header: header[0]))
+
+
+def _header_mistake(name: str, value: str | Secret, before: Mapping[str, object]) -> str | None:
+    """What is wrong with one header, after those *before* it."""
+    lower = name.lower()
+    if not _TOKEN.fullmatch(name):
+        return "expected a header name: letters, digits and - (RFC 9110)"
+    if lower in _OURS:
+        return "this header is the proxy's own to write and cannot be set"
+    if lower in before:
+        return "this header is given twice, in different case"
+    if isinstance(value, str) and lower in _CREDENTIALS:
+        return 'a credential does not belong into the file: expected { env = "NAME" }'
+    if not _is_field_value(value.reveal() if isinstance(value, Secret) else value):
+        # What was found is not shown, which it would be behind "expected": a value may be a key.
+        return "this is no header value: expected visible latin-1 characters, spaces inside, no line breaks"
+    return None
 
 
 def _is_field_value(text: str) -> bool:

@@ -7,8 +7,9 @@ Validation, `docs/configuration.md` and the JSON Schema are all made from it.
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -106,17 +107,23 @@ def options(config: type[Any]) -> Iterator[tuple[attrs.Attribute[Any], Option]]:
             yield field, declared
 
 
+def _frozen(schema: Mapping[str, object]) -> Mapping[str, object]:
+    return FrozenMap(schema)
+
+
 @attrs.frozen
 class WrittenAs:
     """
     In `Annotated[T, WrittenAs(form, read)]`: TOML holds a *form*, from which *read* makes the T.
 
     *form* is any type an option may have; documentation and schema show it. *read* raises ValueError("expected …"),
-    or Misread when the mistake is deeper inside.
+    Misread when the mistake is deeper inside, or Misreadings for several. *schema* is what the JSON Schema says besides
+    the form.
     """
 
     form: Any
     read: Callable[[Any], object]
+    schema: Mapping[str, object] = attrs.field(default=FrozenMap(), converter=_frozen)
 
 
 class Misread(ValueError):
@@ -127,8 +134,18 @@ class Misread(ValueError):
         self.path = path
 
 
-def _frozen(schema: Mapping[str, object]) -> Mapping[str, object]:
-    return FrozenMap(schema)
+class Misreadings(ValueError):
+    """Several values are wrong below the one that was being read: *found*, all of them."""
+
+    def __init__(self, found: Sequence[Misread]) -> None:
+        super().__init__("; ".join(map(str, found)))
+        self.found = tuple(found)
+
+    @classmethod
+    def refuse(cls, found: Sequence[Misread]) -> None:
+        """Raise what was *found*; nothing, when that is nothing."""
+        if found:
+            raise cls(found)
 
 
 @attrs.frozen
@@ -168,17 +185,61 @@ def matches(pattern: str, what: str) -> Check:
     return Check(what, lambda value: compiled.fullmatch(value) is not None, {"pattern": f"^(?:{pattern})$"})
 
 
-def each(validator: Validator) -> Validator:
-    """Every element of an array is valid."""
+@attrs.frozen
+class Each:
+    """Every element of an array is valid; all that are not are told."""
 
-    def check(values: Any) -> None:
+    validator: Validator
+
+    def __call__(self, values: Any) -> None:
+        found: list[Misread] = []
         for index, value in enumerate(values):
             try:
-                validator(value)
+                self.validator(value)
             except ValueError as error:
-                raise Misread(str(error), index) from error
+                found.append(Misread(str(error), index))
+        Misreadings.refuse(found)
 
-    return check
+
+def each(validator: Validator) -> Each:
+    """For arrays whose elements *validator* looks at."""
+    return Each(validator)
+
+
+@attrs.frozen
+class Stated:
+    """*validator*, and what the JSON Schema says of it."""
+
+    validator: Validator
+    schema: Mapping[str, object] = attrs.field(converter=_frozen)
+
+    def __call__(self, value: object) -> None:
+        self.validator(value)
+
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+
+
+def is_host(text: str) -> bool:
+    """
+    Whether *text* is a host name, an IPv4 address, or an IPv6 address (with or without brackets).
+
+    The `_` that some networks of containers have in names is taken; what ends in a number must be an address, as
+    everybody who resolves it will say.
+    """
+    if _HOST.fullmatch(text):
+        last = text.rstrip(".").rpartition(".")[2]
+        return len(text) <= 253 and (not re.fullmatch(r"[0-9]+|0[xX].*", last) or _is_address(text))
+    return ":" in text and _is_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 positive = Check("a number above 0", lambda value: value > 0, {"exclusiveMinimum": 0})
@@ -192,6 +253,7 @@ some_seconds = Check(
 count = between(0, 1_000_000_000, "a count")
 byte_size = between(1, 1 << 50, "a number of bytes")
 port = between(0, 65535, "a TCP port")
+host_name = Check("a host name or IP address", is_host)
 not_empty = Check("some text", lambda value: bool(value.strip()), {"minLength": 1})
 plain_text = Check(
     "text without control characters",

@@ -11,7 +11,7 @@ from typing import Annotated
 import attrs
 
 from llmproxy_core.money import Money, Price
-from llmproxy_core.option import Misread, WrittenAs, count, option
+from llmproxy_core.option import Misread, Misreadings, WrittenAs, count, option
 
 _AMOUNT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?", re.ASCII)
 
@@ -71,10 +71,12 @@ def _price(table: PriceTable | TierTable) -> Price:
 
 
 def read_prices(tables: Mapping[str, PriceTable]) -> tuple[tuple[str, Price], ...]:
+    found: list[Misread] = []
     for name, table in tables.items():
         bounds = [tier.above_input_tokens for tier in table.tiers]
         if len(set(bounds)) < len(bounds):
-            raise Misread("expected tiers with different above_input_tokens", name, "tiers")
+            found.append(Misread("expected tiers with different above_input_tokens", name, "tiers"))
+    Misreadings.refuse(found)
     return tuple((name, table.price()) for name, table in tables.items())
 
 

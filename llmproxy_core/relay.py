@@ -15,6 +15,7 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
 from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.errors import InternalError, ProxyError, Unsupported
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import events_of
@@ -217,7 +218,10 @@ class Flow:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """End the response and its exchange as the stream ended."""
+        """End the response and its exchange as the stream ended; a child's parents with it."""
         end = Ending.of(self.error)
         self._response.finish(end, self.error)
-        self._response.exchange.finish(end, self.error)
+        exchange: Exchange | None = self._response.exchange
+        while exchange is not None:
+            exchange.finish(end, self.error)
+            exchange = exchange.parent

@@ -22,6 +22,7 @@ from llmproxy_core.chat import (
     OpaqueEvent,
     OpaquePart,
     Part,
+    Raw,
     ReasoningDelta,
     ReasoningPart,
     RefusalDelta,
@@ -55,13 +56,13 @@ def _events_of_choice(choice: Choice) -> list[ChatEvent]:
     logprobs = choice.logprobs
     for part in choice.content:
         if isinstance(part, ToolCall):
-            events.append(ToolCallStart(choice.index, calls, part.id, part.name, part.kind, part.signature))
+            events.append(_call_start(choice.index, calls, part))
             events.append(ToolCallDelta(choice.index, calls, part.arguments))
             calls += 1
             continue
         events.extend(_events_of_part(choice.index, part))
         if isinstance(part, TextPart) and logprobs is not None:
-            events[-1 - len(part.citations)] = TextDelta(choice.index, part.text, logprobs)
+            events[-1 - len(part.citations)] = TextDelta(choice.index, part.text, logprobs, part.signature)
             logprobs = None
     if logprobs is not None:
         events.append(TextDelta(choice.index, "", logprobs))
@@ -70,10 +71,17 @@ def _events_of_choice(choice: Choice) -> list[ChatEvent]:
     return events
 
 
+def _call_start(choice: int, index: int, call: ToolCall) -> ToolCallStart:
+    return ToolCallStart(choice, index, call.id, call.name, call.kind, call.signature, call.item_id)
+
+
 def _events_of_part(choice: int, part: Part) -> list[ChatEvent]:
     match part:
         case TextPart(text=text, citations=citations):
-            return [TextDelta(choice, text), *(CitationAdded(choice, citation) for citation in citations)]
+            return [
+                TextDelta(choice, text, signature=part.signature),
+                *(CitationAdded(choice, citation) for citation in citations),
+            ]
         case RefusalPart(text=text):
             return [RefusalDelta(choice, text)]
         case ReasoningPart():
@@ -87,12 +95,13 @@ def _events_of_part(choice: int, part: Part) -> list[ChatEvent]:
                     part.provider,
                     part.member,
                     part.summary,
+                    part.id,
                 )
             ]
         case AudioPart():
             return [AudioDelta(choice, part.source.data, part.transcript, part.id)]
         case OpaquePart():
-            return [OpaqueEvent(part.kind, part.raw.text)]
+            return [OpaqueEvent(part.kind, part.raw.text, choice, part.raw.api)]
         case _:  # parts of requests alone: no model answers with them
             return []
 
@@ -162,6 +171,8 @@ class _ChoiceBuilder:
     @staticmethod
     def _continues(last: ChatEvent, event: ChatEvent) -> bool:
         """A citation belongs to the text before it; a signature or redacted data ends its thinking block."""
+        if isinstance(event, OpaqueEvent):
+            return False
         if isinstance(last, ReasoningDelta) and isinstance(event, ReasoningDelta):
             return last.signature is None and last.redacted is None and event.redacted is None
         texts = (TextDelta, CitationAdded)
@@ -177,11 +188,14 @@ def _part(run: list[ChatEvent]) -> Part | None:
     match first:
         case ToolCallStart():
             arguments = "".join(event.arguments for event in run if isinstance(event, ToolCallDelta))
-            return ToolCall(first.id, first.name, arguments, first.kind, signature=first.signature)
+            return ToolCall(first.id, first.name, arguments, first.kind, first.item_id, first.signature)
         case TextDelta() | CitationAdded():
             text = "".join(event.text for event in run if isinstance(event, TextDelta))
             citations = tuple(event.citation for event in run if isinstance(event, CitationAdded))
-            return TextPart(text, citations) if text or citations else None
+            signature = next(
+                (event.signature for event in run if isinstance(event, TextDelta) and event.signature), None
+            )
+            return TextPart(text, citations, signature=signature) if text or citations or signature else None
         case RefusalDelta():
             text = "".join(event.text for event in run if isinstance(event, RefusalDelta))
             return RefusalPart(text) if text else None
@@ -189,6 +203,8 @@ def _part(run: list[ChatEvent]) -> Part | None:
             return _reasoning([event for event in run if isinstance(event, ReasoningDelta)])
         case AudioDelta():
             return _audio([event for event in run if isinstance(event, AudioDelta)])
+        case OpaqueEvent(api=str(api)):
+            return OpaquePart(first.kind, Raw(api, first.raw))
         case _:
             return None
 
@@ -204,6 +220,7 @@ def _reasoning(deltas: list[ReasoningDelta]) -> ReasoningPart:
         part = attrs.evolve(
             part,
             signature=delta.signature or part.signature,
+            id=delta.id or part.id,
             redacted=delta.redacted or part.redacted,
             encrypted=delta.encrypted or part.encrypted,
         )

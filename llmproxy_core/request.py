@@ -14,9 +14,9 @@ from llmproxy_core.headers import Headers
 from llmproxy_core.jsontext import scan
 
 
-@attrs.frozen
+@attrs.define
 class ClientView:
-    """What the client speaks and expects back, whatever processors make of the request."""
+    """What the client speaks and expects back, whatever processors make of the request. Made per call."""
 
     dialect: Dialect
     api: Api | None

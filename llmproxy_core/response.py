@@ -145,23 +145,41 @@ class ResponseBase:
         return keep
 
     def watch(self, make: MakeWatcher) -> None:
-        """Show the text of every channel to a watcher of its own, which may raise a ProxyError to stop the response."""
+        """
+        Show the text of every channel to a watcher of its own, which may raise a ProxyError to stop the response.
+
+        Embeddings and model lists have no text. A TypeError on an opaque answer, which nobody can look into.
+        """
+        self._need_text()
         self.subscriptions.append(Watch(make))
 
     def rewrite(self, make: MakeFilter) -> None:
-        """Send the text of every channel through a filter of its own; what it gives is what goes on."""
+        """Send the text of every channel through a filter of its own; what it gives is what goes on. As `watch`."""
+        self._need_text()
         self.subscriptions.append(Rewrite(make))
+
+    def _need_text(self) -> None:
+        """A guard that sees nothing must not look like one that found nothing."""
+        if self.api is None:
+            raise TypeError("an opaque answer has no text to subscribe to")
 
     def replace(self, transform: Transform) -> None:
         """
         Replace the event iterator itself: the slow path, for what neither `watch` nor `rewrite` can say.
 
-        On a Reply, *transform* gets the events that the reply amounts to.
+        On a Reply, *transform* gets the events that the reply amounts to. The answer is written anew from the events
+        that it gives: what they do not hold is lost (members that the dialect does not know, pings, the spelling of
+        the usage). A transform neither gets the End nor gives one; when it ends early, so does the answer.
         """
+        self._need_text()
         self.subscriptions.append(Replace(transform))
 
     async def reply(self) -> ChatReply:
-        """The whole answer as a processor reads it, all subscriptions applied; finishes the response."""
+        """
+        The whole answer as a processor reads it, all subscriptions applied; finishes the response.
+
+        The response may still be returned: its bytes are kept for the client.
+        """
         from llmproxy_core.drain import drain
 
         assert isinstance(self, Reply | Stream)
@@ -321,6 +339,10 @@ class Stream(ResponseBase):
         """The next bytes, those that `started` kept first; b"" at the end. Raises an UpstreamError."""
         return self._peeked.pop(0) if self._peeked else await self._receive()
 
+    def rewind(self, pieces: Iterable[bytes]) -> None:
+        """Give *pieces*, all that was read, once more."""
+        self._peeked[:0] = pieces
+
     async def _receive(self) -> bytes:
         data = await self._body.read()
         if data:
@@ -339,6 +361,8 @@ class Stream(ResponseBase):
         self._peeked.clear()
         if self.outcome is None:  # what was kept may have been all of it
             self._body.attach(sink)
+        elif self.outcome.end is End.COMPLETED:
+            sink.end(None)
 
     def pause(self) -> None:
         self._body.pause()

@@ -9,9 +9,9 @@ import attrs
 
 from llmproxy_core.config import RouteConfig
 from llmproxy_core.dialect import Api, Dialect, Located, Operation
-from llmproxy_core.errors import MethodNotAllowed, RouteNotFound
+from llmproxy_core.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.path import check_encoded_slash, check_path
+from llmproxy_core.path import begins, check_encoded_slash, check_path
 from llmproxy_core.processor import Handler
 
 _REMEMBERED = 4096  # paths are the callers' choice, so the memory of them is bounded
@@ -91,9 +91,9 @@ class RouteIndex:
         located = _located(route, path)
         for dialect, found in located:
             if found.api.method == method and found.api.operation in route.chains:
-                model = None if found.model is None else unquote(found.model)
-                return Match(route, found.api.operation, dialect, found.api, model, "")
-        if Operation.OPAQUE in route.chains:
+                return Match(route, found.api.operation, dialect, found.api, found.model, "")
+        if Operation.OPAQUE in route.chains and not any(_doubled(dialect, path) for dialect in route.dialects):
+            _refuse_disguise(route, method, path)
             dialect = route.dialects[0]
             return Match(route, Operation.OPAQUE, dialect, None, None, _relative(route, dialect, path))
         methods = tuple(sorted({found.api.method for _, found in located if found.api.operation in route.chains}))
@@ -118,8 +118,21 @@ def _located(route: Route, path: str) -> list[tuple[Dialect, Located]]:
     return sorted(found, key=lambda entry: entry[1].start)
 
 
+def _refuse_disguise(route: Route, method: str, path: str) -> None:
+    """
+    BadRequest for another spelling of an operation that *route* serves.
+
+    Forwarded as opaque, the upstream might take it for the operation, past the processors that act on it.
+    """
+    plain = "".join(f"/{segment}" for segment in unquote(path).lower().split("/") if segment)
+    for _, found in _located(route, plain):
+        calls = found.api.operation is not Operation.MODELS and found.api.operation in route.chains
+        if calls and found.api.method == method:
+            raise BadRequest(f"Write this path as …{found.api.path}", code="ambiguous_path")
+
+
 def _doubled(dialect: Dialect, path: str) -> str | None:
-    return next((root for root in dialect.roots if f"{root}{root}/" in path), None)
+    return next((root for root in dialect.roots if f"{root}{root}/" in f"{path}/"), None)
 
 
 def _advice(route: Route, path: str, located: Sequence[object]) -> str:
@@ -136,10 +149,12 @@ def _advice(route: Route, path: str, located: Sequence[object]) -> str:
 
 def _relative(route: Route, dialect: Dialect, path: str) -> str:
     """What follows `strip_prefix`, or the protocol's version segment, or the route's prefix."""
-    if (strip := route.config.strip_prefix) is not None:
+    prefix = len(route.config.path_prefix.rstrip("/"))
+    strip = route.config.strip_prefix
+    if strip is not None and begins(path, strip):
         return path[len(strip.rstrip("/")) :]
-    for root in dialect.roots:
+    for root in dialect.roots if strip is None else ():
         place = f"{path}/".find(f"{root}/")
-        if place >= 0:
+        if 0 <= place <= prefix:  # behind that it is a name of the provider's
             return path[place + len(root) :]
-    return path[len(route.config.path_prefix.rstrip("/")) :]
+    return path[prefix:]

@@ -24,8 +24,8 @@ class Event:
     One block of a stream: its lines up to a blank line.
 
     Only a block with `has_data` is an event to a client. One without (comments; `event`, `id` or `retry`
-    alone) must never be written as an event: clients choke on the empty data. `is_forwardable` says whether
-    its bytes may be passed on as they came. Not changed after it is made.
+    alone), or with empty data, must never be written as an event: clients choke on it. `is_forwardable` says
+    whether its bytes may be passed on as they came. Not changed after it is made.
     """
 
     __slots__ = ("complete", "data", "event", "has_data", "has_fields", "id", "raw", "retry_ms")
@@ -49,8 +49,8 @@ class Event:
 
     @property
     def is_forwardable(self) -> bool:
-        """Whether a client may see the bytes: they have data, or are comments and blank lines only."""
-        return self.has_data or not self.has_fields
+        """Whether a client may see the bytes: they have data in them, or are comments and blank lines only."""
+        return bool(self.data.strip()) or not self.has_fields
 
     def __repr__(self) -> str:  # never the data: it is the conversation
         state = "" if self.complete else ", incomplete"
@@ -229,7 +229,7 @@ def split_events(block: bytes) -> Iterator[bytes]:
 
 def drop_dataless(block: bytes) -> bytes:
     """
-    The whole events of *block* without those that no client may see: fields, but no data.
+    The whole events of *block* without those that no client may see: fields, but no data, or empty data.
 
     Returns *block* itself where there is none, found by one match for events of a name and one line of data.
     """
@@ -245,7 +245,7 @@ def drop_dataless(block: bytes) -> bytes:
     return block if len(kept) == len(events) else b"".join(kept)
 
 
-_PLAIN_EVENTS = re.compile(rb"(?:(?:event:[^\r\n]*+\n)?+data:[^\r\n]*+\n\n)*+")
+_PLAIN_EVENTS = re.compile(rb"(?:(?:event:[^\r\n]*+\n)?+data:[ \t]*+[^\r\n]++\n\n)*+")
 
 
 def encode(data: bytes | str, event: str | None = None) -> bytes:

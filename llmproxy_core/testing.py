@@ -228,6 +228,7 @@ class Pipeline:
             else:
                 await (self._push(delivery, result) if pushed and delivery.pushable else self._pull(delivery, result))
                 delivery.finish()
+                exchange.finish(End.of(delivery.error), delivery.error)  # the response may be another exchange's
                 result.error = delivery.error
             result.content_type = delivery.content_type
         except ProxyError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmproxy_core.chat import ChatRequest, JSONText, ReasoningConfig, ResponseFormat, Tool
-from llmproxy_openai.form import Changes, Form, Group, Values, json, strings, value
+from llmproxy_openai.form import Changes, Form, Group, Values, json, strings, unsaid, value
 from llmproxy_openai.members import (
     BOOLEAN,
     INTEGER,
@@ -217,4 +217,5 @@ CHAT_FORM: Form = (
     value("service_tier", STRING),
     value("store", BOOLEAN),
     value("cache_key", STRING, "prompt_cache_key"),
+    unsaid("cache"),
 )

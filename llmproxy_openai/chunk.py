@@ -59,6 +59,7 @@ class ChunkChoice(msgspec.Struct):
     text: str | None = None
     finish_reason: str | None = None
     logprobs: msgspec.Raw = RAW
+    usage: msgspec.Raw = RAW
 
 
 class Chunk(msgspec.Struct):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from llmproxy_core.chat import ChatRequest, JSONText, Message, TextPart
 from llmproxy_core.errors import Unsupported
 from llmproxy_openai.chat_form import MODEL, SAMPLING, STREAM
-from llmproxy_openai.form import Changes, Form, Group, Values, value
+from llmproxy_openai.form import Changes, Form, Group, Values, unsaid, value
 from llmproxy_openai.members import INTEGER, STRING, STRINGS, Members, decode
 from llmproxy_openai.splice import encode
 from llmproxy_openai.wire import Wire, unsupported
@@ -61,4 +61,5 @@ COMPLETIONS_FORM: Form = (
     *SAMPLING,
     Group(("logprobs", "top_logprobs"), _read_logprobs, _write_logprobs),
     value("user", STRING),
+    unsaid("cache"),
 )

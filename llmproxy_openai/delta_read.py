@@ -98,9 +98,9 @@ class DeltaReader:
                 case RefusalPart(text=refusal):
                     event = RefusalDelta(choice, refusal)
                 case OpaquePart(kind=kind):
-                    event = OpaqueEvent(kind, text)
+                    event = OpaqueEvent(kind, text, choice, self._wire.api)
                 case part:
-                    event = OpaqueEvent(type(part).__name__, text)
+                    event = OpaqueEvent(type(part).__name__, text, choice, self._wire.api)
             to.add(event, Place(position, "content", item))
 
     def _call(self, piece: CallPiece, choice: int, place: Place, to: Found) -> None:

@@ -24,6 +24,8 @@ def read_error(
     dialect: str, status: int, headers: Headers, crossing: tuple[tuple[str, str], ...], body: bytes
 ) -> UpstreamError:
     """The error of an answer with *status*; *crossing* are those of its *headers* that a client may see."""
+    if (headers.get("content-type") or "").startswith("text/event-stream"):
+        body = _first_data(body)
     envelope = read_body(body)
     if _is_about_our_key(status, envelope):
         return auth_error(status, crossing)
@@ -42,6 +44,11 @@ def read_error(
         dialect=dialect,
         body=body if envelope.is_openai else None,
     )
+
+
+def _first_data(body: bytes) -> bytes:
+    """What the first event of *body* says, if there is one: some servers answer an error to a stream as a stream."""
+    return next((data for raw in sse.split_events(body) if (data := sse.parse_event(raw).data)), body)
 
 
 def reported_error(dialect: str, envelope: Envelope, body: bytes) -> UpstreamError:

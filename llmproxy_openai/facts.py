@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from llmproxy_core.dialect import ReplyHead
@@ -29,6 +31,7 @@ class _Groq(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     finish_reason: object = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 decode_outline = msgspec.json.Decoder(Outline).decode
@@ -59,10 +62,17 @@ def error_in(outline: Outline, text: bytes) -> Envelope | None:
 
 
 def usage_in(outline: Outline) -> Usage | None:
-    """`usage`, or Groq's `x_groq.usage`."""
+    """`usage`, Groq's `x_groq.usage`, or Moonshot's `choices[0].usage`."""
     if (text := bytes(outline.usage)).startswith(b"{"):
         return read_usage(text)
+    if b'"usage"' in (choices := bytes(outline.choices)):
+        return choice_usage([bytes(each.usage) for each in _choices(choices)]) or groq_usage(bytes(outline.x_groq))
     return groq_usage(bytes(outline.x_groq))
+
+
+def choice_usage(usages: Iterable[bytes]) -> Usage | None:
+    """The first usage that stands in a choice; *usages* are their members of that name."""
+    return next((read_usage(text) for text in usages if text.startswith(b"{")), None)
 
 
 def groq_usage(x_groq: bytes) -> Usage | None:
@@ -80,8 +90,12 @@ def model_in(outline: Outline) -> str | None:
 
 
 def _finish_in(outline: Outline) -> tuple[str, ...]:
-    try:
-        choices = _decode_choices(outline.choices)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ()
+    choices = _choices(bytes(outline.choices))
     return tuple(each.finish_reason for each in choices if isinstance(each.finish_reason, str))
+
+
+def _choices(text: bytes) -> list[_Choice]:
+    try:
+        return _decode_choices(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []

@@ -57,6 +57,11 @@ def value(field: str, kind: Kind[Any], *names: str) -> Group:
     return Group((field,), read, write)
 
 
+def unsaid(*fields: str) -> Group:
+    """Advice of other protocols that this one does without: it is dropped, not refused."""
+    return Group(fields, lambda members, wire: {}, lambda chat, wire, before: {})
+
+
 def json(field: str, name: str | None = None) -> Group:
     """JSON that is passed on as it is."""
     name = name or field

@@ -104,7 +104,7 @@ class ChunkScanner:
             if is_done(event.data):
                 kept.append(raw)
                 self.done = self._is_over = True
-            elif not event.has_data:
+            elif not event.data.strip():
                 if event.is_forwardable:
                     kept.append(raw)
             elif not self._is_withheld(event.data):

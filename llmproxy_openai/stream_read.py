@@ -12,7 +12,7 @@ from llmproxy_openai.chunk import NOWHERE, Chunk, ChunkChoice, ChunkSource, Plac
 from llmproxy_openai.delta_read import DeltaReader, Found
 from llmproxy_openai.envelope import Envelope, read_body
 from llmproxy_openai.errors import reported_error
-from llmproxy_openai.facts import NO_ERROR, groq_usage
+from llmproxy_openai.facts import NO_ERROR, choice_usage, groq_usage
 from llmproxy_openai.finish import read_finish
 from llmproxy_openai.last_event import completed, is_done
 from llmproxy_openai.members import garbage
@@ -73,7 +73,7 @@ class ChunkReader:
         return frames
 
     def _frame(self, event: Event) -> Frame:
-        if not event.has_data:
+        if not event.data.strip():
             if event.is_forwardable:
                 return Frame(event.raw, [Ping()])
             return Frame(event.raw, [], UNSEEN)
@@ -117,9 +117,13 @@ class ChunkReader:
         if start is not None:
             for position, choice in enumerate(chunk.choices or ()):
                 self._choice(choice, position, found)
-        counted = read_usage(usage) if has_usage else groq_usage(bytes(chunk.x_groq))
+        counted, place = read_usage(usage) if has_usage else None, Place(-1, "usage")
+        if not has_usage and (counted := groq_usage(bytes(chunk.x_groq))) is not None:
+            place = Place(-1, "x_groq")
+        elif not has_usage and chunk.choices:
+            counted, place = choice_usage([bytes(choice.usage) for choice in chunk.choices]), Place(0, "usage")
         if counted is not None:
-            found.add(UsageReported(counted), Place(-1, "usage" if has_usage else "x_groq"))
+            found.add(UsageReported(counted), place)
         only_usage = chunk.choices == [] and usage.startswith(b"{")
         source = ChunkSource(event.data, found.places, self._deltas.calls, only_usage=only_usage)
         return Frame(event.raw, found.events, source)

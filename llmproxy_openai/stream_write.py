@@ -74,7 +74,7 @@ class ChunkWriter:
         data = patch(source, pairing, self._form.api, self._shared)
         if source.data in frame.raw:
             return frame.raw.replace(source.data, data, 1)
-        return sse.encode(data)
+        return sse.encode(data, sse.parse_event(frame.raw).event)
 
     def _share(self, start: ChatEvent | None) -> None:
         """A changed Start changes what every chunk repeats."""

@@ -14,6 +14,7 @@ _MOST_TOKENS = 1_000_000_000
 """No call uses more; a count above it is a fault and is cut to it, so that sums and prices stay sane."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_NOTHING: Mapping[str, Any] = {}
 
 
 def read_usage(text: bytes) -> Usage | None:
@@ -39,35 +40,36 @@ def read_usage(text: bytes) -> Usage | None:
     hidden = max(0, (total or 0) - asked - answered)
     reasoning = _count(_details(usage, "completion_tokens_details"), "reasoning_tokens") or hidden
     answered += hidden
-    cached = _cached(usage)
-    written = _count(_details(usage, "prompt_tokens_details"), "cache_write_tokens") or 0
+    input_details = _details(usage, "prompt_tokens_details")
+    cached = min(_cached(usage, input_details), asked)
+    written = _count(input_details, "cache_write_tokens") or 0
     return Usage(
         input_tokens=asked,
         output_tokens=answered,
-        cached_input_tokens=min(cached, asked),
-        cache_write_tokens=min(written, asked - min(cached, asked)),
+        cached_input_tokens=cached,
+        cache_write_tokens=min(written, asked - cached),
         reasoning_tokens=min(reasoning, answered),
     )
 
 
-def _cached(usage: Mapping[str, Any]) -> int:
+def _cached(usage: Mapping[str, Any], input_details: Mapping[str, Any]) -> int:
     """Where OpenAI, DeepSeek and Mistral say what came from the prompt cache."""
-    counts = (
-        _count(_details(usage, "prompt_tokens_details"), "cached_tokens"),
-        _count(usage, "prompt_cache_hit_tokens"),
-        _count(usage, "num_cached_tokens"),
-    )
-    return next((count for count in counts if count is not None), 0)
+    cached = _count(input_details, "cached_tokens")
+    if cached is None:
+        cached = _count(usage, "prompt_cache_hit_tokens")
+    if cached is None:
+        cached = _count(usage, "num_cached_tokens")
+    return cached or 0
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     details = usage.get(name)
-    return details if isinstance(details, dict) else {}
+    return details if isinstance(details, dict) else _NOTHING
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
     count = usage.get(name)
-    if isinstance(count, bool) or not isinstance(count, int | float) or count < 0:
+    if not isinstance(count, (int, float)) or isinstance(count, bool) or count < 0:
         return None
     return int(min(count, _MOST_TOKENS))
 

@@ -100,7 +100,9 @@ class AccessLog:
         self._write(logging.INFO, fields)
 
     def _write(self, level: int, fields: dict[str, object]) -> None:
-        _log.log(level, "exchange", extra={"fields": fields})
+        # By hand: `log` would look for the line of code that called it, which is always the same.
+        if _log.isEnabledFor(level):
+            _log.handle(_log.makeRecord(LOGGER, level, "", 0, "exchange", (), None, extra={"fields": fields}))
 
 
 def _model(exchange: Exchange, outcome: Outcome) -> str | None:

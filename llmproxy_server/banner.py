@@ -32,7 +32,7 @@ def banner(loaded: Loaded, gateway: Gateway, *, url: str, own_url: str | None, v
             ("keys", _keys(loaded)),
             *_demo(loaded.config),
             *(("route", f"{route.name} -> {route.config.target_llm}") for route in gateway.routes),
-            *([] if own_url is None else [("health", f"{own_url}/health")]),
+            *([] if own_url is None else [("health", f"{url_for_a_client(own_url)}/health")]),
         ]
     )
     for warning in loaded.warnings:
@@ -55,6 +55,8 @@ def _where(loaded: Loaded, url: str) -> Iterator[tuple[str, str]]:
         yield name, f"{value} ({loaded.settings[name].origin})"
     level = loaded.settings["log.level"]
     yield "log level", f"{level.value} ({level.origin})"
+    for setting in loaded.settings.llms:
+        yield setting.name, f"{setting.value} ({setting.origin})"
 
 
 def _keys(loaded: Loaded) -> str:

@@ -292,6 +292,7 @@ class Call:
             answer.end()
         else:
             answer.break_off()
+            _forget_tracebacks(flow.error)
 
     def _begin(self, flow: Flow, piece: bytes) -> None:
         """Send the head, unless that is done, and *piece*."""
@@ -346,7 +347,10 @@ def _forget_tracebacks(error: BaseException | None) -> None:
     They hold the exchange, and it the error: a cycle that would keep request bodies in memory until a collection.
     """
     seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    left = [error]
+    while left:
+        found = left.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            found.__traceback__ = None
+            left += [found.__cause__, found.__context__]

@@ -73,8 +73,9 @@ def _chain(route: Route, operation: Operation) -> str:
 
 
 def _settings(loaded: Loaded) -> Iterator[str]:
-    """The settings of the server that are not left to their default, each with its origin."""
+    """What is not left to its default, each with its origin: of the server, and of all LLMs by the environment."""
     changed = [it for it in loaded.settings if it.origin != DEFAULT]
+    changed.extend(loaded.settings.llms)
     if changed:
         yield ""
         yield strong("settings that are given")

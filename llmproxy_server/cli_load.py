@@ -17,7 +17,7 @@ from llmproxy_core.llm import LLMClient, Timeouts, UpstreamRequest, UpstreamResp
 from llmproxy_core.plugins import Registry
 from llmproxy_core.services import Services
 from llmproxy_core.tasks import Tasks
-from llmproxy_server.cli_exit import ExitCode, problems_of
+from llmproxy_server.cli_exit import ExitCode, Refusal, problems_of
 from llmproxy_server.environment import read_environment
 from llmproxy_server.loader import Loaded, load
 from llmproxy_server.statement import Statements
@@ -38,6 +38,8 @@ def load_configuration(
     exit_code: ExitCode = ExitCode.CANNOT,
 ) -> Loaded:
     """The configuration in *file*, or the embedded default; the command ends with *exit_code* when it has problems."""
+    if file == "":  # an unset variable in a script; as a path it would be the working directory
+        raise Refusal("the name of the configuration file is empty", exit_code)
     name = named(file)
     with problems_of(name, exit_code):
         env = read_environment(os.environ, Path.cwd())

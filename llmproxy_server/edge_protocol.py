@@ -8,6 +8,7 @@ The bytes of answers are written here, not by aiohttp: it would add fields of it
 from __future__ import annotations
 
 import asyncio
+import select
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, cast
@@ -37,6 +38,7 @@ class Phase(Enum):
     HEAD = "head"
     IDLE = "idle"
     BUSY = "busy"
+    PARTED = "parted"
 
 
 class Written(web.StreamResponse):
@@ -64,9 +66,11 @@ class EdgeProtocol(RequestHandler):
     """A client connection. It is the `Client` of the calls that come over it."""
 
     __slots__ = (
+        "_begun",
         "_edge",
         "_got_bytes",
         "_head_bytes",
+        "_lingering",
         "_phase",
         "_since_s",
         "_stalled_bytes",
@@ -89,12 +93,14 @@ class EdgeProtocol(RequestHandler):
             auto_decompress=False,
         )
         self._edge = edge
+        self._begun = 0  # calls, of the requests that aiohttp has counted
         self._phase = Phase.HEAD
         self._since_s = loop.time()
         self._head_bytes = 0
         self._got_bytes = False
         self._stalled_bytes = 0
         self._stalled_s: float | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self.call: Call | None = None
         self.socket: asyncio.Transport | None = None
         """The transport, also when aiohttp has let go of it and it is closing."""
@@ -107,6 +113,8 @@ class EdgeProtocol(RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._edge.closed(self)
         super().connection_lost(exc)
 
@@ -116,15 +124,17 @@ class EdgeProtocol(RequestHandler):
             self.socket.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is not Phase.BUSY:
+        before = self._request_count
+        # A head that is complete becomes a call a little later; what comes until then is its body.
+        of_head = self._phase is not Phase.BUSY and before == self._begun
+        if data and of_head:  # aiohttp also calls with nothing, to have kept bytes parsed
             if self._phase is Phase.IDLE:
                 self._wait(Phase.HEAD)
             self._got_bytes = True
             self._head_bytes += len(data)
-        before = self._request_count
         super().data_received(data)
         if self._request_count == before:
-            if self._phase is Phase.HEAD and self._head_bytes > self.max_field_size and not self._force_close:
+            if of_head and self._phase is Phase.HEAD and self._head_bytes > self.max_field_size and not self._force_close:
                 self.refuse(too_much_head())
         elif self.call is not None and not isinstance(self._messages[-1][0], RawRequestMessage):
             self.call.break_body(BadRequest("The body is malformed", code="malformed_body"))
@@ -132,6 +142,7 @@ class EdgeProtocol(RequestHandler):
     def begin(self, call: Call) -> None:
         """*call* is being served from now on."""
         self._phase, self.call = Phase.BUSY, call
+        self._begun += 1
 
     def ended(self) -> None:
         """It has been; the next head is waited for."""
@@ -144,6 +155,7 @@ class EdgeProtocol(RequestHandler):
 
         To close at once could cost the client what it has not read: whatever it sends then is answered by a reset.
         """
+        self._phase = Phase.PARTED
         self._force_close = True  # of aiohttp's: nothing that comes is looked at, and the transport is left to us
         if self._waiter is not None:
             self._waiter.cancel()
@@ -155,7 +167,7 @@ class EdgeProtocol(RequestHandler):
             return
         transport.write_eof()
         self._resume_transport_reading()
-        self._loop.call_later(LINGER_S, transport.close)
+        self._lingering = self._loop.call_later(LINGER_S, transport.close)
 
     def _wait(self, phase: Phase) -> None:
         self._phase, self._since_s = phase, self._loop.time()
@@ -194,6 +206,9 @@ class EdgeProtocol(RequestHandler):
         """Called now and then: end what took too long. *now* is of the loop's clock."""
         transport = self.socket
         if transport is None:
+            return
+        if self._phase is Phase.BUSY and (self._reading_paused or self._buffer_paused) and _has_left(transport):
+            transport.abort()
             return
         if self._paused or (transport.is_closing() and transport.get_write_buffer_size()):
             self._check_stall(transport, now)
@@ -240,12 +255,12 @@ class EdgeProtocol(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what the parser refused, without a word of what it was."""
+        if exc is not None and status < 500:
+            exc.__traceback__ = None  # its frames hold us, and we hold it
         error = too_much_head() if isinstance(exc, LineTooLong) else BadRequest("This is not well-formed HTTP/1.1")
         if status >= 500 and exc is not None:
             self._edge.broke(exc)
-        elif self.call is None:
-            self._wait(Phase.HEAD)
-            self._got_bytes = True
+        elif self._phase is not Phase.PARTED:
             self.refuse(error)
         return CLOSE
 
@@ -254,6 +269,13 @@ class EdgeProtocol(RequestHandler):
         exc = kw.get("exc_info")
         if isinstance(exc, BaseException):
             self._edge.broke(exc)
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed its end: nothing tells us of it while we do not read."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
 
 
 def too_much_head() -> RequestRejected:

@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 from dotenv import dotenv_values
 
+from llmproxy_core.config_path import written
 from llmproxy_core.config_problem import Problems, shown
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.llm_config import HttpLLMConfig
@@ -33,8 +34,11 @@ def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, s
         return dict(environ)
     try:
         added = dotenv_values(path, interpolate=False, encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(".env", "cannot be read: it is not UTF-8")]) from error
     except (OSError, ValueError) as error:
-        raise ConfigError([Problem(".env", f"cannot be read: {type(error).__name__}")]) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise ConfigError([Problem(".env", f"cannot be read: {reason}")]) from error
     return {name: value for name, value in added.items() if value is not None} | dict(environ)
 
 
@@ -90,7 +94,7 @@ def read_host(text: str) -> str:
 
 @attrs.frozen
 class Variable:
-    """An environment variable that stands for a key: of `[server]`, or of every LLM that does not set it itself."""
+    """An environment variable that stands for a key: of `[server]`, or of every LLM over HTTP."""
 
     name: str
     key: str
@@ -124,12 +128,14 @@ class Overlaid:
     """
     A configuration with the environment and the command line laid over it.
 
-    *origins* names where the keys (dotted: `server.port`) come from that do not come from the file.
+    *origins* names where the keys (as paths: `server.port`) come from that do not come from the file. *llm_keys* are
+    those that the environment sets for every LLM over HTTP: the key, its value, the variable.
     """
 
     document: Mapping[str, object]
     origins: Mapping[str, str]
     problems: tuple[Problem, ...]
+    llm_keys: tuple[tuple[str, object, str], ...] = ()
 
 
 def overlay(
@@ -156,11 +162,15 @@ def overlay(
     for key, value in given.items():
         _put_server(result, key.removeprefix("server."), value)
         origins[key] = COMMAND_LINE
+    llm_keys: list[tuple[str, object, str]] = []
+    names = list(_over_http(result, registry))
     for variable, value in _set(LLM_VARIABLES, env, problems):
-        for name in _lacking(result, variable.key, registry):
-            origins[f"llm.{name}.{variable.key}"] = variable.name
+        for name in names:
+            origins[written(("llm", name, *variable.key.split(".")))] = variable.name
             _put_llm(result, name, variable.key, value)
-    return Overlaid(result, origins, tuple(problems.errors))
+        if names:
+            llm_keys.append((variable.key, value, variable.name))
+    return Overlaid(result, origins, tuple(problems.errors), tuple(llm_keys))
 
 
 def _set(
@@ -197,15 +207,12 @@ def _put(table: Mapping[str, object], keys: list[str], value: object) -> dict[st
     return {**table, first: _put(inner, rest, value) if isinstance(inner, Mapping) else inner}
 
 
-def _lacking(document: Mapping[str, object], key: str, registry: Registry) -> Iterator[str]:
-    """The LLMs that are reached over HTTP and do not set *key*."""
+def _over_http(document: Mapping[str, object], registry: Registry) -> Iterator[str]:
+    """The LLMs that are reached over HTTP."""
     llms = document.get("llm")
-    section, _, option = key.partition(".")
     for name, table in list(llms.items()) if isinstance(llms, Mapping) else []:
         if not isinstance(table, Mapping) or not isinstance(table.get("provider"), str):
             continue
         kind = registry.providers.get(table["provider"])
-        inner = table.get(section, {})
-        is_http = kind is not None and issubclass(kind.config, HttpLLMConfig)
-        if is_http and isinstance(inner, Mapping) and option not in inner:
+        if kind is not None and issubclass(kind.config, HttpLLMConfig):
             yield name

@@ -9,6 +9,9 @@ import ssl
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
+from llmproxy_server.tls import tls_context
+
+__all__ = ["BACKLOG", "Listener", "listen", "tls_context"]
 
 _log = logging.getLogger("llmproxy")
 BACKLOG = 1024
@@ -117,14 +120,3 @@ def listen(host: str, port: int) -> list[socket.socket]:
             listening.close()
         raise
     return sockets
-
-
-def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """For serving with the PEM files given; None without. OSError or ssl.SSLError when they will not do."""
-    if certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import tomli
 
-from llmproxy_core.config import Config, structure
+from llmproxy_core.config import Config, ServerConfig, structure
 from llmproxy_core.config_path import read_place
 from llmproxy_core.config_problem import shown
 from llmproxy_core.errors import ConfigError, Problem
@@ -17,6 +17,7 @@ from llmproxy_server.embedded import EMBEDDED, embedded_config
 from llmproxy_server.environment import Overlaid, overlay
 from llmproxy_server.settings import Settings, settings
 from llmproxy_server.statement import Statements
+from llmproxy_server.tls import tls_problem
 
 MAX_FILE_BYTES = 1 << 20
 _MOST_LINES = 100  # problems whose line is looked for: the rest of a file that is wrong throughout can do without
@@ -55,7 +56,7 @@ def load(
         config, warnings = structure(laid.document, registry, env)
     except ConfigError as error:
         raise ConfigError(laid.problems + _placed(error.problems, text, laid)) from error
-    problems = laid.problems + _placed(_missing_files(config), text, laid)
+    problems = laid.problems + _placed(_certificate_problems(config.server), text, laid)
     if problems:
         raise ConfigError(problems)
     return Loaded(
@@ -63,7 +64,9 @@ def load(
         warnings=_placed(warnings, text, laid),
         path=path,
         text=text,
-        settings=settings(config.server, document, laid.origins, EMBEDDED if path is None else path.name),
+        settings=settings(
+            config.server, document, laid.origins, EMBEDDED if path is None else path.name, laid.llm_keys
+        ),
         document=laid.document,
     )
 
@@ -85,8 +88,9 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem("", "is not UTF-8, which TOML must be", line)]) from error
+        before = data[: error.start].decode("utf-8-sig")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise ConfigError([Problem("", "is not UTF-8, which TOML must be", line, column)]) from error
 
 
 def parse(text: str) -> dict[str, object]:
@@ -118,13 +122,15 @@ def _beside(document: dict[str, object], path: Path) -> dict[str, object]:
     return {**document, "server": {**server, **files}}
 
 
-def _missing_files(config: Config) -> list[Problem]:
-    files = {"tls_certificate": config.server.tls_certificate, "tls_key": config.server.tls_key}
-    return [
+def _certificate_problems(server: ServerConfig) -> list[Problem]:
+    files = {"tls_certificate": server.tls_certificate, "tls_key": server.tls_key}
+    missing = [
         Problem(f"server.{key}", f"there is no file {shown(file)}")
         for key, file in files.items()
         if file is not None and not Path(file).is_file()
     ]
+    unfit = None if missing else tls_problem(server.tls_certificate, server.tls_key)
+    return missing if unfit is None else [unfit]
 
 
 def _placed(problems: tuple[Problem, ...] | list[Problem], text: str | None, laid: Overlaid) -> tuple[Problem, ...]:

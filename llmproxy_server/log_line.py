@@ -69,18 +69,44 @@ class _Lines(logging.Formatter):
 class JsonLines(_Lines):
     """One JSON object a line."""
 
+    def __init__(self, secrets: Iterable[Secret]) -> None:
+        super().__init__(secrets)
+        self._needles = tuple({text for secret in self._secrets for text in (secret, json.dumps(secret)[1:-1])})
+        self._second = -1
+        self._prefix = ""
+
     def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
         line: dict[str, object] = {
-            "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": self._time(record.created),
             "level": _level(record),
             "logger": record.name,
-            "message": self._text(record.getMessage()),
+            "message": record.getMessage(),
+            **fields,
         }
-        for name, value in _fields(record).items():
+        if not record.exc_info:
+            # As it is, if there is nothing to hide, to cut or to escape in it: nearly always.
+            try:
+                data = _encode(line)
+            except (TypeError, UnicodeEncodeError, msgspec.MsgspecError):
+                data = b"\xff"
+            if len(data) <= MAX_LINE_BYTES and data.isascii() and b"\x7f" not in data:
+                text = data.decode()
+                if not any(needle in text for needle in self._needles):
+                    return text
+        line["message"] = self._text(line["message"])
+        for name, value in fields.items():
             line[name] = self._value(value)
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = self._redact(_trace(record.exc_info[1]))[-_MAX_EXCEPTION:]
         return self._encoded(line)
+
+    def _time(self, created: float) -> str:
+        second = int(created)
+        if second != self._second:
+            self._second = second
+            self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+        return f"{self._prefix}{int((created - second) * 1000):03}Z"
 
     def _encoded(self, line: dict[str, object]) -> str:
         text = _json(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -208,9 +209,10 @@ class Server:
         """Serve until SIGTERM or SIGINT, drain, and give the exit code. A second SIGINT ends the process at once."""
         handler = logs.configure(self.config)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            code = runner.run(self.serve())
-        handler.flush()
-        return code
+            try:
+                return runner.run(self.serve())
+            finally:
+                handler.flush()
 
     async def serve(self) -> int:
         """As `run`, in the running loop."""
@@ -226,6 +228,7 @@ class Server:
         loop.add_signal_handler(signal.SIGINT, interrupted)
         try:
             await self.start()
+            gc.freeze()  # what is there now stays: collections need not look at it again
             await ending.wait()
             _log.info("draining: %d calls in flight", self.admission.in_flight)
             await self.stop()

@@ -1,8 +1,8 @@
-"""Every setting of the server with the origin of its value, for the banner and for `llmproxy check`."""
+"""Every setting of the server, and what the environment sets for all LLMs, with its origin: for people to see."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -23,9 +23,14 @@ class Setting:
 
 @attrs.frozen
 class Settings:
-    """All settings of the server, in the order of the reference."""
+    """
+    All settings of the server, in the order of the reference.
+
+    *llms* are the keys that hold for every LLM over HTTP, since the environment sets them: `llm.*.timeouts.idle_s`.
+    """
 
     all: tuple[Setting, ...]
+    llms: tuple[Setting, ...] = ()
 
     def __getitem__(self, name: str) -> Setting:
         """The setting *name*, with or without the leading `server.`; KeyError when there is none."""
@@ -39,9 +44,23 @@ class Settings:
         return iter(self.all)
 
 
-def settings(server: ServerConfig, document: Mapping[str, object], origins: Mapping[str, str], file: str) -> Settings:
-    """*document* is the file's content, *origins* what the overlay says of other keys, *file* the file's name."""
-    return Settings(tuple(_settings(server, document.get("server"), "server", origins, file)))
+def settings(
+    server: ServerConfig,
+    document: Mapping[str, object],
+    origins: Mapping[str, str],
+    file: str,
+    llm_keys: Iterable[tuple[str, object, str]] = (),
+) -> Settings:
+    """
+    The settings of *server*.
+
+    *document* is the file's content, *origins* and *llm_keys* what the overlay says of other keys, *file* the file's
+    name.
+    """
+    return Settings(
+        tuple(_settings(server, document.get("server"), "server", origins, file)),
+        tuple(Setting(f"llm.*.{key}", value, origin) for key, value, origin in llm_keys),
+    )
 
 
 def _settings(config: object, table: object, prefix: str, origins: Mapping[str, str], file: str) -> Iterator[Setting]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping
 
@@ -43,27 +44,51 @@ class Statements:
 
 
 def _spans(lines: list[str]) -> list[tuple[int, int]]:
-    """
-    First line, and line after the last, of each statement.
-
-    Every statement of a valid file parses by itself, and none does before its last line.
-    """
+    """First line, and line after the last, of each statement of a valid file."""
     spans: list[tuple[int, int]] = []
     start: int | None = None
+    inside = _Inside()
     for number, line in enumerate(lines):
         if start is None:
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             start = number
-        if _is_whole("\n".join(lines[start : number + 1])):
+        inside.read(line)
+        if inside.is_over:
             spans.append((start, number + 1))
             start = None
     return spans
 
 
-def _is_whole(statement: str) -> bool:
-    try:
-        tomli.loads(statement)
-    except ValueError:
-        return False
-    return True
+# What a statement is made of, as far as it matters for where it ends: strings of many lines begin or are closed,
+# strings of one line and comments are passed over, brackets open and close. A string of many lines may end in quotes
+# of its own (TOML 1.0, "String").
+_PIECE = re.compile(r"""(?P<begins>"{3}|'{3})|"(?:[^"\\]|\\.)*"|'[^']*'|#.*|(?P<opens>[\[{])|(?P<closes>[\]}])""")
+_END = {'"""': re.compile(r'(?:[^"\\]|\\(?:.|$)|"{1,2}(?!"))*?"{3,5}'), "'''": re.compile(r".*?'{3,5}")}
+
+
+class _Inside:
+    """How deep in brackets, and in which string of many lines, the end of the lines read is."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._quote: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self._depth <= 0 and self._quote is None
+
+    def read(self, line: str) -> None:
+        place = 0
+        while True:
+            if self._quote is not None:
+                end = _END[self._quote].match(line, place)
+                if end is None:
+                    return
+                self._quote, place = None, end.end()
+            piece = _PIECE.search(line, place)
+            if piece is None:
+                return
+            place = piece.end()
+            self._quote = piece["begins"]
+            self._depth += bool(piece["opens"]) - bool(piece["closes"])

@@ -6,6 +6,8 @@ import os
 import ssl
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EofStream
 
 from llmproxy_core.errors import (
     UpstreamConnectError,
@@ -16,11 +18,11 @@ from llmproxy_core.errors import (
 )
 from llmproxy_core.llm import Timeouts
 
-FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
+FAILURES = (aiohttp.ClientError, HttpProcessingError, EofStream, OSError)
 """What aiohttp raises for a failure of the network or of the upstream."""
 
 
-def upstream_error(error: BaseException, host: str, timeouts: Timeouts) -> UpstreamError:
+def upstream_error(error: BaseException, host: str) -> UpstreamError:
     """
     Our word for *error*, one of FAILURES, of a call to *host* ("name" or "name:port").
 
@@ -28,14 +30,9 @@ def upstream_error(error: BaseException, host: str, timeouts: Timeouts) -> Upstr
     of the answer, and its exceptions hold the request's headers. So raise what this gives `from None`.
     """
     match error:
-        case aiohttp.ConnectionTimeoutError():
-            message = f"No connection to {host} within {seconds(timeouts.connect_s)}"
-            return UpstreamConnectError(message, status=504)
-        case aiohttp.SocketTimeoutError():
-            return first_byte_timeout(host, timeouts)
         case aiohttp.ClientConnectorError():
             return UpstreamConnectError(f"Could not connect to {host}: {_connect_problem(error)}")
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return UpstreamGarbage(f"{host} did not answer in HTTP, or with a header line that is too long")
         case _:
             return cut(host)
@@ -44,6 +41,10 @@ def upstream_error(error: BaseException, host: str, timeouts: Timeouts) -> Upstr
 def cut(host: str) -> UpstreamCut:
     """The connection is gone, and the answer was not complete."""
     return UpstreamCut(f"The connection to {host} ended before its answer did")
+
+
+def connect_timeout(host: str, timeouts: Timeouts) -> UpstreamConnectError:
+    return UpstreamConnectError(f"No connection to {host} within {seconds(timeouts.connect_s)}", status=504)
 
 
 def first_byte_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:

@@ -195,8 +195,8 @@ def reference(registry: Registry) -> str:
             "\n## Environment\n",
             variables("These stand for keys of `[server]` and win over the file:", SERVER_VARIABLES),
             variables(
-                "These stand for keys of every LLM over HTTP that does not set them itself (durations are seconds, or "
-                'written as "90s", "1m30s"):',
+                "These stand for keys of every LLM over HTTP and win over the file (durations are seconds, or written "
+                'as "90s", "1m30s"):',
                 LLM_VARIABLES,
             ),
             "\n`HOST` is not read: shells set it to the name of the machine.\n",

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from llmproxy_server import demo
-from tests.proxy import Proxy
+from tests.proxy import Proxy, openai_at
 from tests.recordings import Recording, recording, recordings
 from tests.upstream import Chunk, Cut, End, Head, Step, Upstream, replay
 
@@ -147,7 +147,49 @@ async def test_the_sdk_gets_embeddings(upstream: Upstream, client: openai.AsyncO
     assert answer.usage.total_tokens == json.loads(recording.response_body)["usage"]["total_tokens"]
 
 
-async def test_the_sdk_lists_models(proxy: Proxy) -> None:
+async def test_the_sdk_lists_and_finds_configured_models(upstream: Upstream) -> None:
+    """It writes the slash of a name as %2F, which a route must allow."""
+    mapping = openai_at(upstream.base_url, route={"encoded_slash": True}, models=["gpt-4o", "org/name"])
+    async with (
+        Proxy(mapping) as proxy,
+        openai.AsyncOpenAI(base_url=proxy.base_url, api_key="any", max_retries=0) as sdk,
+    ):
+        listed = [model.id async for model in sdk.models.list()]
+        found = await sdk.models.retrieve("org/name")
+        with pytest.raises(openai.NotFoundError) as missing:
+            await sdk.models.retrieve("another")
+
+    assert listed == ["gpt-4o", "org/name"]
+    assert found.id == "org/name"
+    assert missing.value.code == "model_not_found"
+
+
+COMPLETIONS = [it for it in recordings(protocol="completions") if it.response_status == 200]
+
+
+@pytest.mark.parametrize("recording", COMPLETIONS, ids=str)
+async def test_the_sdk_reads_legacy_completions(
+    recording: Recording, upstream: Upstream, client: openai.AsyncOpenAI
+) -> None:
+    upstream.then(replay(recording))
+    asked: Any = json.loads(recording.request_body)
+
+    answer = await client.completions.create(**asked)
+
+    if recording.is_event_stream:
+        read = [choice.text async for chunk in answer for choice in chunk.choices]
+        assert read == [choice["text"] for chunk in _sent(recording) for choice in _choices(chunk)]
+    else:
+        assert answer.to_dict(mode="json")["choices"] == json.loads(recording.response_body)["choices"]
+
+
+def _choices(chunk: dict[str, object]) -> list[Any]:
+    choices = chunk["choices"]
+    assert isinstance(choices, list)
+    return choices
+
+
+async def test_the_sdk_is_told_that_a_model_list_is_not_served(proxy: Proxy) -> None:
     async with openai.AsyncOpenAI(base_url=f"{proxy.url}/demo", api_key="any", max_retries=0) as sdk:
         with pytest.raises(openai.APIStatusError) as raised:
             await sdk.models.list()

@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from llmproxy_core import Api, Exchange, Handler, Price, Processor, ProxyError, Request, Response, Tasks, Usage
+from llmproxy_core import Api, Exchange, Handler, Price, Processor, ProxyError, Request, Response, Stream, Tasks, Usage
 from llmproxy_core.chat import ChatRequest, Message, TextPart
-from llmproxy_core.testing import Answer, FakeClock, Pipeline, Result, ScriptedLLM
+from llmproxy_core.testing import Answer, FakeClock, Pipeline, Result, ScriptedBody, ScriptedLLM
 from llmproxy_openai import OpenAIDialect
 from tests.answers import DONE, chat_chunk, completion, sse, usage_chunk
 
@@ -185,6 +185,12 @@ def exchange(tasks: Tasks, *, api: Api = CHAT, body: bytes | None = None, clock:
     """An exchange of a client's, outside any pipeline."""
     llm = ScriptedLLM([], dialect=DIALECT, api=api, tasks=tasks)
     return Pipeline(DIALECT, llm, tasks=tasks, clock=clock).exchange(api, question() if body is None else body)
+
+
+def opened(owner: Exchange, tasks: Tasks, *chunks: bytes) -> tuple[Stream, ScriptedBody]:
+    """A stream of *owner*'s that nobody has read."""
+    body = ScriptedBody(chunks, tasks)
+    return Stream(owner, body, dialect=DIALECT, api=CHAT), body
 
 
 # -- reading what came -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
+from urllib.parse import unquote
 
 from llmproxy_core import Api, Located, Operation
 from llmproxy_openai import CHAT_FORM, Form, OpenAIDialect, ReplyForm, StreamForm
@@ -25,4 +26,4 @@ class PathModelDialect(OpenAIDialect):
         if start < 0 or not path.endswith(verb):
             return []
         root = start - 3 if path.endswith("/v1", 0, start) else start
-        return [Located(GENERATE, root, path[start + len("/models/") : -len(verb)])]
+        return [Located(GENERATE, root, unquote(path[start + len("/models/") : -len(verb)]))]

@@ -191,6 +191,16 @@ MISTAKES = [
     ("origin", '[server]\ncors_allowed_origins = ["x"]', "server.cors_allowed_origins[1]", "expected an origin"),
     ("network", '[server]\ntrusted_proxies = ["10.0.0.1/8"]', "server.trusted_proxies[1]", "expected an address or"),
     ("own endpoints", '[server]\nown_endpoints = "yes"', "server.own_endpoints", '"127.0.0.1:9090"'),
+    (
+        "own address exposed",
+        '[server]\nown_endpoints = "0.0.0.0:9090"',
+        "server.own_endpoints",
+        "allow_anonymous = true",
+    ),
+    ("own address twice", '[server]\nown_endpoints = "127.0.0.1:3000"', "server.own_endpoints", "one of its own"),
+    ("own IPv6 address", '[server]\nown_endpoints = "::1:9090"', "server.own_endpoints", '"[::1]:9090"'),
+    ("head", "[server]\nmax_header_bytes = 1", "server.max_header_bytes", "a number of bytes from 1024 to"),
+    ("host is no address", '[server]\nhost = "127.0.0.256"', "server.host", "a host name or IP address"),
     ("own port", '[server]\nown_endpoints = "a:99999"', "server.own_endpoints", '"127.0.0.1:9090"'),
     ("certificate alone", '[server]\ntls_certificate = "a"', "server.tls_certificate", "tls_key is missing"),
     ("key alone", '[server]\ntls_key = "a"', "server.tls_key", "tls_certificate is missing"),
@@ -276,6 +286,7 @@ LLM_MISTAKES = [
     ("unknown type", 'type = "chta"', "type", 'did you mean "chat"?'),
     ("same model", 'models = ["a", "a"]', "models[2]", "expected each name once"),
     ("wildcard sent", 'models = { a = "b*" }', "models.a", "only on the left"),
+    ("no model", "models = []", "models", "at least one model; leave the key out for any, got an empty array"),
     ("empty model", 'models = [""]', "models[1]", "expected a model's name"),
     ("models is a number", "models = 3", "models", "expected an array or a table, got 3"),
     ("control character", 'model = "a\\nb"', "model", 'control characters, got "a\\u000ab"'),
@@ -309,7 +320,9 @@ def test_a_mistake_in_an_llm_is_told_with_its_place(text: str, path: str, part: 
 @pytest.mark.parametrize(
     "url",
     ["", "api.example.com", "https://", "ftp://a", "https://a b", "https://a?x=1", "https://a#x", "https://a:99999",
-     "https://a:0", "http://[::1", "https://ä.example", "https://a\\b"],
+     "https://a:0", "http://[::1", "https://ä.example", "https://a\\b", "http://a..b", "http://.a", "http://..",
+     f"http://{'a' * 64}.example", f"http://{'a.' * 130}b", "http://a_b!c", "http://-a", "http://256.1.1.1",
+     "http://1.2.3", "http://0x7f000001", "http://[::1]x", "http://[fe80::g]", "http://%61"],
 )  # fmt: skip
 def test_a_base_url_that_is_none_is_refused(url: str) -> None:
     mapping = {
@@ -319,6 +332,18 @@ def test_a_base_url_that_is_none_is_refused(url: str) -> None:
 
     with pytest.raises(ConfigError, match=r"llm\.x\.base_url: expected a URL"):
         structure(mapping, registry(), {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a", "https://a-b.example.:8443/v1", "http://my_service:8000", "http://10.0.0.1", "http://[::1]:8000",
+     "HTTPS://API.example.com/v1/", "http://xn--bcher-kva.example", "http://1password.example", "http://a.b2"],
+)  # fmt: skip
+def test_a_base_url_names_a_host_or_an_address(url: str) -> None:
+    llm = load(MINIMAL.replace("http://127.0.0.1:1/v1", url)).llms["local"]
+
+    assert isinstance(llm, HttpLLMConfig)
+    assert llm.base_url == url.rstrip("/")
 
 
 # (name, keys of the only route, path below it, part of the message)
@@ -360,10 +385,6 @@ def test_a_configuration_without_a_route_is_refused(text: str) -> None:
     assert any(path.startswith("route") for path in problems(text))
 
 
-def test_two_routes_with_one_prefix_are_refused() -> None:
-    assert problems(MINIMAL + ROUTE) == {"route[2].path_prefix": 'route[1] has the prefix "/v1" too'}
-
-
 def test_a_target_that_is_switched_off_is_refused() -> None:
     found = problems(LOCAL + "enabled = false\n" + ROUTE)
 
@@ -374,6 +395,78 @@ def test_a_name_is_looked_up_even_where_the_table_has_other_mistakes() -> None:
     found = problems(LOCAL + '[[route]]\ntarget_llm = "locl"\npath_prefix = 3')
 
     assert set(found) == {"route[1].target_llm", "route[1].path_prefix"}
+
+
+def test_one_mistake_does_not_hide_another() -> None:
+    """Neither in one value, nor in one table, nor between tables."""
+    found = problems("""
+        [server]
+        port = "x"
+        host = "0.0.0.0"
+        tls_key = "key.pem"
+        own_endpoints = "192.0.2.1:9090"
+        trusted_proxies = ["10.0.0.1/8", "10.0.0.0/8", "x"]
+        allowed_hosts = ["a b", "ok", "-"]
+        [llm.local]
+        provider = "openai"
+        base_url = "ftp://a"
+        type = "chta"
+        token_env = "UNSET"
+        models = { "" = "a", b = "c*", d = "e" }
+        headers = { host = "a", "b c" = "d", cookie = "e" }
+        prices.a = { input = -1, output = "x" }
+        [llm.group]
+        provider = "by_model"
+        members = ["locl", "group"]
+        suports_streaming = true
+        [processor.guard]
+        type = "guard"
+        daily_usd = -1
+        [[route]]
+        path_prefix = "/v1"
+        target_llm = 3
+        processors = ["guard", "gard"]
+        allow_streaming = false
+        allow_non_streaming = false
+        strip_prefix = "/x"
+        max_body_bytes = -1
+        [[route]]
+        path_prefix = "v2"
+        target_llm = "local"
+        strip_prefix = "/x"
+        dialect = "opneai"
+        """)
+
+    assert set(found) == {
+        "server.port", "server.host", "server.tls_key", "server.own_endpoints",
+        "server.trusted_proxies[1]", "server.trusted_proxies[3]", "server.allowed_hosts[1]", "server.allowed_hosts[3]",
+        "llm.local.base_url", "llm.local.type", "llm.local.token_env", 'llm.local.models.""', "llm.local.models.b",
+        "llm.local.headers.host", 'llm.local.headers."b c"', "llm.local.headers.cookie",
+        "llm.local.prices.a.input", "llm.local.prices.a.output",
+        "llm.group.members[1]", "llm.group.members", "llm.group.suports_streaming", "processor.guard.daily_usd",
+        "route[1].target_llm", "route[1].processors[1]", "route[1].processors[2]", "route[1].allow_streaming",
+        "route[1].strip_prefix", "route[1].max_body_bytes", "route[2].path_prefix", "route[2].dialect",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('[server]\nhost = "0.0.0.0"\nallow_anonymous = "yes"', "server.allow_anonymous"),
+        ('[server]\ntls_certificate = "a"\ntls_key = 3', "server.tls_key"),
+        ('[llm.x]\nprovider = "by_model"\nmembers = 3', "llm.x.members"),
+        ('[llm.x]\nprovider = "openai"\nbase_url = "http://a"\ntype = 3', "llm.x.type"),
+        ('[llm.x]\nprovider = "openai"\nbase_url = "http://a"\ntoken_env = "UNSET"\nenabled = 0', "llm.x.enabled"),
+    ],
+)
+def test_what_could_not_be_read_is_no_second_mistake(text: str, path: str) -> None:
+    assert set(problems(f"{text}\n{MINIMAL}")) == {path}
+
+
+def test_operations_that_could_not_be_read_pass_nothing_by() -> None:
+    found = problems(GUARD + MINIMAL + 'processors = ["guard"]\noperations = ["chatt"]')
+
+    assert set(found) == {"route[1].operations[1]"}
 
 
 def test_an_llm_with_a_mistake_is_no_missing_llm() -> None:
@@ -449,6 +542,24 @@ def test_a_route_that_gets_nothing_is_a_warning() -> None:
 
     assert warning.path == "route[1].path_prefix"
     assert warning.message == '"/v1" gets nothing: "/v1/embeddings" take all it serves'
+
+
+def test_of_two_routes_with_one_prefix_the_first_serves_and_a_warning_names_both() -> None:
+    text = MINIMAL + ROUTE + "allow_streaming = false\n"
+
+    (warning,) = warnings(text)
+
+    assert warning.path == "route[2].path_prefix"
+    assert warning.message == '"/v1" gets nothing: route[1] has this prefix too, and comes first'
+    assert [route.allow_streaming for route in load(text).routes] == [True]
+
+
+def test_bodies_that_never_get_in_are_a_warning() -> None:
+    (warning,) = warnings(MINIMAL + "[server]\nmax_buffered_bytes = 1000\nmax_body_bytes = 1001")
+
+    assert str(warning) == (
+        "server.max_buffered_bytes: it is less than max_body_bytes, so a body between the two never gets in"
+    )
 
 
 def test_a_route_below_another_is_no_warning() -> None:

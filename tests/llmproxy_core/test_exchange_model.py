@@ -28,14 +28,17 @@ from llmproxy_core import (
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
+    Usage,
 )
 from llmproxy_core.chat import ChatEvent, ChatReply, ChatRequest, Choice, Finish, FinishReason, Message, TextPart
 from llmproxy_core.outcome import End
+from llmproxy_core.relay import Flow
 from llmproxy_core.testing import Answer, Pipeline, Result, ScriptedLLM
 from llmproxy_openai import OpenAIDialect
 
 DIALECT = OpenAIDialect()
 CHAT = next(api for api in DIALECT.apis if api.name == "openai.chat")
+COMPLETIONS = next(api for api in DIALECT.apis if api.name == "openai.completions")
 
 
 # -- what an upstream may do -----------------------------------------------------------------------------------------
@@ -115,18 +118,38 @@ class Counting:
             return Reply.of_chat(exchange, reply)
         if self.verb == "child":
             await self._child(exchange, call_next)
+        if self.verb == "siblings":
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2):
+                    group.create_task(self._child(exchange, call_next))
         if self.verb == "detach":
             self._detach(exchange, call_next)
-        try:
-            response = await call_next(exchange)
-        except UpstreamError:
-            if self.verb != "retry":
-                raise
-            response = await call_next(exchange)
+        if self.verb == "pass on a child's":
+            child = exchange.child(Request.of_chat(exchange.request.chat))
+            response = await call_next(child)
+        else:
+            response = await self._call(exchange, call_next)
         self._ask(response)
         return await self._after(exchange, call_next, response)
 
+    async def _call(self, exchange: Exchange, call_next: Handler) -> Response:
+        try:
+            async with asyncio.timeout(0 if self.verb == "time out" else None):
+                return await call_next(exchange)
+        except UpstreamError:
+            if self.verb != "retry":
+                raise
+        except TimeoutError:
+            if self.verb != "time out":
+                raise
+        return await call_next(exchange)
+
     def _ask(self, response: Response) -> None:
+        if self.verb == "failing callbacks":
+            response.on_finish(_fail)
+            response.on_finish(_fail_later)
+            response.exchange.on_finish(_fail)
+            response.exchange.on_finish(_fail_later)
         self.asked += 2
         response.on_finish(self.count)
         response.on_finish(self.count_later)
@@ -138,7 +161,11 @@ class Counting:
             case "rewrite":
                 response.rewrite(lambda channel: Upper())
             case "replace":
-                response.replace(_doubled)
+                response.replace(_passed_on)
+            case "replace early":
+                response.replace(_cut_short)
+            case "buggy replace":
+                response.replace(_broken)
             case "keep":
                 response.keep_body(1000)
             case _:
@@ -158,6 +185,8 @@ class Counting:
             case "drain":
                 reply = await response.reply()
                 return Reply.of_chat(exchange, reply)
+            case "read and pass on":
+                await response.reply()
             case "swallow cancellation":
                 try:
                     await asyncio.sleep(0)
@@ -226,9 +255,30 @@ class Upper:
         return self._held
 
 
-async def _doubled(events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+async def _passed_on(events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
     async for event in events:
         yield event
+
+
+async def _cut_short(events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+    async for event in events:
+        yield event
+        return
+
+
+async def _broken(events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+    async for event in events:
+        yield event
+        raise ZeroDivisionError("a bug of a replacement")
+
+
+def _fail(outcome: Outcome) -> None:
+    raise ZeroDivisionError("a bug of a callback")
+
+
+async def _fail_later(outcome: Outcome) -> None:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError("a bug of a callback")
 
 
 class Current:
@@ -254,17 +304,24 @@ verbs = st.sampled_from(
         "raise",
         "answer",
         "child",
+        "siblings",
+        "pass on a child's",
         "detach",
         "retry",
         "watch",
         "buggy watch",
         "rewrite",
         "replace",
+        "replace early",
+        "buggy replace",
         "keep",
         "raise after",
         "drop and call again",
         "started",
         "drain",
+        "read and pass on",
+        "time out",
+        "failing callbacks",
         "swallow cancellation",
     ]
 )
@@ -277,6 +334,8 @@ class Run:
     verbs: tuple[str, ...]
     script: tuple[Answer, ...]
     stream: bool
+    legacy: bool
+    """The client speaks the API of completions, which the LLM does not."""
     wants_usage: bool
     pushed: bool
     gone_after: int | None
@@ -288,6 +347,7 @@ runs = st.builds(
     verbs=st.lists(verbs, max_size=4).map(tuple),
     script=st.lists(answers, max_size=5).map(tuple),
     stream=st.booleans(),
+    legacy=st.booleans(),
     wants_usage=st.booleans(),
     pushed=st.booleans(),
     gone_after=st.none() | st.integers(1, 40),
@@ -305,8 +365,8 @@ async def _check(run: Run) -> None:
     llm = ScriptedLLM(run.script, dialect=DIALECT, api=CHAT, tasks=tasks)
     processors = [Counting(verb) for verb in run.verbs]
     chain: list[Processor] = [*processors]
-    async with Pipeline(DIALECT, llm, processors=chain, tasks=tasks) as pipeline:
-        exchange = pipeline.exchange(CHAT, _question(run))
+    async with Halting(DIALECT, llm, processors=chain, tasks=tasks) as pipeline:
+        exchange = pipeline.exchange(COMPLETIONS if run.legacy else CHAT, _question(run))
         ends: list[Outcome] = []
         exchange.on_finish(ends.append)
         result = await _served(pipeline, exchange, run)
@@ -322,15 +382,45 @@ async def _check(run: Run) -> None:
     for response in llm.responses:
         assert response.outcome is not None
     assert [body.ends for body in llm.bodies] == [1] * len(llm.bodies)
+    assert exchange.outcome.usage == _used(llm, exchange)
     if result is not None:
         _check_answer(run, result)
+
+
+def _used(llm: ScriptedLLM, exchange: Exchange) -> Usage | None:
+    """What all calls in the name of *exchange* used; detached ones are not in its name."""
+    total: Usage | None = None
+    for response in llm.responses:
+        origin: Exchange = response.exchange
+        while origin.parent is not None:
+            origin = origin.parent
+        if origin is exchange and response.outcome is not None and (used := response.outcome.usage) is not None:
+            total = used if total is None else total + used
+    return total
+
+
+class Halting(Pipeline):
+    """A pipeline whose client pauses after each piece that is pushed."""
+
+    async def _push(self, flow: Flow, result: Result) -> None:
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def write(piece: bytes) -> None:
+            result.pieces.append(piece)
+            flow.pause()
+            loop.call_soon(flow.resume)
+
+        flow.attach(write, over.set)
+        await over.wait()
 
 
 def _question(run: Run) -> bytes:
     stream = b',"stream":true' if run.stream else b""
     if run.stream and run.wants_usage:
         stream += b',"stream_options":{"include_usage":true}'
-    return b'{"model":"m","messages":[{"role":"user","content":"hello"}]' + stream + b"}"
+    asked = b'"prompt":"hello"' if run.legacy else b'"messages":[{"role":"user","content":"hello"}]'
+    return b'{"model":"m",' + asked + stream + b"}"
 
 
 async def _served(pipeline: Pipeline, exchange: Exchange, run: Run) -> Result | None:

@@ -47,6 +47,7 @@ def test_amounts_add_subtract_and_compare() -> None:
     assert one - two == Money.usd("-1")
     assert one < two
     assert two >= one
+    assert not one < Money.usd("1.00")
     assert max(one, two) == two
 
 

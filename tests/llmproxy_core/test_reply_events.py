@@ -89,7 +89,13 @@ PARTS: list[tuple[Part, list[ChatEvent]]] = [
         [ToolCallStart(0, 0, "call", "look", "function", "s"), ToolCallDelta(0, 0, '{"a":1}')],
     ),
     (AudioPart(Source(data="QUJD"), "a1", "abc"), [AudioDelta(0, "QUJD", "abc", "a1")]),
-    (OpaquePart("server_tool", Raw("x.chat", b"{}")), [OpaqueEvent("server_tool", b"{}")]),
+    (OpaquePart("server_tool", Raw("x.chat", b"{}")), [OpaqueEvent("server_tool", b"{}", 0, "x.chat")]),
+    (TextPart("hi", signature="s"), [TextDelta(0, "hi", signature="s")]),
+    (ReasoningPart("hm", id="rs_1"), [ReasoningDelta(0, "hm", id="rs_1")]),
+    (
+        ToolCall("call", "look", "1", item_id="fc_1"),
+        [ToolCallStart(0, 0, "call", "look", item_id="fc_1"), ToolCallDelta(0, 0, "1")],
+    ),
 ]
 
 
@@ -267,6 +273,19 @@ def test_the_last_usage_counts() -> None:
 
 def test_what_has_come_so_far_is_a_reply() -> None:
     assert _assembled() == ChatReply("", "", ())
+
+
+def test_parts_that_only_their_protocol_knows_stay_apart_and_in_their_place() -> None:
+    raw = Raw("x.chat", b"{}")
+
+    assert _content(
+        TextDelta(0, "a"), OpaqueEvent("k", b"{}", 0, "x.chat"), OpaqueEvent("k", b"{}", 0, "x.chat"), TextDelta(0, "b")
+    ) == (TextPart("a"), OpaquePart("k", raw), OpaquePart("k", raw), TextPart("b"))
+
+
+def test_a_signature_belongs_to_the_text_before_it() -> None:
+    assert _content(TextDelta(0, "a"), TextDelta(0, "", signature="s")) == (TextPart("a", signature="s"),)
+    assert _content(TextDelta(0, "", signature="s")) == (TextPart("", signature="s"),)
 
 
 # -- both ways -------------------------------------------------------------------------------------------------------

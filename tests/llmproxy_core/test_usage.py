@@ -16,6 +16,10 @@ def test_the_total_counts_input_and_output_and_their_parts_once() -> None:
     assert usage.total_tokens == 15
 
 
+def test_nothing_is_used_until_it_is_said() -> None:
+    assert Usage() == Usage(0, 0, 0, 0, 0, UsageSource.REPORTED)
+
+
 def test_every_count_is_added() -> None:
     assert Usage(1, 2, 3, 4, 5) + Usage(10, 20, 30, 40, 50) == Usage(11, 22, 33, 44, 55)
 

@@ -30,7 +30,7 @@ from llmproxy_core.chat import (
     ToolResult,
     VideoPart,
 )
-from llmproxy_core.dialect import RequestHead
+from llmproxy_core.dialect import Api, RequestHead
 from llmproxy_core.errors import BadRequest, Unsupported
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import CHAT, COMPLETIONS
@@ -542,6 +542,15 @@ def test_what_openai_has_no_words_for_is_refused_by_name(chat: ChatRequest, para
 def test_a_change_that_cannot_be_said_is_refused_even_in_a_request_of_our_own() -> None:
     with pytest.raises(Unsupported, match="top_k"):
         OPENAI.write_chat(CHAT, attrs.evolve(read(), top_k=4))
+
+
+@pytest.mark.parametrize("api", [CHAT, COMPLETIONS], ids=["chat", "completions"])
+def test_advice_that_openai_does_without_is_dropped(api: Api) -> None:
+    chat = ChatRequest("m", (Message("user", (TextPart("hi"),), id="msg_1"),), cache=CacheMark("5m"))
+
+    written = json.loads(OPENAI.write_chat(api, from_elsewhere(chat)))
+
+    assert written.keys() == {"model", "prompt" if api == COMPLETIONS else "messages"}
 
 
 def test_legacy_functions_are_chosen_in_the_legacy_way() -> None:

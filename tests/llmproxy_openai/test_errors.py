@@ -96,6 +96,22 @@ def test_every_envelope_has_a_message(body: object, message: str, code: str | No
     assert json.loads(OPENAI.write_error(error, "r"))["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'data: {"error":{"message":"Bad"}}\n\n',
+        b': hi\n\nevent: error\r\ndata: {"error":{"message":"Bad"}}',
+        b'{"error":{"message":"Bad"}}',
+    ],
+    ids=["an event", "an event cut short", "no stream at all"],
+)
+def test_an_error_that_comes_as_a_stream_is_read(body: bytes) -> None:
+    error = read(429, body, content_type="text/event-stream; charset=utf-8")
+
+    assert error.message == "Bad"
+    assert OPENAI.write_error(error, "r") == b'{"error":{"message":"Bad"}}'
+
+
 def test_a_short_plain_text_is_quoted() -> None:
     assert read(503, b"upstream connect error\n", content_type="text/plain").message == "upstream connect error"
     assert "status 503" in read(503, b"a\x00b", content_type="text/plain").message

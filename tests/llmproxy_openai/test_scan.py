@@ -108,6 +108,19 @@ def test_only_the_chunk_that_is_nothing_but_usage_is_withheld(kept: bytes) -> No
     assert out[0] == kept
 
 
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(chunk(delta(finish="stop"), usage=USAGE), id="on the finish chunk"),
+        pytest.param(chunk(delta(finish="stop"), x_groq={"usage": USAGE}), id="Groq's"),
+        pytest.param(chunk(delta(finish="stop") | {"usage": USAGE}), id="Moonshot's"),
+    ],
+)
+def test_usage_is_learned_wherever_it_stands(stream: bytes) -> None:
+    assert scanned([stream, DONE])[0].usage == Usage(1, 2)
+    assert OPENAI.scan_reply(CHAT, stream.removeprefix(b"data: ")).usage == Usage(1, 2)
+
+
 def test_the_last_usage_counts() -> None:
     first, last = (
         chunk(delta(content="a"), usage=USAGE),
@@ -234,3 +247,12 @@ def test_the_model_and_the_finish_words_are_learned_without_decoding() -> None:
     assert scanner.model == "m-1"
     assert scanner.finish == ("stop", "length")
     assert scanner.decoded == 0
+
+
+@pytest.mark.parametrize("nothing", [b"data:\n\n", b"data: \n\n", b"event: ping\ndata:\n\n", b"data\r\n\r\n"])
+def test_an_event_whose_data_is_empty_is_left_out(nothing: bytes) -> None:
+    said = chunk(delta(content="a"))
+    scanner = OPENAI.scanner(CHAT, usage=False)
+
+    assert scanner.feed(nothing + said + nothing + DONE) == said + DONE
+    assert scanner.done

@@ -28,7 +28,7 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_core.usage import Usage
-from llmproxy_openai.paths import COMPLETIONS
+from llmproxy_openai.paths import CHAT, COMPLETIONS
 from tests.llmproxy_openai.streams import (
     DONE,
     OPENAI,
@@ -128,13 +128,13 @@ def test_a_recording_starts_once_finishes_each_choice_once_and_ends(recording: R
                 ReasoningDelta(0, "hm", member="thinking"),
                 TextDelta(0, "a"),
                 RefusalDelta(0, "no"),
-                OpaqueEvent("reference", b'{"type":"reference","ids":[1]}'),
+                OpaqueEvent("reference", b'{"type":"reference","ids":[1]}', 0, "openai.chat"),
             ],
             id="Mistral's list",
         ),
         pytest.param(
             delta(content=[{"type": "image_url", "image_url": {"url": "u"}}]),
-            [OpaqueEvent("ImagePart", b'{"type":"image_url","image_url":{"url":"u"}}')],
+            [OpaqueEvent("ImagePart", b'{"type":"image_url","image_url":{"url":"u"}}', 0, "openai.chat")],
             id="a part that no event is for",
         ),
         pytest.param(
@@ -319,6 +319,13 @@ def test_usage_is_reported(members: dict[str, Any]) -> None:
     assert meaning(chunk(delta(content="a"), **members)) == [TextDelta(0, "a"), UsageReported(Usage(1, 2))]
 
 
+def test_usage_in_a_choice_is_reported() -> None:
+    """Moonshot's."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+
+    assert meaning(chunk(delta(content="a") | {"usage": usage})) == [TextDelta(0, "a"), UsageReported(Usage(1, 2))]
+
+
 def test_usage_of_another_type_is_none() -> None:
     assert meaning(chunk(delta(content="a"), usage="many", x_groq=5)) == [TextDelta(0, "a")]
 
@@ -338,6 +345,14 @@ def test_comments_are_pings() -> None:
     assert [frame.events for frame in frames] == [[Ping()], [End()]]
 
 
+@pytest.mark.parametrize("nothing", [b"event: ping\n\n", b"data:\n\n", b"event: ping\ndata: \n\n"])
+def test_an_event_without_data_says_nothing_and_is_not_passed_on(nothing: bytes) -> None:
+    frames = frames_of(nothing + DONE)
+
+    assert [frame.events for frame in frames] == [[], [End()]]
+    assert OPENAI.writer(CHAT, usage=True).write(frames[0].events, frames[0]) == b""
+
+
 def test_nothing_follows_the_end() -> None:
     assert events_of(DONE + chunk(delta(content="a"))) == [End()]
 
@@ -350,16 +365,25 @@ def test_the_end_mark_in_a_text_is_a_text() -> None:
     ("data", "failed"),
     [
         pytest.param(
-            {"error": {"message": "Bad", "type": "t", "code": "c"}}, Failed("Bad", "c", "t", 502), id="an error"
+            {"error": {"message": "Bad", "type": "t", "code": "c", "param": "p"}},
+            Failed("Bad", "c", "t", 502, "p", dialect="openai"),
+            id="an error",
         ),
-        pytest.param({"error": "Bad"}, Failed("Bad", "upstream_error", None, 502), id="text"),
+        pytest.param(
+            {"error": {"message": "Bad", "code": "insufficient_quota"}},
+            Failed("Bad", "insufficient_quota", None, 502, retryable=False, dialect="openai"),
+            id="not worth another try",
+        ),
+        pytest.param({"error": "Bad"}, Failed("Bad", "upstream_error", None, 502, dialect="openai"), id="text"),
         pytest.param(
             {"id": "1", "choices": [delta(finish="error")], "error": {"message": "Bad", "code": 429}},
-            Failed("Bad", "upstream_error", None, 429),
+            Failed("Bad", "upstream_error", None, 429, dialect="openai"),
             id="OpenRouter",
         ),
         pytest.param(
-            {"object": "error", "message": "Bad", "code": 400}, Failed("Bad", "upstream_error", None, 400), id="vLLM"
+            {"object": "error", "message": "Bad", "code": 400},
+            Failed("Bad", "upstream_error", None, 400, retryable=False, dialect="openai"),
+            id="vLLM",
         ),
     ],
 )
@@ -373,6 +397,19 @@ def test_an_error_about_our_key_tells_nothing_of_it() -> None:
     assert isinstance(failed, Failed)
     assert failed.code == "upstream_auth"
     assert "sk-123" not in failed.message
+    assert failed.body is None
+    assert not failed.retryable
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [({"error": {"message": "Bad", "own": 1}}, True), ({"error": "Bad"}, False), ({"object": "error"}, False)],
+)
+def test_an_error_keeps_the_providers_own_words_where_clients_can_read_them(data: object, kept: bool) -> None:
+    (failed,) = events_of(event(data))
+
+    assert isinstance(failed, Failed)
+    assert failed.body == (event(data)[6:-2] if kept else None)
 
 
 @pytest.mark.parametrize(

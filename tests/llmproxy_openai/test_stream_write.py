@@ -151,11 +151,12 @@ def test_the_other_lines_of_a_changed_event_stay() -> None:
     assert rewritten(stream, replacing(TextDelta(0, "old"), TextDelta(0, "new"))) == stream.replace(b"old", b"new")
 
 
-def test_data_of_several_lines_becomes_one_event() -> None:
-    stream = b'data: {"id":"c1",\r\ndata: "choices":[{"delta":{"content":"old"}}]}\r\n\r\n'
+def test_data_of_several_lines_becomes_one_event_of_the_same_name() -> None:
+    stream = b'event: e\r\ndata: {"id":"c1",\r\ndata: "choices":[{"delta":{"content":"old"}}]}\r\n\r\n'
 
     out = rewritten(stream, replacing(TextDelta(0, "old"), TextDelta(0, "new")))
 
+    assert out.startswith(b"event: e\ndata: ")
     assert events_of(out) == [Start("c1", ""), TextDelta(0, "new")]
 
 
@@ -337,7 +338,7 @@ def test_a_changed_event_changes_its_member(
         ),
         pytest.param(
             delta(content=[{"type": "odd"}], finish="stop"),
-            OpaqueEvent("odd", b'{"type":"odd"}'),
+            OpaqueEvent("odd", b'{"type":"odd"}', 0, "openai.chat"),
             delta(finish="stop"),
             id="the only part of a list",
         ),

@@ -89,6 +89,22 @@ def test_with_a_key_the_demo_answers_its_own_models_only() -> None:
     assert "every model" not in demo
 
 
+def test_what_the_environment_sets_for_every_llm_is_told_with_its_origin() -> None:
+    text = said({"OPENAI_API_KEY": SECRET, "HTTP_TIMEOUT": "30s"})
+
+    assert row(text, "llm.*.timeouts.first_byte_s") == "30.0 (HTTP_TIMEOUT)"
+
+
+def test_health_has_an_address_that_can_be_called(tmp_path: Path) -> None:
+    registry = Registry.load()
+    loaded = load(None, registry, {}, {})
+
+    async def look(gateway: Gateway, _: LookTransport) -> list[str]:
+        return list(banner(loaded, gateway, url=URL, own_url="http://0.0.0.0:9090", version="1.2.3"))
+
+    assert row(look_at(loaded, registry, look), "health") == "http://127.0.0.1:9090/health"
+
+
 def test_warnings_are_in_it() -> None:
     text = said({}, own_endpoints=True, cors_allowed_origins=["*"])
 

@@ -219,10 +219,27 @@ def test_a_problem_ends_the_check_with_1(text: str, said: str, here: Path) -> No
     assert said in result.stderr
 
 
+def test_an_empty_file_name_is_no_directory(here: Path) -> None:
+    """An unset variable in a script: `llmproxy check "$FILE"`."""
+    result = CliRunner().invoke(command, ["check", ""])
+
+    assert (result.exit_code, result.stderr) == (1, "llmproxy: the name of the configuration file is empty\n")
+
+
 def test_a_file_that_is_not_there_is_a_problem(here: Path) -> None:
     result = CliRunner().invoke(command, ["check", "nosuch.toml"])
 
     assert (result.exit_code, result.stderr) == (1, "nosuch.toml has 1 problem:\n  there is no such file\n")
+
+
+def test_what_a_variable_sets_for_every_llm_is_shown_with_its_origin(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_TIMEOUT", "1m30s")
+
+    given = rows(check(WHOLE), "settings that are given")
+
+    assert given["llm.*.timeouts.first_byte_s"] == "90.0          from HTTP_TIMEOUT".replace("          ", "  ")
 
 
 REFUSES = """

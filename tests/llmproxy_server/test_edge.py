@@ -225,6 +225,19 @@ async def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes() -> N
         assert not upstream.requests
 
 
+async def test_a_long_body_that_comes_in_one_burst_with_its_head_is_no_long_head() -> None:
+    long = {**HELLO, "messages": [{"role": "user", "content": "x" * 2_000_000}]}
+    async with (
+        Upstream(PLAIN) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        for _ in range(3):
+            assert (await ask(client, post(long))).status == 200
+
+        assert [len(each.body) > 2_000_000 for each in upstream.requests] == [True] * 3
+
+
 async def test_a_chunked_body_is_counted() -> None:
     async with (
         Upstream(PLAIN) as upstream,

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from random import Random
 
 import pytest
 
-from tests.llmproxy_server.edging import answer, ask, post, request
+from tests.llmproxy_server.edging import answer, ask, many, post, request
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
 from tests.upstream import Upstream, Wait, completion, reply
@@ -146,3 +147,36 @@ async def test_nonsense_after_a_request_does_not_spoil_its_answer() -> None:
         assert (await answer(client)).status == 400
         assert await client.rest() == b""
         assert len(upstream.requests) == 1
+
+
+def changed(whole: bytes, random: Random) -> bytes:
+    """*whole* with a few bytes put in, left out or replaced."""
+    data = bytearray(whole)
+    for _ in range(random.randint(1, 4)):
+        place = random.randrange(len(data))
+        new = random.choice([b"", b"\r", b"\n", b"\x00", b" ", b":", b"\xff", random.randbytes(3)])
+        data[place : place + random.choice([0, 1, 1, 5])] = new
+    return bytes(data)
+
+
+async def test_random_changes_of_a_request_break_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """300 of them, the same each time; the time-outs end those that became half a request."""
+    random = Random(7)
+    whole = post({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}, "/v1/chat/completions", "X-A: b")
+    soon = {"header_timeout_s": 0.1, "body_timeout_s": 0.1, "idle_timeout_s": 0.1}
+    answered = 0
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(with_server(openai_at(upstream.base_url), **soon)) as proxy,
+    ):
+        for _ in range(10):
+            async with many(proxy.port, 30) as clients:
+                for client in clients:
+                    client.send(changed(whole, random))
+                for raw in await asyncio.gather(*(client.rest() for client in clients), return_exceptions=True):
+                    assert isinstance(raw, bytes | ConnectionResetError), raw
+                    answered += isinstance(raw, bytes) and raw.startswith(b"HTTP/1.1 ")
+        assert proxy.server.admission.in_flight == proxy.server.admission.buffered_bytes == 0
+
+    assert answered > 290  # a few were never a whole request
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -1,6 +1,7 @@
 """Streams at the edge: how they go out, how they fail, and what happens when the client leaves or does not read."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,8 @@ from llmproxy_core.outcome import End as Ending
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
+from llmproxy_server.call import Call
+from llmproxy_server.edge_protocol import EdgeProtocol
 from tests.llmproxy_server.edging import (
     HELLO,
     STREAM,
@@ -396,6 +399,18 @@ async def test_a_client_that_leaves_while_it_uploads_ends_the_upstream_call() ->
         await upstream.until(lambda: upstream.connections_open == 0)
 
 
+async def test_a_client_that_leaves_while_nothing_more_of_it_is_read_ends_the_upstream_call() -> None:
+    async with Upstream([Stall()]) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
+        async with connected(proxy.port) as client:
+            client.send(post(STREAM))
+            await upstream.received()
+            client.send(request("GET", "/livez") * 1000)
+            (connection,) = proxy.server.edges[0].connections
+            await until(lambda: connection._buffer_paused)
+
+        await left(proxy, upstream)
+
+
 async def test_effects_are_settled_though_the_client_has_left() -> None:
     settled = asyncio.Event()
 
@@ -484,3 +499,44 @@ async def test_a_client_that_reads_slowly_is_not_cut() -> None:
                     break
         assert total > 300 * len(chunk)
         assert (await proxy.outcome()).end is Ending.COMPLETED
+
+
+async def test_a_whole_answer_that_nobody_reads_is_cut_too_and_its_outcome_stays() -> None:
+    async with (
+        Upstream(reply(completion("x" * 20_000_000))) as upstream,
+        Proxy(with_server(openai_at(upstream.base_url), write_timeout_s=0.2)) as proxy,
+        connected(proxy.port, read_buffer_bytes=16_384) as client,
+        connected(proxy.port) as reading,
+    ):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(post())
+        assert (await proxy.outcome()).end is Ending.COMPLETED
+        await until(lambda: not proxy.server.edges[0].calls)
+        assert proxy.server.admission.in_flight == 0
+
+        assert len((await ask(reading, post())).body) > 20_000_000
+
+
+async def test_a_call_leaves_nothing_that_only_a_collection_would_free() -> None:
+    """An error holds the frames it passed, these the exchange, and that the error: bodies would stay in memory."""
+    async with Upstream() as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
+        gc.collect()
+        gc.disable()
+        try:
+            cases: list[tuple[bytes, list[Step] | None]] = [
+                (post(STREAM), [Head(), Chunk(ONE), Cut()]),
+                (post(STREAM), [Head(), Cut()]),
+                (post(), reply(error("broken"), 500)),
+                (post(b"{"), None),
+                (request("GET", "/nowhere"), None),
+                (b"nonsense\r\n\r\n", None),
+            ]
+            for data, script in cases:
+                upstream.script = script
+                async with connected(proxy.port) as client:
+                    await ask(client, data)
+            proxy.exchanges.clear()
+            proxy.outcomes.clear()
+            await until(lambda: not any(isinstance(kept, Call | Exchange | EdgeProtocol) for kept in gc.get_objects()))
+        finally:
+            gc.enable()

@@ -58,7 +58,7 @@ def test_debug_is_the_level_debug_where_no_level_is_set(env: dict[str, str], lev
     assert server.get("log", {}).get("level") == level
 
 
-def test_time_outs_and_pools_go_to_llms_over_http_that_do_not_set_them() -> None:
+def test_time_outs_and_pools_go_to_every_llm_over_http_and_win_over_the_file() -> None:
     document = {
         "llm": {
             "plain": LLM,
@@ -74,11 +74,13 @@ def test_time_outs_and_pools_go_to_llms_over_http_that_do_not_set_them() -> None
     llms: Any = found.document["llm"]
     pool = {"max_connections": 7, "max_connections_per_host": 0}
     assert llms["plain"] == {**LLM, "timeouts": {"first_byte_s": 90.0}, "pool": {**pool, "idle_s": 9.0}}
-    assert llms["own"]["timeouts"] == {"first_byte_s": 1, "idle_s": 2}
-    assert llms["own"]["pool"] == {**pool, "idle_s": 3}
+    assert llms["own"]["timeouts"] == {"first_byte_s": 90.0, "idle_s": 2}
+    assert llms["own"]["pool"] == {**pool, "idle_s": 9.0}
     assert llms["demo"] == {"provider": "demo"}
     assert found.origins["llm.plain.timeouts.first_byte_s"] == "HTTP_TIMEOUT"
-    assert "llm.own.timeouts.first_byte_s" not in found.origins
+    assert found.origins["llm.own.timeouts.first_byte_s"] == "HTTP_TIMEOUT"
+    assert found.llm_keys[0] == ("timeouts.first_byte_s", 90.0, "HTTP_TIMEOUT")
+    assert not laid({"llm": {"demo": {"provider": "demo"}}}, HTTP_TIMEOUT="3").llm_keys, "it holds for none"
 
 
 @pytest.mark.parametrize(
@@ -145,5 +147,5 @@ def test_no_dot_env_file_is_no_problem(tmp_path: Path) -> None:
 def test_a_dot_env_file_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"A=\xff\xfe\x00secret")
 
-    with pytest.raises(ConfigError, match=r"^\.env: cannot be read"):
+    with pytest.raises(ConfigError, match=r"^\.env: cannot be read: it is not UTF-8$"):
         read_environment({}, tmp_path)

@@ -12,10 +12,10 @@ from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
 from llmproxy_server.health import Health
 from llmproxy_server.life import Life
-from tests.llmproxy_server.edging import ask, post, request
+from tests.llmproxy_server.edging import STREAM, ask, post, request
 from tests.proxy import STANDARD_PLUGINS, Proxy, openai_at
 from tests.rawclient import connected
-from tests.upstream import Upstream, completion, error, reply
+from tests.upstream import Chunk, Cut, Head, Step, Upstream, chat_chunk, completion, error, reply, sse
 
 
 class Clock:
@@ -114,3 +114,17 @@ async def test_health_is_fed_by_real_calls() -> None:
 
     assert [state["state"] for state in states] == ["failing", "ok"]
     assert states[1]["last_error"]["age_s"] >= 0
+
+
+async def test_an_llm_whose_stream_breaks_is_failing() -> None:
+    script: list[Step] = [Head(), Chunk(sse(chat_chunk("one"), done=False)), Cut()]
+    async with (
+        Upstream(script) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+        connected(proxy.port) as other,
+    ):
+        assert not (await ask(client, post(STREAM))).complete
+
+        llm = (await ask(other, request("GET", "/health"))).json["llms"]["openai"]
+        assert (llm["state"], llm["last_error"]["code"]) == ("failing", "upstream_cut")

@@ -6,8 +6,11 @@ from time import perf_counter
 
 import pytest
 
+from llmproxy_core.config_problem import shown
 from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_server.loader import MAX_FILE_BYTES, Loaded, load
+from llmproxy_server.settings import Setting
 from tests.registry import registry
 
 MINIMAL = """\
@@ -69,6 +72,20 @@ def test_a_warning_has_its_line_too(tmp_path: Path) -> None:
     assert [(it.line, it.path) for it in found.warnings] == [(8, "server.cors_allowed_origins")]
 
 
+def test_the_environment_wins_for_every_llm_and_is_told_as_the_origin(tmp_path: Path) -> None:
+    llm = '[llm."a.b"]\nprovider = "openai"\nbase_url = "http://a"\ntimeouts.first_byte_s = 3\n'
+    path = write(tmp_path, llm + MINIMAL.replace("local", "a.b").replace('[llm.a.b]\nprovider = "demo"\n', ""))
+
+    found = loaded(path, HTTP_TIMEOUT="30")
+    (problem,) = problems(path, HTTP_TIMEOUT="9999999999")
+    llm_config = found.config.llms["a.b"]
+
+    assert isinstance(llm_config, HttpLLMConfig)
+    assert llm_config.timeouts.first_byte_s == 30
+    assert found.settings.llms == (Setting("llm.*.timeouts.first_byte_s", 30.0, "HTTP_TIMEOUT"),)
+    assert problem.path == "HTTP_TIMEOUT"
+
+
 def test_a_value_from_elsewhere_is_reported_with_its_origin_and_no_line(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + '[server]\nhost = "127.0.0.1"')
 
@@ -128,7 +145,9 @@ def test_a_file_that_is_none_is_told_as_such(tmp_path: Path, content: bytes, mes
 
 
 def test_the_line_of_what_is_not_utf_8_is_told(tmp_path: Path) -> None:
-    assert problems(write(tmp_path, b"a = 1\nb = '\xff'"))[0].line == 2
+    (problem,) = problems(write(tmp_path, b"a = 1\nb = '\xc3\xa4\xff'"))
+
+    assert (problem.line, problem.column) == (2, 7)
 
 
 def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
@@ -149,13 +168,14 @@ def test_certificates_are_looked_for_beside_the_file(tmp_path: Path) -> None:
     tls = '[server]\ntls_certificate = "cert.pem"\ntls_key = "key.pem"\n'
     path = write(tmp_path, MINIMAL + tls)
 
-    (problem,) = problems(path)
+    (missing,) = problems(path)
     (tmp_path / "key.pem").write_text("k")
-    found = loaded(path)
+    (found,) = problems(path)
 
-    assert (problem.path, problem.line) == ("server.tls_key", 9)
-    assert problem.message.startswith("there is no file")
-    assert found.config.server.tls_certificate == str(tmp_path / "cert.pem")
+    assert (missing.path, missing.line) == ("server.tls_key", 9)
+    assert missing.message == f'there is no file "{shown(str(tmp_path / "key.pem"))[1:-1]}"'
+    assert (found.path, found.line) == ("server.tls_certificate", 8)
+    assert found.message.startswith("expected a PEM file"), "the file is found, and is no certificate"
 
 
 def test_a_long_file_that_is_wrong_throughout_is_told_in_bearable_time(tmp_path: Path) -> None:

@@ -28,7 +28,19 @@ from llmproxy_server.edge import require_c_parser
 from llmproxy_server.listener import listen
 from llmproxy_server.server import Server
 from llmproxy_server.transport import AiohttpTransport
-from tests.llmproxy_server.edging import STREAM, Processing, answer, ask, chunks, head, many, post, processed, request
+from tests.llmproxy_server.edging import (
+    HELLO,
+    STREAM,
+    Processing,
+    answer,
+    ask,
+    chunks,
+    head,
+    many,
+    post,
+    processed,
+    request,
+)
 from tests.llmproxy_server.transporting import until
 from tests.proxy import STANDARD_PLUGINS, Proxy, openai_at, with_server
 from tests.rawclient import Client, connected
@@ -326,6 +338,29 @@ async def test_work_that_outlived_its_exchange_is_waited_for_and_then_ended() ->
         assert [each.outcome.end for each in detached if each.outcome] == [Ending.COMPLETED, Ending.ABANDONED]
 
 
+async def test_an_answer_whose_effects_are_awaited_when_time_is_over_is_still_complete() -> None:
+    settling = asyncio.Event()
+
+    async def settle(outcome: Outcome) -> None:
+        settling.set()
+        await asyncio.Event().wait()
+
+    async def account(exchange: Exchange, call_next: Handler) -> Response:
+        exchange.on_finish(settle)
+        return await call_next(exchange)
+
+    async with Upstream(stream(chat_chunk("x"))) as upstream:
+        mapping = with_server(processed(openai_at(upstream.base_url)), drain_timeout_s=0.05, settle_timeout_s=0.5)
+        async with Proxy(mapping, plugins=[Processing(account)]) as proxy, connected(proxy.port) as client:
+            client.send(post(STREAM))
+            await asyncio.wait_for(settling.wait(), 5)
+
+            await asyncio.wait_for(proxy.server.stop(), 5)
+
+            got = await answer(client)
+            assert (got.body, got.complete) == (sse(chat_chunk("x")), True)
+
+
 # -- processes -----------------------------------------------------------------------------------------------------
 
 CONFIG = """
@@ -431,6 +466,9 @@ async def test_on_uvloop_streams_break_and_clients_leave_as_on_asyncio() -> None
             client.send(post(STREAM))
             client.writer.write_eof()
             await client.rest()
+        upstream.then(reply(completion("Hello")))
+        async with connected(port) as client:  # uvloop reads several times before any task runs
+            assert (await ask(client, post({**HELLO, "user": "x" * 1_000_000}))).status == 200
         running.send_signal(signal.SIGTERM)
         assert running.stderr is not None
         assert await asyncio.wait_for(running.wait(), 10) == 0

@@ -1,5 +1,7 @@
 """The line of a value in a file."""
 
+from time import perf_counter
+
 import pytest
 import tomli
 from hypothesis import given
@@ -81,3 +83,33 @@ def test_blank_lines_and_comments_do_not_move_it(above: list[str], routes: int) 
     text = "\n".join([*above, *["[[route]]"] * routes, "[last]", "key = 1"])
 
     assert Statements(text).line(("last", "key")) == len(above) + routes + 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'x = """a\n[ " "" \\""" \n{""""',
+        'x = """\\\n  a"""""',
+        "x = '''a\n[ \\ ' '' {\n''''",
+        'x = [ \']\', # ]\n "]\\"[", { a = """\n]""" } ]',
+        "x = {\n a = 1, # }\n\n b = [\n[], ],\n}",
+        '"a]\\"[" . b = 1',
+        "[\"a[\" . 'b]]']",
+        "x = ''''''",
+        'x = ""',
+    ],
+)
+def test_a_statement_ends_where_its_brackets_and_strings_do(statement: str) -> None:
+    text = f"{statement}\n[last]\nkey = 1"
+    tomli.loads(text)
+
+    assert Statements(text).line(("last", "key")) == statement.count("\n") + 3
+
+
+def test_a_long_array_is_passed_in_bearable_time() -> None:
+    """Trying after each of its lines whether it is over would take minutes."""
+    text = "x = [\n" + '"a",\n' * 20_000 + "]\n[last]\nkey = 1"
+    started = perf_counter()
+
+    assert Statements(text).line(("last", "key")) == 20_004
+    assert perf_counter() - started < 20

@@ -183,8 +183,9 @@ async def test_a_read_in_the_moment_between_a_framing_error_and_its_news_fails_a
     async with Upstream([Head(), Chunk(b"abc"), Raw(b"xyz\r\n"), Stall()]) as upstream, transporting() as transport:
         body = await call(transport, post(upstream.base_url))
         assert await read(body) == b"abc"
-        [inner] = transport._bodies
-        await until(lambda: not inner._response.protocol.connected)
+        assert transport._calls is not None
+        [inner] = transport._calls
+        await until(lambda: not inner._protocol.connected)
 
         with pytest.raises(UpstreamGarbage):
             await read(body)

@@ -14,7 +14,7 @@ from llmproxy_core.errors import (
 )
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.services import Pool
-from llmproxy_server.transport_body import ResponseBody
+from llmproxy_server.transport_call import UpstreamCall
 from tests.llmproxy_server.transporting import OFF, WAIT_S, call, get, post, read, rest, soon, transporting, until
 from tests.upstream import (
     Call,
@@ -242,11 +242,11 @@ async def test_a_kept_connection_that_ends_badly_is_no_news(caplog: pytest.LogCa
 
 @pytest.mark.parametrize("to_the_end", [True, False], ids=["read", "released"])
 async def test_a_kept_connection_holds_nothing_of_the_calls_before(to_the_end: bool) -> None:
-    def bodies() -> int:
+    def calls() -> int:
         gc.collect()
-        return sum(isinstance(each, ResponseBody) for each in gc.get_objects())
+        return sum(isinstance(each, UpstreamCall) for each in gc.get_objects())
 
-    before = bodies()
+    before = calls()
     async with Upstream([Head(), Chunk(b"x"), End()]) as upstream, transporting() as transport:
 
         async def one() -> None:
@@ -258,5 +258,5 @@ async def test_a_kept_connection_holds_nothing_of_the_calls_before(to_the_end: b
             await one()
             await until(lambda: transport.connections_in_use == 0)
 
-        assert bodies() == before
+        assert calls() == before
         assert upstream.connections_total == 1

@@ -1,0 +1,67 @@
+"""The clocks of upstream calls: one timer for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from math import inf
+from typing import Generic, Protocol, TypeVar
+
+GRAIN_S = 0.05
+"""How often the calls are looked at, at most; so a wait may end that much late."""
+
+
+class Timed(Protocol):
+    """What must be over in time."""
+
+    def check(self, now: float) -> float:
+        """End what should have ended by *now*; say when to look again (inf: no need to)."""
+        ...
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class UnderWay(Generic[T]):
+    """
+    The calls that are under way.
+
+    A timer for each would cost more than all else that a clock does. The one there is rings when the first of the
+    waits that it was told of must end. Most are long over then: it looks what goes on, and rings again for the first
+    of that.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: set[T] = set()
+        self._at = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, call: T) -> None:
+        self._calls.add(call)
+
+    def discard(self, call: T) -> None:
+        self._calls.discard(call)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._calls))
+
+    def look_by(self, due: float) -> None:
+        """Have a call checked at *due*, in the loop's time, at the latest."""
+        if due < self._at:
+            self.stop()
+            self._at = due
+            self._timer = self._loop.call_at(due, self._ring)
+
+    def stop(self) -> None:
+        """Ring no more, unless told of another wait."""
+        self._at = inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        now = self._at  # not the time of now: a loop may ring a little early, by the resolution of its clock
+        self._at, self._timer = inf, None
+        nearest = min([call.check(now) for call in self], default=inf)
+        self.look_by(max(nearest, now + GRAIN_S) if nearest < inf else inf)

@@ -1,0 +1,126 @@
+"""What providers say when they fail, and where they say it, as a client of OpenAI's protocol gets to read it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy_core import End, Exchange, Handler, Response
+from tests.exact import Seen, post
+from tests.llmproxy_server.edging import Processing, processed
+from tests.proxy import SECRET, Proxy, openai_at
+from tests.upstream import Script, Upstream, chat_chunk, reply, stream
+
+OWN = {"error": {"message": "Slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded", "own": 1}}
+
+SHAPES = [
+    pytest.param(429, OWN, 429, OWN["error"], id="OpenAI"),
+    pytest.param(
+        400,
+        [{"error": {"code": 400, "message": "Bad", "status": "INVALID_ARGUMENT"}}],
+        400,
+        {"message": "Bad", "type": "INVALID_ARGUMENT"},
+        id="Google: a list",
+    ),
+    pytest.param(
+        400,
+        {"error": {"message": "API key not valid", "details": [{"reason": "API_KEY_INVALID"}]}},
+        502,
+        {"code": "upstream_auth"},
+        id="Google: our key",
+    ),
+    pytest.param(401, {"error": {"message": f"bad key {SECRET}"}}, 502, {"code": "upstream_auth"}, id="our key"),
+    pytest.param(400, {"code": "bad", "error": "Bad"}, 400, {"message": "Bad", "code": "bad"}, id="xAI"),
+    pytest.param(
+        422,
+        {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "missing"}]}, "type": "t"},
+        422,
+        {"message": "body.n: missing", "type": "t"},
+        id="Mistral",
+    ),
+    pytest.param(404, {"detail": "Not Found"}, 404, {"message": "Not Found"}, id="FastAPI"),
+    pytest.param(
+        529, {"type": "error", "error": {"type": "overloaded_error", "message": "Full"}}, 529, {"message": "Full"},
+        id="Anthropic",
+    ),
+    pytest.param(503, b"<html>", 503, {"type": "server_error"}, id="HTML"),
+    pytest.param(500, b"", 500, {"type": "server_error"}, id="nothing"),
+    pytest.param(400, b"17", 400, {"type": "invalid_request_error"}, id="a number"),
+    pytest.param(400, {"error": {"message": f"your {SECRET}"}}, 400, {"message": "your ***"}, id="it shows our key"),
+    pytest.param(200, {"error": {"message": "No", "code": 429}}, 429, {"message": "No"}, id="status 200: OpenRouter"),
+    pytest.param(200, {"object": "error", "message": "No", "code": 400}, 400, {"message": "No"}, id="status 200: vLLM"),
+]  # fmt: skip
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+WATCHED = pytest.mark.parametrize("watched", [False, True], ids=["copied", "watched"])
+
+
+async def go(script: Script, *, streamed: bool, watched: bool = False) -> tuple[Seen, Proxy]:
+    async def around(exchange: Exchange, call_next: Handler) -> Response:
+        response = await call_next(exchange)
+        if watched:
+            response.watch(lambda channel: None)
+        return response
+
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": streamed}
+    async with Upstream(script) as upstream:
+        mapping = processed(openai_at(upstream.base_url, token_env="KEY"))
+        async with Proxy(mapping, plugins=[Processing(around)]) as proxy:
+            seen = await post(f"{proxy.base_url}/chat/completions", json.dumps(asked).encode())
+            await proxy.outcome()
+            return seen, proxy
+
+
+@STREAMED
+@pytest.mark.parametrize(("status", "body", "told", "error"), SHAPES)
+async def test_every_shape_is_one_that_the_client_knows(
+    status: int, body: object, told: int, error: dict[str, Any], streamed: bool
+) -> None:
+    seen, proxy = await go(reply(body, status), streamed=streamed)
+
+    assert (seen.status, seen.header("content-type")) == (told, "application/json")
+    found = json.loads(seen.body)["error"]
+    assert found["message"]
+    assert {name: found[name] for name in error} == error
+    assert SECRET.encode() not in seen.body
+    assert proxy.outcomes[0].end is End.FAILED
+
+
+@STREAMED
+async def test_an_error_that_comes_as_an_event_stream_with_its_status_is_read(streamed: bool) -> None:
+    body = b"data: " + json.dumps(OWN).encode() + b"\n\n"
+
+    seen, _ = await go(reply(body, 429, {"content-type": "text/event-stream"}), streamed=streamed)
+
+    assert (seen.status, json.loads(seen.body)) == (429, OWN)
+
+
+@WATCHED
+@STREAMED
+async def test_an_error_as_the_first_event_is_an_error_with_a_status(streamed: bool, watched: bool) -> None:
+    seen, proxy = await go(stream(OWN, done=False), streamed=streamed, watched=watched)
+
+    assert (seen.status, json.loads(seen.body)) == (502, OWN)
+    assert proxy.outcomes[0].end is End.FAILED
+
+
+@WATCHED
+async def test_an_error_in_mid_stream_is_the_providers_own_without_our_key(watched: bool) -> None:
+    error = {"error": {**OWN["error"], "message": f"bad: {SECRET}"}}
+
+    seen, proxy = await go(stream(chat_chunk("so far"), error, done=False), streamed=True, watched=watched)
+
+    assert (seen.status, seen.whole) == (200, False)
+    first, last, rest = seen.body.split(b"\n\n")
+    assert b"so far" in first
+    assert json.loads(last.removeprefix(b"data: ")) == {"error": {**OWN["error"], "message": "bad: ***"}}
+    assert rest == b""
+    assert proxy.outcomes[0].end is End.FAILED
+
+
+@WATCHED
+async def test_a_plain_client_gets_an_error_in_mid_stream_as_a_status(watched: bool) -> None:
+    seen, _ = await go(stream(chat_chunk("so far"), OWN, done=False), streamed=False, watched=watched)
+
+    assert (seen.status, json.loads(seen.body)) == (502, OWN)
