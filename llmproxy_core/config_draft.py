@@ -134,7 +134,7 @@ class DraftReader:
         chosen = config.type or kind.default_type
         unread = self._draft.is_unread
         if config.type is not None and config.type not in kind.types:
-            advice = nearest(config.type, kind.types, f"of provider {kind.name}")
+            advice = nearest(config.type, kind.types, f"types of provider {kind.name}")
             self._problems.add((*place, "type"), f'no type "{safe(config.type)}"; {advice}')
         elif chosen is None and kind.types and not unread(place, "type"):
             self._problems.add((*place, "type"), f"missing; expected one of {', '.join(sorted(kind.types))}")

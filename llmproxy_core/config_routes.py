@@ -50,6 +50,8 @@ def check_routes(draft: Draft, registry: Registry, problems: Problems) -> None:
             advice = nearest(route.dialect, registry.dialects, "registered")
             problems.add((*place, "dialect"), f'no dialect "{safe(route.dialect)}"; {advice}')
             continue
+        if route.on_unsupported == "drop" and len(registry.dialects) < 2:
+            problems.warn((*place, "on_unsupported"), "has no effect: clients and LLMs all speak one protocol here")
         _check_operations(place, route, registry.dialects, problems)
         if not draft.is_unread(place, "operations", "dialect"):
             _check_coverage(place, route, draft, registry.dialects, problems)

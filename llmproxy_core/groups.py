@@ -75,9 +75,13 @@ class ByModel:
             raise RouteNotFound(
                 f"No LLM here serves the model {(asked or '')[:128]!r}", code="model_not_found", param="model"
             )
-        if sent != asked:
-            exchange.request = exchange.request.with_model(sent)
-        return await member.send(exchange)
+        request = exchange.request
+        try:
+            if sent != asked:
+                exchange.request = request.with_model(sent)
+            return await member.send(exchange)
+        finally:
+            exchange.request = request  # whoever tries another LLM next asks it for what the caller asked
 
     async def aclose(self) -> None:
         """Its members are LLMs of their own."""

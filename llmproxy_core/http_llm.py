@@ -125,7 +125,8 @@ class HttpLLM:
     def _url(self, api: Api, request: Request, sent: str | None) -> str:
         path = api.path
         if "{model}" in path:
-            name = quote(sent or "", safe="/:@")
+            slash = "" if "%2f" in request.path.lower() else "/"  # as the client wrote it: some servers tell them apart
+            name = quote(sent or "", safe=":@" + slash)
             check_path("/" + name)  # dot segments in it would lead to another path of the provider's
             path = path.replace("{model}", name)
         return self._base + path + _allowed_query(request.query, self._dialect.query)
@@ -177,6 +178,7 @@ class HttpLLM:
                     llm=self._config.name,
                     price=price_of(model, self._config.prices),
                     redact=self.redact,
+                    attempt=exchange.attempts[-1],
                 )
             body = await read_whole(answer, self._config.max_response_bytes)
             head = self._scan(api, body)
@@ -273,6 +275,7 @@ class HttpLLM:
             headers=list(dict.fromkeys(crossing)),
             content_type=answer.headers.get("content-type") or "application/octet-stream",
             llm=self._config.name,
+            attempt=attempt,
         )
 
 

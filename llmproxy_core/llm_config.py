@@ -119,8 +119,9 @@ def read_headers(written: Mapping[str, str | Secret]) -> HeaderPairs:
 def _header_mistake(name: str, value: str | Secret, before: Mapping[str, object]) -> str | None:
     """What is wrong with one header, after those *before* it."""
     lower = name.lower()
+    # What was found is not shown, which it would be behind "expected": a header's value may be a key.
     if not _TOKEN.fullmatch(name):
-        return "expected a header name: letters, digits and - (RFC 9110)"
+        return "this is no header name: expected letters, digits and - (RFC 9110)"
     if lower in _OURS:
         return "this header is the proxy's own to write and cannot be set"
     if lower in before:
@@ -128,7 +129,6 @@ def _header_mistake(name: str, value: str | Secret, before: Mapping[str, object]
     if isinstance(value, str) and lower in _CREDENTIALS:
         return 'a credential does not belong into the file: expected { env = "NAME" }'
     if not _is_field_value(value.reveal() if isinstance(value, Secret) else value):
-        # What was found is not shown, which it would be behind "expected": a value may be a key.
         return "this is no header value: expected visible latin-1 characters, spaces inside, no line breaks"
     return None
 

@@ -28,13 +28,17 @@ _log = logging.getLogger("llmproxy")
 class Whole:
     """An answer that is complete: its effects are done before it is sent."""
 
-    __slots__ = ("body", "content_type", "headers", "status")
+    __slots__ = ("body", "content_type", "headers", "own", "status")
 
-    def __init__(self, status: int, headers: list[tuple[str, str]], content_type: str, body: bytes) -> None:
+    def __init__(
+        self, status: int, headers: list[tuple[str, str]], content_type: str, body: bytes, *, own: bool = False
+    ) -> None:
+        """*own*: no LLM made it, but we or a processor."""
         self.status = status
         self.headers = headers
         self.content_type = content_type
         self.body = body
+        self.own = own
 
 
 async def deliver(response: Response, client: ClientView) -> Whole | Flow:
@@ -91,7 +95,7 @@ def _as_stream(reply: ChatReply, client: ClientView) -> bytes:
 
 
 def _whole(response: Response, client: ClientView, body: bytes, content_type: str = "application/json") -> Whole:
-    return Whole(response.status, response.headers, content_type, body)
+    return Whole(response.status, response.headers, content_type, body, own=not response.llm)
 
 
 class Flow:

@@ -10,7 +10,7 @@ from llmproxy_core.body import Body, Sink
 from llmproxy_core.chat import ChatEvent, ChatReply
 from llmproxy_core.dialect import Api, Dialect, ReplyHead
 from llmproxy_core.errors import ProxyError, UpstreamError
-from llmproxy_core.exchange import Exchange
+from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.money import Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
 from llmproxy_core.text import Channel, TextFilter, Watcher
@@ -278,7 +278,7 @@ class Reply(ResponseBase):
 class Stream(ResponseBase):
     """An answer that arrives in pieces. Processors subscribe to it; only `relay` and `drain` read it."""
 
-    __slots__ = ("_begun", "_body", "_peeked", "redact")
+    __slots__ = ("_attempt", "_begun", "_body", "_peeked", "redact")
 
     def __init__(
         self,
@@ -293,13 +293,15 @@ class Stream(ResponseBase):
         llm: str = "",
         price: Price | None = None,
         redact: Callable[[bytes], bytes] | None = None,
+        attempt: Attempt | None = None,
     ) -> None:
         """
         *body* is a stream of *api*, or anything at all when *api* is None. *redact* cuts our secrets out of what the
-        upstream says of its errors.
+        upstream says of its errors; *attempt* is told when the upstream breaks the stream.
         """
         self._body = body  # before the exchange takes charge: it may close the body at once
         self.redact = redact
+        self._attempt = attempt
         self._peeked: list[bytes] = []
         self._begun = False
         super().__init__(
@@ -369,6 +371,11 @@ class Stream(ResponseBase):
 
     def resume(self) -> None:
         self._body.resume()
+
+    def finish(self, end: End, error: ProxyError | None = None) -> None:
+        if self.outcome is None and self._attempt is not None and isinstance(error, UpstreamError):
+            self._attempt.error = error
+        super().finish(end, error)
 
     def _free(self, *, complete: bool) -> None:
         if complete:

@@ -227,6 +227,11 @@ def split_events(block: bytes) -> Iterator[bytes]:
         start = end
 
 
+def event_start(block: bytes, position: int) -> int:
+    """Where the event begins in *block*, or one before it, that *position* stands in."""
+    return max(_last_event_end(block[:position], 0), 0)
+
+
 def drop_dataless(block: bytes) -> bytes:
     """
     The whole events of *block* without those that no client may see: fields, but no data, or empty data.

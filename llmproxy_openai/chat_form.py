@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llmproxy_core.chat import ChatRequest, JSONText, ReasoningConfig, ResponseFormat, Tool
+from llmproxy_core.chat import ChatRequest, JSONText, ReasoningConfig, ResponseFormat, Tool, ToolChoice
 from llmproxy_openai.form import Changes, Form, Group, Values, json, strings, unsaid, value
 from llmproxy_openai.members import (
     BOOLEAN,
@@ -90,13 +90,18 @@ def _write_tools(chat: ChatRequest, wire: Wire, _: Before) -> Changes:
 
 
 def _read_choice(members: Members, wire: Wire) -> Values:
-    """A form nobody knows is not taken, so that it stays an unknown member."""
+    """
+    A form nobody knows is not taken, so that it stays an unknown member.
+
+    Where both members say something, the modern one counts.
+    """
+    found: list[ToolChoice] = []
     for name, read in (("tool_choice", read_choice), ("function_call", read_legacy_choice)):
         text = members.peek(name)
         if text is not None and text != b"null" and (choice := read(text, members.at(name), wire)) is not None:
             members.raw(name)
-            return {"tool_choice": choice}
-    return {}
+            found.append(choice)
+    return {"tool_choice": found[0]} if found else {}
 
 
 def _write_choice(chat: ChatRequest, _: Wire, before: Before) -> Changes:

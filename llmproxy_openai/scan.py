@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.sse import BOM, EventSplitter, SSEError, drop_dataless, parse_event, split_events
+from llmproxy_core.sse import BOM, EventSplitter, SSEError, drop_dataless, event_start, parse_event, split_events
 from llmproxy_core.usage import Usage
 from llmproxy_openai.errors import reported_error
 from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, usage_in
@@ -18,6 +18,7 @@ from llmproxy_openai.last_event import completed, is_done
 _USAGE = re.compile(rb'"usage"\s*:\s*\{').search
 _ERROR = b'"error"'  # also vLLM's {"object": "error"}
 _DONE = b"[DONE]"
+_END = b"data: [DONE]\n\n"  # as nearly all write it
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"').search
 _FINISH_START = re.compile(rb'"finish_reason"\s*:\s*"').search
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"([^"\\]*)"')
@@ -79,15 +80,30 @@ class ChunkScanner:
         return self._pass(whole) if whole else b""
 
     def _pass(self, block: bytes) -> bytes:
+        """What of *block*, of whole events, may go on."""
+        if not block.endswith(_END):
+            return self._look(block)
+        before = block[: -len(_END)]
+        if before and not before.endswith(b"\n\n"):  # the line belongs to a longer event
+            return self._look(block)
+        out = self._look(before) if before else b""
+        if self._is_over:
+            return out
+        self.done = self._is_over = True
+        return out + _END
+
+    def _look(self, block: bytes) -> bytes:
         if self._reads_for_model:
             self._look_for_model(block)
         if _FINISH_START(block) is not None:
             self.finish += tuple(word.decode(errors="replace") for word in _FINISH.findall(block))
-        # Nearly every read is one event of one line, which is an object and so no end mark.
-        is_plain = block.startswith(b"data: {") and block.find(b"\n") == len(block) - 2
-        if _USAGE(block) is not None or _ERROR in block or (not is_plain and _DONE in block):
-            return self._each(block)
-        return block if is_plain else drop_dataless(block)
+        plain = _is_plain(block)
+        first = _first_fact(block, plain=plain)
+        if first is None:
+            return block if plain else drop_dataless(block)
+        start = event_start(block, first)  # a read may hold a whole stream, whose usage is at its end
+        before = block[:start]
+        return (before if plain else drop_dataless(before)) + self._each(block[start:])
 
     def _look_for_model(self, block: bytes) -> None:
         self._reads_for_model -= 1
@@ -129,6 +145,28 @@ class ChunkScanner:
         self.usage = usage_in(outline) or self.usage
         self.model = model_in(outline) or self.model
         return not self._wants_usage and only_tells_usage(outline)
+
+
+def _is_plain(block: bytes) -> bool:
+    """
+    Whether *block*, of whole events, is nothing but objects on a line of data each: nearly every read.
+
+    Told by counting, which takes a third of the time of a match: no event of another form would have the two line
+    ends that each has.
+    """
+    if not block.startswith(b"data: {") or b"\r" in block:
+        return False
+    return block.find(b"\n") == len(block) - 2 or block.count(b"\n") == 2 * block.count(b"\n\ndata: {") + 2
+
+
+def _first_fact(block: bytes, *, plain: bool) -> int | None:
+    """Where the first of what may tell usage, an error or the end stands; None when nothing does."""
+    usage = _USAGE(block)
+    error = block.find(_ERROR)
+    done = -1 if plain else block.find(_DONE)  # an object is no end mark
+    if usage is None and error < 0 and done < 0:
+        return None
+    return min(at for at in (error, done, -1 if usage is None else usage.start()) if at >= 0)
 
 
 def only_tells_usage(outline: Outline) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llmproxy_core.relay import Whole
 from llmproxy_server.door import Shared
 from llmproxy_server.door_id import REQUEST_ID
@@ -22,6 +24,7 @@ class Answer:
 
     __slots__ = (
         "_client",
+        "_frame",
         "_incoming",
         "_shared",
         "_source",
@@ -48,6 +51,8 @@ class Answer:
         self._client = client
         self.own: Fields = [(REQUEST_ID, request_id)]
         """Fields that every answer of this call has."""
+        self._frame: Callable[[bytes], bytes] | None = None
+        """What makes a piece ready to be sent; None for an answer without a body."""
         self.cors: CorsHeaders = ()
         self.status = 0
         self.head_sent = False
@@ -74,21 +79,23 @@ class Answer:
     def begin(self, status: int, headers: Fields, content_type: str, more: Fields, piece: bytes) -> None:
         """Send the head of an answer in pieces, with the first one (b"": it is still to come)."""
         self.status = status
-        if self._has_body and not self._chunked:
-            self.keep_alive = False  # the end of the body is that of the connection
-        head = self._head(headers, content_type, more, length=None, chunked=self._has_body and self._chunked)
-        if piece and self._has_body:
-            self._client.write(head, chunk(piece) if self._chunked else piece)
+        if self._has_body:
+            self._frame = chunk if self._chunked else bytes
+            if not self._chunked:
+                self.keep_alive = False  # the end of the body is that of the connection
+        head = self._head(headers, content_type, more, length=None, chunked=self._frame is chunk)
+        if piece and self._frame is not None:
+            self._client.write(head, self._frame(piece))
         else:
             self._client.write(head)
 
     def write(self, piece: bytes) -> None:
-        if piece and self._has_body:  # an empty chunk would be the last one
-            self._client.write(chunk(piece) if self._chunked else piece)
+        if piece and self._frame is not None:  # an empty chunk would be the last one
+            self._client.write(self._frame(piece))
 
     def end(self) -> None:
         """The answer in pieces is complete."""
-        if self._has_body and self._chunked:
+        if self._frame is chunk:
             self._client.write(LAST_CHUNK)
 
     def break_off(self) -> None:

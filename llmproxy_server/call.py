@@ -19,7 +19,7 @@ from llmproxy_core.routing import Match
 from llmproxy_server.admission import Ticket
 from llmproxy_server.answer import Answer
 from llmproxy_server.door import Door
-from llmproxy_server.door_answer import STREAM_HEADERS, endpoint_answer, error_answer
+from llmproxy_server.door_answer import STREAM_HEADERS, endpoint_answer, error_answer, made_here
 from llmproxy_server.door_body import (
     BodyClock,
     BodyReader,
@@ -222,7 +222,7 @@ class Call:
         self.answer.status = delivered.status
         exchange.finish(End.COMPLETED)
         await self._settle(exchange)
-        await self._send(delivered)
+        await self._send(made_here(delivered) if delivered.own else delivered)
 
     async def _request(self, match: Match, ticket: Ticket) -> Request:
         incoming, route = self.incoming, match.route.config

@@ -83,6 +83,8 @@ class Door:
         codings = incoming.headers.get_all("transfer-encoding")
         if codings and (incoming.version == (1, 0) or [coding.lower() for coding in codings] != ["chunked"]):
             raise BadRequest("Transfer-Encoding can be chunked, in HTTP/1.1, and nothing else")
+        if incoming.method == "TRACE":  # its answer shows the request as it arrived, with the key that we added
+            raise RequestRejected("The method TRACE is not served", status=501, code="method_not_implemented")
         target = incoming.target
         if not target.startswith("/") or not target.isascii() or not target.isprintable() or "#" in target:
             raise BadRequest("The request target must be a path of URL characters", code="ambiguous_path")

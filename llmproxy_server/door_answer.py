@@ -52,6 +52,11 @@ def _hints(error: ProxyError) -> list[tuple[str, str]]:
 
 def endpoint_answer(reply: EndpointReply) -> Whole:
     """The answer of an endpoint; what it says itself counts before the secure headers."""
-    said = {name for name, _ in reply.headers}
-    headers = [*reply.headers, *(pair for pair in SECURE_HEADERS if pair[0] not in said)]
-    return Whole(reply.status, headers, reply.content_type, reply.body)
+    return made_here(Whole(reply.status, list(reply.headers), reply.content_type, reply.body))
+
+
+def made_here(whole: Whole) -> Whole:
+    """*whole*, which no provider made, with the secure headers."""
+    said = {name for name, _ in whole.headers}
+    headers = [*whole.headers, *(pair for pair in SECURE_HEADERS if pair[0] not in said)]
+    return Whole(whole.status, headers, whole.content_type, whole.body, own=True)

@@ -125,8 +125,7 @@ class EdgeProtocol(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         before = self._request_count
-        # A head that is complete becomes a call a little later; what comes until then is its body.
-        of_head = self._phase is not Phase.BUSY and before == self._begun
+        of_head = self._phase is not Phase.BUSY and not self._about_to_begin
         if data and of_head:  # aiohttp also calls with nothing, to have kept bytes parsed
             if self._phase is Phase.IDLE:
                 self._wait(Phase.HEAD)
@@ -134,10 +133,15 @@ class EdgeProtocol(RequestHandler):
             self._head_bytes += len(data)
         super().data_received(data)
         if self._request_count == before:
-            if of_head and self._phase is Phase.HEAD and self._head_bytes > self.max_field_size and not self._force_close:
+            if of_head and self._head_bytes > self.max_field_size and not self._force_close:
                 self.refuse(too_much_head())
         elif self.call is not None and not isinstance(self._messages[-1][0], RawRequestMessage):
             self.call.break_body(BadRequest("The body is malformed", code="malformed_body"))
+
+    @property
+    def _about_to_begin(self) -> bool:
+        """A head is complete but not yet a call, which takes aiohttp some turns of the loop; what comes is its body."""
+        return self._request_count > self._begun
 
     def begin(self, call: Call) -> None:
         """*call* is being served from now on."""
@@ -216,7 +220,7 @@ class EdgeProtocol(RequestHandler):
         self._stalled_s = None
         config = self._edge.door.shared.config
         waited_s = now - self._since_s
-        if transport.is_closing() or self._messages:
+        if transport.is_closing() or self._about_to_begin:
             return
         if self._phase is Phase.HEAD and waited_s > config.header_timeout_s:
             if self._got_bytes:
@@ -236,7 +240,7 @@ class EdgeProtocol(RequestHandler):
 
     def retire(self) -> None:
         """Close, unless a call is being served: that one closes when it has been answered."""
-        if self._phase is not Phase.BUSY and not self._messages:
+        if self._phase is not Phase.BUSY and not self._about_to_begin:
             self.force_close()
 
     # -- errors of aiohttp's -------------------------------------------------------------------------------------

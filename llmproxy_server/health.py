@@ -10,7 +10,7 @@ import msgspec
 
 from llmproxy_core.config import Config
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
-from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.errors import UpstreamError
 from llmproxy_core.exchange import Attempt, Clock, Exchange
 from llmproxy_server.life import Life
 
@@ -44,16 +44,15 @@ class Health:
 
     def watch(self, exchange: Exchange) -> None:
         """Learn from the attempts of *exchange* when it ends."""
-        exchange.on_finish(lambda outcome: self.learn(exchange.attempts, outcome.error))
+        exchange.on_finish(lambda outcome: self.learn(exchange.attempts))
 
-    def learn(self, attempts: list[Attempt], error: ProxyError | None = None) -> None:
-        """*error* is how the whole ended: the last attempt's own where that broke after it had begun to answer."""
+    def learn(self, attempts: list[Attempt]) -> None:
         for attempt in attempts:
-            found = attempt.error or (error if attempt is attempts[-1] else None)
             if (llm := self._llms.get(attempt.llm)) is None:
                 continue
-            if isinstance(found, UpstreamError) and found.upstream_status not in _CALLERS_FAULT:
-                llm.state, llm.error, llm.error_s = "failing", found.code, self._clock()
+            error = attempt.error
+            if isinstance(error, UpstreamError) and error.upstream_status not in _CALLERS_FAULT:
+                llm.state, llm.error, llm.error_s = "failing", error.code, self._clock()
             elif attempt.status is not None:  # it answered: what it said of the request is another matter
                 llm.state = "ok"
 

@@ -9,9 +9,6 @@ import ssl
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
-from llmproxy_server.tls import tls_context
-
-__all__ = ["BACKLOG", "Listener", "listen", "tls_context"]
 
 _log = logging.getLogger("llmproxy")
 BACKLOG = 1024

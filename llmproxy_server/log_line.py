@@ -22,6 +22,7 @@ MAX_LINE_BYTES = 4096
 _MAX_VALUE = 1024  # characters
 _MAX_EXCEPTION = 2400  # characters of a traceback; its end says most
 _CUT = "…"
+_SHORTEST_SECRET = 8  # characters; to cut a shorter one out of every word would make the log unreadable, not safer
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _LEVELS = {"WARNING": "warn", "CRITICAL": "error"}
 _encode = msgspec.json.Encoder(order=None).encode
@@ -53,7 +54,8 @@ class _Lines(logging.Formatter):
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
         super().__init__()
-        self._secrets = tuple(secret.reveal() for secret in secrets)
+        values = (secret.reveal() for secret in secrets)
+        self._secrets = tuple(value for value in values if len(value) >= _SHORTEST_SECRET)
 
     def _redact(self, text: str) -> str:
         for secret in self._secrets:

@@ -27,13 +27,16 @@ from llmproxy_server.door import Door, Endpoints, Observer, Shared, by_path, def
 from llmproxy_server.edge import Edge, require_c_parser
 from llmproxy_server.health import Health
 from llmproxy_server.life import Life
-from llmproxy_server.listener import Listener, listen, tls_context
+from llmproxy_server.listener import Listener, listen
+from llmproxy_server.tls import tls_context
 from llmproxy_server.transport import AiohttpTransport
 
 _log = logging.getLogger("llmproxy")
 MakeTransport = Callable[[Pool, Tasks], Transport]
 EXIT_AT_ONCE = 130
 """The exit code of a second Ctrl-C, as a shell reports a process that SIGINT ended."""
+_TURNS = 10
+"""Turns of the loop until what the kernel had for us when we were told to stop is accepted, read and in flight."""
 
 
 class Server:
@@ -164,6 +167,8 @@ class Server:
         Calls that are left are then ended as failed, their clients told; all effects are settled, all is closed.
         """
         self.life.draining = True
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         for listener in self._listeners:
             await listener.stop()
         for edge in self.edges:

@@ -189,19 +189,27 @@ class UpstreamCall(Pumped):
             return b""
         content = self._content
         assert content is not None
+        data, failure = b"", None
         if content.total_bytes > self._taken:
             # Not `read_nowait`, which withholds what came before a failure: the last tokens would be lost.
             data = content._read_nowait(-1)
-        elif content.is_eof():
-            data = b""
-        else:
-            data = await self._next(content)
+        elif not content.is_eof():
+            self._expect_more(content)
+            try:
+                data = await content.readany()
+            except transport_errors.FAILURES as error:
+                failure = self._failed(error)
+            finally:
+                self._due = inf
+        if failure is not None:
+            raise failure from None
         if not data:
             self._check_end()
         self._taken += len(data)
         return data
 
-    async def _next(self, content: StreamReader) -> bytes:
+    def _expect_more(self, content: StreamReader) -> None:
+        """Raise if nothing more can come; else a wait begins."""
         if not self._protocol.connected:
             self._connection_lost()
         if (failed := content.exception()) is not None:
@@ -210,13 +218,6 @@ class UpstreamCall(Pumped):
             self._wait_for(self._timeouts.idle_s)
         else:
             self._wait_until(self._first_due)
-        try:
-            return await content.readany()
-        except transport_errors.FAILURES as error:
-            failure = self._failed(error)
-        finally:
-            self._due = inf
-        raise failure from None
 
     def _check_end(self) -> None:
         """Raise if the end is none: aiohttp takes a reset for the end of a body that is delimited by the close."""

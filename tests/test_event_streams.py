@@ -23,8 +23,8 @@ def text(value: object) -> bytes:
 A, B, USAGE, DONE = text(chat_chunk("my se")), text(chat_chunk("cret", finish="stop")), text(usage_chunk()), b"[DONE]"
 
 
-def events(*datas: bytes, line_end: bytes = b"\n", before: bytes = b"data: ") -> bytes:
-    return b"".join(before + data + line_end + line_end for data in datas)
+def events(*payloads: bytes, line_end: bytes = b"\n", before: bytes = b"data: ") -> bytes:
+    return b"".join(before + data + line_end + line_end for data in payloads)
 
 
 PLAIN = events(A, B, DONE)

@@ -12,7 +12,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmproxy_core import End
+from llmproxy_core import Api, End
+from llmproxy_core.chat import ChatReply
+from llmproxy_core.reply_events import Assembler
+from llmproxy_openai import OpenAIDialect
 from tests.exact import Seen, post
 from tests.proxy import Proxy
 from tests.recordings import Recording, recording, recordings, without_usage_chunk
@@ -186,3 +189,44 @@ async def test_a_stream_that_stalls_ends_with_an_error_at_the_idle_time_out(
     seen = await post(f"{proxy.url}/v1/chat/completions", HELLO.request_body)
 
     _check_broken_off(seen, events(begun), "upstream_timeout_first_byte" if at == 0 else "upstream_timeout_idle")
+
+
+# -- the same answer in its other shape ------------------------------------------------------------------------------
+
+DIALECT = OpenAIDialect()
+APIS = {api.name.removeprefix("openai."): api for api in DIALECT.apis}
+ANSWERS = [it for it in RECORDINGS if it.protocol in ("chat", "completions") and it.response_status == 200]
+
+
+@pytest.mark.parametrize("it", ANSWERS, ids=str)
+async def test_an_answer_means_the_same_in_the_shape_that_the_upstream_did_not_choose(
+    it: Recording, upstream: Upstream, proxy: Proxy
+) -> None:
+    """A whole answer goes to a client that asked for a stream, a stream to one that asked for a whole answer."""
+    upstream.then(replay(it))
+    asked = json.loads(it.request_body) | {"stream": not it.is_event_stream}
+    asked["stream_options"] = None if it.is_event_stream else {"include_usage": True}
+
+    seen = await post(f"{proxy.url}/v1{PATHS[it.protocol]}", json.dumps(asked).encode())
+
+    api = APIS[it.protocol]
+    if it.is_event_stream:
+        assert _meaning(DIALECT.read_reply(api, seen.body)) == _meaning(_assembled(api, it.response_body))
+    else:
+        assert _meaning(_assembled(api, seen.body)) == _meaning(DIALECT.read_reply(api, it.response_body))
+
+
+def _assembled(api: Api, stream: bytes) -> ChatReply:
+    assembler, reader = Assembler(), DIALECT.reader(api)
+    for frame in [*reader.feed(stream), *reader.end()]:
+        assembler.feed(frame.events)
+    return assembler.reply()
+
+
+def _meaning(reply: ChatReply) -> object:
+    """All of *reply* but what only its own shape has: bytes, members that nobody knows, the spelling of a word."""
+    choices = [
+        (choice.index, choice.content, choice.finish and choice.finish.reason, json.loads(choice.logprobs or b"null"))
+        for choice in reply.choices
+    ]
+    return reply.id, reply.model, reply.created, choices, reply.usage, reply.service_tier, reply.fingerprint

@@ -291,7 +291,7 @@ LLM_MISTAKES = [
     ("models is a number", "models = 3", "models", "expected an array or a table, got 3"),
     ("control character", 'model = "a\\nb"', "model", 'control characters, got "a\\u000ab"'),
     ("our header", 'headers = { Host = "a" }', "headers.Host", "the proxy's own"),
-    ("no header", 'headers = { "a b" = "a" }', 'headers."a b"', "expected a header name"),
+    ("no header", 'headers = { "a b" = "a" }', 'headers."a b"', "this is no header name"),
     ("header value", 'headers = { a = "b\\r\\nc" }', "headers.a", "no line breaks"),
     ("header twice", 'headers = { a = "b", A = "c" }', "headers.A", "given twice"),
     ("header unset", 'headers = { a = { env = "UNSET" } }', "headers.a", "environment variable UNSET is not set"),
@@ -425,7 +425,7 @@ def test_one_mistake_does_not_hide_another() -> None:
         [[route]]
         path_prefix = "/v1"
         target_llm = 3
-        processors = ["guard", "gard"]
+        processors = ["guard", "nobody"]
         allow_streaming = false
         allow_non_streaming = false
         strip_prefix = "/x"
@@ -566,6 +566,12 @@ def test_a_route_below_another_is_no_warning() -> None:
     assert not warnings(MINIMAL + ROUTE.replace("/v1", "/v1/embeddings"))
 
 
+def test_to_drop_what_cannot_be_said_is_a_warning_where_all_speak_one_protocol() -> None:
+    (warning,) = warnings(MINIMAL + 'on_unsupported = "drop"')
+
+    assert warning.path == "route[1].on_unsupported"
+
+
 def test_an_open_origin_and_what_nobody_uses_are_warnings() -> None:
     found = warnings(f'[server]\ncors_allowed_origins = ["*"]\n{GUARD}[llm.other]\nprovider = "demo"\n{MINIMAL}')
 
@@ -593,6 +599,8 @@ KEY = "sk-proj-4f9a8b7c6d5e"
         f'headers = {{ authorization = "Bearer {KEY}" }}',
         f'headers = {{ x-api-key = "{KEY}" }}',
         f'headers = {{ x = {{ env = "{KEY}" }} }}',
+        'headers = { "x y" = "4f9a8b7c6d5e" }',
+        'headers = { x-y = "4f9a8b7c6d5e\\n" }',
         f'base_url = "https://user:{KEY}@a.example/v1"',
         f'base_url = "https://a.example/v1?key={KEY}"',
         f'model = "\\u0007{KEY}"',

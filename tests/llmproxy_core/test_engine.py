@@ -10,7 +10,8 @@ from llmproxy_core import (
     Stream,
     UpstreamError,
 )
-from llmproxy_core.engine import Copying, Decoding, Opaque, engine_for, event_steps
+from llmproxy_core.chat import End, Finish, Finished, FinishReason
+from llmproxy_core.engine import Copying, Decoding, Facts, Opaque, engine_for, event_steps
 from llmproxy_core.response import Replace as Replacement
 from tests.answers import DONE, pieces
 from tests.llmproxy_core.conversation import (
@@ -171,6 +172,16 @@ def test_a_last_event_without_its_blank_line_is_made_whole(which: int) -> None:
 
     assert out == WITHOUT_USAGE
     assert (engine.done, engine.error) == (True, None)
+
+
+def test_a_finish_without_a_word_of_the_providers_is_told_by_its_reason() -> None:
+    response = response_of()
+    facts = Facts(response)
+
+    facts.look([Finished(0, Finish(FinishReason.STOP)), Finished(1, Finish(FinishReason.STOP, "end_turn")), End()])
+
+    assert response.finish_words == ("stop", "end_turn")
+    assert facts.done
 
 
 # -- the counts that guard the hot path ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from llmproxy_core import (
     BadRequest,
+    End,
     Exchange,
     GroupConfig,
     ModelMap,
@@ -95,6 +96,18 @@ async def test_the_groups_own_map_is_applied_before_the_choice(tasks: Tasks) -> 
 
     assert answers == ["fast", "best", "fast"]
     assert (fast.asked, best.asked) == (["small", "small"], ["large"])
+
+
+async def test_the_groups_own_names_do_not_stay_in_the_request(tasks: Tasks) -> None:
+    """Whoever tries another LLM after this one asks it for what the caller asked."""
+    group = _group(tasks, Member("fast", "small"), models=(("cheap", "small"),))
+    call = exchange(tasks, body=question(model="cheap"))
+    request = call.request
+
+    await asyncio.wait_for(group.send(call), SOON_S)
+
+    assert call.request is request
+    call.finish(End.ABANDONED)
 
 
 async def test_the_groups_own_model_is_asked_whatever_the_caller_asks(tasks: Tasks) -> None:

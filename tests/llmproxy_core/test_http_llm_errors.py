@@ -232,6 +232,20 @@ async def test_an_error_answer_tells_no_secret(tasks: Tasks) -> None:
     _assert_redacted(raised.value)
 
 
+async def test_an_error_that_escapes_a_slash_of_a_secret_does_not_tell_it(tasks: Tasks) -> None:
+    """In the body it is another text than in the message that is read from it."""
+    body = rb'{"error":{"message":"bad key sk-canary or ab\/cd","type":"t"}}'
+    called = Called(
+        Played([body], status=429), tasks=tasks, token=Secret("sk-canary"), headers=(("x-key", Secret("ab/cd")),)
+    )
+
+    with pytest.raises(UpstreamError) as raised:
+        await called.send()
+
+    assert raised.value.message == "bad key *** or ***"
+    assert rb"ab\/cd" not in (raised.value.body or b"")
+
+
 async def test_an_error_in_an_answer_of_status_200_tells_no_secret(tasks: Tasks) -> None:
     called = _quoting(tasks, _error(200, QUOTED))
     call = called.exchange(chat())

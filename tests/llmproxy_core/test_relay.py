@@ -100,6 +100,8 @@ async def test_every_response_has_ended_before_or_with_its_exchange(tasks: Tasks
     done = await go(way, "hello", processors=[Doing(note)], tasks=tasks)
 
     assert order == ["response", "exchange"]
+    assert done.response.outcome is not None
+    assert done.response.outcome.end is End.COMPLETED
     assert all(body.ends == 1 for body in done.llm.bodies)
 
 

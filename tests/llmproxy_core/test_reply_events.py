@@ -257,6 +257,12 @@ def test_logprobs_of_all_pieces_are_one_list_in_order() -> None:
     assert reply.choices[0].logprobs == b'{"content":[1,2,3],"refusal":[4]}'
 
 
+def test_logprobs_of_two_pieces_are_both_kept() -> None:
+    reply = _assembled(TextDelta(0, "a", b'{"content":[1]}'), TextDelta(0, "b", b'{"content":[2]}'))
+
+    assert reply.choices[0].logprobs == b'{"content":[1,2]}'
+
+
 def test_logprobs_of_one_piece_stay_as_they_are() -> None:
     assert _assembled(TextDelta(0, "a", b'{ "content": [1] }')).choices[0].logprobs == b'{ "content": [1] }'
 

@@ -263,6 +263,13 @@ async def test_headers_and_status_are_those_of_whoever_made_it(tasks: Tasks) -> 
     assert response.headers is not pairs
 
 
+async def test_an_answer_is_a_200_of_its_kind_unless_its_maker_says_otherwise(tasks: Tasks) -> None:
+    reply, (stream, _) = a_reply(tasks), a_stream(tasks)
+
+    assert (reply.status, reply.content_type, reply.headers) == (200, "application/json", [])
+    assert (stream.status, stream.content_type, stream.headers) == (200, "text/event-stream", [])
+
+
 async def test_a_refusal_is_told_from_a_failure(tasks: Tasks) -> None:
     response, _ = a_stream(tasks, GuardrailBlocked("no"))
 

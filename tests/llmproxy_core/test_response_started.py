@@ -54,6 +54,15 @@ async def test_an_answer_has_started_with_its_first_meaningful_event(tasks: Task
     assert [await response.read() for _ in range(3)] == [PING, ROLE, first]
 
 
+async def test_an_empty_text_is_no_beginning(tasks: Tasks) -> None:
+    """Some servers send logprobs before the first token."""
+    empty = chunk({"content": ""}, logprobs={"content": []})
+    response, _ = a_stream(tasks, empty, ERROR_EVENT)
+
+    with pytest.raises(UpstreamError, match="overloaded"):
+        await asyncio.wait_for(response.started(), SOON_S)
+
+
 async def test_what_started_read_is_kept_for_the_reader_and_read_once(tasks: Tasks) -> None:
     chunks = [ROLE, *events("hi")]
     response, _ = a_stream(tasks, *chunks)

@@ -553,6 +553,14 @@ def test_advice_that_openai_does_without_is_dropped(api: Api) -> None:
     assert written.keys() == {"model", "prompt" if api == COMPLETIONS else "messages"}
 
 
+def test_of_two_choices_the_modern_one_counts_and_the_other_does_not_come_back() -> None:
+    chat = read(functions=[{"name": "f"}], tool_choice="auto", function_call="none")
+
+    assert chat.tool_choice == ToolChoice("auto")
+    assert json.loads(OPENAI.write_chat(CHAT, attrs.evolve(chat, origin=None)))["function_call"] == "auto"
+    assert json.loads(OPENAI.write_chat(CHAT, chat))["function_call"] == "none"  # untouched, so as it came
+
+
 def test_legacy_functions_are_chosen_in_the_legacy_way() -> None:
     chat = read(functions=[{"name": "f"}], function_call="auto")
 

@@ -361,6 +361,18 @@ async def test_a_head_of_an_opaque_path_goes_upstream_as_it_is() -> None:
         assert (await ask(client, request("GET", "/livez"))).status == 200
 
 
+async def test_no_upstream_is_asked_to_show_what_it_was_sent() -> None:
+    async with (
+        Upstream(PLAIN) as upstream,
+        Proxy(openai_at(upstream.base_url, route=OPAQUE)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, request("TRACE", "/v1/files"))
+
+        assert (got.status, got.code) == (501, "method_not_implemented")
+        assert not upstream.requests
+
+
 # -- errors --------------------------------------------------------------------------------------------------------
 
 

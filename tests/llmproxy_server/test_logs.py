@@ -215,3 +215,8 @@ def test_the_keys_of_the_configuration_never_show() -> None:
     assert "***" in out.getvalue()
     assert "the-key" not in out.getvalue()
     assert "the-team" not in out.getvalue()
+
+
+def test_a_value_too_short_to_be_a_credential_leaves_the_words_of_a_line_alone() -> None:
+    for form in (JsonLines([Secret("x")]), TextLines([Secret("x")])):
+        assert "exchange" in form.format(record("exchange"))

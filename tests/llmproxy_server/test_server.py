@@ -243,6 +243,34 @@ async def test_what_is_in_flight_is_finished_and_nothing_new_is_taken() -> None:
             assert [outcome.end for outcome in proxy.outcomes] == [Ending.COMPLETED] * 2
 
 
+async def test_a_request_that_is_here_but_not_yet_a_call_is_in_flight_too() -> None:
+    async with (
+        Upstream(PLAIN) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(post())
+        edge = proxy.server.edges[0]
+        await until(lambda: bool(edge.connections))
+        (connection,) = edge.connections
+        await until(lambda: connection._request_count == 1 and not connection._messages)
+
+        edge.retire()
+
+        assert (await answer(client)).status == 200
+
+
+async def test_a_request_that_the_kernel_holds_when_draining_begins_is_answered() -> None:
+    async with Upstream(PLAIN) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy.port)) as sent:
+            sent.sendall(post())
+
+            await proxy.server.stop()
+
+            sent.settimeout(5)
+            assert sent.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_readyz_says_that_it_drains() -> None:
     go_on = asyncio.Event()
     async with (
