@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -26,6 +27,8 @@ from llmproxy_core.request import Request, client_view
 from llmproxy_core.response import Reply, Response
 from llmproxy_core.routing import Match, Route, RouteIndex
 from llmproxy_core.services import Services
+
+_log = logging.getLogger("llmproxy")
 
 MakeServices = Callable[[Callable[[str], LLMClient]], Services]
 """Services for a gateway, given the look-up of its LLMs."""
@@ -85,8 +88,11 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close the LLMs. Exchanges under way are the caller's to end first."""
-        for llm in self.llms.values():
-            await llm.aclose()
+        for name, llm in self.llms.items():
+            try:
+                await llm.aclose()
+            except Exception:  # noqa: BLE001 - a plugin's bug must not keep the others open
+                _log.exception("the LLM %s could not be closed", name)
 
 
 def build(config: Config, registry: Registry, make_services: MakeServices) -> Gateway:

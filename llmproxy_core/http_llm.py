@@ -100,8 +100,9 @@ class HttpLLM:
                 ask_usage=not plain and not stream_off and self._config.ask_usage and not request.head.wants_usage,
             )
         upstream = UpstreamRequest(api.method, self._url(api, request, sent), self._headers(request, body), body)
-        answer = await self._open(exchange, upstream, sent)
-        return await self._read(exchange, api, answer, sent)
+        attempt = self._attempt(exchange, sent)
+        answer = await self._open(exchange, upstream, attempt)
+        return await self._read(exchange, api, answer, attempt)
 
     # -- the call ------------------------------------------------------------------------------------------------
 
@@ -134,9 +135,12 @@ class HttpLLM:
     def _headers(self, request: Request, body: bytes | None) -> list[tuple[str, str]]:
         return request.headers.pick(self._passed) + (self._with_identity if body is None else self._with_body)
 
-    async def _open(self, exchange: Exchange, upstream: UpstreamRequest, model: str | None) -> UpstreamResponse:
+    def _attempt(self, exchange: Exchange, model: str | None) -> Attempt:
         attempt = Attempt(self._config.name, model, exchange.clock())
         exchange.attempts.append(attempt)
+        return attempt
+
+    async def _open(self, exchange: Exchange, upstream: UpstreamRequest, attempt: Attempt) -> UpstreamResponse:
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
             self._note(attempt, exchange, answer)
@@ -161,7 +165,7 @@ class HttpLLM:
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
-    async def _read(self, exchange: Exchange, api: Api, answer: UpstreamResponse, model: str | None) -> Response:
+    async def _read(self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt) -> Response:
         """A Stream for an event stream, else a Reply, read whole and looked at."""
         headers = self._crossing(answer)
         try:
@@ -176,16 +180,16 @@ class HttpLLM:
                     status=answer.status,
                     headers=headers,
                     llm=self._config.name,
-                    price=price_of(model, self._config.prices),
+                    price=price_of(attempt.model, self._config.prices),
                     redact=self.redact,
-                    attempt=exchange.attempts[-1],
+                    attempt=attempt,
                 )
             body = await read_whole(answer, self._config.max_response_bytes)
             head = self._scan(api, body)
         except BaseException as error:
             answer.body.close()
             if isinstance(error, ProxyError):
-                exchange.attempts[-1].error = error
+                attempt.error = error
             raise
         answer.body.release()
         return Reply(
@@ -197,7 +201,7 @@ class HttpLLM:
             status=answer.status,
             headers=headers,
             llm=self._config.name,
-            price=price_of(model, self._config.prices),
+            price=price_of(attempt.model, self._config.prices),
         )
 
     def _scan(self, api: Api, body: bytes) -> ReplyHead:
@@ -254,8 +258,7 @@ class HttpLLM:
         query = f"?{request.query}" if request.query else ""
         url = self._base + request.relative_path + query
         upstream = UpstreamRequest(request.method, url, headers, request.content)
-        attempt = Attempt(self._config.name, None, exchange.clock())
-        exchange.attempts.append(attempt)
+        attempt = self._attempt(exchange, None)
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
         except ProxyError as error:

@@ -98,9 +98,12 @@ def _read_choice(members: Members, wire: Wire) -> Values:
     found: list[ToolChoice] = []
     for name, read in (("tool_choice", read_choice), ("function_call", read_legacy_choice)):
         text = members.peek(name)
-        if text is not None and text != b"null" and (choice := read(text, members.at(name), wire)) is not None:
-            members.raw(name)
-            found.append(choice)
+        if text is None or text == b"null":
+            continue
+        if (choice := read(text, members.at(name), wire)) is None:
+            break
+        members.raw(name)
+        found.append(choice)
     return {"tool_choice": found[0]} if found else {}
 
 

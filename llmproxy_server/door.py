@@ -112,7 +112,7 @@ class Door:
         if method not in own:
             raise MethodNotAllowed(f"This path takes {' or '.join(own)}", allowed=_with_head(own))
         endpoint = own[method]
-        if endpoint.local_only and not is_local(incoming):
+        if endpoint.local_only and not (is_local(incoming) and self._hosts.is_ours(incoming.headers.get("host", ""))):
             raise Forbidden("This endpoint answers only a caller on the proxy's own machine", code="local_only")
         return endpoint
 

@@ -8,7 +8,25 @@ from collections.abc import Iterable
 from llmproxy_core.headers import Headers
 from llmproxy_server.door_request import Incoming
 
-_FORWARDING = frozenset({"forwarded", "via", "x-real-ip"})
+_FORWARDING = frozenset(  # and x-forwarded-*; those of content networks and tunnels, whose last hop is on this machine
+    {
+        "cdn-loop",
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "client-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "forwarded",
+        "true-client-ip",
+        "via",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-original-forwarded-for",
+        "x-original-host",
+        "x-real-ip",
+    }
+)
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 

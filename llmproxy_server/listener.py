@@ -25,6 +25,7 @@ class Listener:
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
         self._room: asyncio.Semaphore | None = None
+        self._handshake_timeout_s: float | None = None
 
     @property
     def url(self) -> str:
@@ -36,11 +37,18 @@ class Listener:
     async def start(self, edge: Edge, tasks: Tasks, *, max_connections: int) -> None:
         """Accept from now on. *max_connections*: 0 for no bound; over it, connections wait in the kernel's queue."""
         loop = asyncio.get_running_loop()
+        if self._tls is not None:
+            self._handshake_timeout_s = edge.door.shared.config.header_timeout_s
         if not max_connections:
             for listening in self.sockets:
-                self._servers.append(
-                    await loop.create_server(edge.protocol, sock=listening, ssl=self._tls, backlog=BACKLOG)
+                server = await loop.create_server(
+                    edge.protocol,
+                    sock=listening,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=self._handshake_timeout_s,
+                    backlog=BACKLOG,
                 )
+                self._servers.append(server)
             return
         self._room = asyncio.Semaphore(max_connections)
         for listening in self.sockets:
@@ -75,7 +83,9 @@ class Listener:
             return edge.protocol()
 
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, ssl=self._tls)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_timeout_s
+            )
             made = True
         except (OSError, ssl.SSLError):
             pass  # it left during the handshake, or does not speak TLS: nobody is there to be told

@@ -36,7 +36,9 @@ MakeTransport = Callable[[Pool, Tasks], Transport]
 EXIT_AT_ONCE = 130
 """The exit code of a second Ctrl-C, as a shell reports a process that SIGINT ended."""
 _TURNS = 10
-"""Turns of the loop until what the kernel had for us when we were told to stop is accepted, read and in flight."""
+"""Turns of the loop that it takes at most to accept a connection, read a request, and begin a call."""
+_TAKE_S = 0.1
+"""How long a process that was told to stop takes what comes, if it does not cease."""
 
 
 class Server:
@@ -167,8 +169,7 @@ class Server:
         Calls that are left are then ended as failed, their clients told; all effects are settled, all is closed.
         """
         self.life.draining = True
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
+        await self._take_what_has_come()
         for listener in self._listeners:
             await listener.stop()
         for edge in self.edges:
@@ -180,6 +181,15 @@ class Server:
         if ended:
             _log.warning("ended %d calls that were not over after %g s (drain_timeout_s)", ended, timeout_s)
         await self.aclose()
+
+    async def _take_what_has_come(self) -> None:
+        """Accept and read what the kernel holds for us already: a connection that is closed over it would be reset."""
+        due_s = self.gateway.services.clock() + _TAKE_S
+        before, turns = 0, 0
+        while turns < _TURNS and self.gateway.services.clock() < due_s:
+            await asyncio.sleep(0)
+            taken = sum(len(edge.connections) + len(edge.calls) for edge in self.edges)
+            before, turns = taken, turns + 1 if taken == before else 0
 
     async def _background_ended(self, due_s: float) -> None:
         """Wait for the work that exchanges shared, and that outlived them."""

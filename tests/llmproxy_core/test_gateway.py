@@ -365,3 +365,24 @@ async def test_closing_a_gateway_closes_every_llm_once(tasks: Tasks) -> None:
     await asyncio.wait_for(gateway.aclose(), SOON_S)
 
     assert [llm.closed for llm in gateway.llms.values() if isinstance(llm, Canned)] == [1, 1]
+
+
+async def test_an_llm_that_cannot_be_closed_keeps_no_other_open(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mapping = {
+        "llm": {"b": {"provider": "canned"}, "a": {"provider": "canned"}},
+        "route": [{"path_prefix": "/v1", "target_llm": "a"}],
+    }
+    gateway = Made(mapping, tasks).gateway
+    first, second = gateway.llms.values()
+
+    async def refuse() -> None:
+        raise ZeroDivisionError("a bug of a plugin")
+
+    monkeypatch.setattr(first, "aclose", refuse)
+    await asyncio.wait_for(gateway.aclose(), SOON_S)
+
+    assert isinstance(second, Canned)
+    assert second.closed == 1
+    assert "could not be closed" in caplog.text

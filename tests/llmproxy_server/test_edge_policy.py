@@ -218,7 +218,14 @@ async def test_what_an_endpoint_raises_is_an_error_like_any_other(caplog: pytest
 
 @pytest.mark.parametrize(
     "header",
-    ["X-Forwarded-For: 127.0.0.1", "Forwarded: for=1.2.3.4", "Via: 1.1 x", "X-Real-IP: ::1", "X-Forwarded-Host: x"],
+    [
+        "X-Forwarded-For: 127.0.0.1",
+        "Forwarded: for=1.2.3.4",
+        "Via: 1.1 x",
+        "X-Real-IP: ::1",
+        "X-Forwarded-Host: x",
+        "CF-Connecting-IP: 1.2.3.4",
+    ],
 )
 async def test_what_changes_something_is_for_this_machine_and_not_through_a_proxy(header: str) -> None:
     async with Proxy(openai_at(NOWHERE), plugins=[PLUGIN]) as proxy:
@@ -227,6 +234,19 @@ async def test_what_changes_something_is_for_this_machine_and_not_through_a_prox
 
         assert (here.status, here.body) == (200, b'POST  {"a": 1}')
         assert (forwarded.status, forwarded.code) == (403, "local_only")
+
+
+async def test_a_name_that_a_stranger_pointed_at_this_machine_leads_to_nothing_local() -> None:
+    """Its page would be of our origin, so that its GETs have no Origin; and where we listen everywhere, no name is bad."""
+    everywhere = with_server(openai_at(NOWHERE), host="0.0.0.0", allow_anonymous=True, allowed_hosts=["gate.example"])
+    plugin = Serves(Endpoint("GET", "/own/calls", show, local_only=True))
+    async with Proxy(everywhere, plugins=[plugin]) as proxy:
+        answers = {
+            host: (await got(proxy, request("GET", "/own/calls", host=host))).status
+            for host in ("localhost", "127.0.0.1", "gate.example", "stranger.example")
+        }
+
+        assert answers == {"localhost": 200, "127.0.0.1": 200, "gate.example": 200, "stranger.example": 403}
 
 
 async def test_pages_may_call_a_local_endpoint_only_if_we_served_them() -> None:

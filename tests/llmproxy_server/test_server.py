@@ -185,6 +185,20 @@ async def test_tls_is_served(certificate: Path, max_connections: int) -> None:
             assert (await ask(client, post(STREAM))).body == sse(chat_chunk("x"))
 
 
+@pytest.mark.parametrize("max_connections", [0, 1])
+async def test_who_does_not_finish_the_handshake_is_cut_like_a_slow_head(
+    certificate: Path, max_connections: int
+) -> None:
+    files = {"tls_certificate": str(certificate), "tls_key": str(certificate), "max_connections": max_connections}
+    async with (
+        Proxy(with_server(openai_at(NOWHERE), header_timeout_s=1, **files)) as proxy,
+        connected(proxy.port) as silent,
+    ):
+        assert await silent.rest() == b""
+        async with connected_by_tls(proxy.port, certificate) as client:
+            assert (await ask(client, request("GET", "/livez"))).status == 200
+
+
 async def test_a_stream_that_breaks_over_tls_ends_without_the_last_chunk(certificate: Path) -> None:
     files = {"tls_certificate": str(certificate), "tls_key": str(certificate)}
     async with (
@@ -260,7 +274,7 @@ async def test_a_request_that_is_here_but_not_yet_a_call_is_in_flight_too() -> N
         assert (await answer(client)).status == 200
 
 
-async def test_a_request_that_the_kernel_holds_when_draining_begins_is_answered() -> None:
+async def test_requests_that_the_kernel_holds_when_draining_begins_are_answered() -> None:
     async with Upstream(PLAIN) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
         with socket.create_connection(("127.0.0.1", proxy.port)) as sent:
             sent.sendall(post())
