@@ -58,9 +58,10 @@ from llmproxy_core.option import option
 from llmproxy_core.outcome import End, KeptBody, Outcome
 from llmproxy_core.processor import Handler, Processor
 from llmproxy_core.request import ClientView, Request
-from llmproxy_core.response import Keep, Reply, Response, Stream
+from llmproxy_core.response import Reply, Response, Stream
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Pool, Services
+from llmproxy_core.subscription import Keep
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.text import Channel, TextFilter, Watcher
 from llmproxy_core.usage import Usage, UsageSource

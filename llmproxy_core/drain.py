@@ -25,8 +25,9 @@ from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, Upstrea
 from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import Assembler, events_of
-from llmproxy_core.response import Keep, Replace, Reply, Response, Rewrite, Stream, Subscription, Watch, redact_error
+from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.stages import Filtering, Watching, apply_to_reply
+from llmproxy_core.subscription import Keep, Replace, Rewrite, Subscription, Watch
 
 _MEANINGFUL = (
     TextDelta,

@@ -16,8 +16,9 @@ from llmproxy_core.dialect import Frame, StreamWriter
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamError
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.request import ClientView
-from llmproxy_core.response import Keep, Rewrite, Stream, Subscription, Watch, redact_error
+from llmproxy_core.response import Stream, redact_error
 from llmproxy_core.stages import Filtering, TextStage, Watching, apply_to_events
+from llmproxy_core.subscription import Keep, Rewrite, Subscription, Watch
 
 _log = logging.getLogger("llmproxy")
 

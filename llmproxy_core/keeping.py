@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmproxy_core.outcome import KeptBody
-from llmproxy_core.response import Keep
+from llmproxy_core.subscription import Keep
 
 
 class Keeper:

@@ -20,7 +20,8 @@ from llmproxy_core.keeping import keep_whole
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.request import ClientView
-from llmproxy_core.response import Keep, Replace, Reply, Response, Stream
+from llmproxy_core.response import Reply, Response, Stream
+from llmproxy_core.subscription import Keep, Replace
 
 _log = logging.getLogger("llmproxy")
 

@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-
-import attrs
+from collections.abc import Callable, Iterable
 
 from llmproxy_core.body import Body, Sink
-from llmproxy_core.chat import ChatEvent, ChatReply
+from llmproxy_core.chat import ChatReply
 from llmproxy_core.dialect import Api, Dialect, ReplyHead
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.money import Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
-from llmproxy_core.text import Channel, TextFilter, Watcher
+from llmproxy_core.subscription import Keep, MakeFilter, MakeWatcher, Replace, Rewrite, Subscription, Transform, Watch
 from llmproxy_core.usage import Usage
-
-MakeWatcher = Callable[[Channel], Watcher | None]
-"""A new watcher for one channel of one response; None to let the channel pass unseen."""
-MakeFilter = Callable[[Channel], TextFilter | None]
-"""A new filter for one channel of one response; None to let the channel pass unchanged."""
-Transform = Callable[[AsyncIterator[ChatEvent]], AsyncIterator[ChatEvent]]
-
-
-@attrs.frozen
-class Watch:
-    make: MakeWatcher
-
-
-@attrs.frozen
-class Rewrite:
-    make: MakeFilter
-
-
-@attrs.frozen
-class Replace:
-    transform: Transform
-
-
-@attrs.define(eq=False)
-class Keep:
-    """A wish to keep the bytes, and once the response has completed, the bytes."""
-
-    max_bytes: int
-    body: KeptBody | None = None
-
-
-Subscription = Watch | Rewrite | Replace | Keep
 
 
 def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) -> None:

@@ -25,7 +25,7 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolCallDelta,
 )
-from llmproxy_core.response import MakeFilter, MakeWatcher
+from llmproxy_core.subscription import MakeFilter, MakeWatcher
 from llmproxy_core.text import Channel, TextFilter, Watcher
 
 SPOKEN = 1  # the transcript of spoken output is a text of its own

@@ -24,9 +24,12 @@ class Admission:
         self.in_flight += 1
         return Ticket(self)
 
-    def hold(self, size: int) -> None:
+    def check(self, size: int) -> None:
         if self.buffered_bytes + size > self._max_buffered_bytes:
             raise Overloaded("Too many request bodies are held; try again soon", retry_after_s=RETRY_AFTER_S)
+
+    def hold(self, size: int) -> None:
+        self.check(size)
         self.buffered_bytes += size
 
 
@@ -39,6 +42,10 @@ class Ticket:
         self._admission = admission
         self._held = 0
         self._inside = True
+
+    def check(self, size: int) -> None:
+        """Overloaded when *size* more bytes do not fit now. Nothing is held: who announces much need not send it."""
+        self._admission.check(size)
 
     def reserve(self, size: int) -> None:
         """Hold *size* more bytes until `leave`. Overloaded when they do not fit."""

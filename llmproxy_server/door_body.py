@@ -147,9 +147,10 @@ class BodyReader:
         """All of it, paid for with *ticket*; PayloadTooLarge when it is longer than *max_bytes*."""
         check_length(declared, max_bytes)
         if declared is not None:
-            ticket.reserve(declared)
+            ticket.check(declared)
         data = await self.read()
         if declared is not None and len(data) == declared:
+            ticket.reserve(declared)
             return data
         pieces: list[bytes] = []
         size = 0
@@ -157,8 +158,7 @@ class BodyReader:
             size += len(data)
             if size > max_bytes:
                 raise too_large(max_bytes)
-            if declared is None:
-                ticket.reserve(len(data))
+            ticket.reserve(len(data))
             pieces.append(data)
             data = await self.read()
         return b"".join(pieces)

@@ -12,7 +12,7 @@ from llmproxy_core import (
 )
 from llmproxy_core.chat import End, Finish, Finished, FinishReason
 from llmproxy_core.engine import Copying, Decoding, Facts, Opaque, engine_for, event_steps
-from llmproxy_core.response import Replace as Replacement
+from llmproxy_core.subscription import Replace as Replacement
 from tests.answers import DONE, pieces
 from tests.llmproxy_core.conversation import (
     COMPLETIONS,

@@ -11,7 +11,7 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.outcome import End
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
-from tests.llmproxy_server.edging import HELLO, Processing, answer, ask, closed, post, processed, request
+from tests.llmproxy_server.edging import HELLO, Processing, answer, ask, closed, many, post, processed, request
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
@@ -532,14 +532,27 @@ async def test_calls_over_the_bound_are_told_to_come_back() -> None:
         assert proxy.server.admission.in_flight == 0
 
 
+async def test_who_announces_long_bodies_and_sends_none_keeps_nobody_out() -> None:
+    async with Upstream(PLAIN) as upstream:
+        mapping = with_server(openai_at(upstream.base_url), max_buffered_bytes=1000)
+        long = request("POST", "/v1/chat/completions", "Content-Type: application/json", "Content-Length: 900")
+        async with Proxy(mapping) as proxy, many(proxy.port, 5) as silent, connected(proxy.port) as client:
+            for each in silent:
+                each.send(long)
+            await until(lambda: proxy.server.admission.in_flight == 5)
+
+            assert (await ask(client, post())).status == 200
+
+
 async def test_bodies_held_at_once_are_bounded() -> None:
     async with Upstream(PLAIN) as upstream:
         mapping = with_server(openai_at(upstream.base_url), max_buffered_bytes=1000)
         async with Proxy(mapping) as proxy, connected(proxy.port) as first, connected(proxy.port) as second:
             long = request("POST", "/v1/chat/completions", "Content-Type: application/json", "Content-Length: 900")
-            first.send(long)
-            await until(lambda: proxy.server.admission.buffered_bytes == 900)
-            got = await ask(second, long + json.dumps(HELLO).encode().ljust(900))
+            body = json.dumps(HELLO).encode().ljust(900)
+            first.send(long + body[:200])
+            await until(lambda: proxy.server.admission.buffered_bytes == 200)
+            got = await ask(second, long)
             assert (got.status, got.code) == (503, "overloaded")
-            assert (await ask(first, json.dumps(HELLO).encode().ljust(900))).status == 200
+            assert (await ask(first, body[200:])).status == 200
         assert proxy.server.admission.buffered_bytes == 0

@@ -237,7 +237,7 @@ async def test_what_changes_something_is_for_this_machine_and_not_through_a_prox
 
 
 async def test_a_name_that_a_stranger_pointed_at_this_machine_leads_to_nothing_local() -> None:
-    """Its page would be of our origin, so that its GETs have no Origin; and where we listen everywhere, no name is bad."""
+    """Its page would be of our origin, so that no Origin comes with its GETs."""
     everywhere = with_server(openai_at(NOWHERE), host="0.0.0.0", allow_anonymous=True, allowed_hosts=["gate.example"])
     plugin = Serves(Endpoint("GET", "/own/calls", show, local_only=True))
     async with Proxy(everywhere, plugins=[plugin]) as proxy:

@@ -1,0 +1,43 @@
+"""What a processor may ask of a response: the least it needs, in the order asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import attrs
+
+from llmproxy_core.chat import ChatEvent
+from llmproxy_core.outcome import KeptBody
+from llmproxy_core.text import Channel, TextFilter, Watcher
+
+MakeWatcher = Callable[[Channel], Watcher | None]
+"""A new watcher for one channel of one response; None to let the channel pass unseen."""
+MakeFilter = Callable[[Channel], TextFilter | None]
+"""A new filter for one channel of one response; None to let the channel pass unchanged."""
+Transform = Callable[[AsyncIterator[ChatEvent]], AsyncIterator[ChatEvent]]
+
+
+@attrs.frozen
+class Watch:
+    make: MakeWatcher
+
+
+@attrs.frozen
+class Rewrite:
+    make: MakeFilter
+
+
+@attrs.frozen
+class Replace:
+    transform: Transform
+
+
+@attrs.define(eq=False)
+class Keep:
+    """A wish to keep the bytes, and once the response has completed, the bytes."""
+
+    max_bytes: int
+    body: KeptBody | None = None
+
+
+Subscription = Watch | Rewrite | Replace | Keep
