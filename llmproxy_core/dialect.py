@@ -226,7 +226,7 @@ class Dialect(ABC):
         The provider's error answer, whatever its envelope (also HTML, text, or nothing).
 
         400/404/409/413/422/429/5xx keep their status, *body* for clients of this protocol, and `Retry-After`;
-        401/402/403 become UpstreamAuthError with our own text and no body: they are about our key.
+        401/402/403/407 become UpstreamAuthError with our own text and no body: they are about our key.
         """
 
     @abstractmethod

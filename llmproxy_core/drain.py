@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from llmproxy_core.chat import (
     AudioDelta,
@@ -83,18 +82,24 @@ async def drain(response: Response) -> ChatReply:
     return reply
 
 
-@contextmanager
-def failing(response: Response) -> Iterator[None]:
+class failing:  # noqa: N801 - as a context manager it reads as a verb
     """What is raised within ends *response*; it leaves as a ProxyError."""
-    try:
-        yield
-    except ProxyError as error:
-        response.finish(Ending.of(error), error)
-        raise
-    except Exception as bug:
-        internal = InternalError("A processor failed on this answer", code="processor_failed")
-        response.finish(Ending.FAILED, internal)
-        raise internal from bug
+
+    __slots__ = ("_response",)
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ProxyError):
+            self._response.finish(Ending.of(error), error)
+        elif isinstance(error, Exception):
+            internal = InternalError("A processor failed on this answer", code="processor_failed")
+            self._response.finish(Ending.FAILED, internal)
+            raise internal from error
 
 
 async def reply_of(response: Reply) -> ChatReply:

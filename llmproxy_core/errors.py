@@ -245,7 +245,7 @@ class UpstreamGarbage(UpstreamError):
 
 
 class UpstreamAuthError(UpstreamError):
-    """The provider refused our key (401, 402 or 403): the operator must act, not the caller."""
+    """The provider refused our key (401, 402, 403, 407): the operator must act, not the caller."""
 
     code = "upstream_auth"
     retryable = False

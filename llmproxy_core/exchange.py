@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
+from itertools import chain
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -31,6 +33,7 @@ class Caller:
 
 
 ANONYMOUS = Caller()
+_DEPTH = itemgetter(0)
 
 
 class Note(Generic[T]):
@@ -254,13 +257,15 @@ class Exchange:
         if self._background is not None:
             self._background.discard(self)
         self._told = True
-        for _, callback in sorted(self._callbacks, key=lambda entry: -entry[0]):
+        self._callbacks.sort(key=_DEPTH, reverse=True)  # stable: those of one processor stay in their order
+        for _, callback in self._callbacks:
             self.settle(callback, outcome)
         self._callbacks.clear()
 
     def _sum(self, outcome: Outcome) -> None:
         """Add up what was used: the responses' own model and body are those of the last that was answered with."""
-        for part in [response.outcome for response in self._responses] + [child.outcome for child in self._children]:
+        for each in chain(self._responses, self._children):
+            part = each.outcome
             if part is None:
                 continue
             if part.usage is not None:

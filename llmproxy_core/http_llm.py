@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import attrs
 
@@ -43,7 +43,8 @@ OPAQUE_RESPONSE_HEADERS = frozenset(
     }
 )
 _MAX_ERROR_BYTES = 64 << 10
-_AUTH_STATUSES = frozenset({401, 402, 403})
+_QUERY_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token"})
+_AUTH_STATUSES = frozenset({401, 402, 403, 407})
 _IDENTITY = ("accept-encoding", "identity")
 _JSON = ("content-type", "application/json")
 _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the memory of them is bounded
@@ -63,7 +64,7 @@ class HttpLLM:
         self._constant = self._constant_headers()
         ours = {name for name, _ in self._constant}
         self._passed = (dialect.request_headers | TRACE_HEADERS) - ours
-        self._passed_opaque = (self._passed | OPAQUE_REQUEST_HEADERS | {"accept-encoding"}) - ours
+        self._passed_opaque = (self._passed | OPAQUE_REQUEST_HEADERS) - ours
         # What the operator sets is stronger than what the protocol does.
         self._with_identity = [pair for pair in [_IDENTITY] if pair[0] not in ours] + self._constant
         self._with_body = [pair for pair in [_JSON] if pair[0] not in ours] + self._with_identity
@@ -216,7 +217,8 @@ class HttpLLM:
     def _crossing(self, answer: UpstreamResponse) -> list[tuple[str, str]]:
         headers = [pair for pair in answer.headers if self._crosses(pair[0])]
         if upstream_id := answer.headers.get("x-request-id") or answer.headers.get("request-id"):
-            headers.append(("x-upstream-request-id", upstream_id))
+            text = self.redact(upstream_id.encode("latin-1", "replace")).decode("latin-1")
+            headers.append(("x-upstream-request-id", text))
         return headers
 
     def _refuse_encoding(self, answer: UpstreamResponse) -> None:
@@ -253,9 +255,8 @@ class HttpLLM:
     async def _send_opaque(self, exchange: Exchange) -> Response:
         """Whatever it is, both ways in a stream; only the head is ours."""
         request = exchange.request
-        headers = request.headers.pick(self._passed_opaque)
-        headers += self._constant if "accept-encoding" in request.headers else self._with_identity
-        query = f"?{request.query}" if request.query else ""
+        headers = request.headers.pick(self._passed_opaque) + self._with_identity
+        query = _without_credentials(request.query)
         url = self._base + request.relative_path + query
         upstream = UpstreamRequest(request.method, url, headers, request.content)
         attempt = self._attempt(exchange, None)
@@ -291,6 +292,12 @@ def base_url(configured: str, dialect: Dialect) -> str:
     if urlsplit(configured).path in ("", "/"):
         return configured.rstrip("/") + dialect.roots[0]
     return configured.rstrip("/")
+
+
+def _without_credentials(query: str) -> str:
+    """*query* as it came, less what clients present as their key: the caller's credentials never leave."""
+    kept = [field for field in query.split("&") if unquote(field.partition("=")[0]).lower() not in _QUERY_CREDENTIALS]
+    return f"?{text}" if (text := "&".join(kept)) else ""
 
 
 def _allowed_query(query: str, allowed: frozenset[str]) -> str:

@@ -69,7 +69,11 @@ class RouteIndex:
         if (known := self._memory.get(key)) is not None:
             return known
         check_path(path)
-        route = self.route(path)
+        try:
+            route = self.route(path)
+        except RouteNotFound:
+            check_encoded_slash(path, allowed=False)  # no route means: none that allows it
+            raise
         check_encoded_slash(path, allowed=route.config.encoded_slash)
         match = self._operation(route, method, path)
         if len(self._memory) >= _REMEMBERED:

@@ -232,27 +232,6 @@ def event_start(block: bytes, position: int) -> int:
     return max(_last_event_end(block[:position], 0), 0)
 
 
-def drop_dataless(block: bytes) -> bytes:
-    """
-    The whole events of *block* without those that no client may see: fields, but no data, or empty data.
-
-    Returns *block* itself where there is none, found by one match for events of a name and one line of data.
-    """
-    if _PLAIN_EVENTS.fullmatch(block):
-        return block
-    events = list(split_events(block))
-    kept = [
-        raw
-        for number, raw in enumerate(events)
-        # The block may be the first of its stream, so its first event may have a byte order mark.
-        if parse_event(raw if number else raw.removeprefix(BOM)).is_forwardable
-    ]
-    return block if len(kept) == len(events) else b"".join(kept)
-
-
-_PLAIN_EVENTS = re.compile(rb"(?:(?:event:[^\r\n]*+\n)?+data:[ \t]*+[^\r\n]++\n\n)*+")
-
-
 def encode(data: bytes | str, event: str | None = None) -> bytes:
     """
     The bytes of one event. A line end in *data* (CR, LF, CRLF) begins a new data line; readers get it as LF.

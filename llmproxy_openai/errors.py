@@ -11,7 +11,7 @@ from llmproxy_core.retry_after import retry_after
 from llmproxy_openai.envelope import Envelope, read_body
 from llmproxy_openai.splice import encode, join_object
 
-_ABOUT_OUR_KEY = frozenset({401, 402, 403})
+_ABOUT_OUR_KEY = frozenset({401, 402, 403, 407})
 _KEY_CODES = frozenset({"invalid_api_key", "incorrect_api_key", "API_KEY_INVALID"})
 _NEVER_RETRY = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _WORTH_RETRYING = frozenset({408, 409, 425, 429})

@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.sse import BOM, EventSplitter, SSEError, drop_dataless, event_start, parse_event, split_events
+from llmproxy_core.sse import BOM, EventSplitter, SSEError, event_start, parse_event, split_events
 from llmproxy_core.usage import Usage
 from llmproxy_openai.errors import reported_error
 from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, usage_in
@@ -17,7 +17,6 @@ from llmproxy_openai.last_event import completed, is_done
 # deeper inside can, and the decoded event decides.
 _USAGE = re.compile(rb'"usage"\s*:\s*\{').search
 _ERROR = b'"error"'  # also vLLM's {"object": "error"}
-_DONE = b"[DONE]"
 _END = b"data: [DONE]\n\n"  # as nearly all write it
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"').search
 _FINISH_START = re.compile(rb'"finish_reason"\s*:\s*"').search
@@ -97,13 +96,13 @@ class ChunkScanner:
             self._look_for_model(block)
         if _FINISH_START(block) is not None:
             self.finish += tuple(word.decode(errors="replace") for word in _FINISH.findall(block))
-        plain = _is_plain(block)
-        first = _first_fact(block, plain=plain)
+        if not _is_plain(block):
+            return self._each(block)
+        first = _first_fact(block)
         if first is None:
-            return block if plain else drop_dataless(block)
+            return block
         start = event_start(block, first)  # a read may hold a whole stream, whose usage is at its end
-        before = block[:start]
-        return (before if plain else drop_dataless(before)) + self._each(block[start:])
+        return block[:start] + self._each(block[start:])
 
     def _look_for_model(self, block: bytes) -> None:
         self._reads_for_model -= 1
@@ -123,6 +122,9 @@ class ChunkScanner:
             elif not event.data.strip():
                 if event.is_forwardable:
                     kept.append(raw)
+            elif _is_garbage(event.data):
+                self.error = UpstreamGarbage("An event of the provider's stream is no JSON object")
+                self._is_over = True
             elif not self._is_withheld(event.data):
                 kept.append(raw)
             if self._is_over:
@@ -152,21 +154,29 @@ def _is_plain(block: bytes) -> bool:
     Whether *block*, of whole events, is nothing but objects on a line of data each: nearly every read.
 
     Told by counting, which takes a third of the time of a match: no event of another form would have the two line
-    ends that each has.
+    ends that each has, and the brace before them.
     """
-    if not block.startswith(b"data: {") or b"\r" in block:
+    if not block.startswith(b"data: {") or not block.endswith(b"}\n\n") or b"\r" in block:
         return False
-    return block.find(b"\n") == len(block) - 2 or block.count(b"\n") == 2 * block.count(b"\n\ndata: {") + 2
+    if block.find(b"\n") == len(block) - 2:
+        return True
+    count = block.count(b"\n\ndata: {") + 1
+    return block.count(b"\n") == 2 * count and block.count(b"}\n\n") == count
 
 
-def _first_fact(block: bytes, *, plain: bool) -> int | None:
-    """Where the first of what may tell usage, an error or the end stands; None when nothing does."""
+def _is_garbage(data: bytes) -> bool:
+    """Whether an event is no object. One that is framed as an object is believed: its JSON is the client's to read."""
+    text = data.strip()
+    return not (text.startswith(b"{") and text.endswith(b"}"))
+
+
+def _first_fact(block: bytes) -> int | None:
+    """Where the first of what may tell usage or an error stands in a plain block; None when nothing does."""
     usage = _USAGE(block)
     error = block.find(_ERROR)
-    done = -1 if plain else block.find(_DONE)  # an object is no end mark
-    if usage is None and error < 0 and done < 0:
-        return None
-    return min(at for at in (error, done, -1 if usage is None else usage.start()) if at >= 0)
+    if usage is None:
+        return error if error >= 0 else None
+    return usage.start() if error < 0 else min(error, usage.start())
 
 
 def only_tells_usage(outline: Outline) -> bool:

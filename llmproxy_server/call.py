@@ -287,6 +287,7 @@ class Call:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
         flow.finish()
+        exchange.finish(End.of(flow.error), flow.error)  # its own exchange may be another: a background one's answer
         await self._settle(exchange)
         if flow.error is None:
             answer.end()

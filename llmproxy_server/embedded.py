@@ -88,7 +88,8 @@ def embedded_config(env: Mapping[str, str]) -> dict[str, object]:
     llms["demo"] = {"provider": "demo", "models": models}
     members = list(llms)
     llms["default"] = {"provider": "by_model", "members": members}
-    return {"llm": llms, "route": [{"path_prefix": "/v1", "target_llm": "default"}]}
+    # SDKs ask for the model `org/name` at /v1/models/org%2Fname.
+    return {"llm": llms, "route": [{"path_prefix": "/v1", "target_llm": "default", "encoded_slash": True}]}
 
 
 def _llm(provider: KnownProvider, variable: str) -> dict[str, object]:

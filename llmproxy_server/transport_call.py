@@ -168,6 +168,8 @@ class UpstreamCall(Pumped):
     def _begin(self, message: RawResponseMessage, content: StreamReader) -> Headers:
         fields = message.headers.items()
         headers = Headers([(name.lower(), value if value.isascii() else _text(value)) for name, value in fields])
+        if message.code != 101 and not 200 <= message.code <= 599:
+            raise UpstreamGarbage(f"{self._host} answered with a status that is none of an answer's")
         codings = headers.get_all("transfer-encoding")
         # We ask for no other protocol, and for no coding.
         if message.code == 101 or (codings and {coding.lower() for coding in codings} != {"chunked"}):

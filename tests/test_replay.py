@@ -147,7 +147,7 @@ def events(body: bytes) -> bytes:
         pytest.param([Cut()], "upstream_cut", id="cut"),
         pytest.param([Reset()], "upstream_cut", id="reset"),
         pytest.param([Complete()], "upstream_cut", id="ended without the terminal event"),
-        pytest.param([Chunk(b'\n\ndata: {"id": nonsense\n\n'), Complete()], "upstream_cut", id="garbage"),
+        pytest.param([Chunk(b'\n\ndata: {"id": nonsense\n\n'), Complete()], "upstream_garbage", id="garbage"),
     ],
 )
 async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_looks_complete(

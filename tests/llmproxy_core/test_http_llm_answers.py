@@ -291,12 +291,12 @@ async def test_an_opaque_call_passes_as_it_is_with_our_key(tasks: Tasks) -> None
     await content.aclose()  # type: ignore[attr-defined]
 
 
-async def test_the_callers_choice_of_encodings_passes_for_opaque_calls(tasks: Tasks) -> None:
+async def test_identity_is_asked_of_opaque_calls_too_and_what_is_encoded_all_the_same_passes(tasks: Tasks) -> None:
     called = Called(Played([b"\x1f\x8b"], headers=[*JSON, ("content-encoding", "gzip"), ("etag", '"1"')]), tasks=tasks)
 
     response = await called.send(opaque(headers=Headers([("accept-encoding", "gzip")])))
 
-    assert called.transport.header("accept-encoding") == ["gzip"]
+    assert called.transport.header("accept-encoding") == ["identity"]
     assert ("content-encoding", "gzip") in response.headers
     assert ("etag", '"1"') in response.headers
     response.finish(End.ABANDONED)
@@ -349,3 +349,25 @@ async def test_an_exchange_that_is_over_opens_nothing(tasks: Tasks) -> None:
     assert response.outcome is not None
     assert response.outcome.end is End.ABANDONED
     assert [body.ends for body in called.transport.bodies] == [1]
+
+
+@pytest.mark.parametrize("name", ["key", "api_key", "API-Key", "access_token", "%6Bey"])
+async def test_a_callers_key_in_the_query_of_an_opaque_call_stays_here(tasks: Tasks, name: str) -> None:
+    called = Called(Played([b"{}"]), tasks=tasks)
+
+    response = await called.send(opaque(query=f"a=%20x&{name}=sk-callers&monkey=1"))
+
+    assert called.transport.request.url.endswith("?a=%20x&monkey=1")
+    response.finish(End.ABANDONED)
+
+
+async def test_our_key_in_the_providers_request_id_is_cut_out(tasks: Tasks) -> None:
+    secret = Secret("sk-operators-own")
+    called = Called(
+        Played([b"{}"], headers=[*JSON, ("x-request-id", "req-sk-operators-own")]), tasks=tasks, token=secret
+    )
+
+    response = await called.send(opaque())
+
+    assert ("x-upstream-request-id", "req-***") in response.headers
+    response.finish(End.ABANDONED)

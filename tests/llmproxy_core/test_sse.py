@@ -180,38 +180,6 @@ def test_only_data_and_comments_may_be_forwarded(block: bytes, forwardable: bool
     [event] = decode([block])
 
     assert event.is_forwardable is forwardable
-    assert sse.drop_dataless(block) == (block if forwardable else b"")
-
-
-def test_blocks_with_fields_but_no_data_are_dropped_from_between_events() -> None:
-    block = b"event: a\ndata: 1\n\nid: 7\n\n: ping\n\nevent: ping\r\n\r\ndata: 2\ndata: 3\n\n"
-
-    assert sse.drop_dataless(block) == b"event: a\ndata: 1\n\n: ping\n\ndata: 2\ndata: 3\n\n"
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        b"",
-        b"data: 1\n\nevent: x\ndata: 2\n\n",
-        b"data: 1\r\n\r\n",
-        b"\xef\xbb\xbfdata: 1\n\n",
-        b": hi\ndata: 1\n\n",
-    ],
-)
-def test_a_block_with_nothing_to_drop_is_returned_itself(block: bytes) -> None:
-    assert sse.drop_dataless(block) is block
-
-
-@given(streams, st.sampled_from([b"", sse.BOM]))
-def test_dropping_keeps_every_event_that_says_something(stream: bytes, bom: bytes) -> None:
-    # A mark further on is part of a field's name, but would count if all before it were dropped.
-    block = bom + stream.replace(sse.BOM, b"") + b"\n\n"
-
-    kept = sse.drop_dataless(block)
-
-    assert reference(kept) == [(name, data) for name, data in reference(block) if data.strip()]
-    assert all(event.is_forwardable for event in decode([kept]))
 
 
 def test_the_repr_of_an_event_shows_no_data() -> None:

@@ -222,10 +222,20 @@ def test_an_error_that_is_none_passes(harmless: bytes) -> None:
     assert scanner.error is None
 
 
-def test_what_cannot_be_decoded_is_left_to_the_client() -> None:
-    _, out = scanned([b'data: {"usage":{\n\n', DONE])
+@pytest.mark.parametrize("data", [b'{"usage":{', b"hello", b"null", b'["a"]', b'{"a": 1} x', b'"text"'])
+@pytest.mark.parametrize("before", [b"", chunk(delta(content="a"))])
+def test_an_event_that_is_no_object_is_garbage_and_ends_the_stream(data: bytes, before: bytes) -> None:
+    scanner, out = scanned([before + b"data: " + data + b"\n\n" + DONE])
 
-    assert out[0] == b'data: {"usage":{\n\n'
+    assert b"".join(out) == before
+    assert isinstance(scanner.error, UpstreamGarbage)
+    assert not scanner.done
+
+
+def test_an_object_that_cannot_be_decoded_is_left_to_the_client() -> None:
+    _, out = scanned([b'data: {"usage":{}\n\n', DONE])
+
+    assert out[0] == b'data: {"usage":{}\n\n'
 
 
 def test_an_endless_event_is_garbage() -> None:

@@ -521,6 +521,7 @@ async def test_a_call_leaves_nothing_that_only_a_collection_would_free() -> None
     """An error holds the frames it passed, these the exchange, and that the error: bodies would stay in memory."""
     async with Upstream() as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
         gc.collect()
+        before = {id(kept) for kept in gc.get_objects()}  # other tests keep theirs
         gc.disable()
         try:
             cases: list[tuple[bytes, list[Step] | None]] = [
@@ -537,6 +538,13 @@ async def test_a_call_leaves_nothing_that_only_a_collection_would_free() -> None
                     await ask(client, data)
             proxy.exchanges.clear()
             proxy.outcomes.clear()
-            await until(lambda: not any(isinstance(kept, Call | Exchange | EdgeProtocol) for kept in gc.get_objects()))
+
+            def left() -> bool:
+                return any(
+                    isinstance(kept, Call | Exchange | EdgeProtocol) and id(kept) not in before
+                    for kept in gc.get_objects()
+                )
+
+            await until(lambda: not left())
         finally:
             gc.enable()
