@@ -362,10 +362,8 @@ async def test_a_callers_key_in_the_query_of_an_opaque_call_stays_here(tasks: Ta
 
 
 async def test_our_key_in_the_providers_request_id_is_cut_out(tasks: Tasks) -> None:
-    secret = Secret("sk-operators-own")
-    called = Called(
-        Played([b"{}"], headers=[*JSON, ("x-request-id", "req-sk-operators-own")]), tasks=tasks, token=secret
-    )
+    told = [*JSON, ("x-request-id", f"req-{KEY}")]
+    called = Called(Played([b"{}"], headers=told), tasks=tasks)
 
     response = await called.send(opaque())
 
