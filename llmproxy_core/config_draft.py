@@ -17,6 +17,7 @@ from llmproxy_core.hookspecs import ProcessorType, ProviderType
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
+from llmproxy_core.secret import Secret
 
 T = TypeVar("T")
 
@@ -118,9 +119,10 @@ class DraftReader:
         place: Place = ("llm", name)
         self._draft.members[name] = _names(table.get("members"), (*place, "members"))
         kind = self._type(table, place, "provider", self._registry.providers)
-        if kind is None:
-            return None
         enabled = table.get("enabled") is not False
+        if kind is None:
+            self._read_usual(table, place, needs_secrets=enabled)
+            return None
         config: Any = self._read(
             kind.config, table, place, {"base_url": "http://stand-in", "members": []}, needs_secrets=enabled
         )
@@ -128,6 +130,30 @@ class DraftReader:
             return None
         config = attrs.evolve(config, name=name)
         return self._completed(config, kind, place) if isinstance(config, HttpLLMConfig) else config
+
+    def _read_usual(self, table: Mapping[str, object], place: Place, *, needs_secrets: bool) -> None:
+        """What is wrong with the keys that nearly every provider has, in a table whose provider nobody knows."""
+        usual = {field.name for field, _ in options(HttpLLMConfig)}
+        known = {key: value for key, value in table.items() if key in usual}
+        config = self._read(
+            HttpLLMConfig,
+            {"base_url": "http://stand-in", **known, "provider": ""},
+            place,
+            {"base_url": "http://stand-in"},
+            needs_secrets=needs_secrets,
+        )
+        if config is not None and config.token_env is not None and needs_secrets:
+            self._check_token(config.token_env, place)
+
+    def _check_token(self, variable: str, place: Place) -> Secret | None:
+        """The key that *variable* holds; None, with a problem, when it holds none that can be sent."""
+        token = environment_secret(self._env, variable)
+        if token is None:
+            self._problems.add((*place, "token_env"), not_set(variable))
+        elif not (token.reveal().isascii() and token.reveal().isprintable()):
+            message = f"environment variable {variable} holds characters that no header can carry"
+            self._problems.add((*place, "token_env"), message)
+        return token
 
     def _completed(self, config: HttpLLMConfig, kind: ProviderType[Any], place: Place) -> HttpLLMConfig:
         """*config* with its type and its key."""
@@ -144,13 +170,7 @@ class DraftReader:
         config = attrs.evolve(config, type=chosen)
         if config.token_env is None or not config.enabled or unread(place, "enabled"):
             return config
-        token = environment_secret(self._env, config.token_env)
-        if token is None:
-            self._problems.add((*place, "token_env"), not_set(config.token_env))
-        elif not (token.reveal().isascii() and token.reveal().isprintable()):
-            message = f"environment variable {config.token_env} holds characters that no header can carry"
-            self._problems.add((*place, "token_env"), message)
-        return attrs.evolve(config, token=token)
+        return attrs.evolve(config, token=self._check_token(config.token_env, place))
 
     # -- processors --------------------------------------------------------------------------------------------------
 

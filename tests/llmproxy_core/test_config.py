@@ -57,6 +57,19 @@ def test_the_seed_text_loads_as_it_stands() -> None:
     assert processor.type.name == "openai_chat"
 
 
+def test_an_unknown_provider_hides_no_other_mistake_of_its_table() -> None:
+    wrong = 'base_url = "ftp://x"\ntoken_env = "NONE"\ntimeouts = { idle_s = -1 }\nits_own = 1\n'
+
+    found = problems(f'[llm.local]\nprovider = "opnai"\n{wrong}{ROUTE}')
+
+    assert set(found) == {
+        "llm.local.provider",
+        "llm.local.base_url",
+        "llm.local.token_env",
+        "llm.local.timeouts.idle_s",
+    }
+
+
 def test_what_is_not_written_has_the_documented_default() -> None:
     config = load(MINIMAL)
 
