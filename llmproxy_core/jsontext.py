@@ -11,35 +11,28 @@ json_too_complex. They name a byte offset or a top-level member and echo nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import attrs
 import msgspec
 
 from llmproxy_core.errors import BadRequest
-from llmproxy_core.jsonlimits import (
-    DEFAULT_LIMITS,
-    OBJECT,
-    Key,
-    Limits,
-    check_large,
-    check_size,
-    check_small,
-    check_utf8,
-    shown,
-)
 
-__all__ = [
-    "DEFAULT_LIMITS",
-    "Limits",
-    "Span",
-    "TopLevel",
-    "members",
-    "read_object",
-    "remove_member",
-    "scan",
-    "set_member",
-]
+
+@attrs.frozen
+class Limits:
+    """How much structure a body may have; its size is bounded before it is read."""
+
+    max_depth: int = attrs.field(default=64, validator=attrs.validators.ge(1))
+    """Arrays and objects inside each other, the outermost object included."""
+    max_nodes: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
+    """Values of every kind; an empty array or object may count twice."""
+    max_number_digits: int = attrs.field(default=64, validator=[attrs.validators.ge(1), attrs.validators.le(200)])
+    """Digits in a row; so few that only an exponent of three digits can overflow a double."""
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class Span(NamedTuple):
@@ -98,18 +91,40 @@ def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
     Of a nested member that is named twice the last counts, as it does to the decoder.
     """
     if not body.isascii():
-        check_utf8(body)
-    if len(body) <= min(_MAX_SMALL_BYTES, limits.max_nodes):
-        raws = _decode_members(body)
-        check_small(body, raws, limits)
-    else:
-        check_size(body, limits)
-        raws = _decode_members(body)
-        check_large(raws, limits)
-    return TopLevel(body, raws)
+        _check_utf8(body)
+    if len(body) > min(_MAX_SMALL_BYTES, limits.max_nodes):
+        return TopLevel(body, _scan_large(body, limits))
+    return TopLevel(body, _scan_small(body, limits))
 
 
 _MAX_SMALL_BYTES = 65_536
+
+
+def _scan_small(body: bytes, limits: Limits) -> dict[str, msgspec.Raw]:
+    """Cheap bounds that also count what is in strings decide first; the exact checks run where those fail."""
+    raws = _decode_members(body)
+    shape = body.translate(_SHAPE)
+    # rfind, since text has fewer digits (the first byte) than letters "e" (near the last).
+    if shape.rfind(b"0" * (limits.max_number_digits + 1)) >= 0:
+        _check_digits(raws, limits)
+    if shape.rfind(b"0e000") >= 0:
+        _check_values(raws, limits)
+    elif shape.count(b"[") > limits.max_depth:
+        _check_depth(raws, limits)
+    return raws
+
+
+def _scan_large(body: bytes, limits: Limits) -> dict[str, msgspec.Raw]:
+    """As many passes over the bytes as the bounds take cost more than decoding: there are long texts in it."""
+    if len(body) > 20 * limits.max_nodes:
+        # Before decoding: millions of tiny members would cost seconds and gigabytes.
+        _check_nodes(body, limits)
+    raws = _decode_members(body)
+    # Every eighth byte is enough to see that there is no long run of digits.
+    if b"0" * ((limits.max_number_digits + 1) // 8) in body[::8].translate(_SHAPE):
+        _check_digits(raws, limits)
+    _check_values(raws, limits)
+    return raws
 
 
 def read_object(body: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
@@ -141,10 +156,26 @@ def _top_level(body: bytes) -> TopLevel:
 # -- decoding ------------------------------------------------------------------------------------------------
 
 
+class _Key(str):
+    """A member's name that equals only itself, so that a dict keeps both of two equal names."""
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def _members_decoder() -> msgspec.json.Decoder[dict[_Key, msgspec.Raw]]:
+    make_key: Callable[..., Any] = type.__call__  # called as (_Key, name): no Python frame per member
+    return msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=make_key)
+
+
+_DECODER = _members_decoder()
+
+
 def _decode_members(body: bytes) -> dict[str, msgspec.Raw]:
     """The members; grammar and surrogates are checked all the way down, UTF-8 and the range of numbers not."""
     try:
-        keyed = OBJECT.decode(body)
+        keyed = _DECODER.decode(body)
     except msgspec.ValidationError as error:
         raise BadRequest("The body must be a JSON object", code="invalid_json") from error
     except msgspec.DecodeError as error:
@@ -173,14 +204,135 @@ def _malformed(body: bytes, error: msgspec.DecodeError) -> BadRequest:
 _SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 
 
-def _duplicate(names: Mapping[Key, object]) -> BadRequest:
+def _duplicate(names: Mapping[_Key, object]) -> BadRequest:
     seen: set[str] = set()
     for key in names:
         name = str(key)
         if name in seen:
-            return BadRequest(f"The body names the member {shown(name)} twice", code="duplicate_member")
+            return BadRequest(f"The body names the member {_shown(name)} twice", code="duplicate_member")
         seen.add(name)
     raise AssertionError("no duplicate")  # pragma: no cover - called only when there is one
+
+
+def _shown(name: str) -> str:
+    return ascii(name if len(name) <= 64 else name[:64] + "…")
+
+
+# -- checks --------------------------------------------------------------------------------------------------
+
+_SHAPE = bytes.maketrans(b"123456789+E{", b"0000000000e[")
+"""Digits (and the plus of an exponent) become 0, exponents e, and both kinds of opening bracket [."""
+
+
+def _check_utf8(body: bytes) -> None:
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise BadRequest("The body begins with a byte order mark; send UTF-8 without", code="invalid_encoding")
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not UTF-8 (byte {error.start})", code="invalid_encoding") from error
+
+
+def _check_nodes(body: bytes, limits: Limits) -> None:
+    if body.count(b",") + body.count(b"[") + body.count(b"{") < limits.max_nodes:
+        return
+    structure = _outside_strings(body, max_quotes=4 * limits.max_nodes)  # a node: a key and a value at most
+    if structure is None or structure.count(b",") + structure.translate(_SHAPE).count(b"[") >= limits.max_nodes:
+        raise _too_many(limits)
+
+
+def _too_many(limits: Limits) -> BadRequest:
+    return BadRequest(f"The body has more than {limits.max_nodes} values", code="json_too_complex")
+
+
+def _too_deep(name: str, limits: Limits) -> BadRequest:
+    return BadRequest(f"{_shown(name)} is nested deeper than {limits.max_depth} levels", code="json_too_complex")
+
+
+def _check_digits(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
+    too_long = b"0" * (limits.max_number_digits + 1)
+    for name, raw in raws.items():
+        structure = _outside_strings(bytes(raw)) or b""
+        if too_long in structure.replace(b"+", b" ").translate(_SHAPE):
+            message = f"A number in {_shown(name)} has more than {limits.max_number_digits} digits in a row"
+            raise BadRequest(message, code="json_too_complex")
+
+
+def _check_values(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
+    """Decode everything: that finds numbers out of range, and depth and nodes can be counted."""
+    nodes = 1 + len(raws)
+    for name, raw in raws.items():
+        try:
+            value = msgspec.json.decode(raw)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"A number in {_shown(name)} is out of range", code="invalid_json") from error
+        is_deeper, inner_nodes = _measure(value, limits.max_depth - 1)
+        if is_deeper:
+            raise _too_deep(name, limits)
+        nodes += inner_nodes
+        if nodes > limits.max_nodes:
+            raise _too_many(limits)
+
+
+def _measure(value: object, max_depth: int) -> tuple[bool, int]:
+    """Whether containers in *value* stand in each other more often than that; and how many values they hold."""
+    nodes = 0
+    level = [value] if isinstance(value, dict | list) else []
+    while level and max_depth:
+        max_depth -= 1
+        nodes += sum(map(len, level))
+        level = [
+            child
+            for container in level
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) is dict or type(child) is list
+        ]
+    return bool(level), nodes
+
+
+def _check_depth(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
+    for name, raw in raws.items():
+        if _is_deeper(bytes(raw), limits.max_depth - 1):
+            raise _too_deep(name, limits)
+
+
+def _is_deeper(text: bytes, max_depth: int) -> bool:
+    """Whether containers in the value *text* stand in each other more than *max_depth* times."""
+    if _is_shallow(text, max_depth):
+        return False
+    if max_depth < 1:
+        return True
+    # One layer off: each tool of a long list, say, is shallow by its own few brackets.
+    children = _ELEMENTS.decode(text) if text.startswith(b"[") else _DECODER.decode(text).values()
+    for child in map(bytes, children):
+        if not _is_shallow(child, max_depth - 1) and _measure(msgspec.json.decode(child), max_depth - 1)[0]:
+            return True
+    return False
+
+
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _is_shallow(text: bytes, max_depth: int) -> bool:
+    """Whether *text* is no container, or has no more brackets than that, those in strings included."""
+    if not text.startswith((b"{", b"[")):
+        return True
+    return len(text) <= 2 * max_depth or text.count(b"{") + text.count(b"[") <= max_depth
+
+
+def _outside_strings(text: bytes, max_quotes: int | None = None) -> bytes | None:
+    """
+    What of JSON *text* stands outside strings, each string being one `"`. None when it has more quotes than
+    that.
+
+    Exact for valid JSON: an escaped backslash begins at the first of its run, so both are found from the
+    left.
+    """
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if max_quotes is not None and text.count(b'"') > max_quotes:
+        return None
+    return b'"'.join(text.split(b'"')[::2])
 
 
 # -- splicing ------------------------------------------------------------------------------------------------
