@@ -212,10 +212,8 @@ def memory_mb(pid: int) -> float:
 
 @contextmanager
 def running(command: Iterable[str], core: int) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        list(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )  # fmt: skip
+    process = subprocess.Popen(list(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.sched_setaffinity(process.pid, {core})
     try:
         yield process
     finally:
