@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 LOWEST := .venv-lowest/.installed
 PREVIOUS_SDK := .venv-previous-sdk/.installed
 
-.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk soak lock docs hooks clean
+.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk soak bench lock docs hooks clean
 # One check after the other: they share two cores on a small machine, and their output is read by people.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -65,6 +65,9 @@ previous-sdk: $(PREVIOUS_SDK) ## run the client tests with the previous major of
 
 soak: $(DEV) ## run the long tests
 	$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS)
+
+bench: $(DEV) ## measure the proxy beside a bare aiohttp relay, in one run (Linux, two cores)
+	$(BIN)/python bench/bench.py $(ARGS)
 
 lock: $(DEV) ## write the pinned dependencies anew after a change of pyproject.toml (UPGRADE=1: newer releases)
 	UV="$(UV)" tools/lock
