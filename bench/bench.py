@@ -57,7 +57,12 @@ target_llm = "up"
 """
 
 
-# -- the fake upstream ---------------------------------------------------------------------------------------------
+def _head(kind: bytes, framing: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n%b\r\n\r\n" % (kind, framing)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Upstream(asyncio.Protocol):
@@ -91,20 +96,9 @@ class Upstream(asyncio.Protocol):
             self.transport.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
-def _head(kind: bytes, framing: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n%b\r\n\r\n" % (kind, framing)
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
 async def upstream() -> None:
     server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", UPSTREAM, backlog=4096)
     await server.serve_forever()
-
-
-# -- the yardstick -------------------------------------------------------------------------------------------------
 
 
 async def relay() -> None:
@@ -134,9 +128,6 @@ async def relay() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", PROXY, backlog=4096).start()
     await asyncio.Event().wait()
-
-
-# -- the load ------------------------------------------------------------------------------------------------------
 
 
 class Caller(asyncio.Protocol):
@@ -190,9 +181,6 @@ async def load(body: bytes, connections: int, seconds: float) -> tuple[int, floa
     return sum(caller.calls for caller in callers), statistics.median(waits_s) * 1000
 
 
-# -- measuring -----------------------------------------------------------------------------------------------------
-
-
 def tree(pid: int) -> Iterator[int]:
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -212,8 +200,10 @@ def memory_mb(pid: int) -> float:
 
 @contextmanager
 def running(command: Iterable[str], core: int) -> Iterator[subprocess.Popen[bytes]]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})  # a child inherits it
     process = subprocess.Popen(list(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.sched_setaffinity(process.pid, {core})
+    os.sched_setaffinity(0, before)
     try:
         yield process
     finally:

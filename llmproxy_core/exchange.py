@@ -287,6 +287,11 @@ class Exchange:
         if waiting is not None and inspect.isawaitable(waiting):
             self._settling.append(self._tasks.start(_wait(waiting), name="settle"))
 
+    @property
+    def settling(self) -> bool:
+        """Whether an async callback was called, so that `settled` may wait."""
+        return bool(self._settling)
+
     async def settled(self, timeout_s: float) -> None:
         """Wait until the async callbacks are done, at most *timeout_s* seconds; they go on after that."""
         if self._settling:

@@ -9,6 +9,7 @@ from typing import Protocol
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.outcome import End, Outcome
+from llmproxy_server.logs import BatchHandler
 
 LOGGER = "llmproxy.access"
 CLIENT_GONE = 499
@@ -41,8 +42,10 @@ class Logged(Protocol):
 class AccessLog:
     """Writes to the logger `llmproxy.access`, a mapping as the record's `fields`."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], batch: BatchHandler | None = None) -> None:
+        """*batch* is the process's own handler: unless the logger has others, lines go straight to it."""
         self._clock = clock
+        self._batch = batch
 
     def exchange(self, call: Logged, exchange: Exchange) -> None:
         """Log *exchange*, which is *call*'s, when it ends."""
@@ -100,8 +103,12 @@ class AccessLog:
         self._write(logging.INFO, fields)
 
     def _write(self, level: int, fields: dict[str, object]) -> None:
-        # By hand: `log` would look for the line of code that called it, which is always the same.
-        if _log.isEnabledFor(level):
+        if not _log.isEnabledFor(level):
+            return
+        if self._batch is not None and not _log.handlers:
+            self._batch.add(LOGGER, level, fields)
+        else:
+            # By hand: `log` would look for the line of code that called it, which is always the same.
             _log.handle(_log.makeRecord(LOGGER, level, "", 0, "exchange", (), None, extra={"fields": fields}))
 
 

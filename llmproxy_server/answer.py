@@ -64,7 +64,7 @@ class Answer:
         if not self.head_sent:
             self._client.write(CONTINUE)
 
-    async def send(self, whole: Whole, more: Fields) -> None:
+    def send(self, whole: Whole, more: Fields) -> None:
         """Send a complete answer; *more* are fields beside its own."""
         self.status = whole.status
         length = None if whole.status in _BODILESS else len(whole.body)
@@ -73,8 +73,6 @@ class Answer:
             self._client.write(head, whole.body)
         else:
             self._client.write(head)
-        if self._client.blocked:
-            await self._client.drain()
 
     def begin(self, status: int, headers: Fields, content_type: str, more: Fields, piece: bytes) -> None:
         """Send the head of an answer in pieces, with the first one (b"": it is still to come)."""

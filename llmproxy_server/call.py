@@ -221,7 +221,8 @@ class Call:
             return
         self.answer.status = delivered.status
         exchange.finish(End.COMPLETED)
-        await self._settle(exchange)
+        if exchange.settling:
+            await self._settle(exchange)
         await self._send(made_here(delivered) if delivered.own else delivered)
 
     async def _request(self, match: Match, ticket: Ticket) -> Request:
@@ -262,7 +263,9 @@ class Call:
     # -- the answer ----------------------------------------------------------------------------------------------
 
     async def _send(self, whole: Whole) -> None:
-        await self.answer.send(whole, [] if self.exchange is None else self.exchange.response_headers)
+        self.answer.send(whole, [] if self.exchange is None else self.exchange.response_headers)
+        if self._client.blocked:
+            await self._client.drain()
 
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""

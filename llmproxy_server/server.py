@@ -72,6 +72,7 @@ class Server:
         self._transports: dict[Pool, Transport] = {}
         self._listeners: list[Listener] = []
         self.edges: list[Edge] = []
+        self._log_batch: logs.BatchHandler | None = None
         self._closed = False
 
     # -- start ---------------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ class Server:
             gateway=self.gateway,
             admission=self.admission,
             life=self.life,
-            log=AccessLog(clock),
+            log=AccessLog(clock, self._log_batch),
             dialect=default_dialect(self.registry),
             observers=(health.watch, *self._observers),
         )
@@ -222,7 +223,7 @@ class Server:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT, drain, and give the exit code. A second SIGINT ends the process at once."""
-        handler = logs.configure(self.config)
+        self._log_batch = handler = logs.configure(self.config)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
                 return runner.run(self.serve())

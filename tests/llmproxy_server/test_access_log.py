@@ -1,11 +1,16 @@
 """The line that each exchange leaves."""
 
+import io
 import logging
 from collections.abc import Iterator
 
+import attrs
 import pytest
 
-from llmproxy_server.access_log import LOGGER
+from llmproxy_core.errors import RouteNotFound
+from llmproxy_server.access_log import LOGGER, AccessLog
+from llmproxy_server.log_line import JsonLines
+from llmproxy_server.logs import BatchHandler
 from tests.llmproxy_server.edging import HELLO, STREAM, ask, head, post, request
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at, with_server
@@ -66,6 +71,36 @@ async def test_a_line_tells_what_was_asked_and_how_it_ended(lines: Lines) -> Non
         "attempts": [["openai", 200, None]],
         "upstream_request_id": "req_1",
     }
+
+
+@attrs.frozen
+class Asked:
+    """What the log wants to know of a call."""
+
+    request_id: str = "r"
+    method: str = "GET"
+    path: str = "/nowhere"
+    address: str = "127.0.0.1"
+    began_s: float = 0.0
+    status: int = 404
+
+
+@pytest.mark.parametrize("listened_to", [True, False])
+def test_a_line_goes_straight_to_the_batch_of_the_process_unless_somebody_else_listens(listened_to: bool) -> None:
+    out, logger, other = io.StringIO(), logging.getLogger(LOGGER), Lines()
+    batch = BatchHandler(out)
+    batch.setFormatter(JsonLines([]))
+    logger.setLevel(logging.INFO)
+    if listened_to:
+        logger.addHandler(other)
+    try:
+        AccessLog(lambda: 1.5, batch).refused(Asked(), RouteNotFound("nothing"))
+    finally:
+        logger.removeHandler(other)
+        logger.setLevel(logging.NOTSET)
+
+    assert len(other.fields) == listened_to
+    assert ('"status":404,"duration_ms":1500.0' in out.getvalue()) is not listened_to
 
 
 async def test_the_query_the_headers_and_the_body_stay_out(lines: Lines) -> None:

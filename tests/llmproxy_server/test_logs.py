@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,6 +193,51 @@ async def test_lines_of_one_moment_are_written_together_and_warnings_at_once() -
     ours.info("three")
     ours.warning("four")
     assert writes[1].count("\n") == 2
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_what_is_added_to_a_batch_reads_as_its_record_would(form: str) -> None:
+    out = io.StringIO()
+    handler = logs.configure(config_with(format=form), out)
+    fields = {"method": "GET", "path": "/x\n", "status": 200, "duration_ms": 1.5, "attempts": [["up", 200, None]]}
+
+    handler.add("llmproxy.access", logging.INFO, fields)
+    logging.getLogger("llmproxy.access").info("exchange", extra={"fields": fields})
+
+    added, logged = out.getvalue().splitlines()
+    time = re.compile(r"\d\d:\d\d:\d\d\.\d+")
+    assert time.sub("", added) == time.sub("", logged)
+    assert "200" in added
+
+
+@pytest.mark.usefixtures("restored")
+async def test_what_is_added_waits_for_its_batch_and_a_warning_is_written_at_once() -> None:
+    out = io.StringIO()
+    handler = logs.configure(config_with(), out)
+
+    handler.add("llmproxy.access", logging.INFO, {"n": 1})
+    waited = out.getvalue()
+    handler.add("llmproxy.access", logging.WARNING, {"n": 2})
+
+    assert waited == ""
+    assert [json.loads(line)["n"] for line in out.getvalue().splitlines()] == [1, 2]
+
+
+@pytest.mark.usefixtures("restored")
+def test_what_cannot_be_said_costs_its_own_line_only(capsys: pytest.CaptureFixture[str]) -> None:
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    out = io.StringIO()
+    handler = logs.configure(config_with(), out)
+
+    handler.add("llmproxy.access", logging.INFO, {"x": Unspeakable()})
+    handler.add("llmproxy.access", logging.INFO, {"n": 2})
+
+    assert [json.loads(line)["n"] for line in out.getvalue().split("\n") if line] == [2]
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("restored")
