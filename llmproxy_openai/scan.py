@@ -153,15 +153,14 @@ def _is_plain(block: bytes) -> bool:
     """
     Whether *block*, of whole events, is nothing but objects on a line of data each: nearly every read.
 
-    Told by counting, which takes a third of the time of a match: no event of another form would have the two line
-    ends that each has, and the brace before them.
+    Told by counting, which takes a third of the time of a match: where there are no more line ends than between such
+    events and after the last, none is of another form.
     """
     if not block.startswith(b"data: {") or not block.endswith(b"}\n\n") or b"\r" in block:
         return False
     if block.find(b"\n") == len(block) - 2:
         return True
-    count = block.count(b"\n\ndata: {") + 1
-    return block.count(b"\n") == 2 * count and block.count(b"}\n\n") == count
+    return block.count(b"\n") == 2 * block.count(b"}\n\ndata: {") + 2
 
 
 def _is_garbage(data: bytes) -> bool:
