@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -69,7 +70,7 @@ class Upstream(asyncio.Protocol):
     """Answers by the model's name: `plain`, or `N-MS`, a stream of N events MS milliseconds apart."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport, self.data = transport, b""
+        self.transport, self.data = cast("asyncio.Transport", transport), b""
 
     def data_received(self, data: bytes) -> None:
         self.data += data
@@ -139,7 +140,7 @@ class Caller(asyncio.Protocol):
         self.calls = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.ask()
 
     def ask(self) -> None:
@@ -173,12 +174,15 @@ async def load(body: bytes, connections: int, seconds: float) -> tuple[int, floa
     asked = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     loop, waits_s, callers = asyncio.get_running_loop(), list[float](), list[Caller]()
     until = time.perf_counter() + seconds
+
+    def caller() -> Caller:
+        return Caller(asked, lambda: time.perf_counter() < until, waits_s)
+
     for _ in range(connections):
-        made = lambda: Caller(asked, lambda: time.perf_counter() < until, waits_s)  # noqa: E731
-        callers.append((await loop.create_connection(made, "127.0.0.1", PROXY))[1])
+        callers.append((await loop.create_connection(caller, "127.0.0.1", PROXY))[1])
         await asyncio.sleep(0.5 / connections)  # not all in step
-    await asyncio.gather(*(caller.ended for caller in callers))
-    return sum(caller.calls for caller in callers), statistics.median(waits_s) * 1000
+    await asyncio.gather(*(each.ended for each in callers))
+    return sum(each.calls for each in callers), statistics.median(waits_s) * 1000
 
 
 def tree(pid: int) -> Iterator[int]:
@@ -195,7 +199,7 @@ def cpu_s(pid: int) -> float:
 
 def memory_mb(pid: int) -> float:
     texts = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in tree(pid)]
-    return sum(int(re.search(r"Pss: +(\d+)", text)[1]) for text in texts) / 1024  # type: ignore[index]
+    return sum(int(kb) for text in texts for kb in re.findall(r"^Pss: +(\d+)", text, re.MULTILINE)) / 1024
 
 
 @contextmanager
