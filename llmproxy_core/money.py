@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from decimal import MAX_PREC, ROUND_HALF_UP, Context, Decimal
 from functools import total_ordering
 
@@ -50,28 +51,80 @@ class Money:
 @attrs.frozen
 class Price:
     """
-    What one model costs, in nanodollars per million tokens of each class.
+    What one model costs, in nanodollars (0 or more) per million tokens of each class.
 
-    A class without a price of its own costs what its parent does (cached and written input: input). *tiers* are
-    dearer prices from a number of input tokens on; the highest one reached prices the whole call.
+    A class without a price of its own costs what its parent does (cached, written and audio input: input; audio
+    output: output). *tiers* are prices from a number of input tokens on; the highest one reached prices the whole
+    call. *service_tiers* are by the provider's names of them; the one that a call was billed in prices the whole
+    call, with the token tiers of its own.
     """
 
     input: int
     output: int
     cached_input: int | None = None
     cache_write: int | None = None
+    audio_input: int | None = None
+    audio_output: int | None = None
     tiers: tuple[tuple[int, Price], ...] = ()
+    service_tiers: tuple[tuple[str, Price], ...] = ()
 
     def cost(self, usage: Usage) -> Money:
-        """Exact cost of *usage*, rounded half up to a nanodollar once."""
-        for above, tier in sorted(self.tiers, key=lambda item: item[0], reverse=True):
-            if usage.input_tokens > above:
-                return tier.cost(usage)
-        plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-        total = (
-            max(plain, 0) * self.input
-            + usage.cached_input_tokens * (self.input if self.cached_input is None else self.cached_input)
-            + usage.cache_write_tokens * (self.input if self.cache_write is None else self.cache_write)
-            + usage.output_tokens * self.output
+        """
+        Exact cost of *usage*, rounded half up to a nanodollar once; never negative.
+
+        No token is paid for twice: classes count up to the total that they are part of, in the order cached, written,
+        audio. What a provider reports beyond that, or below zero, costs nothing.
+        """
+        price = self._applied(usage)
+        asked = [usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens]
+        answered = [usage.audio_output_tokens]
+        return _rounded(
+            _total(usage.input_tokens, asked, price._input_rates())
+            + _total(usage.output_tokens, answered, price._output_rates())
         )
-        return Money((2 * total + _PER) // (2 * _PER))
+
+    def bound(self, input_tokens: int, output_tokens: int) -> Money:
+        """
+        What no usage of at most *input_tokens* and *output_tokens* costs more than.
+
+        The dearest class of each over all tiers and service tiers: which of them will be billed is known afterwards.
+        """
+        asked, answered = self._dearest()
+        return _rounded(max(input_tokens, 0) * asked + max(output_tokens, 0) * answered)
+
+    def _applied(self, usage: Usage) -> Price:
+        """The price that *usage* is billed with, by its service tier and its length."""
+        for name, tier in self.service_tiers:
+            if name == usage.service_tier:
+                return tier._applied(usage)
+        reached = [(above, tier) for above, tier in self.tiers if usage.input_tokens > above]
+        return max(reached, key=lambda item: item[0])[1]._applied(usage) if reached else self
+
+    def _dearest(self) -> tuple[int, int]:
+        """The highest rates of input and of output."""
+        inner = [price._dearest() for _, price in (*self.tiers, *self.service_tiers)]
+        return (
+            max(*self._input_rates(), *(asked for asked, _ in inner)),
+            max(*self._output_rates(), *(answered for _, answered in inner)),
+        )
+
+    def _input_rates(self) -> list[int]:
+        classes = (self.cached_input, self.cache_write, self.audio_input)
+        return [self.input, *(self.input if rate is None else rate for rate in classes)]
+
+    def _output_rates(self) -> list[int]:
+        return [self.output, self.output if self.audio_output is None else self.audio_output]
+
+
+def _total(tokens: int, parts: Iterable[int], rates: Sequence[int]) -> int:
+    """*tokens* times the first of *rates*, but *parts* of them, one after the other, times the others."""
+    left, total = max(tokens, 0), 0
+    for part, rate in zip(parts, rates[1:], strict=True):
+        counted = min(max(part, 0), left)
+        left -= counted
+        total += counted * rate
+    return total + left * rates[0]
+
+
+def _rounded(total: int) -> Money:
+    return Money((2 * total + _PER) // (2 * _PER))

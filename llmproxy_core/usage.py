@@ -23,8 +23,9 @@ class Usage:
     """
     Token counts of one or more calls.
 
-    *input_tokens* includes the cached and the cache-written ones, *output_tokens* includes reasoning, so that
-    `input_tokens + output_tokens` is the total whatever the provider (protocols differ; dialects convert).
+    *input_tokens* includes the cached, the cache-written and the audio ones, *output_tokens* includes reasoning and
+    audio, so that `input_tokens + output_tokens` is the total whatever the provider (protocols differ; dialects
+    convert).
     """
 
     input_tokens: int = 0
@@ -33,13 +34,17 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     source: UsageSource = UsageSource.REPORTED
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    service_tier: str | None = None
+    """The tier that the provider says it billed in, in its own word; None when it says none."""
 
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        """The sum, only as trustworthy as its weaker half."""
+        """The sum, only as trustworthy as its weaker half; of different service tiers it has none."""
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
@@ -47,4 +52,7 @@ class Usage:
             self.cache_write_tokens + other.cache_write_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             max(self.source, other.source, key=_TRUST.index),
+            self.audio_input_tokens + other.audio_input_tokens,
+            self.audio_output_tokens + other.audio_output_tokens,
+            self.service_tier if self.service_tier == other.service_tier else None,
         )

@@ -46,6 +46,7 @@ class OpenAIDialect(Dialect):
 
     # The account that pays belongs to our key: neither `openai-organization` nor `openai-project` goes on.
     request_headers = frozenset({"openai-beta", "idempotency-key", "x-client-request-id"})
+    influencing_headers = frozenset({"openai-beta"})
     response_headers = frozenset(
         {"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version"}
     )

@@ -23,6 +23,7 @@ class Outline(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
     object: msgspec.Raw = msgspec.Raw()
+    service_tier: msgspec.Raw = msgspec.Raw()
 
 
 class _Groq(msgspec.Struct):
@@ -62,31 +63,41 @@ def error_in(outline: Outline, text: bytes) -> Envelope | None:
 
 
 def usage_in(outline: Outline) -> Usage | None:
-    """`usage`, Groq's `x_groq.usage`, or Moonshot's `choices[0].usage`."""
+    """`usage`, Groq's `x_groq.usage`, or Moonshot's `choices[0].usage`, in the service tier told beside it."""
+    tier = _text(outline.service_tier)
     if (text := bytes(outline.usage)).startswith(b"{"):
-        return read_usage(text)
+        return read_usage(text, tier)
     if b'"usage"' in (choices := bytes(outline.choices)):
-        return choice_usage([bytes(each.usage) for each in _choices(choices)]) or groq_usage(bytes(outline.x_groq))
-    return groq_usage(bytes(outline.x_groq))
+        usages = [bytes(each.usage) for each in _choices(choices)]
+        return choice_usage(usages, tier) or groq_usage(bytes(outline.x_groq), tier)
+    return groq_usage(bytes(outline.x_groq), tier)
 
 
-def choice_usage(usages: Iterable[bytes]) -> Usage | None:
+def choice_usage(usages: Iterable[bytes], service_tier: str | None) -> Usage | None:
     """The first usage that stands in a choice; *usages* are their members of that name."""
-    return next((read_usage(text) for text in usages if text.startswith(b"{")), None)
+    return next((read_usage(text, service_tier) for text in usages if text.startswith(b"{")), None)
 
 
-def groq_usage(x_groq: bytes) -> Usage | None:
+def groq_usage(x_groq: bytes, service_tier: str | None) -> Usage | None:
     """The usage in Groq's own member."""
     if not x_groq.startswith(b"{"):
         return None
     usage = bytes(_decode_groq(x_groq).usage)
-    return read_usage(usage) if usage else None
+    return read_usage(usage, service_tier) if usage else None
 
 
 def model_in(outline: Outline) -> str | None:
     """The model that answered, as the provider names it."""
-    text = bytes(outline.model)
-    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else None
+    return _text(outline.model)
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    """The text in *raw*; None when it is something else, or cannot be read (half a surrogate pair)."""
+    text = bytes(raw)
+    try:
+        return msgspec.json.decode(text, type=str) if text.startswith(b'"') else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _finish_in(outline: Outline) -> tuple[str, ...]:

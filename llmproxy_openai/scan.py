@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.estimate import estimated_tokens
 from llmproxy_core.sse import BOM, EventSplitter, SSEError, event_start, parse_event, split_events
 from llmproxy_core.usage import Usage
 from llmproxy_openai.errors import reported_error
@@ -34,7 +35,10 @@ class ChunkScanner:
     """
 
     __slots__ = (
+        "_bytes",
         "_dialect",
+        "_events",
+        "_first_bytes",
         "_is_over",
         "_reads_for_model",
         "_splitter",
@@ -53,6 +57,7 @@ class ChunkScanner:
         self._splitter = EventSplitter()
         self._is_over = False
         self._reads_for_model = _READS_FOR_MODEL
+        self._events = self._bytes = self._first_bytes = 0
         self.usage: Usage | None = None
         self.model: str | None = None
         self.finish: tuple[str, ...] = ()
@@ -78,6 +83,15 @@ class ChunkScanner:
         whole = completed(self._splitter.end())
         return self._pass(whole) if whole else b""
 
+    def output_tokens(self) -> int:
+        """
+        See Scanner: an event a token, which is how it comes from most; where events hold more, by their length.
+
+        The first event says nothing yet (it names the role), so its length is what an event has besides its text.
+        """
+        text = self._bytes - self._events * self._first_bytes
+        return max(self._events - 1, estimated_tokens(max(text, 0)), 0)
+
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on."""
         if not block.endswith(_END):
@@ -96,7 +110,12 @@ class ChunkScanner:
             self._look_for_model(block)
         if _FINISH_START(block) is not None:
             self.finish += tuple(word.decode(errors="replace") for word in _FINISH.findall(block))
-        if not _is_plain(block):
+        events = _plain_events(block)
+        self._bytes += len(block)
+        self._events += events or block.count(b"data:")
+        if not self._first_bytes:
+            self._first_bytes = len(block) // max(self._events, 1)
+        if not events:
             return self._each(block)
         first = _first_fact(block)
         if first is None:
@@ -149,18 +168,20 @@ class ChunkScanner:
         return not self._wants_usage and only_tells_usage(outline)
 
 
-def _is_plain(block: bytes) -> bool:
+def _plain_events(block: bytes) -> int:
     """
-    Whether *block*, of whole events, is nothing but objects on a line of data each: nearly every read.
+    How many events are in *block*, of whole events, when they are nothing but objects on a line of data each: nearly
+    every read; else 0.
 
     Told by counting, which takes a third of the time of a match: where there are no more line ends than between such
     events and after the last, none is of another form.
     """
     if not block.startswith(b"data: {") or not block.endswith(b"}\n\n") or b"\r" in block:
-        return False
+        return 0
     if block.find(b"\n") == len(block) - 2:
-        return True
-    return block.count(b"\n") == 2 * block.count(b"}\n\ndata: {") + 2
+        return 1
+    events = block.count(b"}\n\ndata: {") + 1
+    return events if block.count(b"\n") == 2 * events else 0
 
 
 def _is_garbage(data: bytes) -> bool:

@@ -117,11 +117,12 @@ class ChunkReader:
         if start is not None:
             for position, choice in enumerate(chunk.choices or ()):
                 self._choice(choice, position, found)
-        counted, place = read_usage(usage) if has_usage else None, Place(-1, "usage")
-        if not has_usage and (counted := groq_usage(bytes(chunk.x_groq))) is not None:
+        tier = chunk.service_tier
+        counted, place = read_usage(usage, tier) if has_usage else None, Place(-1, "usage")
+        if not has_usage and (counted := groq_usage(bytes(chunk.x_groq), tier)) is not None:
             place = Place(-1, "x_groq")
         elif not has_usage and chunk.choices:
-            counted, place = choice_usage([bytes(choice.usage) for choice in chunk.choices]), Place(0, "usage")
+            counted, place = choice_usage([bytes(choice.usage) for choice in chunk.choices], tier), Place(0, "usage")
         if counted is not None:
             found.add(UsageReported(counted), place)
         only_usage = chunk.choices == [] and usage.startswith(b"{")

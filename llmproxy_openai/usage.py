@@ -2,64 +2,102 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from llmproxy_core.usage import Usage
+from llmproxy_core.usage import Usage, UsageSource
 from llmproxy_openai.splice import encode, join_object
 
 _MOST_TOKENS = 1_000_000_000
 """No call uses more; a count above it is a fault and is cut to it, so that sums and prices stay sane."""
 
+_TIER = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII).fullmatch
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NOTHING: Mapping[str, Any] = {}
 
 
-def read_usage(text: bytes) -> Usage | None:
+def read_usage(text: bytes, service_tier: str | None = None) -> Usage | None:
     """
     The counts in a `usage` object; None when *text* is no object or has no usable count.
 
-    Never fails: a count that is negative, text or not a number counts as not there. What is counted in `total_tokens`
-    beyond input and output was generated too (thinking, at xAI and on Gemini's OpenAI surface) and is output here.
+    Never fails: a count that is negative, text or not a number counts as not there, one that is more than what it is a
+    part of (or than any call can use) is cut to that, and the usage is then an estimate. What is counted in
+    `total_tokens` beyond input and output was generated too (thinking, at xAI and on Gemini's OpenAI surface) and is
+    output here. *service_tier* is what stands beside the object; what is no word counts as not there.
     """
     try:
         usage = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    counts = _Counts()
     asked, answered, total = (
-        _count(usage, "prompt_tokens"),
-        _count(usage, "completion_tokens"),
-        _count(usage, "total_tokens"),
+        counts.read(usage, "prompt_tokens"),
+        counts.read(usage, "completion_tokens"),
+        counts.read(usage, "total_tokens"),
     )
     if asked is None and answered is None and total is None:
         return None
     answered = answered or 0
     asked = max(0, (total or 0) - answered) if asked is None else asked
     hidden = max(0, (total or 0) - asked - answered)
-    reasoning = _count(_details(usage, "completion_tokens_details"), "reasoning_tokens") or hidden
     answered += hidden
-    input_details = _details(usage, "prompt_tokens_details")
-    cached = min(_cached(usage, input_details), asked)
-    written = _count(input_details, "cache_write_tokens") or 0
+    input_details, output_details = (
+        _details(usage, "prompt_tokens_details"),
+        _details(usage, "completion_tokens_details"),
+    )
+    cached = counts.within(asked, _cached(counts, usage, input_details))
     return Usage(
         input_tokens=asked,
         output_tokens=answered,
         cached_input_tokens=cached,
-        cache_write_tokens=min(written, asked - cached),
-        reasoning_tokens=min(reasoning, answered),
+        cache_write_tokens=counts.within(asked - cached, counts.read(input_details, "cache_write_tokens")),
+        reasoning_tokens=counts.within(answered, counts.read(output_details, "reasoning_tokens") or hidden),
+        audio_input_tokens=counts.within(asked, counts.read(input_details, "audio_tokens")),
+        audio_output_tokens=counts.within(answered, counts.read(output_details, "audio_tokens")),
+        source=counts.source,
+        service_tier=service_tier if service_tier is not None and _TIER(service_tier) else None,
     )
 
 
-def _cached(usage: Mapping[str, Any], input_details: Mapping[str, Any]) -> int:
+class _Counts:
+    """Reads counts, and remembers whether one of them could not be true."""
+
+    __slots__ = ("source",)
+
+    def __init__(self) -> None:
+        self.source = UsageSource.REPORTED
+
+    def read(self, members: Mapping[str, Any], name: str) -> int | None:
+        """The count *name*, at most what a call can use; None when it is not there, or is no count."""
+        count = members.get(name)
+        if count is None:
+            return None
+        if isinstance(count, bool) or not isinstance(count, (int, float)) or not count >= 0:
+            self.source = UsageSource.ESTIMATED
+            return None
+        return int(self._cut(count, _MOST_TOKENS))
+
+    def within(self, total: int, count: int | None) -> int:
+        """*count* as a part of *total*."""
+        return int(self._cut(count or 0, total))
+
+    def _cut(self, count: float, most: int) -> float:
+        if count <= most:
+            return count
+        self.source = UsageSource.ESTIMATED
+        return most
+
+
+def _cached(counts: _Counts, usage: Mapping[str, Any], input_details: Mapping[str, Any]) -> int | None:
     """Where OpenAI, DeepSeek and Mistral say what came from the prompt cache."""
-    cached = _count(input_details, "cached_tokens")
+    cached = counts.read(input_details, "cached_tokens")
     if cached is None:
-        cached = _count(usage, "prompt_cache_hit_tokens")
-    if cached is None:
-        cached = _count(usage, "num_cached_tokens")
-    return cached or 0
+        cached = counts.read(usage, "prompt_cache_hit_tokens")
+    return counts.read(usage, "num_cached_tokens") if cached is None else cached
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -67,19 +105,16 @@ def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return details if isinstance(details, dict) else _NOTHING
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int | None:
-    count = usage.get(name)
-    if not isinstance(count, (int, float)) or isinstance(count, bool) or count < 0:
-        return None
-    return int(min(count, _MOST_TOKENS))
-
-
 def write_usage(usage: Usage) -> bytes:
-    """*usage* as OpenAI reports it."""
+    """*usage* as OpenAI reports it; the service tier stands beside it, and is the writer's of what is around."""
     asked = {"cached_tokens": encode(usage.cached_input_tokens)}
     if usage.cache_write_tokens:
         asked["cache_write_tokens"] = encode(usage.cache_write_tokens)
+    if usage.audio_input_tokens:
+        asked["audio_tokens"] = encode(usage.audio_input_tokens)
     answered = {"reasoning_tokens": encode(usage.reasoning_tokens)}
+    if usage.audio_output_tokens:
+        answered["audio_tokens"] = encode(usage.audio_output_tokens)
     return join_object(
         {
             "prompt_tokens": encode(usage.input_tokens),

@@ -4,6 +4,7 @@ from decimal import Decimal
 from fractions import Fraction
 from math import floor
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,11 +98,39 @@ def test_reasoning_is_not_counted_beside_the_output_it_is_part_of() -> None:
     assert PRICE.cost(Usage(output_tokens=10, reasoning_tokens=10)) == PRICE.cost(Usage(output_tokens=10))
 
 
-def test_more_cached_tokens_than_input_never_make_a_call_cheaper_than_they_cost() -> None:
-    """Some servers report cached tokens beside the input, not in it: the rest must not be negative."""
-    cost = PRICE.cost(Usage(input_tokens=10, cached_input_tokens=100))
+@pytest.mark.parametrize(
+    ("usage", "nanodollars"),
+    [
+        pytest.param(Usage(10, cached_input_tokens=100), 10 * 1_250, id="more cached than asked"),
+        pytest.param(Usage(10, cached_input_tokens=8, cache_write_tokens=8), 8 * 1_250 + 2 * 3_750, id="both"),
+        pytest.param(Usage(10, 0, -5, -5), 10 * 2_500, id="parts below zero"),
+        pytest.param(Usage(-10, -10, -5, 5, audio_input_tokens=5, audio_output_tokens=5), 0, id="all below zero"),
+        pytest.param(Usage(0, 5, audio_output_tokens=50), 5 * 10_000, id="more spoken than answered"),
+    ],
+)
+def test_no_token_is_paid_for_twice_and_none_gives_money_back(usage: Usage, nanodollars: int) -> None:
+    assert PRICE.cost(usage) == Money(nanodollars)
 
-    assert cost == Money(100 * 1_250)
+
+def test_audio_has_its_prices() -> None:
+    price = Price(
+        1 * PER, 2 * PER, cached_input=3 * PER, cache_write=4 * PER, audio_input=50 * PER, audio_output=60 * PER
+    )
+    usage = Usage(100, 10, 30, 20, audio_input_tokens=40, audio_output_tokens=6)
+
+    assert price.cost(usage) == Money(10 * 1 + 30 * 3 + 20 * 4 + 40 * 50 + 4 * 2 + 6 * 60)
+
+
+def test_audio_without_a_price_of_its_own_costs_what_text_does() -> None:
+    usage = Usage(100, 10, audio_input_tokens=40, audio_output_tokens=6)
+
+    assert PRICE.cost(usage) == PRICE.cost(Usage(100, 10))
+
+
+def test_audio_that_was_cached_is_paid_for_once_as_cached() -> None:
+    price = Price(1 * PER, 0, cached_input=3 * PER, audio_input=50 * PER)
+
+    assert price.cost(Usage(100, 0, 80, audio_input_tokens=50)) == Money(80 * 3 + 20 * 50)
 
 
 @pytest.mark.parametrize(("tokens", "rate"), [(200, 1), (201, 2), (500, 2), (501, 5)])
@@ -126,3 +155,94 @@ def test_a_cost_is_rounded_half_up_once(tokens: int, cached: int, output: int, r
 
     exact = Fraction(tokens * rates[0] + output * rates[1] + cached * rates[2], PER)
     assert cost.nanodollars == floor(exact + Fraction(1, 2))
+
+
+# -- service tiers -----------------------------------------------------------------------------------------------------
+
+TIERED = Price(
+    1 * PER,
+    1 * PER,
+    tiers=((200, Price(10 * PER, 10 * PER)),),
+    service_tiers=(
+        ("priority", Price(3 * PER, 3 * PER)),
+        ("flex", Price(5 * PER, 5 * PER, tiers=((100, Price(7 * PER, 7 * PER)),))),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("service_tier", "tokens", "rate"),
+    [
+        (None, 200, 1),
+        (None, 201, 10),
+        ("priority", 200, 3),
+        ("priority", 201, 3),  # its own price says nothing of long inputs
+        ("flex", 100, 5),
+        ("flex", 101, 7),
+        ("Priority", 200, 1),  # the provider's own word, as it is
+        ("default", 201, 10),
+    ],
+)
+def test_the_service_tier_prices_the_whole_call_with_token_tiers_of_its_own(
+    service_tier: str | None, tokens: int, rate: int
+) -> None:
+    cost = TIERED.cost(Usage(tokens, 4, service_tier=service_tier))
+
+    assert cost == Money((tokens + 4) * rate)
+
+
+# -- the bound ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_bound_is_the_dearest_class_of_the_dearest_tier() -> None:
+    spoken = Price(1 * PER, 2 * PER, audio_input=9 * PER, audio_output=8 * PER)
+    deep = attrs.evolve(TIERED, tiers=((200, attrs.evolve(spoken, cached_input=11 * PER)),))
+
+    assert PRICE.bound(10, 2) == Money(10 * 3_750 + 2 * 10_000)
+    assert spoken.bound(10, 2) == Money(10 * 9 + 2 * 8)
+    assert TIERED.bound(10, 2) == Money(12 * 10)
+    assert deep.bound(10, 2) == Money(10 * 11 + 2 * 8)
+    assert PRICE.bound(-10, -2) == Money()
+
+
+RATES = st.integers(0, 10**12)
+OWN_RATES = st.none() | RATES
+COUNTS = st.integers(-(10**3), 10**7)
+NAMES = st.sampled_from(["priority", "flex"])
+
+
+def prices(inner: st.SearchStrategy[Price] | None = None) -> st.SearchStrategy[Price]:
+    nothing: st.SearchStrategy[tuple[()]] = st.just(())
+    return st.builds(
+        Price,
+        RATES,
+        RATES,
+        OWN_RATES,
+        OWN_RATES,
+        OWN_RATES,
+        OWN_RATES,
+        tiers=nothing if inner is None else st.lists(st.tuples(st.integers(0, 10**6), inner), max_size=2).map(tuple),
+        service_tiers=nothing if inner is None else st.lists(st.tuples(NAMES, inner), max_size=2).map(tuple),
+    )
+
+
+USAGES = st.builds(
+    Usage,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    audio_input_tokens=COUNTS,
+    audio_output_tokens=COUNTS,
+    service_tier=st.none() | NAMES,
+)
+
+
+@given(price=prices(prices(prices())), usage=USAGES, more=st.integers(0, 10**3))
+def test_no_usage_costs_more_than_the_bound_of_its_tokens_or_less_than_nothing(
+    price: Price, usage: Usage, more: int
+) -> None:
+    bound = price.bound(usage.input_tokens + more, usage.output_tokens + more)
+
+    assert Money() <= price.cost(usage) <= bound
