@@ -31,10 +31,13 @@ from llmproxy_core.errors import (
     Overloaded,
     PayloadTooLarge,
     Problem,
+    ProcessorFailed,
+    ProcessorTimeout,
     ProxyError,
     RateLimited,
     RequestRejected,
     RouteNotFound,
+    StoreUnavailable,
     StreamingNotAllowed,
     Unauthorized,
     Unsupported,
@@ -48,19 +51,47 @@ from llmproxy_core.errors import (
 )
 from llmproxy_core.exchange import Attempt, Caller, Exchange, Note
 from llmproxy_core.headers import Headers
-from llmproxy_core.hookspecs import ProcessorType, ProviderType, hookimpl
+from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.http_llm import HttpLLM
 from llmproxy_core.llm import LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Money, Price
-from llmproxy_core.option import option
+from llmproxy_core.option import (
+    between,
+    byte_size,
+    count,
+    each,
+    matches,
+    non_negative,
+    not_empty,
+    one_of,
+    option,
+    plain_text,
+    positive,
+    seconds,
+    some_seconds,
+)
 from llmproxy_core.outcome import End, KeptBody, Outcome
+from llmproxy_core.prices import ModelPrice, Prices
 from llmproxy_core.processor import Handler, Processor
 from llmproxy_core.request import ClientView, Request
 from llmproxy_core.response import Reply, Response, Stream
 from llmproxy_core.secret import Secret
-from llmproxy_core.services import Pool, Services
+from llmproxy_core.services import ExtraCall, Pool, RouteView, Services
+from llmproxy_core.shared import Shared, share
+from llmproxy_core.stores import (
+    Balance,
+    Count,
+    Counter,
+    KeyValue,
+    Ledger,
+    Limit,
+    OverLimit,
+    Store,
+    UsageRecord,
+    Window,
+)
 from llmproxy_core.subscription import Keep
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.text import Channel, TextFilter, Watcher
@@ -72,8 +103,22 @@ __all__ = [
     "Handler",
     "ProcessorType",
     "option",
+    "between",
+    "byte_size",
+    "count",
+    "each",
+    "matches",
+    "non_negative",
+    "not_empty",
+    "one_of",
+    "plain_text",
+    "positive",
+    "seconds",
+    "some_seconds",
     "hookimpl",
     "Services",
+    "RouteView",
+    "ExtraCall",
     # one call
     "Exchange",
     "Request",
@@ -89,6 +134,8 @@ __all__ = [
     "Stream",
     "Keep",
     "KeptBody",
+    "Shared",
+    "share",
     "Outcome",
     "End",
     "Channel",
@@ -99,6 +146,20 @@ __all__ = [
     "UsageSource",
     "Money",
     "Price",
+    "ModelPrice",
+    "Prices",
+    # stores
+    "Store",
+    "StoreType",
+    "KeyValue",
+    "Counter",
+    "Count",
+    "Ledger",
+    "Limit",
+    "Balance",
+    "OverLimit",
+    "UsageRecord",
+    "Window",
     # errors
     "ProxyError",
     "RequestRejected",
@@ -121,7 +182,10 @@ __all__ = [
     "UpstreamCut",
     "UpstreamGarbage",
     "UpstreamTimeout",
+    "StoreUnavailable",
     "InternalError",
+    "ProcessorFailed",
+    "ProcessorTimeout",
     "Overloaded",
     "ConfigError",
     "Problem",

@@ -15,7 +15,7 @@ from llmproxy_core.config_check import check, is_loopback
 from llmproxy_core.config_draft import DraftReader
 from llmproxy_core.config_problem import Problems
 from llmproxy_core.config_routes import served_operations, uncovered_operations
-from llmproxy_core.config_tables import Config, LogConfig, ProcessorConfig, RouteConfig, ServerConfig
+from llmproxy_core.config_tables import Config, LogConfig, ProcessorConfig, RouteConfig, ServerConfig, StoreConfig
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm_config import GroupConfig, LLMConfig
@@ -27,6 +27,7 @@ __all__ = [
     "ProcessorConfig",
     "RouteConfig",
     "ServerConfig",
+    "StoreConfig",
     "is_loopback",
     "served_operations",
     "structure",
@@ -52,6 +53,7 @@ def structure(
         server=draft.server,
         llms=_llms(draft.llms),
         processors=FrozenMap((name, it) for name, it in draft.processors.items() if it is not None),
+        stores=FrozenMap((name, it) for name, it in draft.stores.items() if it is not None),
         routes=tuple(_served(draft.routes)),
     )
     return config, tuple(problems.warnings)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import attrs
 
 from llmproxy_core.config_draft import Draft
 from llmproxy_core.config_path import Place
 from llmproxy_core.config_problem import Problems, nearest, safe
 from llmproxy_core.config_routes import check_routes
 from llmproxy_core.config_tables import ServerConfig
-from llmproxy_core.llm_config import GroupConfig
+from llmproxy_core.llm_config import GroupConfig, LLMConfig
 from llmproxy_core.plugins import Registry
 
 
@@ -41,19 +38,22 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_names(draft: Draft, problems: Problems) -> None:
-    for place, name in draft.targets:
-        llm = draft.llms.get(name)
-        if name not in draft.llms:
-            problems.add(place, f"no [llm.{safe(name)}]; {nearest(name, draft.llms)}")
-        elif llm is not None and not llm.enabled:
-            problems.add(place, f"[llm.{safe(name)}] is switched off (enabled = false)")
-    for place, name in draft.chains:
-        if name not in draft.processors:
-            problems.add(place, f"no [processor.{safe(name)}]; {nearest(name, draft.processors)}")
+    sections: dict[str, Mapping[str, object]] = {
+        "llm": draft.llms,
+        "store": draft.stores,
+        "processor": draft.processors,
+    }
+    for it in draft.references:
+        found = sections[it.section].get(it.name)
+        if it.name not in sections[it.section]:
+            advice = nearest(it.name, sections[it.section])
+            problems.add(it.place, f"no [{it.section}.{safe(it.name)}]; {advice}")
+        elif isinstance(found, LLMConfig) and not found.enabled:
+            problems.add(it.place, f"[llm.{safe(it.name)}] is switched off (enabled = false)")
     for owner, members in draft.members.items():
         for place, name in members:
             if name not in draft.llms:
-                known = [it for it in draft.llms if it != owner]
+                known = [other for other in draft.llms if other != owner]
                 problems.add(place, f"no [llm.{safe(name)}]; {nearest(name, known)}")
 
 
@@ -101,33 +101,22 @@ def _cycles(graph: Mapping[str, list[str]]) -> Iterator[list[str]]:
 
 
 def _check_use(draft: Draft, problems: Problems) -> None:
-    used = {name for _, name in draft.targets}
-    used.update(name for members in draft.members.values() for _, name in members)
-    for processor in draft.processors.values():
-        if processor is not None and processor.config is not None:
-            used.update(_strings(_content(processor.config)))  # a processor may call an LLM that it names
+    used: set[tuple[str, str]] = {(it.section, it.name) for it in draft.references}
+    used.update(("llm", name) for members in draft.members.values() for _, name in members)
+    for key, (place, message) in draft.lost.items():
+        if key in used:
+            problems.add(place, message)
+        else:
+            problems.warn(place, f"{message}; nothing names this table, so it is left out")
     for name, llm in draft.llms.items():
-        if name not in used and llm is not None and llm.enabled:
+        if ("llm", name) not in used and llm is not None and llm.enabled:
             problems.warn(("llm", name), "no route, group or processor uses this LLM")
-    chained = {name for _, name in draft.chains}
-    for name in draft.processors:
-        if name not in chained:
+    for name, processor in draft.processors.items():
+        if ("processor", name) not in used and processor is not None:
             problems.warn(("processor", name), "no route uses this processor")
-
-
-def _content(config: Any) -> tuple[object, ...]:
-    return attrs.astuple(config)
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, tuple | list | frozenset):
-        for it in value:
-            yield from _strings(it)
-    elif isinstance(value, Mapping):
-        for it in value.values():
-            yield from _strings(it)
+    for name, store in draft.stores.items():
+        if ("store", name) not in used and store is not None and store is not draft.implicit_store:
+            problems.warn(("store", name), "no processor uses this store")
 
 
 # -- server ----------------------------------------------------------------------------------------------------------

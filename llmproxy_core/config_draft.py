@@ -8,10 +8,18 @@ from typing import Any, TypeVar
 
 import attrs
 
+from llmproxy_core.config_names import Reference, names, references
 from llmproxy_core.config_path import Place
 from llmproxy_core.config_problem import Problems, nearest, safe, shown
 from llmproxy_core.config_read import TableReader
-from llmproxy_core.config_tables import ProcessorConfig, ProcessorTable, RouteConfig, ServerConfig
+from llmproxy_core.config_tables import (
+    ProcessorConfig,
+    ProcessorTable,
+    RouteConfig,
+    ServerConfig,
+    StoreConfig,
+    StoreTable,
+)
 from llmproxy_core.config_types import environment_secret, not_set
 from llmproxy_core.hookspecs import ProcessorType, ProviderType
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
@@ -21,7 +29,11 @@ from llmproxy_core.secret import Secret
 
 T = TypeVar("T")
 
-SECTIONS = ("server", "llm", "processor", "route")
+SECTIONS = ("server", "llm", "processor", "store", "route")
+_TYPES = {"llm": "provider", "processor": "processor type", "store": "store type"}
+"""What the tables of a section are built by, in words."""
+IMPLICIT_STORE = "memory"
+"""The store that is there without a table, and its type."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -31,17 +43,20 @@ class Draft:
     What `check` works on, so that a mistake in a table does not hide those between tables.
 
     Of a table with mistakes, which were reported, there is what could be read; None when that is nothing. The keys
-    that could not are in *unread*. *members* are the members of groups, *targets* and *chains* the names in routes,
-    each with its place.
+    that could not are in *unread*. *members* are the members of groups, each with its place, *references* all other
+    names of tables. *lost* has the tables whose type nobody registers, while there are plugins that could not be used:
+    the place of the type, and what is to be said. *implicit_store* is among the *stores*, and has no table.
     """
 
     server: ServerConfig | None = None
     llms: dict[str, LLMConfig | None] = attrs.field(factory=dict)
     processors: dict[str, ProcessorConfig | None] = attrs.field(factory=dict)
+    stores: dict[str, StoreConfig | None] = attrs.field(factory=dict)
     routes: list[RouteConfig | None] = attrs.field(factory=list)
+    implicit_store: StoreConfig | None = None
     members: dict[str, list[tuple[Place, str]]] = attrs.field(factory=dict)
-    targets: list[tuple[Place, str]] = attrs.field(factory=list)
-    chains: list[tuple[Place, str]] = attrs.field(factory=list)
+    references: list[Reference] = attrs.field(factory=list)
+    lost: dict[tuple[str, str], tuple[Place, str]] = attrs.field(factory=dict)
     unread: dict[Place, frozenset[str]] = attrs.field(factory=dict)
 
     def is_unread(self, place: Place, *keys: str) -> bool:
@@ -49,8 +64,14 @@ class Draft:
         return not self.unread.get(place, frozenset()).isdisjoint(keys)
 
 
+def broken_plugins(registry: Registry) -> str:
+    """What a message about something that nobody registers ends in: who might have."""
+    broken = "; ".join(str(it) for it in registry.broken)
+    return f"; plugins that could not be used: {broken}" if broken else ""
+
+
 class DraftReader:
-    """Reads the four sections; what is wrong goes to *problems*."""
+    """Reads the sections; what is wrong goes to *problems*."""
 
     def __init__(self, registry: Registry, env: Mapping[str, str], problems: Problems) -> None:
         self._registry = registry
@@ -72,6 +93,9 @@ class DraftReader:
             self._draft.llms[name] = self._read_llm(name, table)
         for name, table in self._named(document, "processor"):
             self._draft.processors[name] = self._read_processor(name, table)
+        for name, table in self._named(document, "store"):
+            self._draft.stores[name] = self._read_store(name, table)
+        self._add_implicit_store()
         self._read_routes(document.get("route"))
         return self._draft
 
@@ -117,12 +141,13 @@ class DraftReader:
 
     def _read_llm(self, name: str, table: Mapping[str, object]) -> LLMConfig | None:
         place: Place = ("llm", name)
-        self._draft.members[name] = _names(table.get("members"), (*place, "members"))
+        self._draft.members[name] = _array_names(table.get("members"), (*place, "members"))
         kind = self._type(table, place, "provider", self._registry.providers)
         enabled = table.get("enabled") is not False
         if kind is None:
             self._read_usual(table, place, needs_secrets=enabled)
             return None
+        self._draft.references.extend(references(kind.config, table, place))
         config: Any = self._read(
             kind.config, table, place, {"base_url": "http://stand-in", "members": []}, needs_secrets=enabled
         )
@@ -166,7 +191,10 @@ class DraftReader:
             self._problems.add((*place, "type"), f"missing; expected one of {', '.join(sorted(kind.types))}")
         elif chosen is not None and kind.types[chosen] not in self._registry.dialects:
             advice = nearest(kind.types[chosen], self._registry.dialects, "registered")
-            self._problems.add((*place, "type"), f'nobody registers the dialect "{kind.types[chosen]}"; {advice}')
+            self._problems.add(
+                (*place, "type"),
+                f'nobody registers the dialect "{kind.types[chosen]}"; {advice}{broken_plugins(self._registry)}',
+            )
         config = attrs.evolve(config, type=chosen)
         if config.token_env is None or not config.enabled or unread(place, "enabled"):
             return config
@@ -188,10 +216,18 @@ class DraftReader:
         self._merge_additional(table.get("additional_config"), merged, moved, place)
         self._fill_config_value(table, kind, merged, moved, place)
         config: object = self._tables.read(kind.config, merged, place, moved=moved)
+        self._draft.references.extend(references(kind.config, merged, place, moved))
         if common is None:
             return None
         # With a configuration that is wrong, and was reported, it is never built; what it covers is known all the same.
-        return ProcessorConfig(name=name, type=kind, config=config, uncovered=common.uncovered)
+        return ProcessorConfig(
+            name=name,
+            type=kind,
+            config=config,
+            uncovered=common.uncovered,
+            timeout_s=common.timeout_s,
+            on_error=common.on_error,
+        )
 
     def _merge_additional(
         self, additional: object, merged: dict[str, object], moved: dict[str, Place], place: Place
@@ -226,6 +262,29 @@ class DraftReader:
             merged[key] = table["config_value"]
             moved[key] = where
 
+    # -- stores ------------------------------------------------------------------------------------------------------
+
+    def _read_store(self, name: str, table: Mapping[str, object]) -> StoreConfig | None:
+        place: Place = ("store", name)
+        kind = self._type(table, place, "type", self._registry.stores)
+        if kind is None:
+            return None
+        every = {field.name for field, _ in options(StoreTable)}
+        own = {key: value for key, value in table.items() if key not in every}
+        config: object = self._tables.read(kind.config, own, place)
+        self._draft.references.extend(references(kind.config, own, place))
+        return StoreConfig(name=name, type=kind, config=config)
+
+    def _add_implicit_store(self) -> None:
+        """The store that is there without a table, unless its type cannot do without a key."""
+        kind = self._registry.stores.get(IMPLICIT_STORE)
+        if kind is None or IMPLICIT_STORE in self._draft.stores:
+            return
+        config: object = self._tables.rest(kind.config, {}, {}).value
+        if config is not None:
+            store = StoreConfig(name=IMPLICIT_STORE, type=kind, config=config)
+            self._draft.implicit_store = self._draft.stores[IMPLICIT_STORE] = store
+
     # -- routes ------------------------------------------------------------------------------------------------------
 
     def _read_routes(self, routes: object) -> None:
@@ -240,25 +299,25 @@ class DraftReader:
         for index, table in enumerate(routes):
             place: Place = ("route", index)
             self._draft.routes.append(self._read(RouteConfig, table, place, {"path_prefix": "/", "target_llm": ""}))
-            self._draft.targets.extend(_names([table.get("target_llm")], (*place, "target_llm"), indexed=False))
-            self._draft.chains.extend(_names(table.get("processors"), (*place, "processors")))
+            self._draft.references.extend(references(RouteConfig, table, place))
 
     def _type(self, table: Mapping[str, object], place: Place, key: str, known: Mapping[str, Any]) -> Any:
         """What is registered under the table's *key*; None when nothing is."""
         value = table.get(key)
         if isinstance(value, str) and value in known:
             return known[value]
-        where = (*place, key)
-        noun = "provider" if key == "provider" else "processor type"
+        section, name = str(place[0]), str(place[1])
+        where, noun = (*place, key), _TYPES[section]
         advice = nearest(value if isinstance(value, str) else "", known, "registered")
         if value is None:
             self._problems.add(where, f"missing; expected the name of a {noun} ({advice})")
         elif not isinstance(value, str):
             self._problems.add(where, f"expected the name of a {noun}, got {shown(value)}; {advice}")
+        elif self._registry.broken:  # whether it is needed, all tables together tell
+            message = f"no {noun} {shown(value)}; {advice}{broken_plugins(self._registry)}"
+            self._draft.lost[section, name] = where, message
         else:
-            broken = "; ".join(str(it) for it in self._registry.broken)
-            also = f"; plugins that could not be used: {broken}" if broken else ""
-            self._problems.add(where, f"no {noun} {shown(value)}; {advice}{also}")
+            self._problems.add(where, f"no {noun} {shown(value)}; {advice}")
         return None
 
 
@@ -268,8 +327,6 @@ def _nearest_section(key: str, known: list[str]) -> str:
     return f"{close} (known: {listed})" if close.startswith("did you mean") else f"known: {listed}"
 
 
-def _names(value: object, place: Place, *, indexed: bool = True) -> list[tuple[Place, str]]:
+def _array_names(value: object, place: Place) -> list[tuple[Place, str]]:
     """The names in an array, each with its place; what is no string is reported where the table is read."""
-    if not isinstance(value, list | tuple):
-        return []
-    return [((*place, index) if indexed else place, it) for index, it in enumerate(value) if isinstance(it, str)]
+    return list(names(value, place)) if isinstance(value, list | tuple) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from llmproxy_core.config_draft import Draft
+from llmproxy_core.config_draft import Draft, broken_plugins
 from llmproxy_core.config_path import Place
 from llmproxy_core.config_problem import Problems, nearest, safe
 from llmproxy_core.config_tables import ProcessorConfig, RouteConfig
@@ -48,7 +48,7 @@ def check_routes(draft: Draft, registry: Registry, problems: Problems) -> None:
             )
         if route.dialect is not None and route.dialect not in registry.dialects:
             advice = nearest(route.dialect, registry.dialects, "registered")
-            problems.add((*place, "dialect"), f'no dialect "{safe(route.dialect)}"; {advice}')
+            problems.add((*place, "dialect"), f'no dialect "{safe(route.dialect)}"; {advice}{broken_plugins(registry)}')
             continue
         if route.on_unsupported == "drop" and len(registry.dialects) < 2:
             problems.warn((*place, "on_unsupported"), "has no effect: clients and LLMs all speak one protocol here")

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
-from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig
-from llmproxy_core.hookspecs import ProcessorType, ProviderType
+from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable
+from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType
 from llmproxy_core.money import Money
 from llmproxy_core.option import Check, Each, Option, Stated, WrittenAs, options
 from llmproxy_core.plugins import Registry
@@ -36,6 +36,7 @@ def json_schema(registry: Registry) -> Schema:
             "server": table_schema(ServerConfig),
             "llm": _by_name("provider", "The LLMs, each [llm.NAME].", registry.providers, _provider_schema),
             "processor": _by_name("type", "The processors, each [processor.NAME].", registry.processors, _type_schema),
+            "store": _by_name("type", "The stores, each [store.NAME].", registry.stores, _store_schema),
             "route": {
                 "type": "array",
                 "description": "The routes, each [[route]].",
@@ -71,12 +72,17 @@ def option_schema(field: attrs.Attribute[Any], declared: Option) -> Schema:
             schema["items"] = items | _plain_table(said.schema)
         case _:
             pass  # a check of a type's own, which says nothing of itself
-    schema["description"] = declared.doc
+    schema["description"] = meaning(declared)
     if isinstance(field.default, bool | int | float | str):
         schema["default"] = field.default
     if declared.example is not None:
         schema["examples"] = [declared.example]
     return schema
+
+
+def meaning(declared: Option) -> str:
+    """What a key means, and the variable that wins over it."""
+    return declared.doc if declared.env is None else f"{declared.doc} `{declared.env}` in the environment wins over it."
 
 
 def type_schema(kind: Any) -> Schema:
@@ -152,6 +158,18 @@ def _type_schema(kind: ProcessorType[Any]) -> Schema:
         properties["config_value"] = own_properties[short]
     properties["additional_config"] |= {"properties": own_properties, "additionalProperties": False}
     return schema | {"description": own["description"], "properties": properties | own_properties}
+
+
+def _store_schema(kind: StoreType[Any]) -> Schema:
+    """The table of a store: every store's key, and its type's."""
+    schema, own = table_schema(StoreTable), table_schema(kind.config)
+    properties, own_properties = schema["properties"], own["properties"]
+    required, own_required = schema["required"], own.get("required", [])
+    assert isinstance(properties, dict)
+    assert isinstance(own_properties, dict)
+    assert isinstance(required, list)
+    assert isinstance(own_required, list)
+    return own | {"properties": properties | own_properties, "required": required + own_required}
 
 
 def _route_schema(registry: Registry) -> Schema:

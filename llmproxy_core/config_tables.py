@@ -11,7 +11,7 @@ import attrs
 
 from llmproxy_core.dialect import Operation
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.hookspecs import ProcessorType
+from llmproxy_core.hookspecs import ProcessorType, StoreType
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.option import (
     Misread,
@@ -34,6 +34,7 @@ from llmproxy_core.option import (
 
 Uncovered = Literal["error", "allow"]
 OnUnsupported = Literal["error", "drop"]
+OnError = Literal["fail", "pass"]
 
 
 @attrs.frozen(kw_only=True)
@@ -203,6 +204,18 @@ class ProcessorTable:
     uncovered: Uncovered = option(
         "allow: the processor may stand in a route that serves operations it does not act on.", default="error"
     )
+    timeout_s: float | None = option(
+        "Seconds that the processor itself may take for a call, what it waits for inside call_next not counted; "
+        "absent: no limit.",
+        default=None,
+        validator=some_seconds,
+        example=5.0,
+    )
+    on_error: OnError = option(
+        "What happens when it raises what is no answer to the caller, or takes longer than timeout_s: fail: the call "
+        "is answered 500 with its name; pass: it is passed over.",
+        default="fail",
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -213,6 +226,29 @@ class ProcessorConfig:
     type: ProcessorType[Any]
     config: object
     uncovered: Uncovered = "error"
+    timeout_s: float | None = None
+    on_error: OnError = "fail"
+
+
+@attrs.frozen(kw_only=True)
+class StoreTable:
+    """
+    The key of every `[store.NAME]`; the others are its type's.
+
+    Processors name the store that they keep things in. Without a table `[store.memory]` there is a store of that name
+    all the same, of the type `memory`.
+    """
+
+    type: str = option("What builds this store; `llmproxy plugins` lists the types.", example="memory")
+
+
+@attrs.frozen(kw_only=True)
+class StoreConfig:
+    """A `[store.NAME]`: its type, and that type's own configuration object."""
+
+    name: str
+    type: StoreType[Any]
+    config: object
 
 
 @attrs.frozen(kw_only=True)
@@ -224,9 +260,12 @@ class RouteConfig:
         validator=_prefix,
         example="/v1",
     )
-    target_llm: str = option("The LLM that answers, by name.", example="openai")
+    target_llm: str = option("The LLM that answers, by name.", example="openai", refers_to="llm")
     processors: tuple[str, ...] = option(
-        "Processors by name, in the order in which they see the request.", default=(), example=["enhance_query"]
+        "Processors by name, in the order in which they see the request.",
+        default=(),
+        example=["enhance_query"],
+        refers_to="processor",
     )
     allow_streaming: bool = option("false: a request for a stream is refused with 400.", default=True)
     allow_non_streaming: bool = option("false: a request for a plain answer is refused with 400.", default=True)
@@ -270,4 +309,5 @@ class Config:
     server: ServerConfig = ServerConfig()
     llms: Mapping[str, LLMConfig] = FrozenMap()
     processors: Mapping[str, ProcessorConfig] = FrozenMap()
+    stores: Mapping[str, StoreConfig] = FrozenMap()
     routes: tuple[RouteConfig, ...] = ()

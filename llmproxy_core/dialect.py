@@ -108,6 +108,10 @@ class Scanner(Protocol):
         """The upstream's body has ended: its last event, made whole if nothing but its blank line is missing."""
         ...
 
+    def output_tokens(self) -> int:
+        """An estimate of the tokens in what has passed, for a stream that ends without having told its usage."""
+        ...
+
 
 class StreamReader(Protocol):
     """Bytes of a stream, split anywhere, to frames. UpstreamGarbage for what is not the protocol."""
@@ -146,6 +150,8 @@ class Dialect(ABC):
     """The version segments that begin the protocol's own part of a path; what follows is relative to the base URL."""
     request_headers: frozenset[str] = frozenset()
     """Request headers (lower-case) that go on to the upstream; credentials never do."""
+    influencing_headers: frozenset[str] | None = None
+    """Those of the request headers that may change what the answer says; None: all of them."""
     response_headers: frozenset[str] = frozenset()
     """Response headers (lower-case) that cross to the client."""
     response_header_prefixes: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from llmproxy_core.chat import (
@@ -19,7 +20,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
 )
 from llmproxy_core.dialect import Api, Dialect, Frame, Operation
-from llmproxy_core.engine import Facts, event_steps, failure
+from llmproxy_core.engine import Facts, event_steps, failed, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
 from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
@@ -27,6 +28,8 @@ from llmproxy_core.reply_events import Assembler, events_of
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.stages import Filtering, Watching, apply_to_reply
 from llmproxy_core.subscription import Keep, Replace, Rewrite, Subscription, Watch
+
+_log = logging.getLogger("llmproxy")
 
 _MEANINGFUL = (
     TextDelta,
@@ -110,18 +113,31 @@ async def reply_of(response: Reply) -> ChatReply:
     untouched = True
     for wish in response.subscriptions:
         before = reply
-        match wish:
-            case Watch(make):
-                reply = apply_to_reply(Watching(make), reply)
-            case Rewrite(make):
-                reply = apply_to_reply(Filtering(make), reply)
-            case Replace(transform):
-                reply = await _assemble(transform(_iterate(events_of(reply))))
-            case Keep():
-                body = response.body if untouched else response.dialect.write_reply(response.api, reply)
-                keep_whole(wish, response.api.name, body)
+        if isinstance(wish, Keep):
+            body = response.body if untouched else response.dialect.write_reply(response.api, reply)
+            keep_whole(wish, response.api.name, body)
+            continue
+        try:
+            reply = await _applied(wish, reply)
+        except ProxyError:
+            raise
+        except Exception as error:
+            if not (isinstance(wish, Watch) and wish.owner.passes_over):
+                raise failed(wish.owner) from error
+            name, id = wish.owner.name, response.exchange.id
+            _log.exception("the processor %s failed on exchange %s and is passed over", name, id)
         untouched = untouched and reply is before
     return reply
+
+
+async def _applied(wish: Watch | Rewrite | Replace, reply: ChatReply) -> ChatReply:
+    match wish:
+        case Watch(make):
+            return apply_to_reply(Watching(make), reply)
+        case Rewrite(make):
+            return apply_to_reply(Filtering(make), reply)
+        case Replace(transform):
+            return await _assemble(transform(_iterate(events_of(reply))))
 
 
 async def _iterate(events: list[ChatEvent]) -> AsyncIterator[ChatEvent]:
@@ -195,9 +211,7 @@ async def _first(
             if facts.error is not None:
                 redact_error(facts.error, response.redact)
                 raise facts.error
-            events = frame.events
-            for step in steps:
-                events = step(frame, events)
+            events = steps.apply(frame, frame.events)
             if facts.done:
                 _hand_over(keepers)
             yield events
@@ -226,13 +240,19 @@ async def _replaced(
                 if not isinstance(event, End):
                     yield event
 
-    async for event in replace.transform(single()):
-        events: list[ChatEvent] = [event]
-        for step in steps:
-            events = step(None, events)
-        yield events
-    last: list[ChatEvent] = [End()]
-    for step in steps:
-        last = step(None, last)
+    async for event in _named(replace, single()):
+        yield steps.apply(None, [event])
+    last = steps.apply(None, [End()])
     _hand_over(keepers)
     yield last
+
+
+async def _named(replace: Replace, source: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+    """What *replace* makes of *source*; its bug is named."""
+    try:
+        async for event in replace.transform(source):
+            yield event
+    except ProxyError:
+        raise
+    except Exception as error:
+        raise failed(replace.owner) from error

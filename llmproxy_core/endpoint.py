@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
 from llmproxy_core.headers import Headers
+from llmproxy_core.processor import Processor
+
+
+def _none(type_name: str) -> Sequence[Processor]:
+    return ()
 
 
 @attrs.frozen
 class EndpointRequest:
-    """A request for an endpoint. *query* is raw; *body* is bounded by the server's `max_body_bytes`."""
+    """
+    A request for an endpoint. *query* is raw; *body* is bounded by the server's `max_body_bytes`.
+
+    *processors* gives those of a type that the gateway runs now.
+    """
 
     method: str
     path: str
     query: str
     headers: Headers
     body: bytes = b""
+    processors: Callable[[str], Sequence[Processor]] = _none
 
 
 @attrs.frozen

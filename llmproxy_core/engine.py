@@ -13,8 +13,10 @@ from typing import Protocol
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, UsageReported
 from llmproxy_core.dialect import Frame, StreamWriter
-from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamError
+from llmproxy_core.errors import ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
+from llmproxy_core.estimate import TextCount
 from llmproxy_core.keeping import Keeper
+from llmproxy_core.layer import OUTSIDE, Layer
 from llmproxy_core.request import ClientView
 from llmproxy_core.response import Stream, redact_error
 from llmproxy_core.stages import Filtering, TextStage, Watching, apply_to_events
@@ -24,6 +26,44 @@ _log = logging.getLogger("llmproxy")
 
 EventStep = Callable[[Frame | None, list[ChatEvent]], list[ChatEvent]]
 """What one subscription does to the events of a frame (None: events that no frame carried)."""
+
+
+class EventSteps:
+    """The work of subscriptions on events, one after the other."""
+
+    __slots__ = ("_exchange_id", "_steps")
+
+    def __init__(self, exchange_id: str) -> None:
+        self._exchange_id = exchange_id
+        self._steps: list[tuple[Layer, EventStep, bool]] = []
+
+    def add(self, owner: Layer, step: EventStep, *, only_looks: bool = False) -> None:
+        """*only_looks*: without it the events are the same, so that it may be left out when it fails."""
+        self._steps.append((owner, step, only_looks))
+
+    def apply(self, frame: Frame | None, events: list[ChatEvent]) -> list[ChatEvent]:
+        """*events* after all steps. ProxyError: a verdict; ProcessorFailed, the cause being logged: a bug."""
+        for place in self._steps:
+            owner, step, only_looks = place
+            try:
+                events = step(frame, events)
+            except ProxyError:
+                raise
+            except Exception as error:
+                if not (only_looks and owner.passes_over):
+                    raise failed(owner) from error
+                _log.exception(
+                    "the processor %s failed on exchange %s and is passed over", owner.name, self._exchange_id
+                )
+                self._steps = [it for it in self._steps if it is not place]
+        return events
+
+
+def failed(owner: Layer) -> ProcessorFailed:
+    """The error that names who made a watcher, filter or replacement with a bug."""
+    return ProcessorFailed(
+        f"The processor {owner.name!r} failed on this answer" if owner.name else "A processor failed"
+    )
 
 
 class Engine(Protocol):
@@ -70,6 +110,7 @@ class Copying:
         assert response.api is not None
         self._response = response
         self._scanner = response.dialect.scanner(response.api, usage=client.wants_usage)
+        response.output_tokens = self._scanner.output_tokens
         self._keepers = [
             Keeper(wish, response.api.name, stream=True) for wish in response.subscriptions if isinstance(wish, Keep)
         ]
@@ -113,15 +154,18 @@ class Copying:
 class Facts:
     """Notes on a response what its events say about it; finds out whether they end it."""
 
-    __slots__ = ("_response", "done", "error")
+    __slots__ = ("_count", "_response", "done", "error")
 
     def __init__(self, response: Stream) -> None:
         self._response = response
+        self._count = TextCount()
+        response.output_tokens = self._count.tokens
         self.done = False
         self.error: UpstreamError | None = None
 
     def look(self, events: list[ChatEvent]) -> None:
         response = self._response
+        self._count.add(events)
         for event in events:
             if isinstance(event, Start):
                 response.model = event.model or response.model
@@ -210,16 +254,12 @@ class Decoding:
                 self.error = self._facts.error
                 break
             try:
-                events = frame.events
-                for step in self._steps:
-                    events = step(frame, events)
+                events = self._steps.apply(frame, frame.events)
                 out.append(self._writer.write(events, frame if self._same_form else None))
-            except ProxyError as error:  # a watcher's verdict, or what the client's dialect cannot say
+            except ProxyError as error:  # a watcher's verdict, its bug, or what the client's dialect cannot say
+                if isinstance(error, ProcessorFailed):
+                    _log.error("%s in exchange %s", error.message, self._exchange_id, exc_info=error.__cause__)
                 self.error = error
-                break
-            except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
-                _log.exception("a watcher or filter failed in exchange %s", self._exchange_id)
-                self.error = InternalError("A processor failed on this answer", code="processor_failed")
                 break
             if self._facts.done:
                 self.done = True
@@ -231,7 +271,7 @@ class Decoding:
 
 def event_steps(
     response: Stream, subscriptions: list[Subscription], keepers: list[Keeper], *, rewritten: bool = False
-) -> list[EventStep]:
+) -> EventSteps:
     """
     *subscriptions* (without Replace) as steps over events; those that keep add their keeper to *keepers*.
 
@@ -239,19 +279,19 @@ def event_steps(
     encodes what is left of them, once, in the dialect of who made the response.
     """
     assert response.api is not None
-    steps: list[EventStep] = []
+    steps = EventSteps(response.exchange.id)
     for wish in subscriptions:
         match wish:
-            case Watch(make):
-                steps.append(_text_step(Watching(make)))
-            case Rewrite(make):
+            case Watch(make, owner):
+                steps.add(owner, _text_step(Watching(make)), only_looks=True)
+            case Rewrite(make, owner):
                 rewritten = True
-                steps.append(_text_step(Filtering(make)))
+                steps.add(owner, _text_step(Filtering(make)))
             case Keep():
                 keeper = Keeper(wish, response.api.name, stream=True)
                 keepers.append(keeper)
                 writer = response.dialect.writer(response.api, usage=True) if rewritten else None
-                steps.append(_keep_step(keeper, writer))
+                steps.add(OUTSIDE, _keep_step(keeper, writer))
             case _:
                 raise TypeError("a replacement of the events is no step of theirs")
     return steps

@@ -169,10 +169,30 @@ class Overloaded(ProxyError):
     retryable = True
 
 
+class StoreUnavailable(ProxyError):
+    """A store cannot be asked now. Whoever needs it fails open or closed; closed, this is what the caller gets."""
+
+    status = 503
+    code = "store_unavailable"
+    retryable = True
+
+
 class InternalError(ProxyError):
     """Our bug: the cause is in the log under the request id, never in the answer."""
 
     code = "internal_error"
+
+
+class ProcessorFailed(InternalError):
+    """A processor raised what is no ProxyError: a bug of it, named, the cause in the log."""
+
+    code = "processor_failed"
+
+
+class ProcessorTimeout(ProcessorFailed):
+    """A processor took longer than its `timeout_s`."""
+
+    code = "processor_timeout"
 
 
 class UpstreamError(ProxyError):

@@ -15,6 +15,7 @@ import attrs
 
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
+from llmproxy_core.layer import OUTSIDE, Layer
 from llmproxy_core.outcome import End, OnFinish, Outcome
 from llmproxy_core.request import ClientView, Request
 from llmproxy_core.tasks import Tasks
@@ -27,9 +28,14 @@ Clock = Callable[[], float]
 
 @attrs.frozen
 class Caller:
-    """Who asks. Until keys exist there is one, `anonymous`: a presented credential is never an identity."""
+    """
+    Who asks. Until keys exist there is one, `anonymous`: a presented credential is never an identity.
+
+    *tenant* is whom the caller belongs to; the same name of two tenants is two callers.
+    """
 
     name: str = "anonymous"
+    tenant: str = ""
 
 
 ANONYMOUS = Caller()
@@ -104,18 +110,25 @@ class Exchange:
 
     __slots__ = (
         "_background",
+        "_bill",
+        "_billing",
         "_callbacks",
         "_children",
+        "_detached",
+        "_origin",
+        "_paid",
         "_responses",
         "_settling",
         "_tasks",
         "_told",
         "caller",
+        "child_attempts",
         "client",
         "clock",
         "deadline_s",
-        "depth",
         "id",
+        "layer",
+        "log_fields",
         "notes",
         "operation",
         "outcome",
@@ -141,7 +154,7 @@ class Exchange:
         parent: Exchange | None = None,
         background: set[Exchange] | None = None,
     ) -> None:
-        """*client* is None for an exchange nobody outside waits for; *background* holds the gateway's detached ones."""
+        """*client* is None for a child, whose answer no client gets; *background* holds the gateway's detached ones."""
         self.request = request
         self.id = id
         self.route = route
@@ -155,17 +168,30 @@ class Exchange:
         self.started_s = clock()
         self.notes = Notes()
         self.attempts: list[Attempt] = []
+        self.child_attempts: list[Attempt] = []
+        """The attempts of its children, and of theirs."""
+        self.log_fields: dict[str, object] = {}
+        """What processors have to say in its log line: numbers, text, lists of these."""
         self.response_headers: list[tuple[str, str]] = []
         """Headers of our own for the client, (lower-case name, value)."""
         self.outcome: Outcome | None = None
-        self.depth = 0
-        """Position in the chain of the processor that runs now: orders `on_finish` callbacks inner to outer."""
+        self.layer: Layer = OUTSIDE
+        """The processor that runs now: orders `on_finish` callbacks inner to outer, and owns what is subscribed."""
         self._tasks = tasks
         self._background = background
         self._responses: list[Owned] = []
         self._children: list[Exchange] = []
         self._callbacks: list[tuple[int, OnFinish]] = []
         self._settling: list[asyncio.Task[None]] = []
+        self._origin: Exchange | None = None
+        """Who is billed for it, of a detached exchange."""
+        self._detached: set[Exchange] = set()
+        """What it detached and is not yet billed for."""
+        self._billing: list[tuple[int, OnFinish]] = []
+        self._paid: list[Outcome] = []
+        """The bills of what it detached and is over."""
+        self._bill: Outcome | None = None
+        """Its outcome so far, with that of what it detached."""
         self._told = False
         """Whether the outcome is complete: callbacks of responses run while it is summed up."""
 
@@ -195,16 +221,27 @@ class Exchange:
         """
         A background exchange of the gateway's, for work that several exchanges share: it outlives this one.
 
-        Same caller, no deadline but the LLM's own. Whoever detaches it must finish it.
+        Same caller and client, no deadline but the LLM's own; its attempts are this one's too, and this one is billed
+        for it (`on_billed`). Whoever detaches it must finish it.
         """
         exchange = self._derive(request, parent=None)
         exchange.deadline_s = None
-        if self._background is not None:
+        exchange.client = self.client
+        exchange.attempts = self.attempts
+        origin = self
+        while origin.parent is not None:
+            origin = origin.parent
+        if origin._bill is None:
+            exchange._origin = origin
+            origin._detached.add(exchange)
+        else:  # a task that went on after the client had left: nobody would be billed
+            exchange.finish(End.ABANDONED)
+        if self._background is not None and exchange.outcome is None:
             self._background.add(exchange)
         return exchange
 
     def _derive(self, request: Request, *, parent: Exchange | None) -> Exchange:
-        return Exchange(
+        derived = Exchange(
             request,
             id=self.id,
             route=self.route,
@@ -215,6 +252,8 @@ class Exchange:
             parent=parent,
             background=self._background,
         )
+        derived.layer = self.layer
+        return derived
 
     async def __aenter__(self) -> Exchange:
         return self
@@ -238,7 +277,19 @@ class Exchange:
         if self.outcome is not None and self._told:
             self.settle(callback, self.outcome)
         else:
-            self._callbacks.append((self.depth, callback))
+            self._callbacks.append((self.layer.depth, callback))
+
+    def on_billed(self, callback: OnFinish) -> None:
+        """
+        Call *callback* once all is over that this exchange pays for: itself, and what it detached.
+
+        Its outcome is the exchange's, with the usage and cost of these added: the whole bill. Mostly it runs right
+        after the callbacks of `on_finish`; later, when a detached exchange outlives this one.
+        """
+        if self.outcome is not None and self._bill is not None and not self._detached:
+            self.settle(callback, self._bill)
+        else:
+            self._billing.append((self.layer.depth, callback))
 
     def finish(self, end: End, error: ProxyError | None = None) -> None:
         """End the exchange, unless it has ended: what is still open under it is abandoned, callbacks run."""
@@ -257,21 +308,43 @@ class Exchange:
         if self._background is not None:
             self._background.discard(self)
         self._told = True
-        self._callbacks.sort(key=_DEPTH, reverse=True)  # stable: those of one processor stay in their order
-        for _, callback in self._callbacks:
+        if self.parent is not None:
+            self.parent.child_attempts += self.attempts + self.child_attempts
+        self._call(self._callbacks, outcome)
+        self._bill = outcome
+        if not self._detached:
+            self._billed()
+
+    def _call(self, callbacks: list[tuple[int, OnFinish]], outcome: Outcome) -> None:
+        callbacks.sort(key=_DEPTH, reverse=True)  # stable: those of one processor stay in their order
+        for _, callback in callbacks:
             self.settle(callback, outcome)
-        self._callbacks.clear()
+        callbacks.clear()
+
+    def _billed(self) -> None:
+        """The bill is complete."""
+        assert self._bill is not None
+        if self._billing:
+            self._call(self._billing, self._bill)
+        if self._origin is not None:
+            origin, self._origin = self._origin, None
+            origin._add_to_bill(self, self._bill)
+
+    def _add_to_bill(self, detached: Exchange, part: Outcome) -> None:
+        self._detached.discard(detached)
+        if self._bill is None:
+            self._paid.append(part)  # it is summed up when this one ends
+            return
+        self._bill = _with_part(self._bill, part)
+        if not self._detached:
+            self._billed()
 
     def _sum(self, outcome: Outcome) -> None:
         """Add up what was used: the responses' own model and body are those of the last that was answered with."""
-        for each in chain(self._responses, self._children):
-            part = each.outcome
-            if part is None:
-                continue
-            if part.usage is not None:
-                outcome.usage = part.usage if outcome.usage is None else outcome.usage + part.usage
-            if part.cost is not None:
-                outcome.cost = part.cost if outcome.cost is None else outcome.cost + part.cost
+        for part in (*(each.outcome for each in chain(self._responses, self._children)), *self._paid):
+            if part is not None:
+                _add(outcome, part)
+        self._paid.clear()
         for response in reversed(self._responses):
             if (last := response.outcome) is not None:
                 outcome.model, outcome.finish, outcome.first_byte_s = last.model, last.finish, last.first_byte_s
@@ -296,6 +369,20 @@ class Exchange:
         """Wait until the async callbacks are done, at most *timeout_s* seconds; they go on after that."""
         if self._settling:
             await asyncio.wait(self._settling, timeout=timeout_s)
+
+
+def _add(outcome: Outcome, part: Outcome) -> None:
+    if part.usage is not None:
+        outcome.usage = part.usage if outcome.usage is None else outcome.usage + part.usage
+    if part.cost is not None:
+        outcome.cost = part.cost if outcome.cost is None else outcome.cost + part.cost
+
+
+def _with_part(outcome: Outcome, part: Outcome) -> Outcome:
+    """*outcome*, which was handed out and so must not change, with *part* added."""
+    whole = attrs.evolve(outcome)
+    _add(whole, part)
+    return whole
 
 
 async def _wait(waiting: Any) -> None:

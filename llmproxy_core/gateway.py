@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 
 import attrs
 
@@ -18,15 +19,17 @@ from llmproxy_core.errors import (
     StreamingNotAllowed,
 )
 from llmproxy_core.exchange import Exchange
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
+from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.pipeline import Step, compose
-from llmproxy_core.plugins import Registry
-from llmproxy_core.processor import Handler
+from llmproxy_core.plugins import Origin, Registry
+from llmproxy_core.processor import Handler, Processor
 from llmproxy_core.request import Request, client_view
 from llmproxy_core.response import Reply, Response
 from llmproxy_core.routing import Match, Route, RouteIndex
-from llmproxy_core.services import Services
+from llmproxy_core.services import ExtraCall, RouteView, Services
+from llmproxy_core.stores import Store
 
 _log = logging.getLogger("llmproxy")
 
@@ -48,18 +51,27 @@ class Gateway:
         llms: Mapping[str, LLMClient],
         routes: Sequence[Route],
         registry: Registry,
+        *,
+        processors: Mapping[str, Processor] = FrozenMap(),
+        stores: Mapping[str, Store] = FrozenMap(),
     ) -> None:
         self.config = config
         self.services = services
         self.llms = llms
         self.routes = routes
         self.registry = registry
+        self.stores = stores
+        self._processors = processors
         self.background: set[Exchange] = set()
         """Detached exchanges that are not over."""
         self._index = RouteIndex(routes)
         self._chains = {
             (route.name, operation): handler for route in routes for operation, handler in route.chains.items()
         }
+
+    def processors(self, type_name: str) -> Sequence[Processor]:
+        """The processors of one type, in the order of their tables."""
+        return [it for name, it in self._processors.items() if self.config.processors[name].type.name == type_name]
 
     def match(self, method: str, path: str) -> Match:
         """What *method* on *path* means here; BadRequest, RouteNotFound or MethodNotAllowed."""
@@ -87,12 +99,14 @@ class Gateway:
         return response
 
     async def aclose(self) -> None:
-        """Close the LLMs. Exchanges under way are the caller's to end first."""
-        for name, llm in self.llms.items():
+        """Close the LLMs and the stores. Exchanges under way are the caller's to end first."""
+        held: dict[str, LLMClient | Store] = {f"LLM {name}": llm for name, llm in self.llms.items()}
+        held.update((f"store {name}", store) for name, store in self.stores.items())
+        for name, it in held.items():
             try:
-                await llm.aclose()
+                await it.aclose()
             except Exception:  # noqa: BLE001 - a plugin's bug must not keep the others open
-                _log.exception("the LLM %s could not be closed", name)
+                _log.exception("the %s could not be closed", name)
 
 
 def build(config: Config, registry: Registry, make_services: MakeServices) -> Gateway:
@@ -102,29 +116,77 @@ def build(config: Config, registry: Registry, make_services: MakeServices) -> Ga
     *config* is what `config.structure` gave: every name in it stands for something in *registry*.
     """
     llms: dict[str, LLMClient] = {}
-    services = make_services(llms.__getitem__)
+    stores: dict[str, Store] = {}
+    views: dict[str, RouteView] = {}
+    services = attrs.evolve(make_services(llms.__getitem__), route=views.__getitem__, store=stores.__getitem__)
     problems: list[Problem] = []
+    for name, store in config.stores.items():
+        with _reported(f"store.{name}", problems, registry.origins.get(("store", store.type.name))):
+            stores[name] = store.type.build(store.config, services)
     for name, llm in config.llms.items():
         if llm.enabled:
-            with _reported(f"llm.{name}", problems):
+            with _reported(f"llm.{name}", problems, registry.origins.get(("provider", llm.provider))):
                 llms[name] = registry.providers[llm.provider].build(llm, services)
     steps: dict[str, Step] = {}
+    needed = {name for route in config.routes for name in route.processors}
     for name, table in config.processors.items():
-        with _reported(f"processor.{name}", problems):
-            steps[name] = Step(name, table.type.build(table.config, services))
+        with _reported(
+            f"processor.{name}", problems, registry.origins.get(("processor", table.type.name)), needed=name in needed
+        ):
+            processor = table.type.build(table.config, services)
+            if not callable(processor):
+                raise TypeError(f"expected a processor, got {type(processor).__name__}")
+            steps[name] = Step(name, processor, table.timeout_s, table.on_error == "pass")
     if problems:
         raise ConfigError(problems)
     builder = _RouteBuilder(config, registry, llms, steps, int(services.now()))
-    return Gateway(config, services, llms, [builder.build(route) for route in config.routes], registry)
+    routes = [builder.build(route) for route in config.routes]
+    views.update((route.name, _view(route, config)) for route in routes)
+    processors = {name: step.processor for name, step in steps.items()}
+    return Gateway(config, services, llms, routes, registry, processors=processors, stores=stores)
+
+
+def _view(route: Route, config: Config) -> RouteView:
+    """What the processors of *route* may know of it."""
+    tables = [config.processors[name] for name in route.config.processors]
+
+    def extra_calls(request: Request) -> list[ExtraCall]:
+        acting = (it for it in tables if request.operation in it.type.operations)
+        return [call for it in acting for call in it.type.extra_cost_bound(it.config, request)]
+
+    return RouteView(route.name, route.llm, route.config.target_llm, _fingerprint(route, config), extra_calls)
+
+
+def _fingerprint(route: Route, config: Config) -> str:
+    """All that decides what *route* answers, as a digest. Secrets do not: they show as stars."""
+    tables = [config.processors[name] for name in route.config.processors]
+    parts = [repr(route.config), *(f"{it.name} {it.type.name} {it.config!r}" for it in tables)]
+    names, llms = [route.config.target_llm], dict[str, LLMConfig]()
+    while names:
+        name = names.pop()
+        if name not in llms:
+            llms[name] = llm = config.llms[name]
+            names += llm.members if isinstance(llm, GroupConfig) else ()
+    parts += (repr(llm) for llm in llms.values())
+    return sha256("\n".join(parts).encode()).hexdigest()
 
 
 @contextmanager
-def _reported(path: str, problems: list[Problem]) -> Iterator[None]:
-    """What a factory has against its table becomes problems at *path*."""
+def _reported(path: str, problems: list[Problem], origin: Origin | None, *, needed: bool = True) -> Iterator[None]:
+    """
+    What a factory has against its table becomes problems at *path*; a bug of it is one that names its plugin.
+
+    What no route needs is left out instead: one plugin's bug must not take the others down.
+    """
     try:
         yield
     except ConfigError as error:
         problems.extend(attrs.evolve(it, path=f"{path}.{it.path}" if it.path else path) for it in error.problems)
+    except Exception as bug:  # noqa: BLE001 - it is a plugin's code that runs here, and its author is not here to see it
+        said = f"{origin or 'its plugin'} could not build it ({type(bug).__name__}: {bug})"
+        _log.exception("%s: %s", path, said)
+        if needed:
+            problems.append(Problem(path, said))
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llmproxy_core.errors import BadRequest, RouteNotFound
@@ -11,6 +11,7 @@ from llmproxy_core.hookspecs import ProviderType, hookimpl
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import GroupConfig
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.prices import ModelPrice
 from llmproxy_core.response import Response
 from llmproxy_core.services import Services
 
@@ -64,6 +65,11 @@ class ByModel:
                 return member
         listed = [member for member in serving if member.models.listed]
         return next(iter(listed or serving), None)
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        sent = self._config.model if model is None else self._own.sent(model)
+        member = None if sent is None else self.pick(sent)
+        return () if member is None else await member.prices(sent)
 
     async def send(self, exchange: Exchange) -> Response:
         asked = exchange.request.model

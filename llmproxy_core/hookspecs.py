@@ -8,7 +8,7 @@ is read and before there is an event loop. None runs per request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -20,7 +20,9 @@ from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.processor import Processor
-from llmproxy_core.services import Services
+from llmproxy_core.request import Request
+from llmproxy_core.services import ExtraCall, Services
+from llmproxy_core.stores import Store
 
 PROJECT = "llmproxy"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -28,6 +30,10 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 C = TypeVar("C")
 L = TypeVar("L", bound=LLMConfig)
+
+
+def _no_calls(config: object, request: Request) -> Sequence[ExtraCall]:
+    return ()
 
 
 @attrs.frozen
@@ -40,6 +46,9 @@ class ProcessorType(Generic[C]):
     processor for each table and gateway, synchronously; a ConfigError from it is reported to the operator.
     *operations* are those it acts on. On others it is left out of the chain when *skippable*; else a route that
     would need it there is a configuration problem, unless its table says `uncovered = "allow"`.
+
+    *extra_cost_bound* is for a type that makes model calls of its own (`exchange.child`): the most that these may use
+    for a request, so that whoever limits cost can reserve for them too. Called per request; it never raises.
     """
 
     name: str
@@ -47,6 +56,7 @@ class ProcessorType(Generic[C]):
     build: Callable[[C, Services], Processor]
     operations: frozenset[Operation]
     skippable: bool = False
+    extra_cost_bound: Callable[[C, Request], Sequence[ExtraCall]] = _no_calls
 
 
 def _frozen(types: Mapping[str, str]) -> Mapping[str, str]:
@@ -68,6 +78,22 @@ class ProviderType(Generic[L]):
     build: Callable[[L, Services], LLMClient]
     types: Mapping[str, str] = attrs.field(default=FrozenMap(), converter=_frozen)
     default_type: str | None = None
+
+
+@attrs.frozen
+class StoreType(Generic[C]):
+    """
+    A kind of store: what `type = "NAME"` in a `[store.…]` table stands for.
+
+    *config* is a frozen attrs class whose keys are made with `option`. *build* makes one store for each table,
+    synchronously and without any I/O: a store connects when it is first asked. *shared* says that several processes
+    with this configuration see the same content.
+    """
+
+    name: str
+    config: type[C]
+    build: Callable[[C, Services], Store]
+    shared: bool = False
 
 
 @hookspec
@@ -99,6 +125,16 @@ def llmproxy_dialects() -> Iterable[Dialect]:  # type: ignore[empty-body]
 
     Called once, when the registry is made. Return one instance of each; instances have no state. The name is what
     `dialect` of a route and `types` of a provider refer to. Mistakes are treated as those of `llmproxy_processors`.
+    """
+
+
+@hookspec
+def llmproxy_stores() -> Iterable[StoreType[Any]]:  # type: ignore[empty-body]
+    """
+    The kinds of stores of this plugin.
+
+    Called once, when the registry is made. Return a StoreType for each `type` that a `[store.…]` table may name.
+    Mistakes are treated as those of `llmproxy_processors`.
     """
 
 

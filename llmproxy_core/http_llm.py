@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -16,12 +18,14 @@ from llmproxy_core.errors import (
     UpstreamError,
     UpstreamGarbage,
 )
+from llmproxy_core.estimate import BILLED_OPERATIONS
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.llm import Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.money import Price
 from llmproxy_core.path import check_path
-from llmproxy_core.price_config import price_of
+from llmproxy_core.prices import ModelPrice
 from llmproxy_core.request import Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
@@ -70,6 +74,7 @@ class HttpLLM:
         self._with_body = [pair for pair in [_JSON] if pair[0] not in ours] + self._with_identity
         self._crosses = lru_cache(_REMEMBERED)(dialect.crosses)
         self.models = ModelMap(config.models, config.model)
+        self._prices: dict[str, ModelPrice | None] = {}
 
     def _constant_headers(self) -> list[tuple[str, str]]:
         headers = dict(self._dialect.constant_headers())
@@ -81,6 +86,27 @@ class HttpLLM:
 
     async def aclose(self) -> None:
         """The transport belongs to the gateway: other LLMs may share it."""
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        sent = self._config.model if model is None else self.models.sent(model)
+        return () if sent is None else (await self._price(sent),)
+
+    async def _price(self, sent: str) -> ModelPrice | None:
+        """The price of a model that is sent, looked up once: our own configuration's first."""
+        if sent in self._prices:
+            return self._prices[sent]
+        own = (ModelPrice(it, price) for it, price in self._config.prices if it == sent or fnmatchcase(sent, it))
+        found = next(own, None) or await self._services.prices.find(self._base, sent)
+        if len(self._prices) >= _REMEMBERED:
+            self._prices.clear()  # names are the callers' choice, so the memory of them is bounded
+        self._prices[sent] = found
+        return found
+
+    async def _price_of(self, attempt: Attempt) -> Price | None:
+        if attempt.model is None:
+            return None
+        entry = self._prices.get(attempt.model) or await self._price(attempt.model)
+        return None if entry is None else entry.price
 
     async def send(self, exchange: Exchange) -> Response:
         request = exchange.request
@@ -172,6 +198,7 @@ class HttpLLM:
         try:
             self._refuse_encoding(answer)
             content_type = answer.headers.get("content-type", "").lower()
+            price = await self._price_of(attempt) if api.operation in BILLED_OPERATIONS else None
             if content_type.startswith(self._dialect.stream_type) and api.operation is Operation.CHAT:
                 return Stream(
                     exchange,
@@ -181,7 +208,7 @@ class HttpLLM:
                     status=answer.status,
                     headers=headers,
                     llm=self._config.name,
-                    price=price_of(attempt.model, self._config.prices),
+                    price=price,
                     redact=self.redact,
                     attempt=attempt,
                 )
@@ -202,7 +229,7 @@ class HttpLLM:
             status=answer.status,
             headers=headers,
             llm=self._config.name,
-            price=price_of(attempt.model, self._config.prices),
+            price=price,
         )
 
     def _scan(self, api: Api, body: bytes) -> ReplyHead:

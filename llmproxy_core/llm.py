@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import attrs
@@ -11,6 +11,7 @@ from llmproxy_core.body import Body
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.headers import Headers
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.prices import ModelPrice
 from llmproxy_core.response import Response
 
 
@@ -24,6 +25,14 @@ class LLMClient(Protocol):
 
     async def send(self, exchange: Exchange) -> Response:
         """Return once the upstream has answered 2xx, or raise a ProxyError."""
+        ...
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        """
+        What a call that asks for *model* may be billed at: the price of every model that may be sent for it.
+
+        None among them is a model whose price nobody knows. Empty when nothing would be sent.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
 import attrs
 
@@ -22,6 +23,11 @@ _METADATA = "llmproxy.option"
 
 Validator = Callable[[Any], None]
 """Takes a value of the field's type (never None); raises ValueError("expected …") when it will not do."""
+
+Refers = Literal["llm", "store", "processor"]
+"""The sections whose tables have names of the operator's own."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @attrs.frozen
@@ -37,6 +43,15 @@ class Option:
     """`config_value = …` in the table of a processor is this key; at most one of a class."""
     secret: bool = False
     """A value is never shown, not even a wrong one."""
+    refers_to: Refers | None = None
+    """The value names a table of this section, or several."""
+    env: str | None = attrs.field(default=None)
+    """The environment variable that wins over the key."""
+
+    @env.validator
+    def _check_env(self, _: object, name: str | None) -> None:
+        if name is not None and not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an environment variable")
 
 
 @overload
@@ -47,6 +62,8 @@ def option(
     example: object = None,
     fills_config_value: bool = False,
     secret: bool = False,
+    refers_to: Refers | None = None,
+    env: str | None = None,
 ) -> Any: ...
 
 
@@ -59,6 +76,8 @@ def option(
     example: object = None,
     fills_config_value: bool = False,
     secret: bool = False,
+    refers_to: Refers | None = None,
+    env: str | None = None,
 ) -> T: ...
 
 
@@ -70,6 +89,8 @@ def option(
     example: object = None,
     fills_config_value: bool = False,
     secret: bool = False,
+    refers_to: Refers | None = None,
+    env: str | None = None,
 ) -> Any:
     """
     A field of a configuration class that is a key in TOML; fields made otherwise are none.
@@ -78,6 +99,13 @@ def option(
     Python. The field's type is what TOML must hold: bool, int, float, str, Literal, an Enum, Money, Secret (written
     `{ env = "NAME" }`), another configuration class (a table), tuple[T, ...], frozenset[T], Mapping[str, T], `T | None`
     for a key that may be absent, unions of these; anything else with `Annotated[T, WrittenAs(...)]`.
+
+    *refers_to*: the value, a str or a tuple of str, names a configured LLM, store or processor. What is not configured
+    is a problem of the file, so is an LLM that is switched off; the default is looked up too.
+
+    *env*: an environment variable that wins over the key, wherever it is written, in every table of this type; for
+    keys of processors and stores (not of tables inside them) that are a bool, int, float or str. A float whose name
+    ends in `_s` may be written as a duration there: "1m30s".
     """
 
     def validate(_: object, __: attrs.Attribute[Any], value: object) -> None:
@@ -87,7 +115,7 @@ def option(
     return attrs.field(
         default=default,
         validator=None if validator is None else validate,
-        metadata={_METADATA: Option(doc, example, validator, fills_config_value, secret)},
+        metadata={_METADATA: Option(doc, example, validator, fills_config_value, secret, refers_to, env)},
         kw_only=True,
     )
 
@@ -99,12 +127,29 @@ def option_of(field: attrs.Attribute[Any]) -> Option | None:
 
 
 def options(config: type[Any]) -> Iterator[tuple[attrs.Attribute[Any], Option]]:
-    """The keys of the configuration class *config*, in order, their types resolved."""
+    """
+    The keys of the configuration class *config*, in order, their types resolved.
+
+    TypeError when one has an environment variable, and a type that no variable can hold.
+    """
     attrs.resolve_types(config)
     for field in attrs.fields(config):
         declared = option_of(field)
         if declared is not None:
+            if declared.env is not None:
+                variable_type(field)
             yield field, declared
+
+
+def variable_type(field: attrs.Attribute[Any]) -> type[bool | int | float | str]:
+    """What the environment variable of *field* holds, its types resolved; TypeError when that is nothing it can."""
+    kind: Any = field.type
+    if get_origin(kind) in (Union, UnionType):
+        members = [member for member in get_args(kind) if member is not NoneType]
+        kind = members[0] if len(members) == 1 else kind
+    if kind not in (bool, int, float, str):
+        raise TypeError(f"{field.name}: a key with env must be a bool, int, float or str")
+    return kind  # type: ignore[no-any-return]
 
 
 def _frozen(schema: Mapping[str, object]) -> Mapping[str, object]:
@@ -172,6 +217,7 @@ def between(lowest: float, highest: float, what: str = "a number") -> Check:
 
 
 def one_of(*values: str) -> Check:
+    """One of these words."""
     return Check(
         "one of " + ", ".join(f'"{value}"' for value in values),
         lambda value: value in values,

@@ -16,14 +16,14 @@ from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.hookspecs import PROJECT, ProcessorType, ProviderType
+from llmproxy_core.hookspecs import PROJECT, ProcessorType, ProviderType, StoreType
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.option import options
 
 GROUP = PROJECT
 """The entry point group of plugins."""
 
-RESERVED = frozenset({"type", "config_value", "additional_config", "uncovered"})
+RESERVED = frozenset({"type", "config_value", "additional_config", "uncovered", "timeout_s", "on_error"})
 """Keys of every processor's table, which a type's own cannot be named like."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -57,6 +57,7 @@ class _Plugin:
     processors: Sequence[ProcessorType[Any]] = ()
     providers: Sequence[ProviderType[Any]] = ()
     dialects: Sequence[Dialect] = ()
+    stores: Sequence[StoreType[Any]] = ()
     endpoints: Sequence[Endpoint] = ()
 
     def entries(self) -> Iterator[tuple[str, str, object]]:
@@ -64,6 +65,7 @@ class _Plugin:
         yield from (("processor", it.name, it) for it in self.processors)
         yield from (("provider", it.name, it) for it in self.providers)
         yield from (("dialect", it.name, it) for it in self.dialects)
+        yield from (("store", it.name, it) for it in self.stores)
         yield from (("endpoint", f"{it.method} {it.path}", it) for it in self.endpoints)
 
 
@@ -78,6 +80,7 @@ class Registry:
     processors: Mapping[str, ProcessorType[Any]] = FrozenMap()
     providers: Mapping[str, ProviderType[Any]] = FrozenMap()
     dialects: Mapping[str, Dialect] = FrozenMap()
+    stores: Mapping[str, StoreType[Any]] = FrozenMap()
     endpoints: Mapping[str, Endpoint] = FrozenMap()
     origins: Mapping[tuple[str, str], Origin] = FrozenMap()
     broken: tuple[BrokenPlugin, ...] = ()
@@ -133,6 +136,7 @@ def _asked(plugin: object, origin: Origin) -> _Plugin | BrokenPlugin:
             processors=[_checked_processor(it) for it in _answers(manager.hook.llmproxy_processors())],
             providers=[_checked_provider(it) for it in _answers(manager.hook.llmproxy_providers())],
             dialects=[_checked_dialect(it) for it in _answers(manager.hook.llmproxy_dialects())],
+            stores=[_checked_store(it) for it in _answers(manager.hook.llmproxy_stores())],
             endpoints=[_checked_endpoint(it) for it in _answers(manager.hook.llmproxy_endpoints())],
         )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - as above, for what it does when it is asked
@@ -181,6 +185,8 @@ def _checked_processor(found: object) -> ProcessorType[Any]:
         raise ValueError(f"{kind.name}: keys named {sorted(RESERVED & set(keys))} are every processor's own")
     if sum(option.fills_config_value for _, option in options(kind.config)) > 1:
         raise ValueError(f"{kind.name}: more than one key is marked fills_config_value")
+    if not callable(kind.extra_cost_bound):
+        raise TypeError(f"{kind.name}: extra_cost_bound must be callable")
     if not isinstance(kind.operations, frozenset) or not all(isinstance(it, Operation) for it in kind.operations):
         raise TypeError(f"{kind.name}: operations must be a frozenset of Operation")
     return kind
@@ -199,6 +205,17 @@ def _checked_provider(found: object) -> ProviderType[Any]:
     return kind
 
 
+def _checked_store(found: object) -> StoreType[Any]:
+    if not isinstance(found, StoreType):
+        raise TypeError(f"expected a StoreType, got {found!r}")
+    kind: StoreType[Any] = found
+    _check_name(kind.name, "store type")
+    _check_parts(kind.name, kind.config, kind.build)
+    if "type" in [field.name for field, _ in options(kind.config)]:
+        raise ValueError(f"{kind.name}: a key named type is every store's own")
+    return kind
+
+
 def _check_parts(name: str, config: object, build: object) -> None:
     if not callable(build):
         raise TypeError(f"{name}: build must be callable")
@@ -207,7 +224,7 @@ def _check_parts(name: str, config: object, build: object) -> None:
 
 
 def _registry(found: Iterable[_Plugin | BrokenPlugin]) -> Registry:
-    kinds: dict[str, dict[str, Any]] = {"processor": {}, "provider": {}, "dialect": {}, "endpoint": {}}
+    kinds: dict[str, dict[str, Any]] = {"processor": {}, "provider": {}, "dialect": {}, "store": {}, "endpoint": {}}
     origins: dict[tuple[str, str], Origin] = {}
     broken: list[BrokenPlugin] = []
     problems: list[Problem] = []
@@ -227,6 +244,7 @@ def _registry(found: Iterable[_Plugin | BrokenPlugin]) -> Registry:
         processors=FrozenMap(kinds["processor"]),
         providers=FrozenMap(kinds["provider"]),
         dialects=FrozenMap(kinds["dialect"]),
+        stores=FrozenMap(kinds["store"]),
         endpoints=FrozenMap(kinds["endpoint"]),
         origins=FrozenMap(origins),
         broken=tuple(broken),

@@ -14,7 +14,7 @@ from llmproxy_core.chat import ChatReply, End
 from llmproxy_core.dialect import Operation
 from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
 from llmproxy_core.engine import Engine, engine_for
-from llmproxy_core.errors import InternalError, ProxyError, Unsupported
+from llmproxy_core.errors import ProcessorFailed, ProxyError, Unsupported
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
 from llmproxy_core.outcome import End as Ending
@@ -109,19 +109,39 @@ class Flow:
     exchange instead.
     """
 
-    __slots__ = ("_client", "_engine", "_ended", "_response", "_write", "content_type", "error", "headers", "status")
+    __slots__ = (
+        "_client",
+        "_engine",
+        "_ended",
+        "_replaced_all",
+        "_response",
+        "_tells",
+        "_write",
+        "content_type",
+        "error",
+        "headers",
+        "status",
+    )
 
-    def __init__(self, response: Stream, client: ClientView) -> None:
+    def __init__(self, response: Stream, client: ClientView, *, tells_errors: bool = True) -> None:
+        """*tells_errors* is False for one who passes *error* on itself: no error event is written."""
         self._response = response
+        self._tells = tells_errors and response.api is not None
         self._client = client
         self.status = response.status
         self.headers = response.headers
         self.content_type = response.content_type if response.api is None else client.dialect.stream_type
         self.error: ProxyError | None = None
+        self._replaced_all = False
         replaced = any(isinstance(wish, Replace) for wish in response.subscriptions)
         self._engine: Engine | None = None if replaced else engine_for(response, client)
         self._write: Callable[[bytes], None] | None = None
         self._ended: Callable[[], None] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the piece that was given last completes the answer."""
+        return self._engine.done if self._engine is not None else self._replaced_all
 
     @property
     def pushable(self) -> bool:
@@ -155,20 +175,20 @@ class Flow:
         writer = client.dialect.writer(client.api, usage=client.wants_usage)
         try:
             async for events in subscribed_events(self._response):
+                self._replaced_all = bool(events) and isinstance(events[-1], End)
                 if out := writer.write(events, None):
                     yield out
-                if events and isinstance(events[-1], End):
+                if self._replaced_all:
                     return
         except ProxyError as error:
+            if isinstance(error, ProcessorFailed):
+                _log.error("%s in exchange %s", error.message, self._response.exchange.id, exc_info=error.__cause__)
             yield self._failed(b"", error)
-        except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
-            _log.exception("a replacement of events failed in exchange %s", self._response.exchange.id)
-            yield self._failed(b"", InternalError("A processor failed on this answer", code="processor_failed"))
 
     def _failed(self, out: bytes, error: ProxyError) -> bytes:
         """The last piece of a failed stream: what was good, then the error event, whole and on its own."""
         self.error = error
-        if self._response.api is None:
+        if not self._tells:
             return out
         return out + self._client.dialect.error_event(error, self._response.exchange.id)
 

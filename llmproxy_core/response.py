@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 
 from llmproxy_core.body import Body, Sink
 from llmproxy_core.chat import ChatReply
-from llmproxy_core.dialect import Api, Dialect, ReplyHead
+from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_tokens, estimated_usage, part_text
 from llmproxy_core.exchange import Attempt, Exchange
-from llmproxy_core.money import Price
+from llmproxy_core.layer import Layer
+from llmproxy_core.money import Money, Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
 from llmproxy_core.subscription import Keep, MakeFilter, MakeWatcher, Replace, Rewrite, Subscription, Transform, Watch
 from llmproxy_core.usage import Usage
@@ -38,12 +40,14 @@ class ResponseBase:
     __slots__ = (
         "_callbacks",
         "api",
+        "billed",
         "content_type",
         "dialect",
         "exchange",
         "first_byte_s",
         "headers",
         "llm",
+        "output_tokens",
         "outcome",
         "price",
         "started_s",
@@ -65,11 +69,14 @@ class ResponseBase:
         content_type: str = "application/json",
         llm: str = "",
         price: Price | None = None,
+        billed: bool = True,
     ) -> None:
         """
         *headers* are those that cross to the client, (lower-case name, value); *api* is None for an opaque answer.
 
-        *price* is what its tokens cost; None costs nothing (an answer from a cache, or an unknown price).
+        *llm* names who made it; "": no LLM did. *price* is what its tokens cost; None: unknown. *billed* is False for
+        an answer that another call has paid for, from a cache say: it tells a usage, but adds none, and with a price
+        costs nothing.
         """
         self.exchange = exchange
         self.dialect = dialect
@@ -79,9 +86,12 @@ class ResponseBase:
         self.content_type = content_type
         self.llm = llm
         self.price = price
+        self.billed = billed
         self.model: str | None = None
         self.usage: Usage | None = None
-        """What is known so far; final once the response has ended."""
+        """What the provider said so far; final once the response has ended."""
+        self.output_tokens: Callable[[], int] | None = None
+        """Gives an estimate of the tokens read so far; set by who reads."""
         self.finish_words: tuple[str, ...] = ()
         self.subscriptions: list[Subscription] = []
         self.outcome: Outcome | None = None
@@ -117,12 +127,12 @@ class ResponseBase:
         Embeddings and model lists have no text. A TypeError on an opaque answer, which nobody can look into.
         """
         self._need_text()
-        self.subscriptions.append(Watch(make))
+        self.subscriptions.append(Watch(make, self.exchange.layer))
 
     def rewrite(self, make: MakeFilter) -> None:
         """Send the text of every channel through a filter of its own; what it gives is what goes on. As `watch`."""
         self._need_text()
-        self.subscriptions.append(Rewrite(make))
+        self.subscriptions.append(Rewrite(make, self.exchange.layer))
 
     def _need_text(self) -> None:
         """A guard that sees nothing must not look like one that found nothing."""
@@ -138,7 +148,11 @@ class ResponseBase:
         the usage). A transform neither gets the End nor gives one; when it ends early, so does the answer.
         """
         self._need_text()
-        self.subscriptions.append(Replace(transform))
+        self.subscriptions.append(Replace(transform, self.exchange.layer))
+
+    def forget(self, owner: Layer) -> None:
+        """Drop the watchers, filters and replacements of a processor that is passed over."""
+        self.subscriptions[:] = [it for it in self.subscriptions if isinstance(it, Keep) or it.owner is not owner]
 
     async def reply(self) -> ChatReply:
         """
@@ -160,12 +174,12 @@ class ResponseBase:
         """End the response, unless it has ended. Synchronous: safe to call from a cancelled task."""
         if self.outcome is not None:
             return
-        usage = self.usage
+        usage, cost = self._used()
         self.outcome = outcome = Outcome(
             end,
             error,
             usage=usage,
-            cost=None if self.price is None or usage is None else self.price.cost(usage),
+            cost=cost,
             model=self.model,
             finish=self.finish_words,
             body=self._kept(complete=end is End.COMPLETED),
@@ -177,6 +191,19 @@ class ResponseBase:
         for callback in self._callbacks:
             self.exchange.settle(callback, outcome)
         self._callbacks.clear()
+
+    def _used(self) -> tuple[Usage | None, Money | None]:
+        """Tokens and what they cost: as the provider said, else estimated from what was sent and read."""
+        if not self.billed:
+            return None, None if self.price is None else Money()
+        usage = self.usage
+        if usage is None and self.llm and self.api is not None and self.api.operation in BILLED_OPERATIONS:
+            usage = self.usage = estimated_usage(self.exchange.request, self._read_tokens())
+        return usage, None if self.price is None or usage is None else self.price.cost(usage)
+
+    def _read_tokens(self) -> int:
+        """An estimate of the tokens of output that were read."""
+        return 0 if self.output_tokens is None else self.output_tokens()
 
     def _kept(self, *, complete: bool) -> KeptBody | None:
         """What the outermost keeper has. All bytes may have come, and the answer be broken off all the same."""
@@ -208,6 +235,7 @@ class Reply(ResponseBase):
         content_type: str = "application/json",
         llm: str = "",
         price: Price | None = None,
+        billed: bool = True,
     ) -> None:
         """*body* is written in *api*; *head* its accounting facts."""
         super().__init__(
@@ -219,11 +247,21 @@ class Reply(ResponseBase):
             content_type=content_type,
             llm=llm,
             price=price,
+            billed=billed,
         )
         self.body = body
         self.first_byte_s = self.started_s
         if head is not None:
             self.usage, self.model, self.finish_words = head.usage, head.model, head.finish
+
+    def _read_tokens(self) -> int:
+        if self.api is None or self.api.operation is not Operation.CHAT:
+            return 0
+        try:
+            reply = self.dialect.read_reply(self.api, self.body)
+        except ProxyError:  # what cannot be read was paid for all the same
+            return estimated_tokens(len(self.body))
+        return sum(estimated_tokens(len(part_text(part).encode())) for it in reply.choices for part in it.content)
 
     @classmethod
     def of_chat(cls, exchange: Exchange, reply: ChatReply) -> Reply:
@@ -258,6 +296,7 @@ class Stream(ResponseBase):
         content_type: str = "text/event-stream",
         llm: str = "",
         price: Price | None = None,
+        billed: bool = True,
         redact: Callable[[bytes], bytes] | None = None,
         attempt: Attempt | None = None,
     ) -> None:
@@ -279,6 +318,7 @@ class Stream(ResponseBase):
             content_type=content_type,
             llm=llm,
             price=price,
+            billed=billed,
         )
 
     async def started(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -12,6 +12,9 @@ from llmproxy_core.dialect import Dialect
 from llmproxy_core.exchange import Clock
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient, Transport
+from llmproxy_core.prices import NoPrices, Prices
+from llmproxy_core.request import Request
+from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
 
 
@@ -27,17 +30,62 @@ class Pool:
 
 
 @attrs.frozen
+class ExtraCall:
+    """
+    The most that a model call of a processor's own may use.
+
+    *llm* is a configured LLM's name, None for the route's target; *model* None for the model of the request.
+    """
+
+    llm: str | None
+    model: str | None
+    input_tokens: int
+    output_tokens: int | None
+    """None: the call sets no cap."""
+
+
+def _no_extra_calls(request: Request) -> Sequence[ExtraCall]:
+    return ()
+
+
+@attrs.frozen
+class RouteView:
+    """What a processor may know of the route that an exchange took."""
+
+    name: str
+    llm: LLMClient
+    """What the route targets."""
+    llm_name: str
+    fingerprint: str = ""
+    """Another one whenever anything in the configuration of the route, its LLMs or its processors is another."""
+    extra_calls: Callable[[Request], Sequence[ExtraCall]] = _no_extra_calls
+    """The bounds of all calls of their own that the route's processors may make for a request."""
+
+
+def _no_route(name: str) -> RouteView:
+    raise KeyError(name)
+
+
+def _no_store(name: str) -> Store:
+    raise KeyError(name)
+
+
+@attrs.frozen
 class Services:
     """
     Everything a factory may use of the world; tests replace what they like.
 
-    *llm* gives another configured LLM by name, and may be called only once a call is served (not while building).
-    *transport* gives the transport for a pool, shared by all who ask for an equal one; the gateway closes it.
+    *llm* gives another configured LLM by name, *route* what is known of an exchange's `route`: both may be called only
+    once a call is served (not while building). *transport* gives the transport for a pool, shared by all who ask for
+    an equal one; *store* the store of a `[store.NAME]`. The gateway closes them.
     """
 
     llm: Callable[[str], LLMClient]
     transport: Callable[[Pool], Transport]
     tasks: Tasks
+    route: Callable[[str], RouteView] = _no_route
+    store: Callable[[str], Store] = _no_store
+    prices: Prices = attrs.field(factory=NoPrices)
     dialects: Mapping[str, Dialect] = FrozenMap()
     """All registered dialects by name."""
     clock: Clock = time.monotonic

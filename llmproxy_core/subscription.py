@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import attrs
 
 from llmproxy_core.chat import ChatEvent
+from llmproxy_core.layer import OUTSIDE, Layer
 from llmproxy_core.outcome import KeptBody
 from llmproxy_core.text import Channel, TextFilter, Watcher
 
@@ -17,19 +18,25 @@ MakeFilter = Callable[[Channel], TextFilter | None]
 Transform = Callable[[AsyncIterator[ChatEvent]], AsyncIterator[ChatEvent]]
 
 
+# The owner is the processor that asked: who is named when what it gave fails.
+
+
 @attrs.frozen
 class Watch:
     make: MakeWatcher
+    owner: Layer = OUTSIDE
 
 
 @attrs.frozen
 class Rewrite:
     make: MakeFilter
+    owner: Layer = OUTSIDE
 
 
 @attrs.frozen
 class Replace:
     transform: Transform
+    owner: Layer = OUTSIDE
 
 
 @attrs.define(eq=False)

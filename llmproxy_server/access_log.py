@@ -100,6 +100,10 @@ class AccessLog:
             fields["attempts"] = [_attempt(attempt) for attempt in exchange.attempts]
             if (upstream_id := exchange.attempts[-1].upstream_id) is not None:
                 fields["upstream_request_id"] = upstream_id
+        if exchange.child_attempts:
+            fields["child_attempts"] = [_attempt(attempt) for attempt in exchange.child_attempts]
+        for name, value in exchange.log_fields.items():
+            fields.setdefault(name, value)
         self._write(logging.INFO, fields)
 
     def _write(self, level: int, fields: dict[str, object]) -> None:

@@ -55,7 +55,7 @@ def _where(loaded: Loaded, url: str) -> Iterator[tuple[str, str]]:
         yield name, f"{value} ({loaded.settings[name].origin})"
     level = loaded.settings["log.level"]
     yield "log level", f"{level.value} ({level.origin})"
-    for setting in loaded.settings.llms:
+    for setting in loaded.settings.tables:
         yield setting.name, f"{setting.value} ({setting.origin})"
 
 

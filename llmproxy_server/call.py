@@ -198,7 +198,9 @@ class Call:
             check_json(incoming.headers)
             self._ticket = self._door.shared.admission.enter()
             body = await self._read_whole(self._door.shared.config.max_body_bytes, self._ticket)
-        asked = EndpointRequest(incoming.method, incoming.path, incoming.query, incoming.headers, body)
+        asked = EndpointRequest(
+            incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
+        )
         reply = await endpoint.handle(asked)
         await self._send(endpoint_answer(reply))
         self._door.shared.log.own(self)

@@ -100,6 +100,24 @@ def plugins() -> None:
     run()
 
 
+@llmproxy.group()
+def plugin() -> None:
+    """Write a plugin of your own."""
+
+
+@plugin.command()
+@click.argument("name")
+def new(name: str) -> None:
+    """
+    Make the folder llmproxy-NAME: a processor that works, its tests, a configuration to try it with.
+
+    NAME becomes the processor's type; nothing that exists is changed.
+    """
+    from llmproxy_server.cli_plugin_new import new as run
+
+    run(name)
+
+
 @llmproxy.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""

@@ -73,9 +73,9 @@ def _chain(route: Route, operation: Operation) -> str:
 
 
 def _settings(loaded: Loaded) -> Iterator[str]:
-    """What is not left to its default, each with its origin: of the server, and of all LLMs by the environment."""
+    """What is not left to its default, each with its origin: of the server, and of other tables by the environment."""
     changed = [it for it in loaded.settings if it.origin != DEFAULT]
-    changed.extend(loaded.settings.llms)
+    changed.extend(loaded.settings.tables)
     if changed:
         yield ""
         yield strong("settings that are given")

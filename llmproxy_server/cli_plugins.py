@@ -9,7 +9,13 @@ from llmproxy_core.plugins import Origin, Registry
 from llmproxy_server.cli_load import load_registry
 from llmproxy_server.cli_terminal import columns, say, strong
 
-KINDS = (("provider", "providers"), ("dialect", "dialects"), ("processor", "processors"), ("endpoint", "endpoints"))
+KINDS = (
+    ("provider", "providers"),
+    ("dialect", "dialects"),
+    ("processor", "processors"),
+    ("store", "stores"),
+    ("endpoint", "endpoints"),
+)
 
 
 def plugins() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,8 +16,10 @@ from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.hookspecs import ProviderType, hookimpl
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.money import Price
 from llmproxy_core.option import between, option, some_seconds
 from llmproxy_core.price_config import price_of
+from llmproxy_core.prices import ModelPrice
 from llmproxy_core.response import Reply, Response, Stream
 from llmproxy_core.services import Services
 from llmproxy_server import demo_text
@@ -68,6 +70,13 @@ class DemoLLM:
         attempt.status, attempt.headers_s = response.status, exchange.clock()
         return response
 
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        return (ModelPrice("demo", self._price(model)),)
+
+    def _price(self, model: str | None) -> Price:
+        """Nothing, unless the configuration wants to be tried out with a price."""
+        return price_of(model, self._config.prices) or Price(0, 0)
+
     async def aclose(self) -> None:
         """Nothing is held."""
 
@@ -114,7 +123,7 @@ class DemoLLM:
             head=ReplyHead(reply.usage, reply.model, words),
             headers=demo_headers(reply.model),
             llm=self._config.name,
-            price=price_of(reply.model, self._config.prices),
+            price=self._price(reply.model),
         )
 
     def _stream(self, exchange: Exchange, reply: ChatReply, dialect: Dialect, api: Api) -> Stream:
@@ -126,7 +135,7 @@ class DemoLLM:
             headers=demo_headers(reply.model),
             content_type=dialect.stream_type,
             llm=self._config.name,
-            price=price_of(reply.model, self._config.prices),
+            price=self._price(reply.model),
         )
         stream.model = reply.model
         return stream

@@ -7,24 +7,22 @@ of the machine.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 from dotenv import dotenv_values
 
-from llmproxy_core.config_path import written
+from llmproxy_core.config_path import Place, written
 from llmproxy_core.config_problem import Problems, shown
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.llm_config import HttpLLMConfig
+from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
+from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, Variable, option_variables
 
-LEVELS = ("trace", "debug", "info", "warn", "error")
 COMMAND_LINE = "command line"
-_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|h|m|s))+", re.ASCII)
-_DURATION_PART = re.compile(r"([\d.]+)(ms|h|m|s)", re.ASCII)
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
@@ -42,84 +40,6 @@ def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, s
     return {name: value for name, value in added.items() if value is not None} | dict(environ)
 
 
-# -- values of variables ---------------------------------------------------------------------------------------------
-
-
-def read_port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or int(text) > 65535:
-        raise ValueError("expected a TCP port from 0 to 65535")
-    return int(text)
-
-
-def read_count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
-        raise ValueError("expected a count, 0 or more")
-    return int(text)
-
-
-def read_seconds(text: str) -> float:
-    """Seconds, as a plain number or as Go writes durations: "90s", "1m30s", "500ms"."""
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII):
-        return float(text)
-    if not _DURATION.fullmatch(text):
-        raise ValueError('expected seconds, or a duration such as "90s" or "1m30s"')
-    total = sum(float(number) * _UNIT_S[unit] for number, unit in _DURATION_PART.findall(text))
-    if total > 1_000_000_000:
-        raise ValueError("expected a shorter duration")
-    return total
-
-
-def read_idle_seconds(text: str) -> float:
-    if not (found := read_seconds(text)):
-        raise ValueError("expected a duration above 0")
-    return found
-
-
-def read_switch(text: str) -> bool:
-    lower = text.lower()
-    if lower not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-        raise ValueError("expected true or false")
-    return lower in ("1", "true", "yes", "on")
-
-
-def read_level(text: str) -> str:
-    if text.lower() not in LEVELS:
-        raise ValueError("expected one of " + ", ".join(LEVELS))
-    return text.lower()
-
-
-def read_host(text: str) -> str:
-    return text  # checked with the rest of [server]
-
-
-@attrs.frozen
-class Variable:
-    """An environment variable that stands for a key: of `[server]`, or of every LLM over HTTP."""
-
-    name: str
-    key: str
-    read: Callable[[str], object]
-    doc: str
-
-
-SERVER_VARIABLES = (
-    # PORT before PROXY_API_PORT, LOG_LEVEL after PROXY_API_DEBUG: the later one wins.
-    Variable("PROXY_API_HOST", "host", read_host, "The address to bind."),
-    Variable("PORT", "port", read_port, "The TCP port, as hosting platforms set it."),
-    Variable("PROXY_API_PORT", "port", read_port, "The TCP port; wins over PORT."),
-    Variable("PROXY_API_DEBUG", "debug", read_switch, "true: log at level debug, where LOG_LEVEL is not set."),
-    Variable("LOG_LEVEL", "log.level", read_level, "trace, debug, info, warn or error."),
-)
-LLM_VARIABLES = (
-    Variable("HTTP_TIMEOUT", "timeouts.first_byte_s", read_seconds, "Longest wait for the first byte of an answer."),
-    Variable("MAX_IDLE_CONNS", "pool.max_connections", read_count, "Connections to all hosts together; 0: no bound."),
-    Variable(
-        "MAX_IDLE_CONNS_PER_HOST", "pool.max_connections_per_host", read_count, "Connections to one host; 0: no bound."
-    ),
-    Variable("IDLE_CONN_TIMEOUT", "pool.idle_s", read_idle_seconds, "How long an unused connection is kept."),
-)
-
-
 # -- the overlay -----------------------------------------------------------------------------------------------------
 
 
@@ -128,14 +48,15 @@ class Overlaid:
     """
     A configuration with the environment and the command line laid over it.
 
-    *origins* names where the keys (as paths: `server.port`) come from that do not come from the file. *llm_keys* are
-    those that the environment sets for every LLM over HTTP: the key, its value, the variable.
+    *origins* names where the keys (as paths: `server.port`) come from that do not come from the file. *table_keys* are
+    those that the environment sets outside `[server]`, each with its value and the variable: `llm.*.timeouts.idle_s`
+    for every LLM over HTTP, `processor.NAME.key` for one processor.
     """
 
     document: Mapping[str, object]
     origins: Mapping[str, str]
     problems: tuple[Problem, ...]
-    llm_keys: tuple[tuple[str, object, str], ...] = ()
+    table_keys: tuple[tuple[str, object, str], ...] = ()
 
 
 def overlay(
@@ -162,19 +83,24 @@ def overlay(
     for key, value in given.items():
         _put_server(result, key.removeprefix("server."), value)
         origins[key] = COMMAND_LINE
-    llm_keys: list[tuple[str, object, str]] = []
+    table_keys: list[tuple[str, object, str]] = []
     names = list(_over_http(result, registry))
     for variable, value in _set(LLM_VARIABLES, env, problems):
         for name in names:
             origins[written(("llm", name, *variable.key.split(".")))] = variable.name
             _put_llm(result, name, variable.key, value)
         if names:
-            llm_keys.append((variable.key, value, variable.name))
-    return Overlaid(result, origins, tuple(problems.errors), tuple(llm_keys))
+            table_keys.append((f"llm.*.{variable.key}", value, variable.name))
+    for table in list(_typed(result, registry)):
+        for variable, value in _set(option_variables(table.config), env, problems):
+            path = written(table.put(result, variable.key, value))
+            origins[path] = variable.name
+            table_keys.append((path, "***" if variable.is_secret else value, variable.name))
+    return Overlaid(result, origins, tuple(problems.errors), tuple(table_keys))
 
 
 def _set(
-    variables: tuple[Variable, ...], env: Mapping[str, str], problems: Problems
+    variables: Iterable[Variable], env: Mapping[str, str], problems: Problems
 ) -> Iterator[tuple[Variable, object]]:
     """The variables that are set, with their values; an empty one is not."""
     for variable in variables:
@@ -184,7 +110,8 @@ def _set(
         try:
             yield variable, variable.read(text)
         except ValueError as error:
-            problems.add((variable.name,), f"{error}, got {shown(text)} in the environment")
+            got = "" if variable.is_secret else f", got {shown(text)}"
+            problems.add((variable.name,), f"{error}{got} in the environment")
 
 
 def _put_server(document: dict[str, object], key: str, value: object) -> None:
@@ -216,3 +143,45 @@ def _over_http(document: Mapping[str, object], registry: Registry) -> Iterator[s
         kind = registry.providers.get(table["provider"])
         if kind is not None and issubclass(kind.config, HttpLLMConfig):
             yield name
+
+
+# -- tables of types -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Typed:
+    """A table of a processor or a store, whose further keys *config* says."""
+
+    section: str
+    name: str
+    config: type[Any]
+
+    def put(self, document: dict[str, object], key: str, value: object) -> Place:
+        """Put *value* into *document* where the table has *key*; gives the place."""
+        tables = document[self.section]
+        assert isinstance(tables, Mapping)
+        table = tables[self.name]
+        keys = self._written(table, key)
+        document[self.section] = {**tables, self.name: _put(table, keys, value)}
+        return self.section, self.name, *keys
+
+    def _written(self, table: Mapping[str, object], key: str) -> list[str]:
+        """Where *table* has *key*: a processor's may stand in additional_config, or as config_value."""
+        if self.section != "processor" or key in table:
+            return [key]
+        additional = table.get("additional_config")
+        if isinstance(additional, Mapping) and key in additional:
+            return ["additional_config", key]
+        short = next((field.name for field, declared in options(self.config) if declared.fills_config_value), None)
+        return ["config_value"] if short == key and "config_value" in table else [key]
+
+
+def _typed(document: Mapping[str, object], registry: Registry) -> Iterator[_Typed]:
+    """The tables of processors and stores whose type is registered."""
+    sections: dict[str, Mapping[str, Any]] = {"processor": registry.processors, "store": registry.stores}
+    for section, kinds in sections.items():
+        tables = document.get(section)
+        for name, table in tables.items() if isinstance(tables, Mapping) else ():
+            type_name = table.get("type") if isinstance(table, Mapping) else None
+            if isinstance(type_name, str) and type_name in kinds:
+                yield _Typed(section, name, kinds[type_name].config)

@@ -44,7 +44,7 @@ class Health:
 
     def watch(self, exchange: Exchange) -> None:
         """Learn from the attempts of *exchange* when it ends."""
-        exchange.on_finish(lambda outcome: self.learn(exchange.attempts))
+        exchange.on_billed(lambda outcome: self.learn([*exchange.attempts, *exchange.child_attempts]))
 
     def learn(self, attempts: list[Attempt]) -> None:
         for attempt in attempts:

@@ -28,8 +28,9 @@ class Loaded:
     """
     A configuration, what is doubtful about it, and where it came from.
 
-    *path* and *text* are None for the embedded default; *settings* has the origin of each setting of the server;
-    *document* is what was read, the environment and the command line laid over it.
+    *warnings* name the plugins that could not be used too. *path* and *text* are None for the embedded default;
+    *settings* has the origin of each setting of the server; *document* is what was read, the environment and the
+    command line laid over it.
     """
 
     config: Config
@@ -61,11 +62,11 @@ def load(
         raise ConfigError(problems)
     return Loaded(
         config=config,
-        warnings=_placed(warnings, text, laid),
+        warnings=_broken_plugins(registry) + _placed(warnings, text, laid),
         path=path,
         text=text,
         settings=settings(
-            config.server, document, laid.origins, EMBEDDED if path is None else path.name, laid.llm_keys
+            config.server, document, laid.origins, EMBEDDED if path is None else path.name, laid.table_keys
         ),
         document=laid.document,
     )
@@ -131,6 +132,11 @@ def _certificate_problems(server: ServerConfig) -> list[Problem]:
     ]
     unfit = None if missing else tls_problem(server.tls_certificate, server.tls_key)
     return missing if unfit is None else [unfit]
+
+
+def _broken_plugins(registry: Registry) -> tuple[Problem, ...]:
+    """What is left out of everything: the operator is to know, though nothing in this configuration needs it."""
+    return tuple(Problem("plugins", f"{it.origin} could not be used: {it.reason}") for it in registry.broken)
 
 
 def _placed(problems: tuple[Problem, ...] | list[Problem], text: str | None, laid: Overlaid) -> tuple[Problem, ...]:

@@ -16,6 +16,7 @@ from llmproxy_core.config import Config, is_loopback
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.gateway import Gateway, build
 from llmproxy_core.llm import LLMClient, Transport
+from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.outcome import End
 from llmproxy_core.plugins import Registry
 from llmproxy_core.services import Pool, Services
@@ -28,6 +29,7 @@ from llmproxy_server.edge import Edge, require_c_parser
 from llmproxy_server.health import Health
 from llmproxy_server.life import Life
 from llmproxy_server.listener import Listener, listen
+from llmproxy_server.prices import BundledPrices
 from llmproxy_server.tls import tls_context
 from llmproxy_server.transport import AiohttpTransport
 
@@ -69,6 +71,7 @@ class Server:
         self._observers = tuple(observers)
         self._make_transport = make_transport
         self._started = started
+        self._prices = BundledPrices()
         self._transports: dict[Pool, Transport] = {}
         self._listeners: list[Listener] = []
         self.edges: list[Edge] = []
@@ -92,11 +95,19 @@ class Server:
             await self.aclose()
             raise
         self.life.ready = True
+        if any(isinstance(llm, HttpLLMConfig) and llm.enabled for llm in self.config.llms.values()):
+            self._prices.start()  # now, since it takes a while, and only where there is something to pay
         if self._started is not None:
             self._started(self)
 
     def _services(self, llm: Callable[[str], LLMClient]) -> Services:
-        return Services(llm=llm, transport=self._transport, tasks=self.tasks, dialects=self.registry.dialects)
+        return Services(
+            llm=llm,
+            transport=self._transport,
+            tasks=self.tasks,
+            prices=self._prices,
+            dialects=self.registry.dialects,
+        )
 
     def _transport(self, pool: Pool) -> Transport:
         """The transport of all who ask for an equal pool."""

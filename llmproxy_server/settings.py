@@ -1,4 +1,4 @@
-"""Every setting of the server, and what the environment sets for all LLMs, with its origin: for people to see."""
+"""Every setting of the server, and what the environment sets in other tables, with its origin: for people to see."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Settings:
     """
     All settings of the server, in the order of the reference.
 
-    *llms* are the keys that hold for every LLM over HTTP, since the environment sets them: `llm.*.timeouts.idle_s`.
+    *tables* are the keys of other tables that the environment sets: `llm.*.timeouts.idle_s` for every LLM over HTTP,
+    `processor.NAME.key` for one processor.
     """
 
     all: tuple[Setting, ...]
-    llms: tuple[Setting, ...] = ()
+    tables: tuple[Setting, ...] = ()
 
     def __getitem__(self, name: str) -> Setting:
         """The setting *name*, with or without the leading `server.`; KeyError when there is none."""
@@ -49,17 +50,17 @@ def settings(
     document: Mapping[str, object],
     origins: Mapping[str, str],
     file: str,
-    llm_keys: Iterable[tuple[str, object, str]] = (),
+    table_keys: Iterable[tuple[str, object, str]] = (),
 ) -> Settings:
     """
     The settings of *server*.
 
-    *document* is the file's content, *origins* and *llm_keys* what the overlay says of other keys, *file* the file's
-    name.
+    *document* is the file's content, *origins* and *table_keys* what the overlay says of other keys, *file* the
+    file's name.
     """
     return Settings(
         tuple(_settings(server, document.get("server"), "server", origins, file)),
-        tuple(Setting(f"llm.*.{key}", value, origin) for key, value, origin in llm_keys),
+        tuple(Setting(name, value, origin) for name, value, origin in table_keys),
     )
 
 

@@ -17,6 +17,8 @@ FOREIGN_VARIABLES = frozenset(
     {
         "ALL_PROXY",
         "ANTHROPIC_API_KEY",
+        "CACHE_ENABLED",
+        "CACHE_TTL",
         "CLAUDE_API_KEY",
         "GEMINI_API_KEY",
         "HOST",

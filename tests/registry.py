@@ -1,17 +1,18 @@
-"""A small registry: providers, a processor of each kind, and a dialect with a name and paths only."""
+"""A small registry: providers, a processor of each kind, stores, and a dialect with a name and paths only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import attrs
 
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.exchange import Exchange
-from llmproxy_core.hookspecs import ProcessorType, ProviderType, hookimpl
+from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.money import Money
-from llmproxy_core.option import Check, option, positive
+from llmproxy_core.option import Check, count, option, plain_text, positive, some_seconds
 from llmproxy_core.plugins import Registry
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
@@ -43,7 +44,7 @@ class EnhanceConfig:
 
     model: str = option("The model that improves it.", example="gpt-4", fills_config_value=True)
     system_prompt: str = option("What it is told.", default="Improve this question.")
-    llm: str | None = option("The LLM that is asked.", default=None)
+    llm: str | None = option("The LLM that is asked.", default=None, refers_to="llm")
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +58,46 @@ class LimitConfig:
     )
     window_s: float = option("The window.", default=60.0, validator=positive)
     password: Secret | None = option("A secret.", default=None)
+
+
+@attrs.frozen(kw_only=True)
+class JudgeConfig:
+    """A table inside a processor's."""
+
+    llm: str = option("The LLM that judges.", refers_to="llm", example="local")
+
+
+@attrs.frozen(kw_only=True)
+class KeeperConfig:
+    """Names tables of every section, in every form, and has a variable of every type."""
+
+    store: str = option("Where things are kept.", default="memory", refers_to="store")
+    llms: tuple[str, ...] = option("LLMs.", default=(), refers_to="llm")
+    before: str | None = option("Another processor.", default=None, refers_to="processor")
+    judge: JudgeConfig | None = option("A judge.", default=None)
+    judges: tuple[JudgeConfig, ...] = option("More.", default=())
+    by_name: Mapping[str, JudgeConfig] = option("Still more.", default=FrozenMap())
+    enabled: bool = option("Whether it keeps anything.", default=True, env="KEEPER_ENABLED")
+    ttl_s: float = option("How long.", default=60.0, validator=some_seconds, env="KEEPER_TTL")
+    share: float | None = option("How much.", default=None, env="KEEPER_SHARE")
+    most: int = option("How many.", default=3, validator=count, env="KEEPER_MOST")
+    label: str = option(
+        "What it is called.", default="kept", validator=plain_text, fills_config_value=True, env="KEEPER_LABEL"
+    )
+    password: str | None = option("Not shown.", default=None, secret=True, validator=plain_text, env="KEEPER_PASSWORD")
+
+
+@attrs.frozen
+class MemoryConfig:
+    """Kept in this process."""
+
+
+@attrs.frozen(kw_only=True)
+class DiskConfig:
+    """Kept in a file."""
+
+    path: str = option("The file.", validator=plain_text, example="store.db", env="DISK_PATH")
+    mirror: str | None = option("Another store.", default=None, refers_to="store")
 
 
 def never_built(config: object, services: Services) -> Any:
@@ -93,5 +134,17 @@ class Plugin:
         ]
 
 
+class Keeping:
+    """Stores, and a processor that uses one."""
+
+    @hookimpl
+    def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
+        return [ProcessorType("keeper", KeeperConfig, never_built, frozenset(Operation))]
+
+    @hookimpl
+    def llmproxy_stores(self) -> Iterable[StoreType[Any]]:
+        return [StoreType("memory", MemoryConfig, never_built), StoreType("disk", DiskConfig, never_built)]
+
+
 def registry() -> Registry:
-    return Registry.of(Plugin())
+    return Registry.of(Plugin(), Keeping())

@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 import tomli
 
-from llmproxy_core.config_tables import LogConfig, ProcessorTable, RouteConfig, ServerConfig
+from llmproxy_core.config_tables import LogConfig, ProcessorTable, RouteConfig, ServerConfig, StoreTable
+from llmproxy_core.hookspecs import ProcessorType, StoreType
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, PoolTable, TimeoutsTable
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
-from llmproxy_core.price_config import PriceTable, TierTable
+from llmproxy_core.price_config import PriceTable, ServiceTierTable, TierTable
 from llmproxy_server.demo import DemoConfig
-from llmproxy_server.embedded import embedded_config
-from llmproxy_server.environment import LLM_VARIABLES, SERVER_VARIABLES
+from llmproxy_server.embedded import KNOWN_PROVIDERS, embedded_config
 from llmproxy_server.loader import load
+from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, option_variables
+from tests.registry import registry
 from tests.schema import mistakes
-from tools.configuration_docs import DOCS, SCHEMA, own_registry, reference, schema
+from tools.configuration_docs import DOCS, SCHEMA, own_part, own_registry, reference, schema
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "config.example.toml"
@@ -31,10 +33,18 @@ CLASSES: list[type[Any]] = [
     TimeoutsTable,
     PoolTable,
     PriceTable,
+    ServiceTierTable,
     TierTable,
     ProcessorTable,
+    StoreTable,
     RouteConfig,
 ]
+
+
+OWN = own_part(Registry.load())
+TYPES: list[ProcessorType[Any] | StoreType[Any]] = [*OWN.processors.values(), *OWN.stores.values()]
+"""The types whose tables have keys of their own."""
+OPTION_VARIABLES = [variable.name for kind in TYPES for variable in option_variables(kind.config)]
 
 
 def everything() -> dict[str, Any]:
@@ -67,10 +77,13 @@ def test_the_example_shows_every_key_of_every_section() -> None:
     assert set(llms["openai"]["timeouts"]) == keys(TimeoutsTable)
     assert set(llms["openai"]["pool"]) == keys(PoolTable)
     assert set(prices) == keys(PriceTable)
-    assert set(prices["tiers"][0]) == keys(TierTable)
+    assert set(prices["tiers"][0]) <= keys(TierTable)
+    assert keys(TierTable) - keys(PriceTable) <= set(prices["tiers"][0])
+    assert set(prices["service_tiers"]["priority"]) <= keys(ServiceTierTable)
     assert set(llms["demo"]) | set(llms["openai"]) >= keys(DemoConfig)
     assert set(llms["default"]) | set(llms["openai"]) >= keys(GroupConfig)
     assert set(shown["processor"]["enhance_query"]) == keys(ProcessorTable)
+    assert set(shown["store"]["memory"]) == keys(StoreTable)
     assert set(shown["route"][0]) == keys(RouteConfig)
 
 
@@ -116,10 +129,41 @@ def test_every_key_is_documented(config: type[Any]) -> None:
         assert re.search(rf"^\| `[\w.\[\]]*\b{field.name}` \|", text, flags=re.MULTILINE), field.name
 
 
-@pytest.mark.parametrize("variable", [it.name for it in SERVER_VARIABLES + LLM_VARIABLES])
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_every_key_of_a_type_is_documented_under_its_name(kind: ProcessorType[Any] | StoreType[Any]) -> None:
+    section = DOCS.read_text().partition(f'"{kind.name}"')[2].partition("\n#")[0]
+
+    for field, declared in options(kind.config):
+        assert declared.doc.endswith("."), f"{field.name}: a sentence"
+        assert f"| `{field.name}` |" in section, field.name
+        assert declared.env is None or f"`{declared.env}`" in section, field.name
+
+
+@pytest.mark.parametrize("variable", [*(it.name for it in SERVER_VARIABLES + LLM_VARIABLES), *set(OPTION_VARIABLES)])
 def test_every_variable_is_documented_and_in_the_example_environment(variable: str) -> None:
     assert f"| `{variable}` |" in DOCS.read_text()
     assert re.search(rf"^# {variable}=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+
+
+def test_the_example_environment_names_nothing_that_is_not_read() -> None:
+    keys = {name for provider in KNOWN_PROVIDERS for name in provider.variables}
+    known = {it.name for it in SERVER_VARIABLES + LLM_VARIABLES} | set(OPTION_VARIABLES) | keys
+
+    assert set(re.findall(r"^#? ?(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)) == known
+
+
+def test_the_reference_is_ready_for_types_with_keys_of_every_form() -> None:
+    """As it is written for the plugins of the tests."""
+    text = reference(registry())
+
+    assert '### type = "cost_limit" or "guard"\n\nA budget.\n' in text, "one table for two types with the same keys"
+    assert '| `daily_usd` | string or number | required | The budget. Example: `"25.00"`. |' in text
+    assert "| `ttl_s` | number | `60.0` | How long. `KEEPER_TTL` in the environment wins over it." in text
+    assert "| `judges[].llm` | string | required | The LLM that judges." in text
+    assert '### type = "disk"\n\nKept in a file.\n' in text
+    assert '### type = "memory"\n\nKept in this process.\n\nNo keys of its own.\n' in text
+    assert '| `KEEPER_TTL` | `ttl_s` of each processor with `type = "keeper"` | How long. |' in text
+    assert '| `DISK_PATH` | `path` of each store with `type = "disk"` | The file. |' in text
 
 
 def test_the_embedded_default_is_valid_by_the_schema() -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmproxy_core import Api, End
+from llmproxy_core import Api, End, UsageSource
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.reply_events import Assembler
 from llmproxy_openai import OpenAIDialect
@@ -119,10 +119,11 @@ async def test_the_usage_of_a_stream_is_learned_whether_the_client_asked_or_not(
     await post(f"{proxy.url}/v1{PATHS[it.protocol]}", it.request_body)
 
     usage = proxy.outcomes[0].usage
+    assert usage is not None
     if not reported:
-        assert usage is None
+        assert usage.source is UsageSource.ESTIMATED
     else:
-        assert usage is not None
+        assert usage.source is UsageSource.REPORTED
         assert usage.input_tokens == reported[-1]["usage"]["prompt_tokens"]
         assert usage.output_tokens == reported[-1]["usage"]["completion_tokens"]
 

@@ -7,21 +7,22 @@ Writes docs/configuration.md and config.schema.json from the configuration class
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import attrs
 
-from llmproxy_core.config_path import written
+from llmproxy_core.config_path import escaped, written
 from llmproxy_core.config_problem import shown
-from llmproxy_core.config_schema import json_schema, type_schema
-from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig
+from llmproxy_core.config_schema import json_schema, meaning, type_schema
+from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.money import Money
 from llmproxy_core.option import Check, Option, WrittenAs, options
 from llmproxy_core.plugins import Registry
 from llmproxy_server.embedded import KNOWN_PROVIDERS
-from llmproxy_server.environment import LLM_VARIABLES, SERVER_VARIABLES, Variable
+from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, Variable, option_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "configuration.md"
@@ -54,7 +55,7 @@ Command line wins over environment, environment over file, file over default. Va
 nothing are problems, not warnings. Secrets do not belong into the file: `token_env` and `{ env = "NAME" }` name the
 variables that hold them; a variable that is empty counts as not set.
 
-Names of LLMs and processors are up to 64 letters, digits, `_`, `-` and `.`.
+Names of LLMs, processors and stores are up to 64 letters, digits, `_`, `-` and `.`.
 """
 
 DEFAULT_FILE = """
@@ -85,33 +86,39 @@ def type_words(kind: Any) -> str:
     name = schema.get("type", "any value")
     if name == "array":
         return f"array of {type_words(members[0])}"
-    return {"object": "table", "boolean": "true or false"}.get(str(name), str(name))
+    names = {"object": "table", "boolean": "true or false"}
+    return " or ".join(names.get(str(it), str(it)) for it in (name if isinstance(name, list) else [name]))
 
 
 def toml(value: object) -> str:
     """*value* as TOML writes it in one line."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{written((str(key),))} = {toml(it)}" for key, it in value.items()) + " }"
+    if isinstance(value, frozenset):
+        value = sorted(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml, value)) + "]"
-    return shown(value)
+    return f'"{escaped(value)}"' if isinstance(value, str) else shown(value)
 
 
-def meaning(declared: Option) -> str:
-    words = [declared.doc]
+def words(declared: Option) -> str:
+    """What a key means, for a table cell."""
+    said = [meaning(declared)]
     highest = declared.validator.schema.get("maximum") if isinstance(declared.validator, Check) else None
     if isinstance(highest, int | float) and highest < 1_000_000:  # the other bounds only keep numbers sane
-        words.append(f"At most {highest}.")
+        said.append(f"At most {highest}.")
     if declared.example is not None:
-        words.append(f"Example: `{toml(declared.example)}`.")
-    return " ".join(words).replace("|", "\\|")
+        said.append(f"Example: `{toml(declared.example)}`.")
+    return " ".join(said).replace("|", "\\|")
 
 
 def default(field: attrs.Attribute[Any]) -> str:
     if field.default is attrs.NOTHING:
         return "required"
-    if field.default is None or isinstance(field.default, tuple | Mapping):
+    if field.default is None or isinstance(field.default, tuple | frozenset | Mapping):
         return "–" if not field.default else f"`{toml(field.default)}`"
+    if isinstance(field.default, Money):
+        return f'`"{str(field.default).removeprefix("$")}"`'
     return "see its keys" if attrs.has(type(field.default)) else f"`{toml(field.default)}`"
 
 
@@ -122,7 +129,7 @@ def rows(config: type[Any], *, without: type[Any] | None = None, prefix: str = "
         if field.name in known:
             continue
         name = f"{prefix}{field.name}"
-        yield f"| `{name}` | {type_words(field.type)} | {default(field)} | {meaning(declared)} |\n"
+        yield f"| `{name}` | {type_words(field.type)} | {default(field)} | {words(declared)} |\n"
         inner, inner_prefix = inner_table(field.type, name)
         if inner is not None:
             yield from rows(inner, prefix=inner_prefix)
@@ -163,9 +170,33 @@ def providers(registry: Registry) -> Iterator[str]:
             yield table(kind.config, without=base)
 
 
-def variables(title: str, rows: tuple[Variable, ...]) -> str:
-    cells = "".join(f"| `{it.name}` | `{it.key}` | {it.doc} |\n" for it in rows)
-    return f"\n{title}\n\n| Variable | Key | Meaning |\n|---|---|---|\n{cells}"
+def types(kinds: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of each type; types that share a configuration class stand together."""
+    by_config: dict[type[Any], list[str]] = {}
+    for name, kind in sorted(kinds.items()):
+        by_config.setdefault(kind.config, []).append(name)
+    for config, names in by_config.items():
+        heading = " or ".join(f'"{name}"' for name in names)
+        yield f"\n### type = {heading}\n\n{paragraph(config)}\n{table(config)}"
+
+
+def variables(title: str, rows: Iterable[tuple[Variable, str]]) -> str:
+    """A table of *rows*: a variable, and the key that it stands for; nothing when there are none."""
+    cells = "".join(f"| `{variable.name}` | {key} | {variable.doc} |\n" for variable, key in rows)
+    return f"\n{title}\n\n| Variable | Key | Meaning |\n|---|---|---|\n{cells}" if cells else ""
+
+
+def keyed(rows: Iterable[Variable]) -> Iterator[tuple[Variable, str]]:
+    return ((variable, f"`{variable.key}`") for variable in rows)
+
+
+def of_types(registry: Registry) -> Iterator[tuple[Variable, str]]:
+    """The variables of processors and stores."""
+    sections: dict[str, Mapping[str, Any]] = {"processor": registry.processors, "store": registry.stores}
+    for section, kinds in sections.items():
+        for name, kind in sorted(kinds.items()):
+            for variable in option_variables(kind.config):
+                yield variable, f'`{variable.key}` of each {section} with `type = "{name}"`'
 
 
 def vendors() -> str:
@@ -187,17 +218,19 @@ def reference(registry: Registry) -> str:
             f"\n### Groups\n\n{paragraph(GroupConfig)}\n{table(GroupConfig, without=LLMConfig)}",
             *providers(registry),
             f"\n## [processor.NAME]\n\n{paragraph(ProcessorTable)}\n{table(ProcessorTable)}",
-            *(
-                f'\n### type = "{name}"\n\n{paragraph(kind.config)}\n{table(kind.config)}'
-                for name, kind in sorted(registry.processors.items())
-            ),
+            *types(registry.processors),
+            f"\n## [store.NAME]\n\n{paragraph(StoreTable)}\n{table(StoreTable)}",
+            *types(registry.stores),
             f"\n## [[route]]\n\n{paragraph(RouteConfig)}\n{table(RouteConfig)}",
             "\n## Environment\n",
-            variables("These stand for keys of `[server]` and win over the file:", SERVER_VARIABLES),
+            variables("These stand for keys of `[server]` and win over the file:", keyed(SERVER_VARIABLES)),
             variables(
                 "These stand for keys of every LLM over HTTP and win over the file (durations are seconds, or written "
                 'as "90s", "1m30s"):',
-                LLM_VARIABLES,
+                keyed(LLM_VARIABLES),
+            ),
+            variables(
+                "These stand for a key of a type, wherever it is written, and win over the file:", of_types(registry)
             ),
             "\n`HOST` is not read: shells set it to the name of the machine.\n",
             DEFAULT_FILE,
@@ -212,15 +245,21 @@ def schema(registry: Registry) -> str:
 
 
 def own_registry() -> Registry:
-    """What this distribution registers, whatever else is installed."""
+    """What this distribution registers, whatever else is installed. SystemExit when a plugin could not be used."""
     registry = Registry.load()
     if registry.broken:
         raise SystemExit("\n".join(map(str, registry.broken)))
+    return own_part(registry)
+
+
+def own_part(registry: Registry) -> Registry:
+    """What of *registry* this distribution registers."""
     own = {key for key, origin in registry.origins.items() if origin.distribution == "llmproxy"}
     return Registry(
         processors={name: it for name, it in registry.processors.items() if ("processor", name) in own},
         providers={name: it for name, it in registry.providers.items() if ("provider", name) in own},
         dialects={name: it for name, it in registry.dialects.items() if ("dialect", name) in own},
+        stores={name: it for name, it in registry.stores.items() if ("store", name) in own},
     )
 
 

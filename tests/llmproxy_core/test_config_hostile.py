@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from llmproxy_core.config import structure
 from llmproxy_core.config_path import Place
-from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig
+from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.option import options
-from tests.registry import EnhanceConfig, LimitConfig, registry
+from tests.registry import DiskConfig, EnhanceConfig, KeeperConfig, LimitConfig, registry
 
 REGISTRY = registry()
 
@@ -37,7 +37,16 @@ VALID: dict[str, Any] = {
     "processor": {
         "enhance": {"type": "openai_chat", "model": "m", "additional_config": {}},
         "limit": {"type": "cost_limit", "daily_usd": 1},
+        "keeper": {
+            "type": "keeper",
+            "store": "disk",
+            "llms": ["group"],
+            "judge": {"llm": "group"},
+            "judges": [{"llm": "group"}],
+            "by_name": {"a": {"llm": "group"}},
+        },
     },
+    "store": {"disk": {"type": "disk", "path": "a", "mirror": "memory"}, "memory": {"type": "memory"}},
     "route": [{"path_prefix": "/v1", "target_llm": "group", "processors": ["enhance"], "operations": ["chat"]}],
 }
 
@@ -125,6 +134,10 @@ def places() -> list[Place]:
     found += declared(EnhanceConfig, ("processor", "enhance"))
     found += declared(EnhanceConfig, ("processor", "enhance", "additional_config"))
     found += declared(LimitConfig, ("processor", "limit"))
+    found += declared(KeeperConfig, ("processor", "keeper"))
+    found += declared(StoreTable, ("store", "disk"))
+    found += declared(DiskConfig, ("store", "disk"))
+    found += [("store", "\x00"), ("store", "memory", "unknown"), ("processor", "keeper", "judge", "\x1b")]
     found += declared(RouteConfig, ("route", 0))
     found += [("unknown",), ("server", "unknown"), ("llm", "\x00"), ("llm", "x" * 10_000), ("route", 0, "\x1b")]
     return list(dict.fromkeys(found))
@@ -196,6 +209,6 @@ def test_any_value_gives_a_clear_problem(place: Place, value: object) -> None:
     assert_clear(with_value(place, value))
 
 
-@given(tables=st.dictionaries(st.sampled_from(["server", "llm", "processor", "route", "x"]), toml, max_size=4))
+@given(tables=st.dictionaries(st.sampled_from(["server", "llm", "processor", "store", "route", "x"]), toml, max_size=4))
 def test_any_document_gives_a_clear_problem(tables: dict[str, object]) -> None:
     assert_clear(tables)

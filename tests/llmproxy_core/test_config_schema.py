@@ -11,7 +11,7 @@ from llmproxy_core.errors import ConfigError
 from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret
 from tests.llmproxy_core.test_config import MINIMAL, SEED
-from tests.registry import LimitConfig, registry
+from tests.registry import KeeperConfig, LimitConfig, registry
 from tests.schema import mistakes
 
 SCHEMA: Any = json_schema(registry())
@@ -27,6 +27,8 @@ SCHEMA: Any = json_schema(registry())
         'prices.a = { input = "1", output = 1.5 }\ntimeouts.idle_s = 3\nenabled = false',
         MINIMAL + '[processor.p]\ntype = "cost_limit"\ndaily_usd = "25.00"\nwindow_s = 1\nuncovered = "allow"',
         MINIMAL + '[server]\nown_endpoints = "127.0.0.1:1"\nlog.level = "warn"',
+        MINIMAL + '[store.memory]\ntype = "memory"\n[store.d]\ntype = "disk"\npath = "a"\nmirror = "memory"',
+        MINIMAL + '[processor.p]\ntype = "keeper"\ntimeout_s = 1.5\non_error = "pass"\njudges = [{ llm = "local" }]',
     ],
 )
 def test_what_loads_is_valid(text: str) -> None:
@@ -57,6 +59,12 @@ def test_what_loads_is_valid(text: str) -> None:
         MINIMAL + '[processor.x]\ntype = "openai_chat"\nmodel = "m"\nadditional_config.foo = 1',
         MINIMAL + '[processor.x]\ntype = "openai_chat"\nconfig_value = 3',
         MINIMAL + '[processor.x]\ntype = "guard"\ndaily_usd = 1\nconfig_value = 3',
+        MINIMAL + '[processor.x]\ntype = "keeper"\ntimeout_s = 0',
+        MINIMAL + '[processor.x]\ntype = "keeper"\non_error = "stop"',
+        MINIMAL + "[store.x]",
+        MINIMAL + '[store.x]\ntype = "dsk"',
+        MINIMAL + '[store.x]\ntype = "disk"',
+        MINIMAL + '[store.x]\ntype = "memory"\npath = "a"',
     ],
 )
 def test_what_does_not_load_for_its_form_is_not_valid(text: str) -> None:
@@ -77,6 +85,13 @@ def test_a_key_carries_its_documentation_default_and_bounds() -> None:
         "description": "The TCP port; 0 takes a free one.",
         "default": 3000,
     }
+
+
+def test_a_key_tells_of_the_variable_that_wins_over_it() -> None:
+    properties: Any = table_schema(KeeperConfig)["properties"]
+
+    assert properties["ttl_s"]["description"] == "How long. `KEEPER_TTL` in the environment wins over it."
+    assert properties["store"]["description"] == "Where things are kept."
 
 
 def test_a_secret_is_a_reference_and_money_text_or_number() -> None:

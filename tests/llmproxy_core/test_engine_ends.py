@@ -155,6 +155,9 @@ class BrokenScanner:
     def end(self) -> bytes:
         raise UpstreamGarbage("a torn event")
 
+    def output_tokens(self) -> int:
+        return 0
+
 
 QUOTING = b'data: {"error":{"message":"Key sk-canary is over its limit","type":"server_error"}}\n\n'
 

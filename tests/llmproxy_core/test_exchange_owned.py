@@ -352,7 +352,7 @@ async def test_a_detached_exchange_has_the_caller_and_no_deadline(tasks: Tasks) 
     shared.finish(End.COMPLETED)
 
 
-async def test_what_a_detached_exchange_paid_is_its_own(tasks: Tasks) -> None:
+async def test_what_a_detached_exchange_paid_is_billed_to_its_origin(tasks: Tasks) -> None:
     call = _with_background(tasks, set())
     llm = ScriptedLLM([Answer(whole=whole("x"), price=PRICE)], dialect=DIALECT, api=CHAT, tasks=tasks)
 
@@ -361,7 +361,7 @@ async def test_what_a_detached_exchange_paid_is_its_own(tasks: Tasks) -> None:
     call.finish(End.COMPLETED)
 
     assert call.outcome is not None
-    assert call.outcome.cost is None
+    assert call.outcome.cost == Money(COST)
     assert shared.outcome is not None
     assert shared.outcome.cost == Money(COST)
 

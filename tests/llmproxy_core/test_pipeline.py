@@ -74,7 +74,7 @@ async def test_a_processor_may_call_again(tasks: Tasks) -> None:
             return await call_next(call)
 
     async def fail_once(call: Exchange, call_next: Handler) -> Response:
-        attempts.append(call.depth)
+        attempts.append(call.layer.depth)
         if len(attempts) == 1:
             raise UpstreamCut("cut")
         return await call_next(call)
@@ -128,11 +128,11 @@ async def test_the_depth_is_that_of_the_processor_that_runs(tasks: Tasks) -> Non
     depths: list[int] = []
 
     async def note(call: Exchange, call_next: Handler) -> Response:
-        depths.append(call.depth)
+        depths.append(call.layer.depth)
         try:
             return await call_next(call)
         finally:
-            depths.append(call.depth)
+            depths.append(call.layer.depth)
 
     async def broken(call: Exchange, call_next: Handler) -> Response:
         raise GuardrailBlocked("no")
@@ -142,4 +142,4 @@ async def test_the_depth_is_that_of_the_processor_that_runs(tasks: Tasks) -> Non
         await _serve(call, Doing(note), Doing(note), Doing(broken))
 
     assert depths == [1, 2, 2, 1]
-    assert call.depth == 0
+    assert call.layer.depth == 0

@@ -11,11 +11,11 @@ from llmproxy_core.config import structure
 from llmproxy_core.dialect import Operation
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.errors import ConfigError
-from llmproxy_core.hookspecs import ProcessorType, ProviderType, hookimpl
+from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.option import option
 from llmproxy_core.plugins import Origin, Registry
-from tests.registry import EnhanceConfig, Plugin, never_built
+from tests.registry import EnhanceConfig, Keeping, Plugin, never_built
 
 CHAT = frozenset({Operation.CHAT})
 
@@ -76,6 +76,13 @@ class TwoShort:
 
     a: str = option("One.", default="", fills_config_value=True)
     b: str = option("Two.", default="", fills_config_value=True)
+
+
+@attrs.frozen(kw_only=True)
+class Unreadable:
+    """A variable that no text can be read for."""
+
+    models: tuple[str, ...] = option("Models.", default=(), env="ACME_MODELS")
 
 
 @attrs.define
@@ -147,6 +154,7 @@ ANY: Any = object()
         (processors(ProcessorType("x", Thawed, never_built, CHAT)), "made with attrs.frozen"),
         (processors(ProcessorType("x", Reserved, never_built, CHAT)), "keys named ['uncovered']"),
         (processors(ProcessorType("x", TwoShort, never_built, CHAT)), "more than one key"),
+        (processors(ProcessorType("x", Unreadable, never_built, CHAT)), "models: a key with env must be a bool, int"),
         (processors(ProcessorType("x", EnhanceConfig, never_built, ANY)), "frozenset of Operation"),
         (processors(ProcessorType("x", EnhanceConfig, never_built, frozenset({ANY}))), "frozenset of Operation"),
         (processors(ProcessorType("x", EnhanceConfig, ANY, CHAT)), "build must be callable"),
@@ -155,6 +163,10 @@ ANY: Any = object()
         (providers(ProviderType("x", LLMConfig, never_built, {"chat": "openai"}, "chta")), "default_type 'chta'"),
         (providers(ProviderType("x", LLMConfig, ANY)), "build must be callable"),
         (others("llmproxy_dialects", 3), "expected a Dialect, got 3"),
+        (others("llmproxy_stores", 3), "expected a StoreType, got 3"),
+        (others("llmproxy_stores", StoreType("a b", EnhanceConfig, never_built)), "'a b' is no name for a store type"),
+        (others("llmproxy_stores", StoreType("x", Thawed, never_built)), "made with attrs.frozen"),
+        (others("llmproxy_stores", StoreType("x", EnhanceConfig, ANY)), "build must be callable"),
         (others("llmproxy_endpoints", 3), "expected an Endpoint, got 3"),
         (others("llmproxy_endpoints", Endpoint("get", "/x", answer)), "a method is in capitals"),
         (others("llmproxy_endpoints", Endpoint("GET", "x", answer)), "a path begins with /"),
@@ -181,15 +193,63 @@ def test_a_hook_that_returns_no_list_is_a_mistake() -> None:
     assert "a hook must return a list, not 'guard'" in broken.reason
 
 
-def test_a_configuration_that_misses_a_type_mentions_the_broken_plugins() -> None:
-    mapping = {
-        "llm": {"a": {"provider": "demo"}},
-        "processor": {"p": {"type": "first"}},
-        "route": [{"path_prefix": "/", "target_llm": "a"}],
+def needing(*, llm: str = "a", processors: Iterable[str] = ()) -> dict[str, Any]:
+    """A configuration with an LLM, a processor and a store of types that nobody registers, and what its route needs."""
+    return {
+        "llm": {"a": {"provider": "demo"}, "b": {"provider": "first"}},
+        "processor": {"p": {"type": "first"}, "keeper": {"type": "keeper", "store": "s"}},
+        "store": {"s": {"type": "first"}},
+        "route": [{"path_prefix": "/v1", "target_llm": llm, "processors": list(processors)}],
     }
 
-    with pytest.raises(ConfigError, match=r'no processor type "first".*Yields: RuntimeError: half way'):
+
+@pytest.mark.parametrize(
+    ("mapping", "place"),
+    [
+        (needing(processors=["p"]), 'processor.p.type: no processor type "first"'),
+        (needing(llm="b"), 'llm.b.provider: no provider "first"'),
+        (needing(), 'store.s.type: no store type "first"'),
+    ],
+    ids=["processor", "LLM", "store"],
+)
+def test_a_type_that_is_needed_and_missing_is_told_with_the_broken_plugins(mapping: dict[str, Any], place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        structure(mapping, Registry.of(Yields(), Plugin(), Keeping()), {})
+
+    (problem,) = [it for it in caught.value.problems if str(it).startswith(place)]
+    assert problem.message.endswith(
+        "; plugins that could not be used: tests.llmproxy_core.test_plugins.Yields: RuntimeError: half way"
+    )
+
+
+def test_a_dialect_that_is_missing_is_told_with_the_broken_plugins() -> None:
+    mapping = {
+        "llm": {"a": {"provider": "demo"}},
+        "route": [{"path_prefix": "/v1", "target_llm": "a", "dialect": "first"}],
+    }
+
+    with pytest.raises(ConfigError, match=r'no dialect "first"; registered: openai; plugins .*Yields: RuntimeError'):
         structure(mapping, Registry.of(Yields(), Plugin()), {})
+
+
+def test_a_broken_plugin_takes_nothing_down_that_does_not_need_it() -> None:
+    """The tables of types that are missing are left out, each with a warning, as long as nothing names them."""
+    mapping = needing()
+    del mapping["processor"]["keeper"]
+
+    config, warnings = structure(mapping, Registry.of(Yields(), Plugin(), Keeping()), {})
+
+    assert (set(config.llms), set(config.processors), set(config.stores)) == ({"a"}, set(), {"memory"})
+    left_out = {it.path: it.message for it in warnings}
+    assert set(left_out) == {"llm.b.provider", "processor.p.type", "store.s.type"}
+    assert all("half way; nothing names this table, so it is left out" in it for it in left_out.values())
+
+
+def test_a_type_that_nobody_registers_is_a_problem_where_no_plugin_is_broken() -> None:
+    with pytest.raises(ConfigError) as caught:
+        structure(needing(), Registry.of(Plugin(), Keeping()), {})
+
+    assert {it.path for it in caught.value.problems} == {"llm.b.provider", "processor.p.type", "store.s.type"}
 
 
 # -- installed plugins -----------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ import shlex
 from pathlib import Path
 
 import click
+import pytest
 
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.plugins import Registry
 from llmproxy_server.banner import banner, try_it
 from llmproxy_server.cli_load import LookTransport, look_at
 from llmproxy_server.loader import load
+from tests.llmproxy_server.cli_process import install_plugin
 
 URL = "http://127.0.0.1:41234"
 SECRET = "sk-abcdefgh12345678"
@@ -109,6 +111,18 @@ def test_warnings_are_in_it() -> None:
     text = said({}, own_endpoints=True, cors_allowed_origins=["*"])
 
     assert any(line.startswith("  warning: server.cors_allowed_origins: ") for line in text)
+
+
+def test_a_plugin_that_could_not_be_used_is_named_with_its_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(tmp_path, "broken", "import no_such_module")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    (warning,) = [line for line in said({}) if line.startswith("  warning: ")]
+
+    assert warning.startswith("  warning: plugins: llmproxy_broken of llmproxy-broken could not be used: cannot be ")
+    assert "no_such_module" in warning
 
 
 # -- the command to try ----------------------------------------------------------------------------------------------

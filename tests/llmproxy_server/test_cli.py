@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmproxy_server.cli import LOG_LEVELS
-from llmproxy_server.environment import LEVELS
+from llmproxy_server.variables import LEVELS
 from tests.llmproxy_server.cli_process import COMMAND, TIMEOUT_S, environment, install_plugin, llmproxy
 
 VALID = """

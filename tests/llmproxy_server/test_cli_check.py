@@ -242,6 +242,108 @@ def test_what_a_variable_sets_for_every_llm_is_shown_with_its_origin(
     assert given["llm.*.timeouts.first_byte_s"] == "90.0          from HTTP_TIMEOUT".replace("          ", "  ")
 
 
+OPTIONS = """
+from attrs import frozen
+from llmproxy_core import Operation, ProcessorType, hookimpl, option
+
+@frozen
+class KeptConfig:
+    ttl_s: float = option("How long.", default=60.0, env="KEPT_TTL")
+
+class Kept:
+    def __init__(self, config, services):
+        pass
+
+    async def __call__(self, exchange, call_next):
+        return await call_next(exchange)
+
+@hookimpl
+def llmproxy_processors():
+    return [ProcessorType("kept", KeptConfig, Kept, frozenset(Operation), skippable=True)]
+"""
+KEPT = """
+[llm.a]
+provider = "demo"
+[processor.keep]
+type = "kept"
+ttl_s = 1
+[[route]]
+path_prefix = "/v1"
+target_llm = "a"
+processors = ["keep"]
+"""
+
+
+def test_what_a_variable_sets_for_a_processor_is_shown_with_its_origin(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(here, "options", OPTIONS)
+    monkeypatch.setenv("KEPT_TTL", "1m30s")
+
+    given = rows(check(KEPT), "settings that are given")
+
+    assert given == {"processor.keep.ttl_s": "90.0  from KEPT_TTL"}
+
+
+def test_a_wrong_variable_of_a_processor_is_a_problem(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(here, "options", OPTIONS)
+    monkeypatch.setenv("KEPT_TTL", "soon")
+
+    result = check(KEPT)
+
+    assert result.exit_code == 1
+    assert 'KEPT_TTL: expected seconds, or a duration such as "90s" or "1m30s", got "soon"' in result.stderr
+
+
+# -- plugins that could not be used ----------------------------------------------------------------------------------
+
+BROKEN = "raise RuntimeError('half installed')"
+NEEDS = """
+[llm.a]
+provider = "demo"
+[processor.lost]
+type = "lost"
+[[route]]
+path_prefix = "/v1"
+target_llm = "a"
+"""
+
+
+def test_a_broken_plugin_is_a_warning_that_names_its_distribution(here: Path) -> None:
+    install_plugin(here, "broken", BROKEN)
+
+    result = check(WHOLE)
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].endswith(", 1 warning")
+    assert result.stdout.splitlines()[-1] == (
+        "warning: plugins: llmproxy_broken of llmproxy-broken could not be used: "
+        "cannot be imported (RuntimeError: half installed)"
+    )
+
+
+def test_what_no_route_needs_of_a_broken_plugin_is_left_out_with_a_warning(here: Path) -> None:
+    install_plugin(here, "broken", BROKEN)
+
+    result = check(NEEDS)
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "config.toml is valid: 1 route, 1 LLM, 0 processors, 2 warnings"
+    (left_out,) = [line for line in result.stdout.splitlines() if "processor.lost.type" in line]
+    assert left_out.startswith('warning: line 5: processor.lost.type: no processor type "lost"')
+    assert "llmproxy_broken of llmproxy-broken: cannot be imported" in left_out
+
+
+def test_what_a_route_needs_of_a_broken_plugin_is_a_problem_that_names_it(here: Path) -> None:
+    install_plugin(here, "broken", BROKEN)
+
+    result = check(NEEDS + 'processors = ["lost"]\n')
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("config.toml has 1 problem:\n  line 5: processor.lost.type: no processor type")
+    assert "llmproxy_broken of llmproxy-broken: cannot be imported (RuntimeError: half installed)" in result.stderr
+
+
 REFUSES = """
 from llmproxy_core import ConfigError, LLMConfig, Problem, ProviderType, hookimpl
 

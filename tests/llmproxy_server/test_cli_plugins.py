@@ -8,7 +8,16 @@ from pathlib import Path
 from tests.llmproxy_server.cli_process import install_plugin, llmproxy
 
 EXTRA = """
-from llmproxy_core import Endpoint, EndpointReply, LLMConfig, ProviderType, hookimpl
+from attrs import frozen
+from llmproxy_core import Endpoint, EndpointReply, LLMConfig, ProviderType, StoreType, hookimpl
+
+@frozen
+class Nothing:
+    pass
+
+@hookimpl
+def llmproxy_stores():
+    return [StoreType("extra_store", Nothing, lambda config, services: None)]
 
 async def answer(request):
     return EndpointReply(b"{}")
@@ -28,6 +37,19 @@ from llmproxy_core import LLMConfig, ProviderType, hookimpl
 @hookimpl
 def llmproxy_providers():
     return [ProviderType("demo", LLMConfig, lambda config, services: None)]
+"""
+
+
+WRONG = """
+from llmproxy_core import LLMConfig, ProviderType, hookimpl
+
+@hookimpl
+def llmproxy_providers():
+    return [ProviderType("wrong_llm", LLMConfig, lambda config, services: None)]
+
+@hookimpl
+def llmproxy_processors():
+    return ["summarise"]
 """
 
 
@@ -54,6 +76,7 @@ def test_a_third_partys_plugin_stands_beside_them(tmp_path: Path) -> None:
     ran = llmproxy("plugins", cwd=tmp_path, PYTHONPATH=str(tmp_path))
 
     assert ["extra", "llmproxy-extra", "1.5", "llmproxy_extra"] in block(ran.out, "providers")
+    assert ["extra_store", "llmproxy-extra", "1.5", "llmproxy_extra"] in block(ran.out, "stores")
     assert ["GET", "/extra", "llmproxy-extra", "1.5", "llmproxy_extra"] in block(ran.out, "endpoints")
 
 
@@ -68,6 +91,17 @@ def test_a_broken_plugin_is_named_with_the_reason_and_is_no_failure(tmp_path: Pa
     (line,) = [line for line in ran.out.splitlines() if "llmproxy_broken" in line]
     assert line.startswith("  llmproxy_broken of llmproxy-broken 1.5: ")
     assert "no_such_module" in line
+
+
+def test_a_plugin_whose_hook_returns_something_else_is_named_and_nothing_of_it_is_registered(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "wrong", WRONG)
+
+    ran = llmproxy("plugins", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert ran.code == 0
+    (line,) = [line for line in ran.out.splitlines() if "llmproxy_wrong" in line]
+    assert line == "  llmproxy_wrong of llmproxy-wrong 1.5: TypeError: expected a ProcessorType, got 'summarise'"
+    assert "wrong_llm" not in ran.out
 
 
 def test_two_plugins_with_one_name_stop_every_command_and_are_both_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.llmproxy_server.cli_process import COMMAND, TIMEOUT_S, environment, llmproxy
+from tests.llmproxy_server.cli_process import COMMAND, TIMEOUT_S, environment, install_plugin, llmproxy
 
 SECRET = "sk-abcdefgh12345678"
 QUESTION = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "What is a proxy?"}]}
@@ -159,6 +159,46 @@ def poll(port: int) -> int:
         finally:
             connection.close()
     raise AssertionError("nobody listens")
+
+
+# -- plugins that could not be used ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_module", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
+        ("raise SystemExit(3)", "cannot be imported (SystemExit: 3)"),
+        ("def broken(:", "cannot be imported (SyntaxError: invalid syntax"),
+        (
+            "from llmproxy_core import hookimpl\n@hookimpl\ndef llmproxy_processors():\n    return None, 3\n",
+            "TypeError: expected a ProcessorType, got None",
+        ),
+    ],
+    ids=["missing module", "exits", "syntax", "wrong type"],
+)
+def test_a_broken_plugin_is_named_at_start_and_the_others_serve(tmp_path: Path, source: str, reason: str) -> None:
+    install_plugin(tmp_path, "broken", source)
+
+    with serving(tmp_path, "--port", "0", PYTHONPATH=str(tmp_path)) as proxy:
+        status, _ = proxy.request("POST", "/v1/chat/completions", QUESTION)
+
+    assert status == 200
+    assert f"warning: plugins: llmproxy_broken of llmproxy-broken could not be used: {reason}" in proxy.banner
+
+
+def test_a_route_that_needs_a_broken_plugin_is_not_served_and_the_plugin_is_named(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "broken", "import no_such_module")
+    (tmp_path / "config.toml").write_text(
+        '[llm.a]\nprovider = "broken"\n[[route]]\npath_prefix = "/v1"\ntarget_llm = "a"\n'
+    )
+
+    ran = llmproxy("serve", "--config", "config.toml", "--port", "0", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert (ran.code, ran.out) == (2, "")
+    assert 'line 2: llm.a.provider: no provider "broken"' in ran.err
+    assert "llmproxy_broken of llmproxy-broken: cannot be imported" in ran.err
+    assert "Traceback" not in ran.err
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

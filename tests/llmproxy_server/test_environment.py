@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from llmproxy_core.errors import ConfigError
-from llmproxy_server.environment import Overlaid, overlay, read_environment, read_seconds
+from llmproxy_server.environment import Overlaid, overlay, read_environment
+from llmproxy_server.variables import read_seconds
 from tests.registry import registry
 
 LLM = {"provider": "openai", "base_url": "http://127.0.0.1:1"}
 
 
-def laid(document: dict[str, Any], command_line: dict[str, object] | None = None, **env: str) -> Overlaid:
+def laid(document: dict[str, Any], command_line: dict[str, object] | None = None, /, **env: str) -> Overlaid:
     return overlay(document, registry(), env, command_line or {})
 
 
@@ -79,8 +80,8 @@ def test_time_outs_and_pools_go_to_every_llm_over_http_and_win_over_the_file() -
     assert llms["demo"] == {"provider": "demo"}
     assert found.origins["llm.plain.timeouts.first_byte_s"] == "HTTP_TIMEOUT"
     assert found.origins["llm.own.timeouts.first_byte_s"] == "HTTP_TIMEOUT"
-    assert found.llm_keys[0] == ("timeouts.first_byte_s", 90.0, "HTTP_TIMEOUT")
-    assert not laid({"llm": {"demo": {"provider": "demo"}}}, HTTP_TIMEOUT="3").llm_keys, "it holds for none"
+    assert found.table_keys[0] == ("llm.*.timeouts.first_byte_s", 90.0, "HTTP_TIMEOUT")
+    assert not laid({"llm": {"demo": {"provider": "demo"}}}, HTTP_TIMEOUT="3").table_keys, "it holds for none"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,114 @@ def test_a_document_that_is_wrong_is_left_for_the_reader_to_report(document: dic
     found = laid(document, LOG_LEVEL="info", HTTP_TIMEOUT="3")
 
     assert not found.problems
+
+
+# -- variables of options --------------------------------------------------------------------------------------------
+
+KEEPER = {"type": "keeper"}
+
+
+def keeper(table: dict[str, Any], **env: str) -> Any:
+    """What the table of a processor of the type `keeper` becomes."""
+    document: Any = laid({"processor": {"k": table}}, **env).document
+    return document["processor"]["k"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "key", "value"),
+    [
+        ("KEEPER_ENABLED", "false", "enabled", False),
+        ("KEEPER_ENABLED", "1", "enabled", True),
+        ("KEEPER_TTL", "1m30s", "ttl_s", 90.0),
+        ("KEEPER_TTL", "90", "ttl_s", 90.0),
+        ("KEEPER_SHARE", "-0.5", "share", -0.5),
+        ("KEEPER_MOST", "12", "most", 12),
+        ("KEEPER_MOST", "-1", "most", -1),
+        ("KEEPER_LABEL", " 12 ", "label", "12"),
+    ],
+)
+def test_a_variable_is_read_as_its_key_says(variable: str, text: str, key: str, value: object) -> None:
+    found = keeper(KEEPER, **{variable: text})
+
+    assert found == {**KEEPER, key: value}
+    assert type(found[key]) is type(value)
+
+
+def test_a_variable_wins_over_the_file_in_every_table_of_its_type() -> None:
+    document: dict[str, Any] = {
+        "processor": {"a": KEEPER, "b": {**KEEPER, "ttl_s": 1}, "other": {"type": "openai_chat", "model": "m"}},
+        "store": {"d": {"type": "disk", "path": "a"}, "m": {"type": "memory"}},
+    }
+
+    found = laid(document, KEEPER_TTL="2s", DISK_PATH="b")
+
+    assert found.document == {
+        "processor": {
+            "a": {**KEEPER, "ttl_s": 2.0},
+            "b": {**KEEPER, "ttl_s": 2.0},
+            "other": document["processor"]["other"],
+        },
+        "store": {"d": {"type": "disk", "path": "b"}, "m": {"type": "memory"}},
+    }
+    assert found.origins == {
+        "processor.a.ttl_s": "KEEPER_TTL",
+        "processor.b.ttl_s": "KEEPER_TTL",
+        "store.d.path": "DISK_PATH",
+    }
+    assert found.table_keys[0] == ("processor.a.ttl_s", 2.0, "KEEPER_TTL")
+    assert document["processor"]["b"]["ttl_s"] == 1, "what was given is not changed"
+
+
+@pytest.mark.parametrize(
+    ("table", "changed"),
+    [
+        ({"additional_config": {"label": "a", "most": 1}}, {"additional_config": {"label": "b", "most": 1}}),
+        ({"config_value": "a"}, {"config_value": "b"}),
+        ({"label": "a", "config_value": "c"}, {"label": "b", "config_value": "c"}),
+        ({"label": "a", "additional_config": {"label": "c"}}, {"label": "b", "additional_config": {"label": "c"}}),
+        ({"additional_config": {}}, {"additional_config": {}, "label": "b"}),
+        ({"additional_config": 3}, {"additional_config": 3, "label": "b"}),
+    ],
+    ids=["additional_config", "config_value", "twice", "twice more", "nowhere", "wrong"],
+)
+def test_a_variable_wins_wherever_the_key_is_written(table: dict[str, Any], changed: dict[str, Any]) -> None:
+    """A key that the file has twice stays so, for the reader to report."""
+    assert keeper({**KEEPER, **table}, KEEPER_LABEL="b") == {**KEEPER, **changed}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("KEEPER_ENABLED", "maybe", 'expected true or false, got "maybe" in the environment'),
+        (
+            "KEEPER_TTL",
+            "soon",
+            'expected seconds, or a duration such as "90s" or "1m30s", got "soon" in the environment',
+        ),
+        ("KEEPER_SHARE", "1m", 'expected a number, got "1m" in the environment'),
+        ("KEEPER_SHARE", "nan", 'expected a number, got "nan" in the environment'),
+        ("KEEPER_MOST", "1.5", 'expected an integer, got "1.5" in the environment'),
+        ("KEEPER_MOST", "9" * 5000, f'expected an integer, got "{"9" * 59}…" in the environment'),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_told_once_with_its_variable(name: str, value: str, message: str) -> None:
+    found = laid({"processor": {"a": KEEPER, "b": KEEPER}}, **{name: value})
+
+    assert [(it.path, it.message) for it in found.problems] == [(name, message)]
+
+
+def test_the_variable_of_a_type_that_no_table_has_is_not_looked_at() -> None:
+    """It may be another program's: a plugin that is installed and not used must not stop the start."""
+    found = laid({"processor": {"a": {"type": "guard"}, "b": 3, "c": {"type": 3}, "d": {"type": "x"}}}, KEEPER_TTL="x")
+
+    assert not found.problems
+    assert not laid({"processor": 3, "store": [1]}, KEEPER_TTL="x", DISK_PATH="a").problems
+
+
+def test_what_is_secret_is_kept_out_of_what_people_see() -> None:
+    found = laid({"processor": {"k": KEEPER}}, KEEPER_PASSWORD="hunter2")
+
+    assert found.table_keys == (("processor.k.password", "***", "KEEPER_PASSWORD"),)
 
 
 # -- .env ------------------------------------------------------------------------------------------------------------

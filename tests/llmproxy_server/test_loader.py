@@ -3,15 +3,21 @@
 import datetime
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import attrs
 import pytest
 
 from llmproxy_core.config_problem import shown
+from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.hookspecs import ProcessorType, hookimpl
 from llmproxy_core.llm_config import HttpLLMConfig
+from llmproxy_core.option import option
+from llmproxy_core.plugins import Registry
 from llmproxy_server.loader import MAX_FILE_BYTES, Loaded, load
 from llmproxy_server.settings import Setting
-from tests.registry import registry
+from tests.registry import KeeperConfig, Plugin, never_built, registry
 
 MINIMAL = """\
 [llm.local]
@@ -82,7 +88,7 @@ def test_the_environment_wins_for_every_llm_and_is_told_as_the_origin(tmp_path: 
 
     assert isinstance(llm_config, HttpLLMConfig)
     assert llm_config.timeouts.first_byte_s == 30
-    assert found.settings.llms == (Setting("llm.*.timeouts.first_byte_s", 30.0, "HTTP_TIMEOUT"),)
+    assert found.settings.tables == (Setting("llm.*.timeouts.first_byte_s", 30.0, "HTTP_TIMEOUT"),)
     assert problem.path == "HTTP_TIMEOUT"
 
 
@@ -95,6 +101,69 @@ def test_a_value_from_elsewhere_is_reported_with_its_origin_and_no_line(tmp_path
     assert (variable.path, variable.line) == ("server.host", None)
     assert variable.message.endswith("(from PROXY_API_HOST in the environment)")
     assert flag.message.endswith("(from the command line)")
+
+
+KEEPER = '[processor.k]\ntype = "keeper"\nconfig_value = "a"\n'
+
+
+def test_the_variable_of_an_option_wins_and_is_told_as_the_origin(tmp_path: Path) -> None:
+    path = write(tmp_path, KEEPER + MINIMAL + 'processors = ["k"]')
+
+    found = loaded(path, KEEPER_TTL="1m30s", KEEPER_LABEL="b")
+    config = found.config.processors["k"].config
+
+    assert isinstance(config, KeeperConfig)
+    assert (config.ttl_s, config.label) == (90, "b")
+    assert found.settings.tables == (
+        Setting("processor.k.ttl_s", 90.0, "KEEPER_TTL"),
+        Setting("processor.k.config_value", "b", "KEEPER_LABEL"),
+    )
+
+
+def test_what_the_key_does_not_accept_is_told_with_the_variable(tmp_path: Path) -> None:
+    path = write(tmp_path, KEEPER + MINIMAL + 'processors = ["k"]')
+
+    found = problems(path, KEEPER_TTL="0", KEEPER_LABEL="\x07a", KEEPER_PASSWORD="\x07hunter2")
+
+    assert {it.path: it.line for it in found} == dict.fromkeys(
+        ["processor.k.ttl_s", "processor.k.config_value", "processor.k.password"]
+    )
+    assert all(it.message.endswith("in the environment)") for it in found)
+    assert "hunter2" not in str(found)
+
+
+def test_a_name_that_a_variable_gives_is_looked_up_and_told_with_it(tmp_path: Path) -> None:
+    @attrs.frozen(kw_only=True)
+    class Named:
+        llm: str = option("An LLM.", refers_to="llm", env="NAMED_LLM")
+
+    class Naming:
+        @hookimpl
+        def llmproxy_processors(self) -> list[ProcessorType[Any]]:
+            return [ProcessorType("named", Named, never_built, frozenset(Operation))]
+
+    path = write(tmp_path, '[processor.n]\ntype = "named"\nllm = "local"\n' + MINIMAL + 'processors = ["n"]')
+    types = Registry.of(Plugin(), Naming())
+
+    assert not load(path, types, {}).warnings
+    with pytest.raises(ConfigError) as caught:
+        load(path, types, {"NAMED_LLM": "locl"})
+    assert str(caught.value) == (
+        'processor.n.llm: no [llm.locl]; did you mean "local"? (defined: local) (from NAMED_LLM in the environment)'
+    )
+
+
+def test_a_plugin_that_could_not_be_used_is_a_warning(tmp_path: Path) -> None:
+    class Broken:
+        @hookimpl
+        def llmproxy_stores(self) -> object:
+            return [3]
+
+    found = load(write(tmp_path, MINIMAL), Registry.of(Plugin(), Broken()), {})
+
+    (warning,) = found.warnings
+    assert warning.path == "plugins"
+    assert "Broken could not be used: TypeError: expected a StoreType, got 3" in warning.message
 
 
 def test_problems_of_the_environment_and_of_the_file_come_together(tmp_path: Path) -> None:

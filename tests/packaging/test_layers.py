@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import llmproxy_core.chat
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # What core and the OpenAI dialect may import: values and functions, nothing that reaches out of the process.
-THIRD_PARTY = {"attr", "attrs", "cattrs", "msgspec", "pluggy"}
+THIRD_PARTY = {"attr", "attrs", "cachetools", "cattrs", "msgspec", "pluggy"}
 # Of the standard library, what opens sockets, files or processes.
 OUTSIDE = {
     "ftplib",
@@ -60,6 +62,30 @@ def test_a_pure_package_imports_nothing_that_reaches_outside(package: str) -> No
     ]
 
     assert not found
+
+
+def plugin_modules() -> list[Path]:
+    """The modules of the first-party plugins, their tests left out."""
+    return [
+        path for path in sorted((ROOT / "plugins").rglob("*.py")) if not path.name.startswith(("test_", "conftest"))
+    ]
+
+
+@pytest.mark.parametrize("path", plugin_modules(), ids=lambda path: str(path.relative_to(ROOT / "plugins")))
+def test_a_plugin_uses_the_public_contract_only(path: Path) -> None:
+    """As a third party's: what `llmproxy_core` and `llmproxy_core.chat` export, and nothing of the others'."""
+    public = {f"llmproxy_core.{name}" for name in llmproxy_core.__all__}
+    public |= {f"llmproxy_core.chat.{name}" for name in llmproxy_core.chat.__all__}
+    own = next(part for part in path.relative_to(ROOT / "plugins").parts if part.startswith("llmproxy_"))
+    own = own.removesuffix(".py")
+
+    private = [
+        name
+        for name in imports(path)
+        if name.startswith("llmproxy") and name not in public and name.partition(".")[0] != own
+    ]
+
+    assert private == []
 
 
 @pytest.mark.parametrize(
