@@ -1,0 +1,139 @@
+"""A kept answer, and what it is worth keeping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import msgspec
+
+from llmproxy_core import (
+    Api,
+    Dialect,
+    Exchange,
+    KeptBody,
+    Price,
+    ProxyError,
+    PulledBody,
+    Reply,
+    ReplyHead,
+    Response,
+    Stream,
+    Tasks,
+)
+from llmproxy_core.chat import Finished, FinishReason, RefusalDelta, RefusalPart
+
+_FREE = Price(0, 0)
+_WITHHELD = frozenset({FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.ERROR})
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True):
+    """An answer as its maker sent it, after all that stood below the cache. *stored_at*: seconds since the epoch."""
+
+    stored_at: float
+    dialect: str
+    api: str
+    stream: bool
+    data: bytes
+    content_type: str
+    llm: str
+    model: str | None
+    finish: tuple[str, ...]
+
+    @classmethod
+    def of(cls, response: Response, kept: KeptBody, *, now: float) -> Self:
+        return cls(
+            now,
+            response.dialect.name,
+            kept.api,
+            kept.stream,
+            kept.data,
+            response.content_type,
+            response.llm,
+            response.model,
+            response.finish_words,
+        )
+
+    @classmethod
+    def read(cls, data: bytes) -> Self | None:
+        """What `bytes` wrote; None for anything else, an entry of another version say."""
+        try:
+            return msgspec.msgpack.decode(data, type=cls)
+        except msgspec.MsgspecError:
+            return None
+
+    def __bytes__(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+    def replay(self, exchange: Exchange, dialects: Mapping[str, Dialect], tasks: Tasks) -> Response | None:
+        """The answer once more, for *exchange*; None when its dialect is not spoken here any more."""
+        dialect = dialects.get(self.dialect)
+        api = _api(dialect, self.api)
+        if dialect is None or api is None:
+            return None
+        if not self.stream:
+            head = ReplyHead(None, self.model, self.finish)
+            return Reply(
+                exchange,
+                self.data,
+                dialect=dialect,
+                api=api,
+                head=head,
+                content_type=self.content_type,
+                llm=self.llm,
+                price=_FREE,
+                billed=False,
+            )
+        left = [self.data]
+
+        async def read() -> bytes:
+            return left.pop() if left else b""
+
+        body = PulledBody(read, tasks=tasks)
+        return Stream(
+            exchange,
+            body,
+            dialect=dialect,
+            api=api,
+            content_type=self.content_type,
+            llm=self.llm,
+            price=_FREE,
+            billed=False,
+        )
+
+
+def _api(dialect: Dialect | None, name: str) -> Api | None:
+    return next((api for api in dialect.apis if api.name == name), None) if dialect is not None else None
+
+
+def is_worth_keeping(dialect: Dialect, kept: KeptBody) -> bool:
+    """
+    Whether a complete answer is one to be given again: not a refusal, nor what a provider's filter has stopped.
+
+    False as well for what cannot be read, since nobody knows what it says.
+    """
+    api = _api(dialect, kept.api)
+    if api is None:
+        return False
+    try:
+        return _stream_is_good(dialect, api, kept.data) if kept.stream else _reply_is_good(dialect, api, kept.data)
+    except ProxyError:
+        return False
+
+
+def _reply_is_good(dialect: Dialect, api: Api, data: bytes) -> bool:
+    reply = dialect.read_reply(api, data)
+    return bool(reply.choices) and all(
+        choice.finish is not None
+        and choice.finish.reason not in _WITHHELD
+        and not any(isinstance(part, RefusalPart) for part in choice.content)
+        for choice in reply.choices
+    )
+
+
+def _stream_is_good(dialect: Dialect, api: Api, data: bytes) -> bool:
+    reader = dialect.reader(api)
+    events = [event for frame in (*reader.feed(data), *reader.end()) for event in frame.events]
+    finished = [event.finish.reason for event in events if isinstance(event, Finished)]
+    refused = any(isinstance(event, RefusalDelta) for event in events)
+    return bool(finished) and not refused and _WITHHELD.isdisjoint(finished)

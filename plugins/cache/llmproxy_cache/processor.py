@@ -1,0 +1,179 @@
+"""The processor: look up, else call once for all who ask, and keep what is worth it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from llmproxy_cache.config import CacheConfig
+from llmproxy_cache.directives import Directives
+from llmproxy_cache.entry import Entry, is_worth_keeping
+from llmproxy_cache.flight import Flight
+from llmproxy_cache.key import NotCacheable, key_of
+from llmproxy_core import End, Exchange, Handler, Keep, KeyValue, Operation, Outcome, Response, Services
+
+_log = logging.getLogger("llmproxy.cache")
+_DEFAULT_TEMPERATURE = 1.0  # of OpenAI, Anthropic and Gemini, where a request says none
+STATUS, KEY, AGE = "x-llmproxy-cache", "x-llmproxy-cache-key", "age"
+T = TypeVar("T")
+
+
+class Cache:
+    """
+    Answers from what it keeps; fails open: without its store every call is a miss.
+
+    Hits cost nothing and add no usage. Everything that stands around it in the chain works on a hit as on any answer.
+    """
+
+    def __init__(self, config: CacheConfig, services: Services) -> None:
+        self._config = config
+        self._services = services
+        self._kept: KeyValue = services.store(config.store).key_value("cache", max_bytes=config.max_bytes)
+        self._flights: dict[str, Flight] = {}
+        self._store_is_down = False
+
+    async def __call__(self, exchange: Exchange, call_next: Handler) -> Response:
+        asked = Directives.of(exchange.request.headers)
+        if (key := self._key(exchange, asked)) is None:
+            _mark(exchange, "bypass")
+            return await call_next(exchange)
+        exchange.response_headers.append((KEY, key))
+        if not asked.no_cache and (hit := await self._hit(key, exchange, asked)) is not None:
+            return hit
+        flight = self._flights.get(key)
+        if flight is None or asked.no_cache or not flight.can_be_joined:
+            _mark(exchange, "miss")
+            flight = self._start(key, exchange, call_next)
+        else:
+            _mark(exchange, "shared")
+        response = await flight.join(exchange)
+        _take_over(exchange, flight.exchange)
+        return response
+
+    async def purge(self, *, model: str | None = None, key: str | None = None) -> int:
+        """Forget what was asked of, or answered by, *model*; or *key*; or all. How many answers there were."""
+        for name, flight in list(self._flights.items()):
+            if key in (None, name) and model in (None, flight.exchange.request.model):
+                del self._flights[name]  # what it brings is not kept
+        if key is not None:
+            return await self._kept.delete(key)
+        if model is not None:
+            return await self._kept.delete_tag(_tag(model))
+        return await self._kept.clear()
+
+    # -- looking up ----------------------------------------------------------------------------------------------
+
+    def _key(self, exchange: Exchange, asked: Directives) -> str | None:
+        """The key of the request; None when the cache is to stay out of it."""
+        config = self._config
+        if not config.enabled or asked.no_store or self._is_too_random(exchange):
+            return None
+        try:
+            return key_of(exchange, self._services.route(exchange.route), config.share)
+        except NotCacheable:
+            return None
+
+    def _is_too_random(self, exchange: Exchange) -> bool:
+        bound = self._config.max_temperature
+        if bound is None or exchange.operation is not Operation.CHAT:
+            return False
+        said = exchange.request.chat.temperature
+        return (_DEFAULT_TEMPERATURE if said is None else said) > bound
+
+    async def _hit(self, key: str, exchange: Exchange, asked: Directives) -> Response | None:
+        data = await self._ask(self._kept.get(key))
+        entry = None if data is None else Entry.read(data)
+        if entry is None:
+            return None
+        age_s = max(int(self._services.now() - entry.stored_at), 0)
+        if asked.max_age_s is not None and (age_s > asked.max_age_s or asked.max_age_s == 0):
+            return None
+        response = entry.replay(exchange, self._services.dialects, self._services.tasks)
+        if response is not None:
+            exchange.response_headers.append((AGE, str(age_s)))
+            _mark(exchange, "hit")
+        return response
+
+    # -- calling -------------------------------------------------------------------------------------------------
+
+    def _start(self, key: str, exchange: Exchange, call_next: Handler) -> Flight:
+        def landed(response: Response) -> None:
+            if response.api is None:
+                return
+            keep = response.keep_body(self._config.max_entry_bytes)
+            response.on_finish(lambda outcome: self._landed(key, flight, response, keep, outcome))
+
+        shared = exchange.detach(exchange.request)
+        flight = Flight(shared, call_next, landed, max_bytes=self._config.max_entry_bytes, tasks=self._services.tasks)
+        self._flights[key] = flight
+        shared.on_finish(lambda outcome: self._over(key, flight, outcome))
+        return flight
+
+    def _over(self, key: str, flight: Flight, outcome: Outcome) -> None:
+        """The flight has ended; one that has brought an answer stays to be joined until that is kept."""
+        if outcome.end is not End.COMPLETED:
+            self._forget(key, flight)
+
+    def _landed(
+        self, key: str, flight: Flight, response: Response, keep: Keep, outcome: Outcome
+    ) -> Awaitable[None] | None:
+        if outcome.end is not End.COMPLETED or response.status != 200:
+            self._forget(key, flight)
+            return None
+        return self._keep(key, flight, response, keep)
+
+    async def _keep(self, key: str, flight: Flight, response: Response, keep: Keep) -> None:
+        try:
+            kept = keep.body
+            if kept is None or not self._is_current(key, flight):
+                return
+            is_chat = flight.exchange.operation is Operation.CHAT
+            if is_chat and not is_worth_keeping(response.dialect, kept):
+                return
+            entry = Entry.of(response, kept, now=self._services.now())
+            tags = {_tag(model) for model in (flight.exchange.request.model, response.model) if model is not None}
+            await self._ask(self._kept.set(key, bytes(entry), ttl_s=self._config.ttl_s, tags=tags))
+            if not self._is_current(key, flight):  # emptied while it was written
+                await self._ask(self._kept.delete(key))
+        finally:
+            self._forget(key, flight)
+
+    def _is_current(self, key: str, flight: Flight) -> bool:
+        """Whether nobody has emptied the cache since, or asked anew."""
+        return self._flights.get(key) is flight
+
+    def _forget(self, key: str, flight: Flight) -> None:
+        if self._is_current(key, flight):
+            del self._flights[key]
+
+    async def _ask(self, asking: Awaitable[T]) -> T | None:
+        """What the store says; None when it is down, which is told once."""
+        try:
+            async with asyncio.timeout(self._config.store_timeout_s):
+                answer = await asking
+        except Exception as error:  # noqa: BLE001 - whatever a store does, a call without a cache is better than none
+            if not self._store_is_down:
+                _log.warning("the store %s of the cache is down: %s", self._config.store, type(error).__name__)
+            self._store_is_down = True
+            return None
+        self._store_is_down = False
+        return answer
+
+
+def _tag(model: str) -> str:
+    return f"model:{model}"
+
+
+def _mark(exchange: Exchange, status: str) -> None:
+    exchange.response_headers.append((STATUS, status))
+    exchange.log_fields["cache"] = status
+
+
+def _take_over(exchange: Exchange, flight: Exchange) -> None:
+    """What the processors below said for the client and the log; they ran on the flight's exchange."""
+    ours = {STATUS, KEY, AGE}
+    exchange.response_headers += [pair for pair in flight.response_headers if pair[0] not in ours]
+    for name, value in flight.log_fields.items():
+        exchange.log_fields.setdefault(name, value)
