@@ -43,7 +43,9 @@ def _read_messages(members: Members, wire: Wire) -> Values:
 
 
 def _write_messages(chat: ChatRequest, wire: Wire, before: Before) -> Changes:
-    return {"messages": write_messages(chat.messages, before.get("messages"), wire)}
+    origin = chat.origin.value if before and chat.origin is not None else None
+    was = origin.messages if isinstance(origin, ChatRequest) else ()
+    return {"messages": write_messages(chat.messages, before.get("messages"), wire, was)}
 
 
 # -- stream --------------------------------------------------------------------------------------------------

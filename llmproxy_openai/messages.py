@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import attrs
+
 from llmproxy_core.chat import Message, Part, ReasoningPart, Role, TextPart, ToolCall, ToolResult, remember
 from llmproxy_openai.answer import read_answer, read_content, write_answer, write_content
 from llmproxy_openai.members import BOOLEAN, STRING, Members
-from llmproxy_openai.splice import encode, join_array, join_object, with_items
+from llmproxy_openai.parts import write_part
+from llmproxy_openai.splice import decode_object, encode, join_array, join_object, with_items, with_members
 from llmproxy_openai.wire import Wire, unsupported
 
 _PLAIN_ROLES = {"system", "developer", "user"}
@@ -46,12 +49,48 @@ def read_message(text: bytes, place: str, wire: Wire) -> Message:
 # -- writing -------------------------------------------------------------------------------------------------
 
 
-def write_messages(messages: Sequence[Message], before: bytes | None, wire: Wire) -> bytes:
-    """`messages`; *before* is the array they were read from: its spacing stays when there are as many."""
+def write_messages(messages: Sequence[Message], before: bytes | None, wire: Wire, was: Sequence[Message] = ()) -> bytes:
+    """
+    `messages`; *before* is the array they were read from: its spacing stays when there are as many.
+
+    *was* are the messages as they were read: one of which only the content changed keeps its other bytes.
+    """
     items: list[bytes] = []
     for index, message in enumerate(messages):
-        items += _write_message(message, f"messages[{index}]", wire)
+        place = f"messages[{index}]"
+        spliced = _spliced(message, was[index], place, wire) if len(was) == len(messages) else None
+        items += _write_message(message, place, wire) if spliced is None else [spliced]
     return join_array(items) if before is None else with_items(before, items)
+
+
+def _spliced(message: Message, was: Message, place: str, wire: Wire) -> bytes | None:
+    """*message* as the bytes of *was* with other content; None when it has bytes of its own, or more differs."""
+    text = wire.kept(was.raw)
+    if text is None or wire.kept(message.raw) is not None or message.role not in _PLAIN_ROLES:
+        return None
+    if attrs.evolve(message, content=was.content) != was:
+        return None
+    before = bytes(decode_object(text).get("content", b""))
+    content = _said(message.content, place)
+    if content and before.startswith(b"["):
+        written = with_items(before, _items(content, was.content, f"{place}.content", wire))
+    else:
+        written = write_content(content, f"{place}.content", wire)
+    return with_members(text, {"content": written})
+
+
+def _items(parts: Sequence[Part], was: Sequence[Part], place: str, wire: Wire) -> list[bytes]:
+    """*parts* of a list that was read as *was*: a part of which only the text changed keeps its other bytes."""
+    items = []
+    for index, part in enumerate(parts):
+        old = was[index] if index < len(was) else None
+        if isinstance(part, TextPart) and isinstance(old, TextPart) and wire.kept(part.raw) is None:
+            text = wire.kept(old.raw)
+            if text is not None and attrs.evolve(part, text=old.text) == old:
+                items.append(with_members(text, {"text": encode(part.text)}))
+                continue
+        items.append(write_part(part, f"{place}[{index}]", wire))
+    return items
 
 
 def _write_message(message: Message, place: str, wire: Wire) -> list[bytes]:

@@ -6,7 +6,7 @@ from typing import TypeGuard
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmproxy_core.chat import ImagePart, Message, OpaquePart, Part, TextPart, ToolResult
@@ -100,8 +100,33 @@ def test_a_changed_message_changes_nothing_else(body: bytes, data: st.DataObject
     assert {name for name in was if now[name] != was[name]} == {"messages"}
     before, after = items(was["messages"]), items(now["messages"])
     assert after[:index] + after[index + 1 :] == before[:index] + before[index + 1 :]
-    assert json.loads(after[index]) == {"role": "user", "content": "NEW"}
+    assert OPENAI.read_chat(CHAT, out).messages[index] == changed
     assert spacing(was["messages"]) == spacing(now["messages"])
+
+
+@given(requests(min_messages=1), st.data())
+def test_a_changed_text_changes_nothing_else_of_its_message(body: bytes, data: st.DataObject) -> None:
+    chat = OPENAI.read_chat(CHAT, body)
+    texts = [
+        (i, j)
+        for i, message in enumerate(chat.messages)
+        for j, part in enumerate(message.content)
+        if isinstance(part, TextPart) and message.role in ("system", "developer", "user")
+    ]
+    assume(texts)
+    i, j = data.draw(st.sampled_from(texts))
+    message = chat.messages[i]
+    part = message.content[j]
+    assert isinstance(part, TextPart)
+    content = (*message.content[:j], attrs.evolve(part, text="NEW, and only once"), *message.content[j + 1 :])
+    changed = attrs.evolve(message, content=content)
+
+    out = OPENAI.write_chat(CHAT, attrs.evolve(chat, messages=(*chat.messages[:i], changed, *chat.messages[i + 1 :])))
+
+    before, _, after = out.partition(b'"NEW, and only once"')
+    assert body.startswith(before)
+    assert body.endswith(after)
+    assert json.loads(body[len(before) : len(body) - len(after)]) == part.text
 
 
 @given(requests(min_messages=1))
@@ -148,7 +173,7 @@ def test_untouched_parts_and_unknown_members_of_a_changed_message_stay() -> None
     out = OPENAI.write_chat(CHAT, attrs.evolve(chat, messages=(changed,)))
 
     assert image in out
-    assert b'"x_note":1.50' in out
+    assert b'"x_note": 1.50' in out
     assert json.loads(out)["messages"][0]["content"][0] == {"type": "text", "text": "new"}
 
 
