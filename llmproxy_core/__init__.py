@@ -94,7 +94,7 @@ from llmproxy_core.stores import (
 )
 from llmproxy_core.subscription import Keep
 from llmproxy_core.tasks import Tasks
-from llmproxy_core.text import Channel, TextFilter, Watcher
+from llmproxy_core.text import Channel, Replace, TextFilter, Watcher, WordWatcher
 from llmproxy_core.usage import Usage, UsageSource
 
 __all__ = [
@@ -140,7 +140,9 @@ __all__ = [
     "End",
     "Channel",
     "TextFilter",
+    "Replace",
     "Watcher",
+    "WordWatcher",
     # what it used and cost
     "Usage",
     "UsageSource",
