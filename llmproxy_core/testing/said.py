@@ -29,6 +29,7 @@ from llmproxy_core.dialect import Api, Dialect
 from llmproxy_core.usage import Usage
 
 MODEL = "scripted-1"
+USED = Usage(11, 7)
 
 Cut = Callable[[str], Sequence[str]]
 """Cuts a text into pieces, one for each event of a stream."""
@@ -43,7 +44,7 @@ class Said:
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
     id: str = "answer-1"
-    usage: Usage = Usage(11, 7)
+    usage: Usage = USED
 
     @property
     def finish(self) -> Finish:
@@ -88,4 +89,5 @@ BUSY = Said(
 
 def in_words(text: str) -> list[str]:
     """As models stream: a word with the space behind it."""
-    return [word + " " for word in text.split(" ")[:-1]] + [text.split(" ")[-1]]
+    *words, last = text.split(" ")
+    return [f"{word} " for word in words] + [last]

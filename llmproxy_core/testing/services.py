@@ -18,7 +18,7 @@ TODAY_S = 1_800_000_000.0
 """Seconds since the epoch at which the tests begin."""
 
 
-def made_services(
+def scripted_services(
     llm: LLMClient,
     *,
     tasks: Tasks,

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).parents[2]
+TUTORIALS = (ROOT / "docs" / "WRITING_PROCESSORS.md",)
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 
 
@@ -20,6 +21,8 @@ class Block:
     line: int
     language: str
     text: str
+    file: str | None = None
+    """The file that the paragraph before it names."""
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
@@ -27,20 +30,25 @@ class Block:
 
 def documents() -> list[Path]:
     """Everything a reader may copy from."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    found = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").glob("*/README.md")]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(found)]
 
 
 def blocks(*languages: str) -> list[Block]:
-    """All blocks, or those of *languages*."""
-    found = [block for path in documents() for block in _blocks(path)]
+    """All blocks, or those of *languages*, but not those of tutorials: each of these goes on from the one before."""
+    found = [block for path in documents() if path not in TUTORIALS for block in blocks_of(path)]
     return [block for block in found if not languages or block.language in languages]
 
 
-def _blocks(path: Path) -> Iterator[Block]:
+def blocks_of(path: Path) -> Iterator[Block]:
     text = path.read_text(encoding="utf-8")
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start("text")) + 1
-        yield Block(str(path.relative_to(ROOT)), line, match["language"].strip(), match["text"])
+        paragraph = text[: match.start()].rstrip().rpartition("\n\n")[2]
+        files = re.findall(r"`([\w./-]+\.(?:py|toml))`", paragraph)
+        yield Block(
+            str(path.relative_to(ROOT)), line, match["language"].strip(), match["text"], files[-1] if files else None
+        )
 
 
 def commands(block: Block) -> list[str]:

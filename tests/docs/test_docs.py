@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import tomli
+from llmproxy_word_guard import WORD_GUARD
 
 from llmproxy_core.config import structure
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.plugins import Registry
 from tests.docs.blocks import ROOT, Block, blocks, commands, documents
 
@@ -59,9 +62,15 @@ def test_a_toml_block_loads(block: Block) -> None:
     written = tomli.loads(block.text)
     mapping = written if "route" in written else {**DEMO, **written, "llm": {**DEMO["llm"], **written.get("llm", {})}}
 
-    config, _ = structure(mapping, Registry.load(), dict.fromkeys(PROVIDER_KEYS, "key-of-the-test"))
+    config, _ = structure(mapping, registry(), dict.fromkeys(PROVIDER_KEYS, "key-of-the-test"))
 
     assert config.routes
+
+
+def registry() -> Registry:
+    """What is installed, and the example of a third party."""
+    installed = Registry.load()
+    return attrs.evolve(installed, processors=FrozenMap({**installed.processors, WORD_GUARD.name: WORD_GUARD}))
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ pytestmark = [
 ]
 
 PACKAGES = {"llmproxy_core", "llmproxy_openai", "llmproxy_server"}
+PLUGINS = {"llmproxy_cache", "llmproxy_cost_limit", "llmproxy_enhance_query"}
 
 FIND_EXAMPLE = """\
 import importlib.resources
@@ -52,10 +53,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(installation: Installation, port: int) -> Iterator["subprocess.Popen[str]"]:
-    """The proxy on its embedded default, once its banner says where it listens; it is gone afterwards."""
+def serving(installation: Installation, port: int, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """The proxy with *options*, once its banner says where it listens; it is gone afterwards."""
     process = subprocess.Popen(
-        [installation.command, "serve", "--port", str(port)],
+        [installation.command, "serve", "--port", str(port), *options],
         cwd=installation.directory,
         env=installation.environment(),
         stdin=subprocess.DEVNULL,
@@ -81,14 +82,14 @@ def serving(installation: Installation, port: int) -> Iterator["subprocess.Popen
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names_in(wheel)}
 
-    (metadata,) = tops - PACKAGES
+    (metadata,) = tops - PACKAGES - PLUGINS
 
     assert metadata.endswith(".dist-info")
-    assert tops - {metadata} == PACKAGES
+    assert tops - {metadata} == PACKAGES | PLUGINS
 
 
 def test_every_package_says_that_it_is_typed(wheel: Path) -> None:
-    assert {f"{package}/py.typed" for package in PACKAGES} <= names_in(wheel)
+    assert {f"{package}/py.typed" for package in PACKAGES | PLUGINS} <= names_in(wheel)
 
 
 def test_every_module_of_the_checkout_is_in_the_wheel(wheel: Path) -> None:
@@ -96,6 +97,19 @@ def test_every_module_of_the_checkout_is_in_the_wheel(wheel: Path) -> None:
 
     assert modules
     assert modules <= names_in(wheel)
+
+
+def test_the_plugins_are_in_the_wheel_without_their_tests(wheel: Path) -> None:
+    written = {
+        str(path.relative_to(folder))
+        for folder in (ROOT / "plugins").iterdir()
+        for path in folder.rglob("*.py")
+        if not path.name.startswith("test_")
+    }
+    packed = {name for name in names_in(wheel) if name.partition("/")[0].removesuffix(".py") in PLUGINS}
+
+    assert written
+    assert packed - {f"{plugin}/py.typed" for plugin in PLUGINS} == written
 
 
 def test_the_licence_is_in_the_wheel(wheel: Path) -> None:
