@@ -53,6 +53,7 @@ from llmproxy_core.exchange import Attempt, Caller, Exchange, Note
 from llmproxy_core.headers import Headers
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.http_llm import HttpLLM
+from llmproxy_core.layer import Layer
 from llmproxy_core.llm import LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.model_map import ModelMap
@@ -124,6 +125,7 @@ __all__ = [
     "Request",
     "Caller",
     "Note",
+    "Layer",
     "Attempt",
     "Operation",
     "Headers",

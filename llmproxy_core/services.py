@@ -32,7 +32,7 @@ class Pool:
 @attrs.frozen
 class ExtraCall:
     """
-    The most that a model call of a processor's own may use.
+    The most that a model call of a processor's own may use, or that a processor adds to the route's own call.
 
     *llm* is a configured LLM's name, None for the route's target; *model* None for the model of the request.
     """

@@ -6,7 +6,7 @@ from math import ceil
 
 from llmproxy_core.dialect import Dialect
 from llmproxy_core.endpoint import EndpointReply
-from llmproxy_core.errors import MethodNotAllowed, ProxyError, UpstreamError
+from llmproxy_core.errors import BudgetExceeded, MethodNotAllowed, ProxyError, UpstreamError
 from llmproxy_core.relay import Whole
 
 SECURE_HEADERS = (
@@ -41,7 +41,8 @@ def _hints(error: ProxyError) -> list[tuple[str, str]]:
             headers.append(("retry-after", str(ceil(wait_s))))
         if "retry-after-ms" not in said:
             headers.append(("retry-after-ms", str(ceil(wait_s * 1000))))
-    if not error.retryable and (error.status in _SDKS_RETRY or error.status >= 500) and "x-should-retry" not in said:
+    would_retry = error.status in _SDKS_RETRY or error.status >= 500 or isinstance(error, BudgetExceeded)
+    if would_retry and not error.retryable and "x-should-retry" not in said:
         headers.append(("x-should-retry", "false"))
     if isinstance(error, MethodNotAllowed):
         headers.append(("allow", ", ".join(error.allowed)))

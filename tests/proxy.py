@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import llmproxy_core.builtin_stores
 import llmproxy_core.groups
 import llmproxy_openai.plugin
 from llmproxy_core.config import structure
@@ -20,7 +21,7 @@ from llmproxy_core.outcome import Outcome
 from llmproxy_core.plugins import Registry
 from llmproxy_server.server import Server
 
-STANDARD_PLUGINS = (llmproxy_openai.plugin, llmproxy_core.groups)
+STANDARD_PLUGINS = (llmproxy_openai.plugin, llmproxy_core.groups, llmproxy_core.builtin_stores)
 SECRET = "sk-proxy-test-0123456789"
 
 

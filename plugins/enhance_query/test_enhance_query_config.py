@@ -122,16 +122,17 @@ def test_the_bound_counts_every_byte_of_both_texts_and_the_cap() -> None:
     said = [{"type": "text", "text": "🙂" * 100}, {"type": "text", "text": "x"}]
     body = json.dumps({"model": "other", "messages": [{"role": "user", "content": said}]}).encode()
 
-    (call,) = extra_cost_bound(config, request(body))
+    call, longer = extra_cost_bound(config, request(body))
 
     assert (call.llm, call.model, call.output_tokens) == ("small", "m", 7)
     assert 200 + 400 + 2 < call.input_tokens < 200 + 400 + 2 + 200
+    assert longer == ExtraCall(None, None, 7, 0)  # what the rewritten question may add to the route's own call
 
 
 def test_without_llm_and_model_the_bound_is_about_the_routes_own() -> None:
     body = b'{"model":"other","messages":[{"role":"user","content":"hi"}]}'
 
-    (call,) = extra_cost_bound(EnhanceQueryConfig(), request(body))
+    call, _ = extra_cost_bound(EnhanceQueryConfig(), request(body))
 
     assert (call.llm, call.model, call.output_tokens) == (None, None, 1024)
 
@@ -157,7 +158,7 @@ def test_the_bound_counts_half_a_surrogate_pair_too() -> None:
     """No body holds one, but a processor may have made it."""
     asked = Request.of_chat(ChatRequest("m", (Message("user", (TextPart("\ud800"),)),)))
 
-    (call,) = extra_cost_bound(EnhanceQueryConfig(system_prompt="x"), asked)
+    call, _ = extra_cost_bound(EnhanceQueryConfig(system_prompt="x"), asked)
 
     assert call.input_tokens > 4
 
@@ -174,7 +175,7 @@ async def test_the_route_tells_the_bound_and_the_call_keeps_within_it() -> None:
         written = {**mapping(max_output_tokens=20), "llm": {"demo": {"provider": "openai", "base_url": main.base_url}}}
         async with Proxy(written, plugins=[llmproxy_enhance_query]) as proxy:
             body = b'{"model":"m","messages":[{"role":"user","content":"how many?"}]}'
-            (bound,) = proxy.gateway.services.route("/v1").extra_calls(request(body))
+            bound, _ = proxy.gateway.services.route("/v1").extra_calls(request(body))
             await post(proxy.base_url + "/chat/completions", body)
 
         asked = json.loads(main.requests[0].body)

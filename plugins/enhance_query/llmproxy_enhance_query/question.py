@@ -55,10 +55,13 @@ class Question:
 
 
 def extra_cost_bound(config: EnhanceQueryConfig, request: Request) -> Sequence[ExtraCall]:
-    """The most that rewriting may use for *request*. A token is at least a byte."""
+    """The most that rewriting may use for *request*: its own call, and what a longer question adds to the route's."""
     question = Question.of(request)
     if question is None:
         return ()
     texts = config.system_prompt + question.text
-    input_tokens = len(texts.encode(errors="surrogatepass")) + _AROUND_TEXTS
-    return (ExtraCall(config.llm, config.model, input_tokens, config.max_output_tokens),)
+    input_tokens = len(texts.encode(errors="surrogatepass")) + _AROUND_TEXTS  # a token is at least a byte
+    return (
+        ExtraCall(config.llm, config.model, input_tokens, config.max_output_tokens),
+        ExtraCall(None, None, config.max_output_tokens, 0),
+    )
