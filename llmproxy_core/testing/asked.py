@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import attrs
+import msgspec
 
 from llmproxy_core.chat import ChatRequest, Message, TextPart
-from llmproxy_core.dialect import Api, Dialect, Operation
+from llmproxy_core.dialect import Api, Dialect, Operation, RequestHead
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.headers import Headers
 from llmproxy_core.request import Request
@@ -37,8 +39,8 @@ class Asked:
             return f"{dialect.roots[0]}/something-nobody-knows"
         return dialect.roots[0] + self.api.path.replace("{model}", MODEL)
 
-    def request(self, dialect: Dialect, match: Match) -> Request:
-        return Request(
+    def request(self, dialect: Dialect, match: Match) -> SeenRequest:
+        return SeenRequest(
             operation=self.operation,
             dialect=dialect,
             api=self.api,
@@ -50,6 +52,38 @@ class Asked:
             path_model=match.path_model,
             relative_path=match.relative_path,
         )
+
+
+class SeenRequest(Request):
+    """A request that notices when somebody looks at more than its head, which the gateway has read already."""
+
+    __slots__ = ("looked_into",)
+
+    def __init__(self, **parts: Any) -> None:
+        self.looked_into = False
+        super().__init__(**parts)
+
+    @property
+    def head(self) -> RequestHead:
+        before = self.looked_into
+        head = super().head
+        self.looked_into = before
+        return head
+
+    @property
+    def body(self) -> bytes:
+        self.looked_into = True
+        return super().body
+
+    @property
+    def json(self) -> dict[str, msgspec.Raw]:
+        self.looked_into = True
+        return super().json
+
+    @property
+    def chat(self) -> ChatRequest:
+        self.looked_into = True
+        return super().chat
 
 
 async def _in_one(body: bytes) -> AsyncIterator[bytes]:

@@ -47,8 +47,8 @@ async def _answers(stand: Stand) -> None:
             )
         if not declared.changes_answer and run.body != bare.body:
             raise NotConforming(
-                f"{way}: the answer says the same in other bytes; declare changes_answer = {{'spelling'}} when that is "
-                f"meant:\n  {bare.body[:400]!r}\n  {run.body[:400]!r}"
+                f"{way}: the answer says the same in other bytes: declare changes_answer = {{'spelling'}} when "
+                f"that is meant:\n  {bare.body[:400]!r}\n  {run.body[:400]!r}"
             )
 
 

@@ -37,14 +37,16 @@ async def _never_blocks(stand: Stand) -> None:
     allowed_s = stand.declared.blocking_s
     for asked, way, play in trials(stand):
         longest_s: list[float] = []
-        while not longest_s or longest_s[-1] > allowed_s:
+        for _ in range(TRIES):
             longest_s.append(await _longest_step(stand, asked, way, play))
-            if len(longest_s) == TRIES:
-                raise NotConforming(
-                    f"{way}: it holds up the event loop for {min(longest_s):.3f} s (the least of {TRIES} tries; allowed "
-                    f"are {allowed_s:g} s): await what waits (asyncio.sleep, not time.sleep), and give long work to "
-                    "asyncio.to_thread"
-                )
+            if longest_s[-1] <= allowed_s:
+                break
+        else:
+            raise NotConforming(
+                f"{way}: it holds up the event loop for {min(longest_s):.3f} s (the least of {TRIES} tries; allowed: "
+                f"{allowed_s:g} s): await what waits (asyncio.sleep, not time.sleep), and give long work to "
+                "asyncio.to_thread"
+            )
 
 
 async def _longest_step(stand: Stand, asked: Asked, way: Way, play: Play) -> float:
@@ -77,6 +79,10 @@ async def _alone_and_together(stand: Stand) -> None:
                 _compare(stand, way, alone, together, "at once")
                 again = [await stage.serve(_begin(stage, stand, way, number, "again-")) for number in range(AT_ONCE)]
                 _compare(stand, way, alone, again, "a second time")
+        async with Stage(stand) as stage:
+            twins = [_begin(stage, stand, way, 0, f"twin-{number}-") for number in range(AT_ONCE)]
+            await stage.together(twins, 0)
+            _compare(stand, way, alone[:1] * AT_ONCE, twins, "with others that ask the same")
 
 
 async def _alone(stand: Stand, way: Way, number: int) -> Run:

@@ -69,7 +69,7 @@ async def _hold_the_end_back(stand: Stand, way: Way, said: Said) -> None:
         run = stage.begin(asked, way, Play(said, True, (*chunks[:cut], go_on, *chunks[cut:])))
 
         def listen(piece: bytes) -> None:
-            if hear(declared.dialect, api, run.body, stream=True).reply.text:
+            if not heard_something.is_set() and hear(declared.dialect, api, run.body, stream=True).reply.text:
                 heard_something.set()
 
         async def wait() -> bool:

@@ -39,9 +39,9 @@ from llmproxy_core.testing.check_ends import leaves_nothing_open, lets_cancellat
 from llmproxy_core.testing.check_errors import lets_errors_pass
 from llmproxy_core.testing.check_loop import does_not_block_the_loop, keeps_nothing_between_calls
 from llmproxy_core.testing.check_operations import acts_on_its_operations, sends_what_was_asked
+from llmproxy_core.testing.check_reading import reads_what_it_declares
 from llmproxy_core.testing.check_stream import leaves_the_stream_alone, passes_the_answer_on_at_once
 from llmproxy_core.testing.declared import Declared, Sample, installed_dialect
-from llmproxy_core.testing.heard import Aspect
 from llmproxy_core.testing.said import BUSY, THOUGHTFUL, Said
 from llmproxy_core.testing.verdict import NotConforming
 
@@ -52,6 +52,7 @@ CHECKS: Sequence[Check] = (
     builds_from_its_examples,
     refuses_what_is_wrong,
     acts_on_its_operations,
+    reads_what_it_declares,
     sends_what_was_asked,
     answers_as_declared,
     answers_alike_however_it_is_cut,
@@ -90,8 +91,11 @@ class ProcessorConformance:
     config: ClassVar[Mapping[str, object]] = {}
     dialect: ClassVar[Dialect | None] = None
     """None: the installed one (`openai` if there are several)."""
+    reads_request: ClassVar[bool] = False
+    reads_answer: ClassVar[bool] = False
     changes_request: ClassVar[bool] = False
-    changes_answer: ClassVar[Collection[Aspect]] = ()
+    changes_answer: ClassVar[Collection[str]] = ()
+    """Each an `Aspect`, or its word."""
     buffers: ClassVar[bool] = False
     answers_itself: ClassVar[bool] = False
     handles_errors: ClassVar[bool] = False
@@ -114,6 +118,8 @@ class ProcessorConformance:
             processor_type=self.processor_type,
             config=self.config,
             dialect=self.dialect or installed_dialect(),
+            reads_request=self.reads_request,
+            reads_answer=self.reads_answer,
             changes_request=self.changes_request,
             changes_answer=self.changes_answer,
             buffers=self.buffers,
@@ -139,6 +145,9 @@ class ProcessorConformance:
 
     def test_it_acts_on_its_operations(self) -> None:
         acts_on_its_operations(self.declared())
+
+    def test_it_reads_what_it_declares(self) -> None:
+        reads_what_it_declares(self.declared())
 
     def test_it_sends_what_was_asked(self) -> None:
         sends_what_was_asked(self.declared())

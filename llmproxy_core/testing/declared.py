@@ -49,6 +49,10 @@ def as_they_are(services: Services) -> Services:
     return services
 
 
+def _aspects(words: Collection[str]) -> frozenset[Aspect]:
+    return frozenset(Aspect(word) for word in words)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Declared:
     """
@@ -58,10 +62,12 @@ class Declared:
     {"type": "memory"}}}`), *llms* the names of more LLMs, all of which answer *helper_says*; *plugins* are more modules
     with hooks, *env* is the environment that configuration may name.
 
+    *reads_request*: it looks into the request's body (more than the model and whether a stream is asked for);
+    *reads_answer*: it watches, keeps or reads the answer. What it changes, or waits for, it reads anyway.
     *changes_request*: what is sent to the LLM is not what the client sent. *changes_answer*: which aspects of the
-    answer it changes; without any the client gets the very bytes that it would get without the processor. *buffers*:
-    the client of a stream waits for the whole answer. *answers_itself*: it may answer without asking the LLM.
-    *handles_errors*: what the LLM fails with is not always what the client gets (it retries, say).
+    answer it changes (`{"text"}`); without any the client gets the very bytes that it would get without the
+    processor. *buffers*: the client of a stream waits for the whole answer. *answers_itself*: it may answer without
+    asking the LLM. *handles_errors*: what the LLM fails with is not always what the client gets (it retries, say).
 
     *question* and *answers* are what is asked and answered in chat; give those that set the processor to work, and
     that it lets pass. *samples* are those of other operations. *services* may exchange what the processor is lent.
@@ -71,8 +77,10 @@ class Declared:
     processor_type: ProcessorType[Any]
     config: Mapping[str, object] = attrs.field(factory=dict)
     dialect: Dialect = attrs.field(factory=installed_dialect)
+    reads_request: bool = False
+    reads_answer: bool = False
     changes_request: bool = False
-    changes_answer: Collection[Aspect] = ()
+    changes_answer: frozenset[Aspect] = attrs.field(default=frozenset(), converter=_aspects)
     buffers: bool = False
     answers_itself: bool = False
     handles_errors: bool = False

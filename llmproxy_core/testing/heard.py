@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal
+from enum import StrEnum
 
 import attrs
 
@@ -13,13 +13,22 @@ from llmproxy_core.errors import ProxyError
 from llmproxy_core.reply_events import Assembler
 from llmproxy_core.testing.verdict import NotConforming
 
-Aspect = Literal["text", "reasoning", "refusal", "tools", "usage", "finish", "ids", "spelling"]
-"""
-What there is of an answer that a processor may change.
 
-`tools` are the tool calls with their arguments, `ids` the answer's id and model; `spelling` are the bytes alone: the
-answer says the same in other words of its protocol (a replacement of the events, an answer from a store).
-"""
+class Aspect(StrEnum):
+    """What there is of an answer that a processor may change."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    REFUSAL = "refusal"
+    TOOLS = "tools"
+    """The tool calls with their arguments."""
+    USAGE = "usage"
+    FINISH = "finish"
+    IDS = "ids"
+    """The answer's id and model."""
+    SPELLING = "spelling"
+    """The bytes alone: it says the same in other words of its protocol (replaced events, an answer from a store)."""
+
 
 REPLACED = "\ufffd"
 
@@ -35,18 +44,18 @@ class Heard:
     def aspects(self) -> Mapping[Aspect, object]:
         reply = self.reply
         return {
-            "text": [_joined(it, TextPart) for it in reply.choices],
-            "reasoning": [_joined(it, ReasoningPart) for it in reply.choices],
-            "refusal": [_joined(it, RefusalPart) for it in reply.choices],
-            "tools": [
+            Aspect.TEXT: [_joined(it, TextPart) for it in reply.choices],
+            Aspect.REASONING: [_joined(it, ReasoningPart) for it in reply.choices],
+            Aspect.REFUSAL: [_joined(it, RefusalPart) for it in reply.choices],
+            Aspect.TOOLS: [
                 (it.index, part.id, part.name, part.arguments)
                 for it in reply.choices
                 for part in it.content
                 if isinstance(part, ToolCall)
             ],
-            "usage": reply.usage,
-            "finish": [(it.index, None if it.finish is None else it.finish.reason.value) for it in reply.choices],
-            "ids": (reply.id, reply.model),
+            Aspect.USAGE: reply.usage,
+            Aspect.FINISH: [(it.index, None if it.finish is None else it.finish.reason.value) for it in reply.choices],
+            Aspect.IDS: (reply.id, reply.model),
         }
 
 
@@ -84,7 +93,7 @@ def differences(got: Heard, expected: Heard, allowed: Collection[Aspect] = ()) -
     """What *got* says otherwise than *expected*, each as a line, but for the aspects *allowed*."""
     other = expected.aspects()
     return [
-        f"{aspect}: {other[aspect]!r} became {value!r}"
+        f"{aspect.value}: {other[aspect]!r} became {value!r}"
         for aspect, value in got.aspects().items()
         if aspect not in allowed and value != other[aspect]
     ]

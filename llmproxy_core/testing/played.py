@@ -18,7 +18,7 @@ from llmproxy_core.prices import ModelPrice
 from llmproxy_core.request import Request
 from llmproxy_core.response import Reply, Response, Stream
 from llmproxy_core.tasks import Tasks
-from llmproxy_core.testing.asked import chat, rendered
+from llmproxy_core.testing.asked import SeenRequest, chat, rendered
 from llmproxy_core.testing.declared import Declared
 from llmproxy_core.testing.said import MODEL, Said, in_words
 from llmproxy_core.testing.script import ScriptedBody
@@ -56,6 +56,8 @@ class Call:
     shared: bool
     body: bytes
     headers: list[tuple[str, str]]
+    looked_into: bool
+    """Whether somebody had looked into the client's request before."""
     response: Response | None = None
     played: ScriptedBody | None = None
 
@@ -63,13 +65,15 @@ class Call:
 class PlayedStream(Stream):
     """A stream that notices when somebody reads it who should not."""
 
-    __slots__ = ("_draining", "delivered", "touched")
+    __slots__ = ("_draining", "delivered", "drained", "touched")
 
     def __init__(self, call: Call, body: ScriptedBody, dialect: Dialect, api: Api | None, content_type: str) -> None:
         self.delivered = call.shared
         """It was answered with: from here on it is read for the client. A shared one is read for many."""
         self.touched = False
         """It was read before, and not by `reply()` or `started()`."""
+        self.drained = False
+        """`reply()` was asked for."""
         self._draining = False
         super().__init__(
             call.exchange, body, dialect=dialect, api=api, content_type=content_type, llm="scripted", price=PRICE
@@ -84,7 +88,7 @@ class PlayedStream(Stream):
         super().attach(sink)
 
     async def reply(self) -> ChatReply:
-        self._draining = True
+        self.drained = self._draining = True
         try:
             return await super().reply()
         finally:
@@ -124,9 +128,10 @@ class PlayedLLM:
     async def send(self, exchange: Exchange) -> Response:
         request = exchange.request
         api = self._api(request)
+        looked_into = isinstance(request, SeenRequest) and request.looked_into
         body = await self._sent(request, api)
         own, shared = exchange.client is None, exchange in self.book.background
-        call = Call(exchange, own, self._belongs(exchange), shared, body, list(request.headers))
+        call = Call(exchange, own, self._belongs(exchange), shared, body, list(request.headers), looked_into)
         self.book.calls.append(call)
         attempt = Attempt("scripted", request.model, exchange.clock())
         exchange.attempts.append(attempt)

@@ -14,7 +14,7 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.response import Response
 from llmproxy_core.tasks import Tasks
-from llmproxy_core.testing.asked import Asked
+from llmproxy_core.testing.asked import Asked, SeenRequest
 from llmproxy_core.testing.client import Result, serve
 from llmproxy_core.testing.loop import Stepped, what_is_left
 from llmproxy_core.testing.played import Book, Call, Play, PlayedLLM, PlayedStream
@@ -33,6 +33,8 @@ class Run:
     way: Way
     asked: Asked
     exchange: Exchange
+    request: SeenRequest
+    """The client's, whatever the processor made of it."""
     calls: list[Call] = attrs.field(factory=list)
     task: asyncio.Task[Result] | None = None
     """Cancelling it is the client going away."""
@@ -106,8 +108,9 @@ class Stage:
     def begin(self, asked: Asked, way: Way, play: Play, *, id: str = "call-1") -> Run:
         """A call, not yet answered."""
         match = self.gateway.match(asked.method, asked.path(self._dialect))
-        exchange = self.gateway.begin(match, asked.request(self._dialect, match), request_id=id)
-        run = Run(way, asked, exchange)
+        request = asked.request(self._dialect, match)
+        exchange = self.gateway.begin(match, request, request_id=id)
+        run = Run(way, asked, exchange, request)
         self.book.plays[id] = play
         self.book.clients.add(exchange)
 
@@ -129,7 +132,7 @@ class Stage:
         on_piece: Callable[[bytes], None] = _no_piece,
     ) -> Run:
         """
-        Answer *run* to its end; what *at_step* and *on_piece* are told, they are told in the task of the call.
+        Answer *run* to its end. *at_step* is told in its own task how often it has waited, *on_piece* each piece.
 
         NotConforming when it hangs.
         """

@@ -118,12 +118,20 @@ def test_a_wrong_command_line_is_said_and_exits_2(arguments: tuple[str, ...], tm
 BUG = """
 from llmproxy_core import LLMConfig, ProviderType, hookimpl
 
-def build(config, services):
-    raise ZeroDivisionError("a detail nobody outside should see")
+class Buggy:
+    def __init__(self, config, services):
+        pass
+
+    @property
+    def models(self):
+        raise ZeroDivisionError("a detail nobody outside should see")
+
+    async def aclose(self):
+        pass
 
 @hookimpl
 def llmproxy_providers():
-    return [ProviderType("buggy", LLMConfig, build)]
+    return [ProviderType("buggy", LLMConfig, Buggy)]
 """
 
 
@@ -137,6 +145,29 @@ def test_a_bug_gives_a_sentence_and_a_traceback_only_on_demand(debug: str, tmp_p
     assert ran.code == 70
     assert "internal error (ZeroDivisionError)" in ran.err
     assert ("Traceback" in ran.err, "a detail" in ran.err) == (bool(debug), bool(debug))
+
+
+FACTORY = """
+from llmproxy_core import LLMConfig, ProviderType, hookimpl
+
+def build(config, services):
+    raise ZeroDivisionError("none are left")
+
+@hookimpl
+def llmproxy_providers():
+    return [ProviderType("buggy", LLMConfig, build)]
+"""
+
+
+def test_a_plugin_that_cannot_build_is_a_problem_that_names_it(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "buggy", FACTORY)
+    (tmp_path / "buggy.toml").write_text(VALID.replace('"demo"\n\n', '"buggy"\n\n'))
+
+    ran = llmproxy("check", "buggy.toml", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert ran.code == 1
+    assert "llmproxy_buggy of llmproxy-buggy could not build it (ZeroDivisionError: none are left)" in ran.err
+    assert "internal error" not in ran.err
 
 
 # -- pipes and terminals ---------------------------------------------------------------------------------------------

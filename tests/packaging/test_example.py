@@ -6,6 +6,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_it_guards_a_real_proxy(example: Installation) -> None:
     assert answered["choices"][0]["message"]["content"]
 
 
-def _ask(port: int, question: str) -> tuple[int, dict[str, object]]:
+def _ask(port: int, question: str) -> tuple[int, Any]:
     body = {"model": "demo", "messages": [{"role": "user", "content": question}]}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",

@@ -10,10 +10,12 @@ GUARD = Declared(processor_type=WORD_GUARD, config={"words": ["Daedalus"]})
 
 
 class TestWordGuard(ProcessorConformance):
-    """What every processor must do."""
+    """What every processor must do, and what this one declares."""
 
     processor_type = WORD_GUARD
     config = {"words": ["Daedalus"]}
+    reads_request = True
+    reads_answer = True
 
 
 def test_a_word_in_the_question_does_not_reach_the_llm() -> None:
