@@ -28,7 +28,7 @@ class Shared(ABC):
 
     @abstractmethod
     def join(self, exchange: Exchange) -> Response:
-        """The response for *exchange*, from the beginning. Only while `open`."""
+        """The response for *exchange*, from the beginning. Only while `open`; a RuntimeError after that."""
 
     @property
     @abstractmethod
@@ -37,7 +37,7 @@ class Shared(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Nobody will join any more: end what nobody reads."""
+        """Those who waited have joined: end what nobody reads. Who comes later may still join while it is `open`."""
 
 
 async def share(response: Response, *, max_bytes: int, tasks: Tasks) -> Shared:
@@ -47,20 +47,28 @@ async def share(response: Response, *, max_bytes: int, tasks: Tasks) -> Shared:
     A stream is read at the pace of its fastest reader; once it is longer than *max_bytes*, at the pace of the slowest,
     and nobody can join any more. When the last reader leaves before its end, the response's exchange is abandoned.
     Raises the ProxyError, with the exchange finished, when a whole answer fails on the way (a watcher's verdict).
+    Cancelled, it leaves the exchange to whoever opened it.
     """
     if isinstance(response, Stream) and response.api is not None:
         return SharedStream(response, max_bytes, tasks)
     if isinstance(response, Stream):
         raise TypeError("an opaque answer cannot be shared")
-    exchange = response.exchange
     try:
         delivered = await deliver(response, ClientView(response.dialect, response.api))
     except ProxyError as error:
-        exchange.finish(End.of(error), error)
+        _finish(response, End.of(error), error)
         raise
     assert isinstance(delivered, Whole)
-    exchange.finish(End.COMPLETED)
+    _finish(response, End.COMPLETED)
     return SharedReply(response, delivered)
+
+
+def _finish(response: Response, end: End, error: ProxyError | None = None) -> None:
+    """End the exchange of *response*, and those whose child it is."""
+    exchange: Exchange | None = response.exchange
+    while exchange is not None:
+        exchange.finish(end, error)
+        exchange = exchange.parent
 
 
 def _price_for(exchange: Exchange, made: Response) -> Price | None:
@@ -112,25 +120,30 @@ class SharedStream(Shared):
             ClientView(response.dialect, response.api, stream=True, wants_usage=True),
             tells_errors=False,
         )
-        self.pieces: list[bytes] = []
-        self.dropped = 0
-        """How many pieces before the first of these were read by all."""
+        self._pieces: list[bytes] = []
+        self._dropped = 0
+        """How many pieces there were before the first of these."""
         self._size = 0
         self.over = False
         self.error: ProxyError | None = None
         self._readers: set[_Reader] = set()
+        self._idle: dict[_Reader, asyncio.Future[None]] = {}
+        """Those that have got all there is, and wait for more."""
         self._wanted = asyncio.Event()
         self._task = tasks.start(self._pump(), name="shared stream")
+        # Whatever stops the task, even before its first step, must be told to those who wait.
+        self._task.add_done_callback(lambda _: self._end(InternalError("The answer could not be passed on")))
 
     @property
     def open(self) -> bool:
         return self._size <= self._max_bytes and self.error is None
 
     def join(self, exchange: Exchange) -> Stream:
+        if not self.open:
+            raise RuntimeError("this answer can no longer be joined")
         reader = _Reader(self, self._tasks)
-        self._readers.add(reader)
         made = self._response
-        return Stream(
+        joined = Stream(
             exchange,
             reader,
             dialect=made.dialect,
@@ -143,18 +156,15 @@ class SharedStream(Shared):
             billed=False,
             redact=made.redact,
         )
+        if joined.outcome is None:  # one whose exchange is over has left before it came, and was not the last
+            self._readers.add(reader)
+        return joined
 
     # -- the one who reads ---------------------------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        error: ProxyError | None = InternalError("The answer could not be passed on")
-        try:
-            await self._read()
-            error = self._flow.error
-        except ProxyError as failure:
-            error = failure
-        finally:
-            self._end(error)
+        await self._read()
+        self._end(self._flow.error)
 
     async def _read(self) -> None:
         pieces = self._flow.pieces()
@@ -162,98 +172,102 @@ class SharedStream(Shared):
             async for piece in pieces:
                 if piece:
                     self._take(piece)
-                self._wanted.clear()
-                if not self._flow.complete:
+                if not self._flow.complete and self._flow.error is None:  # else this was the last, and ends here
+                    self._wanted.clear()
                     await self._wanted.wait()
         finally:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
 
     def _take(self, piece: bytes) -> None:
-        self.pieces.append(piece)
+        self._pieces.append(piece)
         self._size += len(piece)
         self._wake()
 
     def _end(self, error: ProxyError | None) -> None:
+        if self.over:
+            return
         self.over, self.error = True, error
         self._flow.error = error
-        self._flow.finish()  # of one that was abandoned this changes nothing
+        self._flow.finish()
         self._wake()
 
     def _wake(self) -> None:
-        for reader in self._readers:
-            reader.wake()
+        for more in self._idle.values():
+            if not more.done():
+                more.set_result(None)
+        self._idle.clear()
 
     # -- those who get it ----------------------------------------------------------------------------------------
 
-    def read_up_to(self, position: int) -> None:
-        """Called by a reader that has got all before *position*: what nobody needs any more is let go."""
-        if self._size <= self._max_bytes:
-            return
-        slowest = min((reader.position for reader in self._readers), default=position)
-        if slowest > self.dropped:
-            del self.pieces[: slowest - self.dropped]
-            self.dropped = slowest
+    def piece(self, position: int) -> bytes | None:
+        """The piece at *position*; None while it is not there."""
+        at = position - self._dropped
+        return self._pieces[at] if at < len(self._pieces) else None
 
-    def want(self) -> None:
-        """Called by a reader that waits for more."""
-        if self._size <= self._max_bytes or all(reader.waits for reader in self._readers):
-            self._wanted.set()
+    async def more(self, reader: _Reader) -> None:
+        """Return when there is more for *reader*, which has got all there is, or when it is over."""
+        more = self._idle[reader] = asyncio.get_running_loop().create_future()
+        self._want()
+        try:
+            await more
+        finally:
+            self._idle.pop(reader, None)
+
+    def _want(self) -> None:
+        """Have the next piece read; beyond the bound only once all have got what there is, which is then let go."""
+        if self._size > self._max_bytes:
+            if len(self._idle) < len(self._readers):
+                return
+            self._dropped += len(self._pieces)
+            self._pieces.clear()
+        self._wanted.set()
 
     def leave(self, reader: _Reader) -> None:
-        self._readers.discard(reader)
-        if self._readers and not self.over and self._size > self._max_bytes:
-            self.want()  # the slowest may have been this one
-        self.close()
+        if reader not in self._readers:
+            return
+        self._readers.remove(reader)
+        if (more := self._idle.pop(reader, None)) is not None and not more.done():
+            more.set_result(None)
+        if not self._readers:
+            self.close()
+        elif self._size > self._max_bytes:
+            self._want()  # the slowest may have been this one
 
     def close(self) -> None:
-        if not self.over and not self._readers:
-            self._response.exchange.finish(End.ABANDONED)
-            self._task.cancel()
+        if self.over or self._readers:
+            return
+        self.over, self.error = True, InternalError("Nobody waited for this answer any more")
+        _finish(self._response, End.ABANDONED)
+        self._task.cancel()
 
 
 class _Reader(Pumped):
     """The body of one who joined."""
 
-    __slots__ = ("_more", "_shared", "position")
+    __slots__ = ("_position", "_shared")
 
     def __init__(self, shared: SharedStream, tasks: Tasks) -> None:
         super().__init__(tasks)
         self._shared = shared
-        self._more: asyncio.Future[None] | None = None
-        self.position = 0
-
-    @property
-    def waits(self) -> bool:
-        return self._more is not None
+        self._position = 0
 
     async def read(self) -> bytes:
         shared = self._shared
         while not self._closed:
-            if (at := self.position - shared.dropped) < len(shared.pieces):
-                piece = shared.pieces[at]
-                self.position += 1
-                shared.read_up_to(self.position)
+            if (piece := shared.piece(self._position)) is not None:
+                self._position += 1
                 return piece
-            if shared.over:
-                if shared.error is not None:
-                    raise shared.error
+            if not shared.over:
+                await shared.more(self)
+            elif shared.error is not None:
+                raise shared.error
+            else:
                 return b""
-            self._more = asyncio.get_running_loop().create_future()
-            shared.want()
-            try:
-                await self._more
-            finally:
-                self._more = None
         return b""
-
-    def wake(self) -> None:
-        if self._more is not None and not self._more.done():
-            self._more.set_result(None)
 
     def close(self) -> None:
         if self._end():
-            self.wake()
             self._shared.leave(self)
 
     def release(self) -> None:

@@ -29,5 +29,9 @@ class Directives:
             max_age_s = int(text[:9]) if text.isascii() and text.isdigit() else 0
         return cls("no-store" in values, "no-cache" in values, max_age_s)
 
+    def refuses(self, age_s: float) -> bool:
+        """Whether an answer that was made *age_s* seconds ago is too old."""
+        return self.max_age_s is not None and (age_s > self.max_age_s or self.max_age_s == 0)
+
 
 _NONE = Directives()

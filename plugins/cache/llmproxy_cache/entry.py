@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Self
 
@@ -21,13 +22,14 @@ from llmproxy_core import (
     Stream,
     Tasks,
 )
-from llmproxy_core.chat import Finished, FinishReason, RefusalDelta, RefusalPart
+from llmproxy_core.chat import ChatReply, Finished, FinishReason, RefusalDelta, RefusalPart
 
 _FREE = Price(0, 0)
+_AT_ONCE = 16 << 10  # bytes of a stream that are read in one turn of the loop: less than a millisecond
 _WITHHELD = frozenset({FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.ERROR})
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True):
+class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.1"):
     """An answer as its maker sent it, after all that stood below the cache. *stored_at*: seconds since the epoch."""
 
     stored_at: float
@@ -59,7 +61,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
         """What `bytes` wrote; None for anything else, an entry of another version say."""
         try:
             return msgspec.msgpack.decode(data, type=cls)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
             return None
 
     def __bytes__(self) -> bytes:
@@ -106,23 +108,24 @@ def _api(dialect: Dialect | None, name: str) -> Api | None:
     return next((api for api in dialect.apis if api.name == name), None) if dialect is not None else None
 
 
-def is_worth_keeping(dialect: Dialect, kept: KeptBody) -> bool:
+async def is_worth_keeping(dialect: Dialect, kept: KeptBody) -> bool:
     """
     Whether a complete answer is one to be given again: not a refusal, nor what a provider's filter has stopped.
 
-    False as well for what cannot be read, since nobody knows what it says.
+    False as well for what cannot be read, since nobody knows what it says. Of a long one others have their turn.
     """
     api = _api(dialect, kept.api)
     if api is None:
         return False
     try:
-        return _stream_is_good(dialect, api, kept.data) if kept.stream else _reply_is_good(dialect, api, kept.data)
+        if kept.stream:
+            return await _stream_is_good(dialect, api, kept.data)
+        return _reply_is_good(dialect.read_reply(api, kept.data))
     except ProxyError:
         return False
 
 
-def _reply_is_good(dialect: Dialect, api: Api, data: bytes) -> bool:
-    reply = dialect.read_reply(api, data)
+def _reply_is_good(reply: ChatReply) -> bool:
     return bool(reply.choices) and all(
         choice.finish is not None
         and choice.finish.reason not in _WITHHELD
@@ -131,9 +134,22 @@ def _reply_is_good(dialect: Dialect, api: Api, data: bytes) -> bool:
     )
 
 
-def _stream_is_good(dialect: Dialect, api: Api, data: bytes) -> bool:
+async def _stream_is_good(dialect: Dialect, api: Api, data: bytes) -> bool:
     reader = dialect.reader(api)
-    events = [event for frame in (*reader.feed(data), *reader.end()) for event in frame.events]
-    finished = [event.finish.reason for event in events if isinstance(event, Finished)]
-    refused = any(isinstance(event, RefusalDelta) for event in events)
-    return bool(finished) and not refused and _WITHHELD.isdisjoint(finished)
+    begun, finished = set[int](), set[int]()
+    for start in range(0, len(data) + 1, _AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        frames = reader.feed(data[start : start + _AT_ONCE])
+        if start + _AT_ONCE > len(data):
+            frames += reader.end()
+        for event in (event for frame in frames for event in frame.events):
+            if isinstance(event, RefusalDelta):
+                return False
+            if (choice := getattr(event, "choice", None)) is not None:
+                begun.add(choice)
+            if isinstance(event, Finished):
+                if event.finish.reason in _WITHHELD:
+                    return False
+                finished.add(event.choice)
+    return bool(begun) and begun == finished

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from llmproxy_core import (
     End,
     Exchange,
     Handler,
     InternalError,
+    Keep,
+    KeptBody,
+    Outcome,
     ProxyError,
     Response,
     Shared,
     Tasks,
     share,
 )
-
-Landed = Callable[[Response], None]
-"""Told of the response once it is here, before anybody reads it."""
 
 
 class Flight:
@@ -29,44 +28,66 @@ class Flight:
     only when the last of them has left.
     """
 
-    def __init__(self, exchange: Exchange, call_next: Handler, landed: Landed, *, max_bytes: int, tasks: Tasks) -> None:
-        """*exchange* is detached from the first caller's."""
+    def __init__(self, exchange: Exchange, call_next: Handler, *, max_bytes: int, tasks: Tasks) -> None:
+        """*exchange* is detached from the first caller's; an answer of up to *max_bytes* can be `kept`."""
         self.exchange = exchange
+        self.model = exchange.request.model
+        """What was asked for; processors below may ask for another."""
+        self.purged: set[str] = set()
+        """Models whose answers were to be forgotten since it began."""
+        self.response: Response | None = None
+        self._keep: Keep | None = None
         self._call_next = call_next
-        self._landed = landed
         self._max_bytes = max_bytes
         self._tasks = tasks
         self._shared: Shared | None = None
         self._waiting: dict[asyncio.Future[Response], Exchange] = {}
         self._task = tasks.start(self._run(), name="cache flight")
+        exchange.on_finish(self._ended)
 
     @property
     def can_be_joined(self) -> bool:
         """Whether one more would get all of the answer."""
         return self.exchange.outcome is None if self._shared is None else self._shared.open
 
+    @property
+    def kept(self) -> KeptBody | None:
+        """The bytes of the complete answer; None when they are too many, or nobody can say what they are."""
+        return None if self._keep is None else self._keep.body
+
+    @property
+    def models(self) -> set[str]:
+        """Every name of the model so far: as asked for, as sent for, as answered."""
+        answered = None if self.response is None else self.response.model
+        return {name for name in (self.model, self.exchange.request.model, answered) if name is not None}
+
     async def join(self, exchange: Exchange) -> Response:
         """The answer for *exchange*, from its first event on. Raises what the call raises."""
         if self._shared is not None:
             return self._shared.join(exchange)
-        response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._waiting[response] = exchange
+        if self.exchange.outcome is not None:  # it was over before it began: nobody is left to be billed for it
+            raise _stopped()
+        seat: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._waiting[seat] = exchange
         try:
-            return await response
+            return await seat
+        except asyncio.CancelledError:
+            if seat.done() and not seat.cancelled() and seat.exception() is None:
+                seat.result().finish(End.ABANDONED)  # nobody will read it, and it must not hold those who do
+            raise
         finally:
-            self._waiting.pop(response, None)
+            del self._waiting[seat]
             if not self._waiting and self._shared is None:
-                self.exchange.finish(End.ABANDONED)  # first: nobody joins what is being stopped
-                self._task.cancel()  # of one that is over this does nothing
+                self.exchange.finish(End.ABANDONED)
 
     async def _run(self) -> None:
         try:
             response = await self._call_next(self.exchange)
-            self._landed(response)
-            shared = await share(response, max_bytes=self._max_bytes, tasks=self._tasks)
+            self._land(response)
+            self._board(await share(response, max_bytes=self._max_bytes, tasks=self._tasks))
         except asyncio.CancelledError:
             self.exchange.finish(End.ABANDONED)
-            self._fail(InternalError("The shared call was stopped"))
+            self._fail(_stopped())
             raise
         except ProxyError as error:
             self.exchange.finish(End.of(error), error)
@@ -76,18 +97,33 @@ class Flight:
             failure.__cause__ = bug
             self.exchange.finish(End.FAILED, failure)
             self._fail(failure)
-        else:
-            self._board(shared)
+
+    def _land(self, response: Response) -> None:
+        self.response = response
+        if response.api is not None:
+            self._keep = response.keep_body(self._max_bytes)
+        if response.exchange is not self.exchange:  # a processor answered with another call's, a child's say
+            response.exchange.on_finish(lambda outcome: self.exchange.finish(outcome.end, outcome.error))
 
     def _board(self, shared: Shared) -> None:
         """Let all join who wait: here and now, before a byte is read, so that nobody comes too late."""
         self._shared = shared
-        for response, exchange in self._waiting.items():
-            if not response.done():
-                response.set_result(shared.join(exchange))
+        for seat, exchange in self._waiting.items():
+            if not seat.done():
+                seat.set_result(shared.join(exchange))
         shared.close()  # if all had left
 
     def _fail(self, error: ProxyError) -> None:
-        for response in self._waiting:
-            if not response.done():
-                response.set_exception(error)
+        for seat in self._waiting:
+            if not seat.done():
+                seat.set_exception(error)
+
+    def _ended(self, outcome: Outcome) -> None:
+        """Whoever abandons the exchange stops the call."""
+        if outcome.end is End.ABANDONED and asyncio.current_task() is not self._task:
+            self._task.cancel()  # of one that is over this does nothing
+            self._fail(_stopped())  # here: a task that is cancelled before its first step tells nobody
+
+
+def _stopped() -> InternalError:
+    return InternalError("The shared call was stopped")

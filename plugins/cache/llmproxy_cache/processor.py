@@ -12,7 +12,19 @@ from llmproxy_cache.directives import Directives
 from llmproxy_cache.entry import Entry, is_worth_keeping
 from llmproxy_cache.flight import Flight
 from llmproxy_cache.key import NotCacheable, key_of
-from llmproxy_core import End, Exchange, Handler, Keep, KeyValue, Operation, Outcome, Response, Services
+from llmproxy_core import (
+    End,
+    Exchange,
+    Handler,
+    KeptBody,
+    KeyValue,
+    Operation,
+    Outcome,
+    RequestRejected,
+    Response,
+    Services,
+    StoreUnavailable,
+)
 
 _log = logging.getLogger("llmproxy.cache")
 _DEFAULT_TEMPERATURE = 1.0  # of OpenAI, Anthropic and Gemini, where a request says none
@@ -32,7 +44,8 @@ class Cache:
         self._services = services
         self._kept: KeyValue = services.store(config.store).key_value("cache", max_bytes=config.max_bytes)
         self._flights: dict[str, Flight] = {}
-        self._store_is_down = False
+        self._failing: set[str] = set()
+        """What the store was last asked for in vain, and is told of."""
 
     async def __call__(self, exchange: Exchange, call_next: Handler) -> Response:
         asked = Directives.of(exchange.request.headers)
@@ -53,15 +66,27 @@ class Cache:
         return response
 
     async def purge(self, *, model: str | None = None, key: str | None = None) -> int:
-        """Forget what was asked of, or answered by, *model*; or *key*; or all. How many answers there were."""
+        """
+        Forget what was asked of, or answered by, *model*; or *key*; or all. How many answers there were.
+
+        What is under way now is not kept either. StoreUnavailable when nobody knows whether they are forgotten.
+        """
         for name, flight in list(self._flights.items()):
-            if key in (None, name) and model in (None, flight.exchange.request.model):
-                del self._flights[name]  # what it brings is not kept
+            if key in (None, name) and (model is None or model in flight.models):
+                del self._flights[name]
+            elif model is not None:
+                flight.purged.add(model)  # which may turn out to be the one that answers
+        try:
+            return await self._within(self._emptied(model, key))
+        except TimeoutError as error:
+            raise StoreUnavailable(f"The store {self._config.store!r} does not answer") from error
+
+    def _emptied(self, model: str | None, key: str | None) -> Awaitable[int]:
         if key is not None:
-            return await self._kept.delete(key)
+            return self._kept.delete(key)
         if model is not None:
-            return await self._kept.delete_tag(_tag(model))
-        return await self._kept.clear()
+            return self._kept.delete_tag(_tag(model))
+        return self._kept.clear()
 
     # -- looking up ----------------------------------------------------------------------------------------------
 
@@ -72,94 +97,88 @@ class Cache:
             return None
         try:
             return key_of(exchange, self._services.route(exchange.route), config.share)
-        except NotCacheable:
+        except (NotCacheable, RequestRejected):  # the latter: what was made of it cannot be said in its own form
             return None
 
     def _is_too_random(self, exchange: Exchange) -> bool:
         bound = self._config.max_temperature
         if bound is None or exchange.operation is not Operation.CHAT:
             return False
-        said = exchange.request.chat.temperature
+        try:
+            said = exchange.request.chat.temperature
+        except RequestRejected:  # what we cannot read, the provider may: it is no business of a cache's
+            return True
         return (_DEFAULT_TEMPERATURE if said is None else said) > bound
 
     async def _hit(self, key: str, exchange: Exchange, asked: Directives) -> Response | None:
-        data = await self._ask(self._kept.get(key))
+        data = await self._ask("read", self._kept.get(key))
         entry = None if data is None else Entry.read(data)
         if entry is None:
             return None
-        age_s = max(int(self._services.now() - entry.stored_at), 0)
-        if asked.max_age_s is not None and (age_s > asked.max_age_s or asked.max_age_s == 0):
+        age_s = max(self._services.now() - entry.stored_at, 0.0)
+        if age_s >= self._config.ttl_s or asked.refuses(age_s):
             return None
         response = entry.replay(exchange, self._services.dialects, self._services.tasks)
         if response is not None:
-            exchange.response_headers.append((AGE, str(age_s)))
+            exchange.response_headers.append((AGE, str(int(age_s))))
             _mark(exchange, "hit")
         return response
 
     # -- calling -------------------------------------------------------------------------------------------------
 
     def _start(self, key: str, exchange: Exchange, call_next: Handler) -> Flight:
-        def landed(response: Response) -> None:
-            if response.api is None:
-                return
-            keep = response.keep_body(self._config.max_entry_bytes)
-            response.on_finish(lambda outcome: self._landed(key, flight, response, keep, outcome))
-
-        shared = exchange.detach(exchange.request)
-        flight = Flight(shared, call_next, landed, max_bytes=self._config.max_entry_bytes, tasks=self._services.tasks)
+        detached = exchange.detach(exchange.request)
+        flight = Flight(detached, call_next, max_bytes=self._config.max_entry_bytes, tasks=self._services.tasks)
         self._flights[key] = flight
-        shared.on_finish(lambda outcome: self._over(key, flight, outcome))
+        detached.on_finish(lambda outcome: self._over(key, flight, outcome))
         return flight
 
-    def _over(self, key: str, flight: Flight, outcome: Outcome) -> None:
-        """The flight has ended; one that has brought an answer stays to be joined until that is kept."""
-        if outcome.end is not End.COMPLETED:
-            self._forget(key, flight)
-
-    def _landed(
-        self, key: str, flight: Flight, response: Response, keep: Keep, outcome: Outcome
-    ) -> Awaitable[None] | None:
-        if outcome.end is not End.COMPLETED or response.status != 200:
+    def _over(self, key: str, flight: Flight, outcome: Outcome) -> Awaitable[None] | None:
+        """The flight has ended; one with an answer to be kept can be joined until that is done."""
+        response, kept = flight.response, flight.kept
+        if outcome.end is not End.COMPLETED or response is None or response.status != 200 or kept is None:
             self._forget(key, flight)
             return None
-        return self._keep(key, flight, response, keep)
+        return self._keep(key, flight, response, kept)
 
-    async def _keep(self, key: str, flight: Flight, response: Response, keep: Keep) -> None:
+    async def _keep(self, key: str, flight: Flight, response: Response, kept: KeptBody) -> None:
         try:
-            kept = keep.body
-            if kept is None or not self._is_current(key, flight):
+            await asyncio.sleep(0)  # who waits for the answer has it first
+            if not self._is_current(key, flight):
                 return
-            is_chat = flight.exchange.operation is Operation.CHAT
-            if is_chat and not is_worth_keeping(response.dialect, kept):
+            if flight.exchange.operation is Operation.CHAT and not await is_worth_keeping(response.dialect, kept):
                 return
             entry = Entry.of(response, kept, now=self._services.now())
-            tags = {_tag(model) for model in (flight.exchange.request.model, response.model) if model is not None}
-            await self._ask(self._kept.set(key, bytes(entry), ttl_s=self._config.ttl_s, tags=tags))
+            tags = {_tag(model) for model in flight.models}
+            await self._ask("write", self._kept.set(key, bytes(entry), ttl_s=self._config.ttl_s, tags=tags))
             if not self._is_current(key, flight):  # emptied while it was written
-                await self._ask(self._kept.delete(key))
+                await self._ask("delete", self._kept.delete(key))
         finally:
             self._forget(key, flight)
 
     def _is_current(self, key: str, flight: Flight) -> bool:
         """Whether nobody has emptied the cache since, or asked anew."""
-        return self._flights.get(key) is flight
+        return self._flights.get(key) is flight and flight.purged.isdisjoint(flight.models)
 
     def _forget(self, key: str, flight: Flight) -> None:
-        if self._is_current(key, flight):
+        if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _ask(self, asking: Awaitable[T]) -> T | None:
-        """What the store says; None when it is down, which is told once."""
+    async def _ask(self, verb: str, asking: Awaitable[T]) -> T | None:
+        """What the store says; None when it fails, which is told once until *verb* works again."""
         try:
-            async with asyncio.timeout(self._config.store_timeout_s):
-                answer = await asking
+            answer = await self._within(asking)
         except Exception as error:  # noqa: BLE001 - whatever a store does, a call without a cache is better than none
-            if not self._store_is_down:
-                _log.warning("the store %s of the cache is down: %s", self._config.store, type(error).__name__)
-            self._store_is_down = True
+            if verb not in self._failing:
+                _log.warning("the cache cannot %s its store %s: %s", verb, self._config.store, type(error).__name__)
+            self._failing.add(verb)
             return None
-        self._store_is_down = False
+        self._failing.discard(verb)
         return answer
+
+    async def _within(self, asking: Awaitable[T]) -> T:
+        async with asyncio.timeout(self._config.store_timeout_s):
+            return await asking
 
 
 def _tag(model: str) -> str:
