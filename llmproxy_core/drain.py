@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from llmproxy_core.chat import (
@@ -20,7 +19,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
 )
 from llmproxy_core.dialect import Api, Dialect, Frame, Operation
-from llmproxy_core.engine import Facts, event_steps, failed, failure
+from llmproxy_core.engine import Facts, bug_of, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
 from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
@@ -28,8 +27,6 @@ from llmproxy_core.reply_events import Assembler, events_of
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.stages import Filtering, Watching, apply_to_reply
 from llmproxy_core.subscription import Keep, Replace, Rewrite, Subscription, Watch
-
-_log = logging.getLogger("llmproxy")
 
 _MEANINGFUL = (
     TextDelta,
@@ -121,11 +118,10 @@ async def reply_of(response: Reply) -> ChatReply:
             reply = await _applied(wish, reply)
         except ProxyError:
             raise
-        except Exception as error:
-            if not (isinstance(wish, Watch) and wish.owner.passes_over):
-                raise failed(wish.owner) from error
-            name, id = wish.owner.name, response.exchange.id
-            _log.exception("the processor %s failed on exchange %s and is passed over", name, id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, or is logged and left out
+            failed = bug_of(wish.owner, error, response.exchange.id, only_looks=isinstance(wish, Watch))
+            if failed is not None:
+                raise failed from None
         untouched = untouched and reply is before
     return reply
 
@@ -240,19 +236,21 @@ async def _replaced(
                 if not isinstance(event, End):
                     yield event
 
-    async for event in _named(replace, single()):
+    async for event in _named(replace, single(), response.exchange.id):
         yield steps.apply(None, [event])
     last = steps.apply(None, [End()])
     _hand_over(keepers)
     yield last
 
 
-async def _named(replace: Replace, source: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+async def _named(replace: Replace, source: AsyncIterator[ChatEvent], exchange_id: str) -> AsyncIterator[ChatEvent]:
     """What *replace* makes of *source*; its bug is named."""
     try:
         async for event in replace.transform(source):
             yield event
     except ProxyError:
         raise
-    except Exception as error:
-        raise failed(replace.owner) from error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        failed = bug_of(replace.owner, error, exchange_id, only_looks=False)
+        assert failed is not None
+        raise failed from None

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, UsageReported
 from llmproxy_core.dialect import Frame, StreamWriter
-from llmproxy_core.errors import ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
+from llmproxy_core.errors import InternalError, ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
 from llmproxy_core.estimate import TextCount
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.layer import OUTSIDE, Layer
@@ -42,28 +42,32 @@ class EventSteps:
         self._steps.append((owner, step, only_looks))
 
     def apply(self, frame: Frame | None, events: list[ChatEvent]) -> list[ChatEvent]:
-        """*events* after all steps. ProxyError: a verdict; ProcessorFailed, the cause being logged: a bug."""
+        """*events* after all steps. ProxyError: a verdict, or ProcessorFailed for a bug."""
         for place in self._steps:
             owner, step, only_looks = place
             try:
                 events = step(frame, events)
             except ProxyError:
                 raise
-            except Exception as error:
-                if not (only_looks and owner.passes_over):
-                    raise failed(owner) from error
-                _log.exception(
-                    "the processor %s failed on exchange %s and is passed over", owner.name, self._exchange_id
-                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, or is logged and left out
+                if (failure := bug_of(owner, error, self._exchange_id, only_looks=only_looks)) is not None:
+                    raise failure from None
                 self._steps = [it for it in self._steps if it is not place]
         return events
 
 
-def failed(owner: Layer) -> ProcessorFailed:
-    """The error that names who made a watcher, filter or replacement with a bug."""
-    return ProcessorFailed(
-        f"The processor {owner.name!r} failed on this answer" if owner.name else "A processor failed"
-    )
+def bug_of(owner: Layer, bug: Exception, exchange_id: str, *, only_looks: bool) -> ProcessorFailed | None:
+    """
+    The error that names who made the watcher, filter or replacement that raised *bug*; None: it may be left out.
+
+    *bug* is in the log then, and nowhere else: where the error is told, nobody needs to log it again.
+    """
+    name = f"The processor {owner.name!r}" if owner.name else "A processor"
+    if only_looks and owner.passes_over:
+        _log.error("%s failed on the answer to exchange %s, which goes on without it", name, exchange_id, exc_info=bug)
+        return None
+    _log.error("%s failed on the answer to exchange %s", name, exchange_id, exc_info=bug)
+    return ProcessorFailed(f"{name} failed on this answer")
 
 
 class Engine(Protocol):
@@ -257,9 +261,11 @@ class Decoding:
                 events = self._steps.apply(frame, frame.events)
                 out.append(self._writer.write(events, frame if self._same_form else None))
             except ProxyError as error:  # a watcher's verdict, its bug, or what the client's dialect cannot say
-                if isinstance(error, ProcessorFailed):
-                    _log.error("%s in exchange %s", error.message, self._exchange_id, exc_info=error.__cause__)
                 self.error = error
+                break
+            except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
+                _log.exception("the answer to exchange %s could not be written", self._exchange_id)
+                self.error = InternalError("The answer could not be passed on")
                 break
             if self._facts.done:
                 self.done = True

@@ -15,7 +15,7 @@ import attrs
 
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.layer import OUTSIDE, Layer
+from llmproxy_core.layer import Layer, running
 from llmproxy_core.outcome import End, OnFinish, Outcome
 from llmproxy_core.request import ClientView, Request
 from llmproxy_core.tasks import Tasks
@@ -113,6 +113,7 @@ class Exchange:
         "_bill",
         "_billing",
         "_callbacks",
+        "_child_attempts",
         "_children",
         "_detached",
         "_origin",
@@ -122,12 +123,10 @@ class Exchange:
         "_tasks",
         "_told",
         "caller",
-        "child_attempts",
         "client",
         "clock",
         "deadline_s",
         "id",
-        "layer",
         "log_fields",
         "notes",
         "operation",
@@ -168,19 +167,17 @@ class Exchange:
         self.started_s = clock()
         self.notes = Notes()
         self.attempts: list[Attempt] = []
-        self.child_attempts: list[Attempt] = []
-        """The attempts of its children, and of theirs."""
         self.log_fields: dict[str, object] = {}
         """What processors have to say in its log line: numbers, text, lists of these."""
         self.response_headers: list[tuple[str, str]] = []
         """Headers of our own for the client, (lower-case name, value)."""
         self.outcome: Outcome | None = None
-        self.layer: Layer = OUTSIDE
-        """The processor that runs now: orders `on_finish` callbacks inner to outer, and owns what is subscribed."""
         self._tasks = tasks
         self._background = background
         self._responses: list[Owned] = []
         self._children: list[Exchange] = []
+        self._child_attempts: list[list[Attempt]] = []
+        """Their lists themselves: what a child detached may make an attempt when the child is over."""
         self._callbacks: list[tuple[int, OnFinish]] = []
         self._settling: list[asyncio.Task[None]] = []
         self._origin: Exchange | None = None
@@ -194,6 +191,16 @@ class Exchange:
         """Its outcome so far, with that of what it detached."""
         self._told = False
         """Whether the outcome is complete: callbacks of responses run while it is summed up."""
+
+    @property
+    def layer(self) -> Layer:
+        """The processor that runs now: orders `on_finish` callbacks inner to outer, and owns what is subscribed."""
+        return running.get()
+
+    @property
+    def child_attempts(self) -> list[Attempt]:
+        """The attempts of its children, and of theirs, and of the children of what it detached."""
+        return [attempt for attempts in self._child_attempts for attempt in attempts]
 
     # -- what belongs to it --------------------------------------------------------------------------------------
 
@@ -212,6 +219,10 @@ class Exchange:
         """
         child = self._derive(request, parent=self)
         child._settling = self._settling  # who waits for the parent's effects waits for all
+        ancestor: Exchange | None = self
+        while ancestor is not None:
+            ancestor._child_attempts.append(child.attempts)
+            ancestor = ancestor.parent
         if self.outcome is not None:
             child.finish(End.ABANDONED)
         self._children.append(child)
@@ -222,7 +233,7 @@ class Exchange:
         A background exchange of the gateway's, for work that several exchanges share: it outlives this one.
 
         Same caller and client, no deadline but the LLM's own; its attempts are this one's too, and this one is billed
-        for it (`on_billed`). Whoever detaches it must finish it.
+        for it (`on_billed`): of a child, the exchange it is a child of. Whoever detaches it must finish it.
         """
         exchange = self._derive(request, parent=None)
         exchange.deadline_s = None
@@ -231,6 +242,7 @@ class Exchange:
         origin = self
         while origin.parent is not None:
             origin = origin.parent
+        exchange._child_attempts = origin._child_attempts
         if origin._bill is None:
             exchange._origin = origin
             origin._detached.add(exchange)
@@ -241,7 +253,7 @@ class Exchange:
         return exchange
 
     def _derive(self, request: Request, *, parent: Exchange | None) -> Exchange:
-        derived = Exchange(
+        return Exchange(
             request,
             id=self.id,
             route=self.route,
@@ -252,8 +264,6 @@ class Exchange:
             parent=parent,
             background=self._background,
         )
-        derived.layer = self.layer
-        return derived
 
     async def __aenter__(self) -> Exchange:
         return self
@@ -272,6 +282,7 @@ class Exchange:
         """
         Call *callback* once with the exchange's outcome, over all attempts and children, inner processors' first.
 
+        What it detached is in it as far as that is over: `on_billed` has all of it.
         On an exchange that is over it runs at once: a reservation made while the client was leaving is released.
         """
         if self.outcome is not None and self._told:
@@ -308,15 +319,19 @@ class Exchange:
         if self._background is not None:
             self._background.discard(self)
         self._told = True
-        if self.parent is not None:
-            self.parent.child_attempts += self.attempts + self.child_attempts
-        self._call(self._callbacks, outcome)
+        if self._callbacks:
+            self._call(self._callbacks, outcome)
         self._bill = outcome
+        if self._paid:  # a callback ended what was detached
+            for part in self._paid:
+                self._bill = _with_part(self._bill, part)
+            self._paid.clear()
         if not self._detached:
             self._billed()
 
     def _call(self, callbacks: list[tuple[int, OnFinish]], outcome: Outcome) -> None:
-        callbacks.sort(key=_DEPTH, reverse=True)  # stable: those of one processor stay in their order
+        if len(callbacks) > 1:
+            callbacks.sort(key=_DEPTH, reverse=True)  # stable: those of one processor stay in their order
         for _, callback in callbacks:
             self.settle(callback, outcome)
         callbacks.clear()
@@ -341,9 +356,11 @@ class Exchange:
 
     def _sum(self, outcome: Outcome) -> None:
         """Add up what was used: the responses' own model and body are those of the last that was answered with."""
-        for part in (*(each.outcome for each in chain(self._responses, self._children)), *self._paid):
-            if part is not None:
-                _add(outcome, part)
+        for each in chain(self._responses, self._children):
+            if each.outcome is not None:
+                _add(outcome, each.outcome)
+        for part in self._paid:
+            _add(outcome, part)
         self._paid.clear()
         for response in reversed(self._responses):
             if (last := response.outcome) is not None:

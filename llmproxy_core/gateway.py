@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 
 import attrs
 
@@ -19,9 +18,10 @@ from llmproxy_core.errors import (
     StreamingNotAllowed,
 )
 from llmproxy_core.exchange import Exchange
+from llmproxy_core.fingerprint import fingerprint
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.pipeline import Step, compose
 from llmproxy_core.plugins import Origin, Registry
 from llmproxy_core.processor import Handler, Processor
@@ -154,21 +154,7 @@ def _view(route: Route, config: Config) -> RouteView:
         acting = (it for it in tables if request.operation in it.type.operations)
         return [call for it in acting for call in it.type.extra_cost_bound(it.config, request)]
 
-    return RouteView(route.name, route.llm, route.config.target_llm, _fingerprint(route, config), extra_calls)
-
-
-def _fingerprint(route: Route, config: Config) -> str:
-    """All that decides what *route* answers, as a digest. Secrets do not: they show as stars."""
-    tables = [config.processors[name] for name in route.config.processors]
-    parts = [repr(route.config), *(f"{it.name} {it.type.name} {it.config!r}" for it in tables)]
-    names, llms = [route.config.target_llm], dict[str, LLMConfig]()
-    while names:
-        name = names.pop()
-        if name not in llms:
-            llms[name] = llm = config.llms[name]
-            names += llm.members if isinstance(llm, GroupConfig) else ()
-    parts += (repr(llm) for llm in llms.values())
-    return sha256("\n".join(parts).encode()).hexdigest()
+    return RouteView(route.name, route.llm, route.config.target_llm, fingerprint(route.config, config), extra_calls)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -75,6 +76,7 @@ class HttpLLM:
         self._crosses = lru_cache(_REMEMBERED)(dialect.crosses)
         self.models = ModelMap(config.models, config.model)
         self._prices: dict[str, ModelPrice | None] = {}
+        self._finding = asyncio.Lock()
 
     def _constant_headers(self) -> list[tuple[str, str]]:
         headers = dict(self._dialect.constant_headers())
@@ -89,23 +91,31 @@ class HttpLLM:
 
     async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
         sent = self._config.model if model is None else self.models.sent(model)
-        return () if sent is None else (await self._price(sent),)
+        if sent is None:
+            return () if model is not None else (None,)  # a request that names none: the provider chooses
+        return (await self._price(sent),)
 
     async def _price(self, sent: str) -> ModelPrice | None:
         """The price of a model that is sent, looked up once: our own configuration's first."""
         if sent in self._prices:
             return self._prices[sent]
+        async with self._finding:  # all who ask at first ask for the same models
+            if sent not in self._prices:
+                found = self._own_price(sent) or await self._services.prices.find(self._base, sent)
+                if len(self._prices) >= _REMEMBERED:
+                    self._prices.clear()  # names are the callers' choice, so the memory of them is bounded
+                self._prices[sent] = found
+            return self._prices[sent]
+
+    def _own_price(self, sent: str) -> ModelPrice | None:
         own = (ModelPrice(it, price) for it, price in self._config.prices if it == sent or fnmatchcase(sent, it))
-        found = next(own, None) or await self._services.prices.find(self._base, sent)
-        if len(self._prices) >= _REMEMBERED:
-            self._prices.clear()  # names are the callers' choice, so the memory of them is bounded
-        self._prices[sent] = found
-        return found
+        return next(own, None)
 
     async def _price_of(self, attempt: Attempt) -> Price | None:
-        if attempt.model is None:
+        model = attempt.model
+        if model is None:
             return None
-        entry = self._prices.get(attempt.model) or await self._price(attempt.model)
+        entry = self._prices[model] if model in self._prices else await self._price(model)
         return None if entry is None else entry.price
 
     async def send(self, exchange: Exchange) -> Response:

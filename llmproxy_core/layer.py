@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import attrs
 
 
@@ -17,3 +19,11 @@ class Layer:
 
 OUTSIDE = Layer("", 0)
 """Where no processor runs: the edge, and the LLM itself."""
+
+running: ContextVar[Layer] = ContextVar("llmproxy_layer", default=OUTSIDE)
+"""
+The processor that runs now, set by `pipeline` alone.
+
+Of the task, not of the exchange: a processor may wait for several calls of `call_next` at once, and be given a response
+that belongs to a child's exchange, which it did not make.
+"""

@@ -14,7 +14,7 @@ from llmproxy_core.chat import ChatReply, End
 from llmproxy_core.dialect import Operation
 from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
 from llmproxy_core.engine import Engine, engine_for
-from llmproxy_core.errors import ProcessorFailed, ProxyError, Unsupported
+from llmproxy_core.errors import InternalError, ProxyError, Unsupported
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
 from llmproxy_core.outcome import End as Ending
@@ -181,9 +181,10 @@ class Flow:
                 if self._replaced_all:
                     return
         except ProxyError as error:
-            if isinstance(error, ProcessorFailed):
-                _log.error("%s in exchange %s", error.message, self._response.exchange.id, exc_info=error.__cause__)
             yield self._failed(b"", error)
+        except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
+            _log.exception("the answer to exchange %s could not be written", self._response.exchange.id)
+            yield self._failed(b"", InternalError("The answer could not be passed on"))
 
     def _failed(self, out: bytes, error: ProxyError) -> bytes:
         """The last piece of a failed stream: what was good, then the error event, whole and on its own."""

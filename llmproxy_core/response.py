@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from llmproxy_core.body import Body, Sink
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import ProxyError, UpstreamError
-from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_tokens, estimated_usage, part_text
+from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_reply, estimated_usage
 from llmproxy_core.exchange import Attempt, Exchange
-from llmproxy_core.layer import Layer
+from llmproxy_core.layer import Layer, running
 from llmproxy_core.money import Money, Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
 from llmproxy_core.subscription import Keep, MakeFilter, MakeWatcher, Replace, Rewrite, Subscription, Transform, Watch
 from llmproxy_core.usage import Usage
+
+_log = logging.getLogger("llmproxy")
 
 
 def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) -> None:
@@ -39,6 +42,7 @@ class ResponseBase:
 
     __slots__ = (
         "_callbacks",
+        "_request",
         "api",
         "billed",
         "content_type",
@@ -67,6 +71,7 @@ class ResponseBase:
         status: int = 200,
         headers: Iterable[tuple[str, str]] = (),
         content_type: str = "application/json",
+        head: ReplyHead | None = None,
         llm: str = "",
         price: Price | None = None,
         billed: bool = True,
@@ -79,6 +84,7 @@ class ResponseBase:
         costs nothing.
         """
         self.exchange = exchange
+        self._request = exchange.request
         self.dialect = dialect
         self.api = api
         self.status = status
@@ -87,12 +93,12 @@ class ResponseBase:
         self.llm = llm
         self.price = price
         self.billed = billed
-        self.model: str | None = None
-        self.usage: Usage | None = None
-        """What the provider said so far; final once the response has ended."""
+        self.model: str | None = None if head is None else head.model
+        self.usage: Usage | None = None if head is None else head.usage
+        """What the provider said so far; final once the response has ended, then estimated where it said nothing."""
         self.output_tokens: Callable[[], int] | None = None
         """Gives an estimate of the tokens read so far; set by who reads."""
-        self.finish_words: tuple[str, ...] = ()
+        self.finish_words: tuple[str, ...] = () if head is None else head.finish
         self.subscriptions: list[Subscription] = []
         self.outcome: Outcome | None = None
         self.started_s = exchange.clock()
@@ -127,12 +133,12 @@ class ResponseBase:
         Embeddings and model lists have no text. A TypeError on an opaque answer, which nobody can look into.
         """
         self._need_text()
-        self.subscriptions.append(Watch(make, self.exchange.layer))
+        self.subscriptions.append(Watch(make, running.get()))
 
     def rewrite(self, make: MakeFilter) -> None:
         """Send the text of every channel through a filter of its own; what it gives is what goes on. As `watch`."""
         self._need_text()
-        self.subscriptions.append(Rewrite(make, self.exchange.layer))
+        self.subscriptions.append(Rewrite(make, running.get()))
 
     def _need_text(self) -> None:
         """A guard that sees nothing must not look like one that found nothing."""
@@ -148,7 +154,7 @@ class ResponseBase:
         the usage). A transform neither gets the End nor gives one; when it ends early, so does the answer.
         """
         self._need_text()
-        self.subscriptions.append(Replace(transform, self.exchange.layer))
+        self.subscriptions.append(Replace(transform, running.get()))
 
     def forget(self, owner: Layer) -> None:
         """Drop the watchers, filters and replacements of a processor that is passed over."""
@@ -198,8 +204,15 @@ class ResponseBase:
             return None, None if self.price is None else Money()
         usage = self.usage
         if usage is None and self.llm and self.api is not None and self.api.operation in BILLED_OPERATIONS:
-            usage = self.usage = estimated_usage(self.exchange.request, self._read_tokens())
+            usage = self.usage = self._estimate()
         return usage, None if self.price is None or usage is None else self.price.cost(usage)
+
+    def _estimate(self) -> Usage | None:
+        try:
+            return estimated_usage(self._request, self._read_tokens())
+        except Exception:  # noqa: BLE001 - a dialect's bug must not keep the response from ending
+            _log.exception("what exchange %s used could not be estimated", self.exchange.id)
+            return None
 
     def _read_tokens(self) -> int:
         """An estimate of the tokens of output that were read."""
@@ -238,6 +251,7 @@ class Reply(ResponseBase):
         billed: bool = True,
     ) -> None:
         """*body* is written in *api*; *head* its accounting facts."""
+        self.body = body  # before the exchange takes charge: it may end the response at once
         super().__init__(
             exchange,
             dialect=dialect,
@@ -245,23 +259,17 @@ class Reply(ResponseBase):
             status=status,
             headers=headers,
             content_type=content_type,
+            head=head,
             llm=llm,
             price=price,
             billed=billed,
         )
-        self.body = body
         self.first_byte_s = self.started_s
-        if head is not None:
-            self.usage, self.model, self.finish_words = head.usage, head.model, head.finish
 
     def _read_tokens(self) -> int:
         if self.api is None or self.api.operation is not Operation.CHAT:
             return 0
-        try:
-            reply = self.dialect.read_reply(self.api, self.body)
-        except ProxyError:  # what cannot be read was paid for all the same
-            return estimated_tokens(len(self.body))
-        return sum(estimated_tokens(len(part_text(part).encode())) for it in reply.choices for part in it.content)
+        return estimated_reply(self.dialect, self.api, self.body)
 
     @classmethod
     def of_chat(cls, exchange: Exchange, reply: ChatReply) -> Reply:

@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.estimate import estimated_tokens
+from llmproxy_core.estimate import estimated_output, estimated_tokens
 from llmproxy_core.sse import BOM, EventSplitter, SSEError, event_start, parse_event, split_events
 from llmproxy_core.usage import Usage
 from llmproxy_openai.errors import reported_error
@@ -24,6 +24,13 @@ _FINISH_START = re.compile(rb'"finish_reason"\s*:\s*"').search
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"([^"\\]*)"')
 _READS_FOR_MODEL = 8
 """Each chunk names the model; a stream whose first reads do not will not."""
+_SAMPLE_BYTES = 4 << 10
+"""How much of a stream's beginning is kept, some twenty events, to tell what a byte of the rest amounts to."""
+_TEXT = re.compile(
+    rb'"(content|reasoning_content|reasoning|refusal|text|transcript|name|arguments)"\s*:\s*'
+    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
+).finditer
+"""What a model says, in the members that all wire forms say it in; looked for only where no usage was told."""
 
 
 class ChunkScanner:
@@ -35,12 +42,11 @@ class ChunkScanner:
     """
 
     __slots__ = (
-        "_bytes",
+        "_beginning",
         "_dialect",
-        "_events",
-        "_first_bytes",
         "_is_over",
         "_reads_for_model",
+        "_size",
         "_splitter",
         "_wants_usage",
         "decoded",
@@ -57,7 +63,8 @@ class ChunkScanner:
         self._splitter = EventSplitter()
         self._is_over = False
         self._reads_for_model = _READS_FOR_MODEL
-        self._events = self._bytes = self._first_bytes = 0
+        self._size = 0
+        self._beginning: list[bytes] = []
         self.usage: Usage | None = None
         self.model: str | None = None
         self.finish: tuple[str, ...] = ()
@@ -84,13 +91,18 @@ class ChunkScanner:
         return self._pass(whole) if whole else b""
 
     def output_tokens(self) -> int:
-        """
-        See Scanner: an event a token, which is how it comes from most; where events hold more, by their length.
-
-        The first event says nothing yet (it names the role), so its length is what an event has besides its text.
-        """
-        text = self._bytes - self._events * self._first_bytes
-        return max(self._events - 1, estimated_tokens(max(text, 0)), 0)
+        """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
+        sample = b"".join(self._beginning)
+        texts, names, size = 0, 0, 0
+        for found in _TEXT(sample):
+            text = found[2]
+            if text:
+                texts += 1
+                names += found[1] == b"name"
+                size += len(text) - 3 * text.count(b"\\u")  # six bytes for what are mostly three
+        if not texts:  # nothing yet, or one event that is longer than all of this
+            return 0 if self._size == len(sample) else estimated_tokens(self._size)
+        return -(-estimated_output(size, texts, names) * self._size // len(sample))
 
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on."""
@@ -110,18 +122,22 @@ class ChunkScanner:
             self._look_for_model(block)
         if _FINISH_START(block) is not None:
             self.finish += tuple(word.decode(errors="replace") for word in _FINISH.findall(block))
-        events = _plain_events(block)
-        self._bytes += len(block)
-        self._events += events or block.count(b"data:")
-        if not self._first_bytes:
-            self._first_bytes = len(block) // max(self._events, 1)
-        if not events:
+        if not _is_plain(block):
+            if b"data:" in block:  # comments say nothing
+                self._note(block)
             return self._each(block)
+        self._note(block)
         first = _first_fact(block)
         if first is None:
             return block
         start = event_start(block, first)  # a read may hold a whole stream, whose usage is at its end
         return block[:start] + self._each(block[start:])
+
+    def _note(self, block: bytes) -> None:
+        """Count *block*, and keep it when it stands at the beginning."""
+        if self._size < _SAMPLE_BYTES:
+            self._beginning.append(block[: _SAMPLE_BYTES - self._size])
+        self._size += len(block)
 
     def _look_for_model(self, block: bytes) -> None:
         self._reads_for_model -= 1
@@ -168,20 +184,18 @@ class ChunkScanner:
         return not self._wants_usage and only_tells_usage(outline)
 
 
-def _plain_events(block: bytes) -> int:
+def _is_plain(block: bytes) -> bool:
     """
-    How many events are in *block*, of whole events, when they are nothing but objects on a line of data each: nearly
-    every read; else 0.
+    Whether *block*, of whole events, is nothing but objects on a line of data each: nearly every read.
 
     Told by counting, which takes a third of the time of a match: where there are no more line ends than between such
     events and after the last, none is of another form.
     """
     if not block.startswith(b"data: {") or not block.endswith(b"}\n\n") or b"\r" in block:
-        return 0
+        return False
     if block.find(b"\n") == len(block) - 2:
-        return 1
-    events = block.count(b"}\n\ndata: {") + 1
-    return events if block.count(b"\n") == 2 * events else 0
+        return True
+    return block.count(b"\n") == 2 * block.count(b"}\n\ndata: {") + 2
 
 
 def _is_garbage(data: bytes) -> bool:

@@ -17,6 +17,7 @@ from llmproxy_core import (
     LLMClient,
     LLMConfig,
     ModelMap,
+    ModelPrice,
     Operation,
     Problem,
     ProcessorType,
@@ -92,6 +93,9 @@ class Canned:
 
     async def send(self, exchange: Exchange) -> Response:
         return Reply(exchange, whole(self._config.says), dialect=DIALECT, api=CHAT)
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        return ()
 
     async def aclose(self) -> None:
         self.closed += 1

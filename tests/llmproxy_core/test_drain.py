@@ -196,7 +196,9 @@ async def test_a_watcher_may_refuse_what_a_processor_reads(tasks: Tasks, streame
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_bug_in_a_subscription_is_an_internal_error(tasks: Tasks, streamed: bool) -> None:
+async def test_a_bug_in_a_subscription_is_an_internal_error_and_its_cause_is_logged_once(
+    tasks: Tasks, streamed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     response: Response = _stream(tasks, *events("bad"))[0] if streamed else _reply(tasks, whole("bad"))
     bug = ZeroDivisionError("a bug")
     response.watch(lambda channel: Blocking(bug))
@@ -205,7 +207,8 @@ async def test_a_bug_in_a_subscription_is_an_internal_error(tasks: Tasks, stream
         await _read(response)
 
     assert raised.value.code == "processor_failed"
-    assert raised.value.__cause__ is bug
+    assert raised.value.__cause__ is None  # nobody logs it a second time
+    assert [record.exc_info and record.exc_info[1] for record in caplog.records] == [bug]
     assert response.outcome is not None
     assert (response.outcome.end, response.outcome.error) == (End.FAILED, raised.value)
 

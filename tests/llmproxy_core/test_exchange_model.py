@@ -1,20 +1,22 @@
 """
 The machinery under any order of events: chunk, cut, error, cancel, retry, raise, client gone.
 
-Whatever happens, there is exactly one outcome per response and per exchange, every body is closed or released once,
-and no task, child or detached exchange is left behind.
+Whatever happens, there is exactly one outcome per response and per exchange, and one bill with all that was used in its
+name; every body is closed or released once, and no task, child or detached exchange is left behind.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy_core import (
+    Api,
+    Dialect,
     Exchange,
     GuardrailBlocked,
     Handler,
@@ -98,6 +100,14 @@ class Counting:
         self.verb = verb
         self.told: list[Outcome] = []
         self.asked = 0
+        self.billed_before: int | None = None
+        """How many processors had been told the bill before this one."""
+
+    def bill(self, outcome: Outcome) -> None:
+        if self.billed_before is None:  # of the client's own exchange, not of another one's child
+            self.billed_before = len(BILLED)
+            BILLED.append(self)
+        self.told.append(outcome)
 
     def count(self, outcome: Outcome) -> None:
         self.told.append(outcome)
@@ -107,8 +117,9 @@ class Counting:
         self.told.append(outcome)
 
     async def __call__(self, exchange: Exchange, call_next: Handler) -> Response:
-        self.asked += 1
+        self.asked += 2
         exchange.on_finish(self.count)
+        exchange.on_billed(self.bill if exchange.parent is None and exchange is CURRENT.exchange else self.count)
         if self.verb == "refuse":
             raise GuardrailBlocked("refused")
         if self.verb == "raise":
@@ -123,8 +134,7 @@ class Counting:
             async with asyncio.TaskGroup() as group:
                 for _ in range(2):
                     group.create_task(self._child(exchange, call_next))
-        if self.verb == "detach":
-            self._detach(exchange, call_next)
+        await self._detach(exchange, call_next)
         if self.verb == "pass on a child's":
             child = exchange.child(Request.of_chat(exchange.request.chat))
             response = await call_next(child)
@@ -207,12 +217,39 @@ class Counting:
         except ProxyError:
             return
 
-    def _detach(self, exchange: Exchange, call_next: Handler) -> None:
-        request = Request.of_chat(ChatRequest("m", (Message("user", (TextPart("q"),)),)))
-        background = exchange.detach(request)
-        self.asked += 1
+    def _detached(self, exchange: Exchange) -> Exchange:
+        background = exchange.detach(Request.of_chat(ChatRequest("m", (Message("user", (TextPart("q"),)),))))
+        self.asked += 2
         background.on_finish(self.count)
+        background.on_billed(self.count)
+        return background
 
+    def _detached_too_late(self, exchange: Exchange) -> None:
+        late = self._detached(exchange)
+        assert late.outcome is not None or exchange.parent is not None  # a child's parent may still be billed
+        late.finish(End.COMPLETED)
+
+    async def _detach(self, exchange: Exchange, call_next: Handler) -> None:
+        match self.verb:
+            case "detach":
+                self._fly(self._detached(exchange), call_next)
+            case "detach and wait":
+                self._fly(self._detached(exchange), call_next)
+                await self._flight
+            case "a child detaches":
+                async with exchange.child(exchange.request) as child:
+                    self._fly(self._detached(child), call_next)
+            case "detach for another":
+                async with self._detached(exchange) as other:
+                    self._fly(self._detached(other), call_next)
+            case "detach at the end":
+                exchange.on_finish(lambda outcome: self._detached(exchange).finish(End.COMPLETED))
+            case "detach after the end":
+                exchange.on_billed(lambda outcome: self._detached_too_late(exchange))
+            case _:
+                pass
+
+    def _fly(self, background: Exchange, call_next: Handler) -> None:
         async def work() -> None:
             try:
                 async with background:
@@ -220,7 +257,9 @@ class Counting:
             except ProxyError:
                 return
 
-        self._flight = TASKS.get().start(work(), name="flight")
+        self._flight = CURRENT.tasks.start(work(), name="flight")
+        # A task that is cancelled before it began never enters its `async with`.
+        self._flight.add_done_callback(lambda task: background.finish(End.ABANDONED))
 
 
 class Blocking:
@@ -283,20 +322,14 @@ async def _fail_later(outcome: Outcome) -> None:
 
 
 class Current:
-    """The tasks of the run under way: processors are built before it."""
+    """The run under way: processors are built before it."""
 
-    def __init__(self) -> None:
-        self._tasks: Tasks | None = None
-
-    def set(self, tasks: Tasks) -> None:
-        self._tasks = tasks
-
-    def get(self) -> Tasks:
-        assert self._tasks is not None
-        return self._tasks
+    tasks: Tasks
+    exchange: Exchange
 
 
-TASKS = Current()
+CURRENT = Current()
+BILLED: list[Counting] = []
 
 verbs = st.sampled_from(
     [
@@ -308,6 +341,11 @@ verbs = st.sampled_from(
         "siblings",
         "pass on a child's",
         "detach",
+        "detach and wait",
+        "a child detaches",
+        "detach for another",
+        "detach at the end",
+        "detach after the end",
         "retry",
         "watch",
         "buggy watch",
@@ -361,15 +399,17 @@ def test_any_order_of_events_gives_each_response_and_exchange_exactly_one_end(ru
 
 
 async def _check(run: Run) -> None:
-    tasks = Tasks()
-    TASKS.set(tasks)
-    llm = ScriptedLLM(run.script, dialect=DIALECT, api=CHAT, tasks=tasks)
+    tasks = CURRENT.tasks = Tasks()
+    BILLED.clear()
+    llm = NotingLLM(run.script, dialect=DIALECT, api=CHAT, tasks=tasks)
     processors = [Counting(verb) for verb in run.verbs]
     chain: list[Processor] = [*processors]
     async with Halting(DIALECT, llm, processors=chain, tasks=tasks) as pipeline:
         exchange = pipeline.exchange(COMPLETIONS if run.legacy else CHAT, _question(run))
-        ends: list[Outcome] = []
+        CURRENT.exchange = exchange
+        ends, bills = list[Outcome](), list[Outcome]()
         exchange.on_finish(ends.append)
+        exchange.on_billed(bills.append)
         result = await _served(pipeline, exchange, run)
         await exchange.settled(5)
         await tasks.drain(5)
@@ -383,21 +423,43 @@ async def _check(run: Run) -> None:
     for response in llm.responses:
         assert response.outcome is not None
     assert [body.ends for body in llm.bodies] == [1] * len(llm.bodies)
-    assert exchange.outcome.usage == _used(llm, exchange)
+    assert len(bills) == 1
+    assert bills[0].usage == _used(llm)
+    assert _tokens(_used(llm, exchange)) <= _tokens(ends[0].usage) <= _tokens(bills[0].usage)
+    assert [processor for processor in reversed(processors) if processor in BILLED] == BILLED
     if result is not None:
         _check_answer(run, result)
 
 
-def _used(llm: ScriptedLLM, exchange: Exchange) -> Usage | None:
-    """What all calls in the name of *exchange* used; detached ones are not in its name."""
+class NotingLLM(ScriptedLLM):
+    """Knows what nobody pays for: what was asked for an exchange that had ended."""
+
+    def __init__(self, script: Sequence[Answer], *, dialect: Dialect, api: Api, tasks: Tasks) -> None:
+        super().__init__(script, dialect=dialect, api=api, tasks=tasks)
+        self.too_late: list[Response] = []
+
+    async def send(self, exchange: Exchange) -> Response:
+        response = await super().send(exchange)
+        if response.outcome is not None:
+            self.too_late.append(response)
+        return response
+
+
+def _used(llm: NotingLLM, exchange: Exchange | None = None) -> Usage | None:
+    """What all calls used; with *exchange*, those of its own and its children's alone."""
     total: Usage | None = None
     for response in llm.responses:
         origin: Exchange = response.exchange
         while origin.parent is not None:
             origin = origin.parent
-        if origin is exchange and response.outcome is not None and (used := response.outcome.usage) is not None:
+        counts = exchange in (None, origin) and response not in llm.too_late
+        if counts and response.outcome is not None and (used := response.outcome.usage) is not None:
             total = used if total is None else total + used
     return total
+
+
+def _tokens(usage: Usage | None) -> int:
+    return 0 if usage is None else usage.total_tokens
 
 
 class Halting(Pipeline):

@@ -14,6 +14,7 @@ from llmproxy_core import (
     InternalError,
     MethodNotAllowed,
     Operation,
+    ProcessorFailed,
     Reply,
     Request,
     RouteNotFound,
@@ -82,10 +83,11 @@ async def test_opaque_calls_go_through_where_they_are_listed(tasks: Tasks) -> No
         Made(one_route(), tasks).gateway.match("GET", "/v1/files/7")
 
 
-async def test_a_processor_that_answers_with_nothing_is_our_bug_with_a_cause(tasks: Tasks) -> None:
-    mapping = one_route({"processors": ["broken"]}) | {"processor": {"broken": {"type": "nothing"}}}
+async def test_a_processor_that_answers_with_nothing_is_named_with_the_cause(tasks: Tasks) -> None:
+    table = {"processor": {"broken": {"type": "nothing"}, "outer": {"type": "mark"}}}
+    mapping = one_route({"processors": ["outer", "broken"]}) | table
 
-    with pytest.raises(InternalError, match="no response") as raised:
+    with pytest.raises(ProcessorFailed, match="'broken'") as raised:
         await Made(mapping, tasks).ask()
 
     assert isinstance(raised.value.__cause__, TypeError)

@@ -1,6 +1,7 @@
 """An LLM that picks among others by the model that the request names."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from llmproxy_core import (
     Exchange,
     GroupConfig,
     ModelMap,
+    ModelPrice,
     Operation,
+    Price,
     Reply,
     Request,
     Response,
@@ -37,6 +40,10 @@ class Member:
     async def send(self, call: Exchange) -> Response:
         self.asked.append(call.request.model)
         return Reply(call, whole(self.name), dialect=DIALECT, api=CHAT)
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        sent = model if model is None else self.models.sent(model)
+        return (ModelPrice(f"{self.name}/{sent}", Price(1, 2)),)
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -190,6 +197,30 @@ async def test_its_own_list_counts_where_it_has_one(tasks: Tasks) -> None:
 
     assert group.models.names == ["cheap"]
     assert group.models.sent("gpt-4o") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "config", "expected"),
+    [
+        ("gpt-4o", {}, ["exact/gpt-4o"]),
+        ("alias", {}, ["exact/gpt-4o"]),
+        ("gpt-5", {}, ["glob/gpt-5"]),
+        ("cheap", {"models": (("cheap", "gpt-4o"),)}, ["exact/gpt-4o"]),
+        ("unlisted", {"models": (("cheap", "gpt-4o"),)}, []),
+        (None, {"model": "gpt-5"}, ["glob/gpt-5"]),
+        ("alias", {"model": "gpt-5"}, ["glob/gpt-5"]),
+        (None, {}, []),
+        ("llama", {}, []),
+    ],
+)
+async def test_its_prices_are_those_of_the_member_that_would_be_asked(
+    tasks: Tasks, asked: str | None, config: dict[str, Any], expected: list[str]
+) -> None:
+    group = _group(tasks, EXACT, GLOB, **config)
+
+    found = await asyncio.wait_for(group.prices(asked), SOON_S)
+
+    assert [it and it.name for it in found] == expected
 
 
 async def test_the_memory_of_callers_names_is_bounded(tasks: Tasks) -> None:

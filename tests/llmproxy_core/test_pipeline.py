@@ -4,8 +4,18 @@ import asyncio
 
 import pytest
 
-from llmproxy_core import Exchange, GuardrailBlocked, Handler, Processor, Reply, Response, Tasks, UpstreamCut
-from llmproxy_core.pipeline import ProcessorFailed, Step, compose
+from llmproxy_core import (
+    Exchange,
+    GuardrailBlocked,
+    Handler,
+    Processor,
+    ProcessorFailed,
+    Reply,
+    Response,
+    Tasks,
+    UpstreamCut,
+)
+from llmproxy_core.pipeline import Step, compose
 from tests.llmproxy_core.conversation import CHAT, DIALECT, SOON_S, Doing, exchange, whole
 
 

@@ -12,6 +12,7 @@ from llmproxy_core import (
     LLMClient,
     MethodNotAllowed,
     ModelMap,
+    ModelPrice,
     Operation,
     Response,
     RouteNotFound,
@@ -32,6 +33,9 @@ class NobodyLLM:
 
     async def send(self, exchange: Exchange) -> Response:
         raise AssertionError("routing calls nobody")
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        raise AssertionError("routing asks for no price")
 
     async def aclose(self) -> None: ...
 

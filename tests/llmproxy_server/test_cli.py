@@ -126,6 +126,9 @@ class Buggy:
     def models(self):
         raise ZeroDivisionError("a detail nobody outside should see")
 
+    async def send(self, exchange):
+        raise ZeroDivisionError("a detail nobody outside should see")
+
     async def aclose(self):
         pass
 

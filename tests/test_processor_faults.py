@@ -1,0 +1,259 @@
+"""What a client, and the log, are told of a processor that fails: end to end, over real sockets."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from llmproxy_core import End, Exchange, GuardrailBlocked, Handler, Response
+from tests.exact import Seen, post
+from tests.llmproxy_server import edging
+from tests.llmproxy_server.edging import Processing, processed
+from tests.proxy import Proxy, openai_at
+from tests.rawclient import connected
+from tests.upstream import (
+    Chunk,
+    Head,
+    Step,
+    Upstream,
+    Wait,
+    chat_chunk,
+    completion,
+    reply,
+    sse,
+    stream,
+    usage_chunk,
+)
+from tests.upstream import (
+    End as Over,
+)
+
+SECRET_WORD = "sk-of-the-plugin"
+BUG = RuntimeError(SECRET_WORD)
+NAME = "'around'"
+
+Act = Callable[[Exchange, Handler], Awaitable[Response]]
+
+
+class Bad:
+    """A watcher or filter with a bug, on the last of what it is shown."""
+
+    def feed(self, text: str) -> Any:
+        if "world" in text:
+            raise BUG
+        return text
+
+    def end(self) -> None: ...
+
+    def flush(self) -> str:
+        return ""
+
+
+class Blocking:
+    def feed(self, text: str) -> None:
+        raise GuardrailBlocked("not for you")
+
+    def end(self) -> None: ...
+
+
+async def before(call: Exchange, call_next: Handler) -> Response:
+    call.request = call.request.with_model("another")
+    raise BUG
+
+
+async def after(call: Exchange, call_next: Handler) -> Response:
+    response = await call_next(call)
+    response.watch(lambda channel: Blocking())
+    raise BUG
+
+
+async def consumed(call: Exchange, call_next: Handler) -> Response:
+    await (await call_next(call)).reply()
+    raise BUG
+
+
+async def too_slow(call: Exchange, call_next: Handler) -> Response:
+    await call_next(call)
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def watching(call: Exchange, call_next: Handler) -> Response:
+    response = await call_next(call)
+    response.watch(lambda channel: Bad())
+    return response
+
+
+async def filtering(call: Exchange, call_next: Handler) -> Response:
+    response = await call_next(call)
+    response.rewrite(lambda channel: Bad())
+    return response
+
+
+async def refusing(call: Exchange, call_next: Handler) -> Response:
+    raise GuardrailBlocked("not for you")
+
+
+def _question(*, wants_stream: bool) -> bytes:
+    question = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], "stream": wants_stream}
+    return json.dumps(question).encode()
+
+
+async def _asked(act: Act, *, wants_stream: bool, **keys: object) -> tuple[Seen, Proxy, Upstream]:
+    """The answer to one call through a processor that does *act* and has *keys* in its table."""
+    answer = (
+        stream(chat_chunk("hello "), chat_chunk("world"), chat_chunk(None, finish="stop"), usage_chunk())
+        if wants_stream
+        else reply(completion("hello world"))
+    )
+    async with Upstream(answer) as upstream:
+        mapping = processed(openai_at(upstream.base_url))
+        mapping["processor"]["around"] |= keys
+        async with Proxy(mapping, plugins=[Processing(act)]) as proxy:
+            seen = await post(f"{proxy.base_url}/chat/completions", _question(wants_stream=wants_stream))
+            await proxy.outcome()
+    return seen, proxy, upstream
+
+
+def _causes(caplog: pytest.LogCaptureFixture) -> list[BaseException | None]:
+    return [record.exc_info[1] for record in caplog.records if record.exc_info]
+
+
+WAYS = pytest.mark.parametrize("wants_stream", [False, True], ids=["plain", "stream"])
+STATED = pytest.mark.parametrize(
+    ("act", "keys", "code"),
+    [
+        (before, {}, "processor_failed"),
+        (after, {}, "processor_failed"),
+        (consumed, {}, "processor_failed"),
+        (too_slow, {"timeout_s": 0.1}, "processor_timeout"),
+        (before, {"timeout_s": 5.0}, "processor_failed"),
+    ],
+    ids=["before", "after", "consumed", "too slow", "in time"],
+)
+
+
+@WAYS
+@STATED
+async def test_a_processor_that_fails_is_named_in_the_clients_dialect(
+    act: Act, keys: dict[str, object], code: str, wants_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, proxy, _ = await _asked(act, wants_stream=wants_stream, **keys)
+
+    assert (seen.status, seen.header("content-type")) == (500, "application/json")
+    assert seen.whole
+    error = json.loads(seen.body)["error"]
+    assert error["code"] == code
+    assert NAME in error["message"]
+    assert proxy.outcomes[0].end is End.FAILED
+    _nothing_inside_is_told(seen.body)
+    (cause,) = _causes(caplog)
+    assert cause is BUG or isinstance(cause, TimeoutError)
+
+
+@WAYS
+@STATED
+async def test_one_that_may_fail_is_passed_over(
+    act: Act, keys: dict[str, object], code: str, wants_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, proxy, upstream = await _asked(act, wants_stream=wants_stream, on_error="pass", **keys)
+
+    assert seen.status == 200
+    assert seen.whole
+    assert _said(seen) == "hello world"
+    assert proxy.outcomes[0].end is End.COMPLETED
+    assert [json.loads(it.body)["model"] for it in upstream.requests] == ["gpt-4o-mini"]
+    assert len(_causes(caplog)) == 1
+    assert [record.levelno for record in caplog.records if record.exc_info] == [logging.ERROR]
+
+
+@WAYS
+@pytest.mark.parametrize("on_error", ["fail", "pass"])
+async def test_a_refusal_is_one_either_way(on_error: str, wants_stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    seen, _, upstream = await _asked(refusing, wants_stream=wants_stream, on_error=on_error)
+
+    assert seen.status == GuardrailBlocked.status
+    assert json.loads(seen.body)["error"]["message"] == "not for you"
+    assert upstream.requests == []
+    assert _causes(caplog) == []
+
+
+@pytest.mark.parametrize("act", [watching, filtering])
+async def test_of_a_plain_answer_a_bug_in_what_it_asked_for_is_a_status(
+    act: Act, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, _, _ = await _asked(act, wants_stream=False)
+
+    assert seen.status == 500
+    assert NAME in json.loads(seen.body)["error"]["message"]
+    assert _causes(caplog) == [BUG]
+    _nothing_inside_is_told(seen.body)
+
+
+@pytest.mark.parametrize("act", [watching, filtering])
+async def test_in_the_middle_of_a_stream_it_is_an_error_event_and_no_proper_end(
+    act: Act, caplog: pytest.LogCaptureFixture
+) -> None:
+    got_it = asyncio.Event()
+    script: list[Step] = [
+        Head(),
+        Chunk(sse(chat_chunk("hello "), done=False)),
+        Wait(got_it),
+        Chunk(sse(chat_chunk("world"), chat_chunk(None, finish="stop"))),
+        Over(),
+    ]
+    async with (
+        Upstream(script) as upstream,
+        Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(act)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(edging.post(_question(wants_stream=True)))
+        head = await client.until(b"hello ")
+        got_it.set()
+        rest = await client.rest()
+        outcome = await proxy.outcome()
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"world" not in rest
+    assert b"[DONE]" not in rest
+    assert not rest.endswith(b"0\r\n\r\n")  # the last chunk of HTTP
+    error = json.loads(rest[rest.index(b'{"error"') :].partition(b"\n\n")[0])["error"]
+    assert error["code"] == "processor_failed"
+    assert NAME in error["message"]
+    assert _causes(caplog) == [BUG]
+    assert outcome.end is End.FAILED
+    _nothing_inside_is_told(rest)
+
+
+@WAYS
+async def test_a_watcher_of_one_that_may_fail_is_left_out(wants_stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    seen, _, _ = await _asked(watching, wants_stream=wants_stream, on_error="pass")
+
+    assert (seen.status, seen.whole, _said(seen)) == (200, True, "hello world")
+    assert _causes(caplog) == [BUG]
+
+
+@WAYS
+async def test_a_filter_of_one_that_may_fail_is_not(wants_stream: bool) -> None:
+    """What it was to take away must not reach the client."""
+    seen, proxy, _ = await _asked(filtering, wants_stream=wants_stream, on_error="pass")
+
+    assert "world" not in _said(seen)
+    assert b"processor_failed" in seen.body
+    assert proxy.outcomes[0].end is End.FAILED
+
+
+def _said(seen: Seen) -> str:
+    if not seen.body.startswith(b"data: "):
+        return str(json.loads(seen.body).get("choices", [{"message": {"content": ""}}])[0]["message"]["content"])
+    events = [event.removeprefix(b"data: ") for event in seen.body.split(b"\n\n") if event and b"[DONE]" not in event]
+    chunks = [json.loads(event) for event in events]
+    return "".join(choice["delta"].get("content") or "" for it in chunks for choice in it.get("choices", []))
+
+
+def _nothing_inside_is_told(body: bytes) -> None:
+    for word in (SECRET_WORD, "Traceback", "RuntimeError", ".py"):
+        assert word.encode() not in body
