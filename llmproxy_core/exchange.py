@@ -72,6 +72,12 @@ class Notes:
     def get(self, key: Note[T]) -> T | None:
         return self._values.get(key)
 
+    def copy(self) -> Notes:
+        """The same notes, to be written further apart."""
+        copied = Notes()
+        copied._values.update(self._values)
+        return copied
+
     def __contains__(self, key: Note[Any]) -> bool:
         return key in self._values
 
@@ -168,7 +174,7 @@ class Exchange:
         self.notes = Notes()
         self.attempts: list[Attempt] = []
         self.log_fields: dict[str, object] = {}
-        """What processors have to say in its log line: numbers, text, lists of these."""
+        """What processors have to say in its log line: numbers, text, lists of these. Names of ours cannot be taken."""
         self.response_headers: list[tuple[str, str]] = []
         """Headers of our own for the client, (lower-case name, value)."""
         self.outcome: Outcome | None = None
@@ -176,17 +182,17 @@ class Exchange:
         self._background = background
         self._responses: list[Owned] = []
         self._children: list[Exchange] = []
-        self._child_attempts: list[list[Attempt]] = []
+        self._child_attempts: list[list[Attempt]] | None = None
         """Their lists themselves: what a child detached may make an attempt when the child is over."""
         self._callbacks: list[tuple[int, OnFinish]] = []
         self._settling: list[asyncio.Task[None]] = []
         self._origin: Exchange | None = None
         """Who is billed for it, of a detached exchange."""
-        self._detached: set[Exchange] = set()
+        self._detached: set[Exchange] | None = None  # as the two others, made for the few that need it
         """What it detached and is not yet billed for."""
         self._billing: list[tuple[int, OnFinish]] = []
-        self._paid: list[Outcome] = []
-        """The bills of what it detached and is over."""
+        self._paid: list[Outcome] | None = None
+        """The bills of what it detached and is over, while it is not."""
         self._bill: Outcome | None = None
         """Its outcome so far, with that of what it detached."""
         self._told = False
@@ -200,7 +206,7 @@ class Exchange:
     @property
     def child_attempts(self) -> list[Attempt]:
         """The attempts of its children, and of theirs, and of the children of what it detached."""
-        return [attempt for attempts in self._child_attempts for attempt in attempts]
+        return [] if self._child_attempts is None else list(chain.from_iterable(self._child_attempts))
 
     # -- what belongs to it --------------------------------------------------------------------------------------
 
@@ -221,36 +227,45 @@ class Exchange:
         child._settling = self._settling  # who waits for the parent's effects waits for all
         ancestor: Exchange | None = self
         while ancestor is not None:
-            ancestor._child_attempts.append(child.attempts)
+            ancestor._shared_attempts().append(child.attempts)
             ancestor = ancestor.parent
         if self.outcome is not None:
             child.finish(End.ABANDONED)
-        self._children.append(child)
+        else:
+            self._children.append(child)
         return child
 
     def detach(self, request: Request) -> Exchange:
         """
         A background exchange of the gateway's, for work that several exchanges share: it outlives this one.
 
-        Same caller and client, no deadline but the LLM's own; its attempts are this one's too, and this one is billed
-        for it (`on_billed`): of a child, the exchange it is a child of. Whoever detaches it must finish it.
+        Same caller and client, the notes as they are now, no deadline but the LLM's own; its attempts are this one's
+        too, and this one is billed for it (`on_billed`): of a child, the exchange it is a child of. Whoever detaches it
+        must finish it.
         """
         exchange = self._derive(request, parent=None)
         exchange.deadline_s = None
         exchange.client = self.client
+        exchange.notes = self.notes.copy()
         exchange.attempts = self.attempts
         origin = self
         while origin.parent is not None:
             origin = origin.parent
-        exchange._child_attempts = origin._child_attempts
+        exchange._child_attempts = origin._shared_attempts()
         if origin._bill is None:
             exchange._origin = origin
+            origin._detached = origin._detached or set()
             origin._detached.add(exchange)
         else:  # a task that went on after the client had left: nobody would be billed
             exchange.finish(End.ABANDONED)
         if self._background is not None and exchange.outcome is None:
             self._background.add(exchange)
         return exchange
+
+    def _shared_attempts(self) -> list[list[Attempt]]:
+        if self._child_attempts is None:
+            self._child_attempts = []
+        return self._child_attempts
 
     def _derive(self, request: Request, *, parent: Exchange | None) -> Exchange:
         return Exchange(
@@ -288,7 +303,7 @@ class Exchange:
         if self.outcome is not None and self._told:
             self.settle(callback, self.outcome)
         else:
-            self._callbacks.append((self.layer.depth, callback))
+            self._callbacks.append((running.get().depth, callback))
 
     def on_billed(self, callback: OnFinish) -> None:
         """
@@ -300,7 +315,7 @@ class Exchange:
         if self.outcome is not None and self._bill is not None and not self._detached:
             self.settle(callback, self._bill)
         else:
-            self._billing.append((self.layer.depth, callback))
+            self._billing.append((running.get().depth, callback))
 
     def finish(self, end: End, error: ProxyError | None = None) -> None:
         """End the exchange, unless it has ended: what is still open under it is abandoned, callbacks run."""
@@ -322,10 +337,9 @@ class Exchange:
         if self._callbacks:
             self._call(self._callbacks, outcome)
         self._bill = outcome
-        if self._paid:  # a callback ended what was detached
-            for part in self._paid:
-                self._bill = _with_part(self._bill, part)
-            self._paid.clear()
+        for part in self._paid or ():  # a callback ended what was detached
+            self._bill = _with_part(self._bill, part)
+        self._paid = None
         if not self._detached:
             self._billed()
 
@@ -346,9 +360,10 @@ class Exchange:
             origin._add_to_bill(self, self._bill)
 
     def _add_to_bill(self, detached: Exchange, part: Outcome) -> None:
+        assert self._detached is not None
         self._detached.discard(detached)
         if self._bill is None:
-            self._paid.append(part)  # it is summed up when this one ends
+            self._paid = [*(self._paid or ()), part]  # it is summed up when this one ends
             return
         self._bill = _with_part(self._bill, part)
         if not self._detached:
@@ -359,9 +374,9 @@ class Exchange:
         for each in chain(self._responses, self._children):
             if each.outcome is not None:
                 _add(outcome, each.outcome)
-        for part in self._paid:
+        for part in self._paid or ():
             _add(outcome, part)
-        self._paid.clear()
+        self._paid = None
         for response in reversed(self._responses):
             if (last := response.outcome) is not None:
                 outcome.model, outcome.finish, outcome.first_byte_s = last.model, last.finish, last.first_byte_s

@@ -18,6 +18,7 @@ from llmproxy_core.errors import (
     Unsupported,
     UpstreamError,
     UpstreamGarbage,
+    UpstreamTimeout,
 )
 from llmproxy_core.estimate import BILLED_OPERATIONS
 from llmproxy_core.exchange import Attempt, Exchange
@@ -25,6 +26,7 @@ from llmproxy_core.llm import Timeouts, Transport, UpstreamRequest, UpstreamResp
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Price
+from llmproxy_core.outcome import End
 from llmproxy_core.path import check_path
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.request import Request
@@ -111,13 +113,6 @@ class HttpLLM:
         own = (ModelPrice(it, price) for it, price in self._config.prices if it == sent or fnmatchcase(sent, it))
         return next(own, None)
 
-    async def _price_of(self, attempt: Attempt) -> Price | None:
-        model = attempt.model
-        if model is None:
-            return None
-        entry = self._prices[model] if model in self._prices else await self._price(model)
-        return None if entry is None else entry.price
-
     async def send(self, exchange: Exchange) -> Response:
         request = exchange.request
         if request.operation is Operation.OPAQUE:
@@ -138,7 +133,12 @@ class HttpLLM:
             )
         upstream = UpstreamRequest(api.method, self._url(api, request, sent), self._headers(request, body), body)
         attempt = self._attempt(exchange, sent)
-        answer = await self._open(exchange, upstream, attempt)
+        try:
+            answer = await self._open(exchange, upstream, attempt)
+        except (UpstreamTimeout, asyncio.CancelledError) as error:
+            if upstream.sent:
+                self._bill_unanswered(exchange, api, attempt, b"", error)
+            raise
         return await self._read(exchange, api, answer, attempt)
 
     # -- the call ------------------------------------------------------------------------------------------------
@@ -205,10 +205,14 @@ class HttpLLM:
     async def _read(self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt) -> Response:
         """A Stream for an event stream, else a Reply, read whole and looked at."""
         headers = self._crossing(answer)
+        pieces: list[bytes] = []
         try:
             self._refuse_encoding(answer)
             content_type = answer.headers.get("content-type", "").lower()
-            price = await self._price_of(attempt) if api.operation in BILLED_OPERATIONS else None
+            price: Price | None = None
+            if api.operation in BILLED_OPERATIONS and (model := attempt.model) is not None:
+                entry = self._prices[model] if model in self._prices else await self._price(model)
+                price = None if entry is None else entry.price
             if content_type.startswith(self._dialect.stream_type) and api.operation is Operation.CHAT:
                 return Stream(
                     exchange,
@@ -222,7 +226,12 @@ class HttpLLM:
                     redact=self.redact,
                     attempt=attempt,
                 )
-            body = await read_whole(answer, self._config.max_response_bytes)
+            try:
+                await read_whole(answer, self._config.max_response_bytes, pieces)
+            except BaseException as error:
+                self._bill_unanswered(exchange, api, attempt, b"".join(pieces), error)
+                raise
+            body = b"".join(pieces)
             head = self._scan(api, body)
         except BaseException as error:
             answer.body.close()
@@ -241,6 +250,25 @@ class HttpLLM:
             llm=self._config.name,
             price=price,
         )
+
+    def _bill_unanswered(
+        self, exchange: Exchange, api: Api, attempt: Attempt, body: bytes, error: BaseException
+    ) -> None:
+        """
+        Add to the exchange what a call is estimated to have used that the provider took, and never answered whole.
+
+        It has worked on it all the same: who leaves early, again and again, would else use it for nothing. *body* is
+        what came.
+        """
+        if api.operation not in BILLED_OPERATIONS:
+            return
+        entry = None if attempt.model is None else self._prices.get(attempt.model) or self._own_price(attempt.model)
+        price = None if entry is None else entry.price
+        head = ReplyHead(None, attempt.model)
+        reply = Reply(exchange, body, dialect=self._dialect, api=api, head=head, llm=self._config.name, price=price)
+        reply.first_byte_s = attempt.headers_s
+        known = error if isinstance(error, ProxyError) else None
+        reply.finish(End.ABANDONED if known is None else End.of(known), known)
 
     def _scan(self, api: Api, body: bytes) -> ReplyHead:
         if api.operation is Operation.MODELS:
@@ -348,16 +376,14 @@ def _allowed_query(query: str, allowed: frozenset[str]) -> str:
     return "?" + urlencode(kept) if kept else ""
 
 
-async def read_whole(answer: UpstreamResponse, max_bytes: int) -> bytes:
-    """The body up to its end; UpstreamGarbage when it is longer than *max_bytes*."""
-    pieces: list[bytes] = []
+async def read_whole(answer: UpstreamResponse, max_bytes: int, pieces: list[bytes]) -> None:
+    """Add the body up to its end to *pieces*; UpstreamGarbage when it is longer than *max_bytes*."""
     size = 0
     while data := await answer.body.read():
         size += len(data)
         if size > max_bytes:
             raise UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
         pieces.append(data)
-    return b"".join(pieces)
 
 
 async def read_head(answer: UpstreamResponse, max_bytes: int) -> bytes:

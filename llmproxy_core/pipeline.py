@@ -160,7 +160,7 @@ class _Inside:
     def _stop(self) -> None:
         self._running += 1
         clock = self._clock
-        if self._running == 1 and clock is not None and (until_s := clock.when()) is not None and not clock.expired():
+        if clock is not None and (until_s := clock.when()) is not None and not clock.expired():
             self._left_s = until_s - asyncio.get_running_loop().time()
             clock.reschedule(None)
 

@@ -14,6 +14,8 @@ from llmproxy_server.logs import BatchHandler
 LOGGER = "llmproxy.access"
 CLIENT_GONE = 499
 """What is logged as the status of an answer that nobody waited for."""
+_ENVELOPE = frozenset({"time", "level", "logger", "message", "exception", "truncated"})
+"""What every line of the log has."""
 _log = logging.getLogger(LOGGER)
 
 
@@ -100,10 +102,11 @@ class AccessLog:
             fields["attempts"] = [_attempt(attempt) for attempt in exchange.attempts]
             if (upstream_id := exchange.attempts[-1].upstream_id) is not None:
                 fields["upstream_request_id"] = upstream_id
-        if exchange.child_attempts:
-            fields["child_attempts"] = [_attempt(attempt) for attempt in exchange.child_attempts]
+        if children := exchange.child_attempts:
+            fields["child_attempts"] = [_attempt(attempt) for attempt in children]
         for name, value in exchange.log_fields.items():
-            fields.setdefault(name, value)
+            if name not in _ENVELOPE:
+                fields.setdefault(name, value)
         self._write(logging.INFO, fields)
 
     def _write(self, level: int, fields: dict[str, object]) -> None:

@@ -169,7 +169,11 @@ class EdgeProtocol(RequestHandler):
         if not transport.can_write_eof():  # TLS has no half of a connection
             transport.close()
             return
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # reset by the client, of which we are about to hear
+            transport.close()
+            return
         self._resume_transport_reading()
         self._lingering = self._loop.call_later(LINGER_S, transport.close)
 

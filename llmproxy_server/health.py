@@ -43,8 +43,14 @@ class Health:
     # -- watching ------------------------------------------------------------------------------------------------
 
     def watch(self, exchange: Exchange) -> None:
-        """Learn from the attempts of *exchange* when it ends."""
-        exchange.on_billed(lambda outcome: self.learn([*exchange.attempts, *exchange.child_attempts]))
+        """Learn from the attempts of *exchange*, and of its children, when all that it pays for is over."""
+        exchange.on_billed(lambda outcome: self._learn_from(exchange))
+
+    def _learn_from(self, exchange: Exchange) -> None:
+        attempts = exchange.attempts
+        if children := exchange.child_attempts:
+            attempts = sorted([*attempts, *children], key=lambda attempt: attempt.started_s)
+        self.learn(attempts)
 
     def learn(self, attempts: list[Attempt]) -> None:
         for attempt in attempts:

@@ -65,6 +65,7 @@ class AiohttpTransport:
         )
         try:
             call.send(request.method, head, request.body)
+            request.sent = True
             status, headers = await call.head()
         except BaseException:
             call.close()

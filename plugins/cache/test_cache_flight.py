@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 
 import pytest
-from test_cache_kit import COST, Cached, caching, listening, reply_in, status
+from test_cache_kit import (
+    COST,
+    ONE,
+    REST,
+    TEXT,
+    TWO,
+    Cached,
+    caching,
+    half_way,
+    listening,
+    reply_in,
+    soon,
+    status,
+    waiting,
+)
 
 from llmproxy_core import End, Exchange, Handler, Money, Response, Usage, UsageSource
-from tests.answers import chat_chunk, completion, error, reply, sse, usage_chunk
+from tests.answers import chat_chunk, completion, reply, sse
 from tests.llmproxy_core.conversation import question
 from tests.llmproxy_server.edging import Processing
-from tests.script import Chunk, Cut, Flood, Head, Reached, Stall, Step, Wait
+from tests.script import Chunk, Flood, Head, Reached, Stall, Step, Wait
 from tests.script import End as Close
 from tests.upstream import Upstream
-
-SOON_S = 5
-ONE, TWO = (Chunk(sse(chat_chunk(text), done=False)) for text in ("one ", "two "))
-REST = Chunk(sse(chat_chunk("three"), chat_chunk(None, finish="stop"), usage_chunk()))
-TEXT = "one two three"
-
-
-def half_way(reached: asyncio.Event, go_on: asyncio.Event) -> list[Step]:
-    """A stream that waits after its second event."""
-    return [Head(), ONE, TWO, Reached(reached), Wait(go_on), REST, Close()]
-
-
-async def soon(event: asyncio.Event) -> None:
-    async with asyncio.timeout(SOON_S):
-        await event.wait()
-
-
-async def waiting(proxy: Cached, count: int) -> None:
-    """Until *count* calls are in the proxy's hands, and those that can wait for a shared answer do."""
-    await proxy.until(lambda: len(proxy.exchanges) == count and all(proxy.statuses()))
-
 
 # -- one call for all --------------------------------------------------------------------------------------------------
 
@@ -260,116 +252,6 @@ async def test_leaving_and_coming_at_the_same_time_loses_nobody() -> None:
 
     assert {(it.result().whole, reply_in(it.result()).text) for it in stays} == {(True, TEXT)}
     assert len(upstream.requests) == 1
-
-
-# -- what ends it ------------------------------------------------------------------------------------------------------
-
-
-async def test_the_time_that_the_llm_has_ends_it_for_all() -> None:
-    async with (
-        Upstream([Head(), ONE, Stall()]) as upstream,
-        Cached(caching(upstream.base_url, llm={"timeouts": {"total_s": 0.3}})) as proxy,
-        listening(proxy, question(stream=True)) as first,
-    ):
-        await first.until(b"one ")
-        async with listening(proxy, question(stream=True)) as other:
-            seen = [await first.rest(), await other.rest()]
-        await soon(upstream.requests[0].gone)
-
-    for it in seen:
-        assert not it.whole
-        assert b"one " in it.body
-        assert b"upstream_timeout" in it.body
-    assert [it.end for it in proxy.outcomes] == [End.FAILED] * 2
-
-
-BROKEN: dict[str, tuple[Sequence[Step], int, bytes]] = {
-    "an error": (reply(error("the model is gone", code="model_gone"), 404), 404, b"model_gone"),
-    "an overload": (reply(error("busy"), 503), 503, b"busy"),
-    "cut before an answer": ([Cut()], 502, b"upstream_"),
-    "cut in a plain answer": ([Head(framing=100), Chunk(b'{"id":'), Cut()], 502, b"upstream_cut"),
-}
-
-
-@pytest.mark.parametrize(("steps", "code", "text"), BROKEN.values(), ids=BROKEN.keys())
-async def test_what_the_upstream_says_instead_reaches_all(steps: Sequence[Step], code: int, text: bytes) -> None:
-    go_on = asyncio.Event()
-    async with (
-        Upstream([Wait(go_on), *steps]) as upstream,
-        Cached(caching(upstream.base_url)) as proxy,
-        asyncio.TaskGroup() as group,
-    ):
-        asked = [group.create_task(proxy.ask(question(stream=it))) for it in (False, True, False, True)]
-        await waiting(proxy, 4)
-        go_on.set()
-
-    assert [it.result().status for it in asked] == [code] * 4
-    assert all(text in it.result().body for it in asked)
-    assert Counter(status(it.result()) for it in asked) == {"miss": 1, "shared": 3}
-    assert len(upstream.requests) == 1
-
-
-async def test_a_cut_in_the_middle_reaches_all_after_what_was_good() -> None:
-    reached, go_on = asyncio.Event(), asyncio.Event()
-    steps: list[Step] = [Head(), ONE, TWO, Reached(reached), Wait(go_on), Cut()]
-    async with (
-        Upstream(steps) as upstream,
-        Cached(caching(upstream.base_url)) as proxy,
-        listening(proxy, question(stream=True)) as first,
-        listening(proxy, question(stream=True)) as other,
-        asyncio.TaskGroup() as group,
-    ):
-        await first.until(b"two ")
-        plain = group.create_task(proxy.ask(question()))
-        await waiting(proxy, 3)
-        go_on.set()
-        seen = [await it.rest() for it in (first, other)]
-
-    for it in seen:
-        assert not it.whole
-        assert it.body.index(b"one ") < it.body.index(b"two ") < it.body.index(b"upstream_cut")
-    assert plain.result().status == 502
-    assert len(upstream.requests) == 1
-
-
-@pytest.mark.parametrize("bug", [ZeroDivisionError("a bug"), asyncio.CancelledError()], ids=["bug", "cancelled"])
-async def test_a_bug_below_is_told_to_all(bug: BaseException) -> None:
-    go_on = asyncio.Event()
-
-    async def around(exchange: Exchange, call_next: Handler) -> Response:
-        await soon(go_on)
-        raise bug
-
-    async with (
-        Upstream() as upstream,
-        Cached(caching(upstream.base_url, chain=["cache", "around"]), plugins=[Processing(around)]) as proxy,
-        asyncio.TaskGroup() as group,
-    ):
-        asked = [group.create_task(proxy.ask(question())) for _ in range(3)]
-        await waiting(proxy, 3)
-        go_on.set()
-
-    assert [it.result().status for it in asked] == [500] * 3
-    assert [it.end for it in proxy.outcomes] == [End.FAILED] * 3
-
-
-async def test_the_proxy_may_end_in_the_middle_of_it() -> None:
-    async with Upstream([Head(), ONE, Stall()]) as upstream:
-        proxy = Cached({**caching(upstream.base_url), "server": {"drain_timeout_s": 0.1}})
-        async with (
-            proxy,
-            listening(proxy, question(stream=True)) as first,
-            listening(proxy, question(stream=True)) as other,
-        ):
-            await first.until(b"one ")
-            await other.until(b"one ")
-            async with asyncio.timeout(SOON_S):
-                await proxy.server.stop()
-            seen = [await it.rest() for it in (first, other)]
-        await soon(upstream.requests[0].gone)
-
-    assert all(not it.whole and b"shutting_down" in it.body for it in seen)
-    assert [it.end for it in proxy.outcomes] == [End.FAILED] * 2
 
 
 # -- its bound ---------------------------------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def test_what_nobody_can_be_sure_of_has_no_key(body: bytes) -> None:
 class Cautious(OpenAIDialect):
     """Does not know which of its headers change an answer."""
 
-    influencing_headers = None
+    influencing_headers: frozenset[str] | None = None  # type: ignore[assignment]
 
 
 def test_where_nobody_knows_which_headers_matter_all_that_are_sent_on_do() -> None:

@@ -16,11 +16,14 @@ from llmproxy_core import Exchange, LLMClient, Outcome, Services, builtin_stores
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.reply_events import Assembler
 from llmproxy_server.server import Server
+from tests.answers import chat_chunk, sse, usage_chunk
 from tests.exact import WAIT_S, Seen, ask, parse, post
 from tests.llmproxy_core.conversation import APIS, CHAT, DIALECT
 from tests.llmproxy_server.edging import post as posted
 from tests.proxy import Proxy, openai_at
 from tests.rawclient import Client, connected
+from tests.script import Chunk, Head, Reached, Step, Wait
+from tests.script import End as Close
 
 PRICES = {"*": {"input": "1.00", "output": "2.00"}}
 COST = 9 * 1_000 + 3 * 2_000  # nanodollars of what `completion` and `usage_chunk` report
@@ -164,3 +167,26 @@ async def listening(proxy: Proxy, body: bytes, *, read_buffer_bytes: int | None 
     async with connected(proxy.port, read_buffer_bytes=read_buffer_bytes) as client:
         client.send(posted(body, "/v1/chat/completions", "Connection: close"))
         yield Listener(client)
+
+
+# -- an upstream that waits in the middle ------------------------------------------------------------------------------
+
+SOON_S = 5
+ONE, TWO = (Chunk(sse(chat_chunk(text), done=False)) for text in ("one ", "two "))
+REST = Chunk(sse(chat_chunk("three"), chat_chunk(None, finish="stop"), usage_chunk()))
+TEXT = "one two three"
+
+
+def half_way(reached: asyncio.Event, go_on: asyncio.Event) -> list[Step]:
+    """A stream that waits after its second event."""
+    return [Head(), ONE, TWO, Reached(reached), Wait(go_on), REST, Close()]
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(SOON_S):
+        await event.wait()
+
+
+async def waiting(proxy: Cached, count: int) -> None:
+    """Until *count* calls are in the proxy's hands, and those that can wait for a shared answer do."""
+    await proxy.until(lambda: len(proxy.exchanges) == count and all(proxy.statuses()))

@@ -202,7 +202,9 @@ async def test_reading_helpers_stop_at_their_bounds(tasks: Tasks) -> None:
     second = await transport.open(upstream, Timeouts())
 
     assert await read_head(first, 4) == b"abcd"
-    assert await read_whole(second, 6) == b"abcdef"
+    pieces: list[bytes] = []
+    await read_whole(second, 6, pieces)
+    assert pieces == [b"abc", b"def"]
     assert not llm.transport.closed
 
 

@@ -265,6 +265,18 @@ async def test_a_refusal_from_a_task_group_is_a_refusal(tasks: Tasks, passes_ove
     assert blocked.__cause__ is blocked.__context__ is None  # no cycle through the group
 
 
+@pytest.mark.parametrize("bug", [[], [BUG]], ids=["", "and a bug"])
+async def test_of_several_errors_the_refusal_counts(tasks: Tasks, bug: list[Exception]) -> None:
+    blocked = GuardrailBlocked("no")
+
+    async def guard(call: Exchange, call_next: Handler) -> Response:
+        raise ExceptionGroup("all", [UpstreamCut("cut"), *bug, ExceptionGroup("more", [blocked])])
+
+    ran = await run_steps(WAYS[0], lenient(Doing(guard)), tasks=tasks)
+
+    assert ran.error is blocked
+
+
 async def test_a_bug_beside_an_error_of_the_upstream_is_a_bug(tasks: Tasks) -> None:
     async def broken(call: Exchange, call_next: Handler) -> Response:
         raise ExceptionGroup("both", [UpstreamCut("cut"), ExceptionGroup("more", [BUG])])

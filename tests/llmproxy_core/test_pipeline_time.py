@@ -1,7 +1,7 @@
 """`timeout_s`: a processor's own time for a call, not that of what it waits for inside `call_next`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -125,15 +125,19 @@ async def test_between_several_calls_its_clock_goes_on(tasks: Tasks, clock: Loop
 async def test_of_calls_at_once_the_last_starts_its_clock_again(
     tasks: Tasks, clock: LoopClock, after_s: float, is_late: bool
 ) -> None:
-    turns: Iterator[float] = iter([0.5 * LIMIT_S, 2 * LIMIT_S, 3 * LIMIT_S])
+    all_inside, first_is_back = asyncio.Barrier(3), asyncio.Event()
 
     async def slow_llm(call: Exchange) -> Response:
-        await clock.pass_by(next(turns))
+        if await all_inside.wait():
+            await first_is_back.wait()
+            await clock.pass_by(2 * LIMIT_S)
         return await _send(call)
 
     async def act(call: Exchange, call_next: Handler) -> Response:
         async def ask() -> Response:
-            return await call_next(call)
+            response = await call_next(call)
+            first_is_back.set()
+            return response
 
         async with asyncio.TaskGroup() as group:
             calls = [group.create_task(ask()) for _ in range(3)]

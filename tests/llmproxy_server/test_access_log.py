@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from llmproxy_core import Exchange, Handler, Response
 from llmproxy_core.errors import RouteNotFound
 from llmproxy_server.access_log import LOGGER, AccessLog
 from llmproxy_server.log_line import JsonLines
 from llmproxy_server.logs import BatchHandler
-from tests.llmproxy_server.edging import HELLO, STREAM, ask, head, post, request
+from tests.llmproxy_server.edging import HELLO, STREAM, Processing, ask, head, post, processed, request
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
@@ -71,6 +72,46 @@ async def test_a_line_tells_what_was_asked_and_how_it_ended(lines: Lines) -> Non
         "attempts": [["openai", 200, None]],
         "upstream_request_id": "req_1",
     }
+
+
+async def test_processors_have_fields_of_their_own_and_cannot_take_ours(lines: Lines) -> None:
+    async def says(call: Exchange, call_next: Handler) -> Response:
+        call.log_fields |= {"cache": "hit", "status": 1, "client": "x", "message": "forged", "level": "debug"}
+        return await call_next(call)
+
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(says)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        await ask(client, post(HELLO))
+
+    (line,) = lines.fields
+    assert line["cache"] == "hit"
+    assert (line["status"], line["client"]) == (200, "127.0.0.1")
+    assert "message" not in line
+    assert "level" not in line
+
+
+async def test_the_attempts_of_children_and_of_what_was_detached_are_told(lines: Lines) -> None:
+    async def helped(call: Exchange, call_next: Handler) -> Response:
+        async with call.child(call.request) as child:
+            await (await call_next(child)).reply()
+        async with call.detach(call.request) as shared:
+            await (await call_next(shared)).reply()
+        return await call_next(call)
+
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(helped)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        await ask(client, post(HELLO))
+
+    (line,) = lines.fields
+    assert line["attempts"] == [["openai", 200, None]] * 2
+    assert line["child_attempts"] == [["openai", 200, None]]
+    assert (line["input_tokens"], line["output_tokens"]) == (3 * 9, 3 * 3)
 
 
 @attrs.frozen

@@ -436,6 +436,25 @@ async def test_an_answer_costs_what_the_prices_say(desk: Desk) -> None:
     assert response.outcome.cost == price.cost(reply.usage)
 
 
+@pytest.mark.parametrize("model", ["demo", "unheard-of", None])
+async def test_it_says_what_it_costs_and_that_is_nothing_unless_configured(desk: Desk, model: str | None) -> None:
+    price = Price(1, 2)
+    free, priced = desk.llm(), desk.llm(prices=(("demo", price),))
+
+    assert [it and it.price for it in await free.prices(model)] == [Price(0, 0)]
+    assert [it and it.price for it in await priced.prices(model)] == [price if model == "demo" else Price(0, 0)]
+
+
+async def test_without_prices_an_answer_costs_nothing_rather_than_nobody_knows_what(desk: Desk) -> None:
+    for stream in (False, True):
+        response = await desk.llm().send(desk.exchange(stream=stream))
+
+        await response.reply()
+
+        assert response.outcome is not None
+        assert response.outcome.cost == Money()
+
+
 async def test_the_configured_names_decide_which_model_is_played(desk: Desk) -> None:
     llm = desk.llm(models=(("gpt-4o", "demo/cut"), ("demo", None)))
 

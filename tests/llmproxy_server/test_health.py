@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from llmproxy_core import End, Exchange, Operation, Request, Tasks
 from llmproxy_core.config import structure
 from llmproxy_core.endpoint import EndpointRequest
 from llmproxy_core.errors import UpstreamAuthError, UpstreamCut, UpstreamError
@@ -128,3 +129,26 @@ async def test_an_llm_whose_stream_breaks_is_failing() -> None:
 
         llm = (await ask(other, request("GET", "/health"))).json["llms"]["openai"]
         assert (llm["state"], llm["last_error"]["code"]) == ("failing", "upstream_cut")
+
+
+async def test_it_learns_from_children_too_and_from_what_outlives_the_call() -> None:
+    """At the bill: what was detached may make its attempts when the call is over. What was tried last counts."""
+    health = health_of(Clock(), Life())
+    tasks = Tasks()
+    request = Request(operation=Operation.CHAT)
+    call = Exchange(request, id="7", route="/", tasks=tasks, clock=Clock())
+    health.watch(call)
+    child, shared = call.child(request), call.detach(request)
+    child.attempts.append(Attempt("openai", "m", started_s=1.0, status=200))
+    call.finish(End.COMPLETED)
+    before = await _state(health)
+    shared.attempts.append(Attempt("openai", "m", started_s=2.0, error=UpstreamCut("gone")))
+
+    shared.finish(End.FAILED)
+
+    assert before == "unknown"
+    assert await _state(health) == "failing"
+
+
+async def _state(health: Health) -> object:
+    return json.loads((await health.health(ASKED)).body)["llms"]["openai"]["state"]
