@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote
 
 import attrs
 
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import (
-    BadRequest,
     ProxyError,
     RouteNotFound,
     Unsupported,
@@ -33,6 +32,8 @@ from llmproxy_core.request import Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
+from llmproxy_core.upstream_read import read_head, read_whole
+from llmproxy_core.upstream_url import allowed_query, base_url, without_credentials
 
 TRACE_HEADERS = frozenset({"traceparent", "tracestate", "baggage"})
 OPAQUE_REQUEST_HEADERS = frozenset({"accept", "content-type", "content-encoding", "range", "if-none-match"})
@@ -50,7 +51,6 @@ OPAQUE_RESPONSE_HEADERS = frozenset(
     }
 )
 _MAX_ERROR_BYTES = 64 << 10
-_QUERY_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token"})
 _AUTH_STATUSES = frozenset({401, 402, 403, 407})
 _IDENTITY = ("accept-encoding", "identity")
 _JSON = ("content-type", "application/json")
@@ -167,7 +167,7 @@ class HttpLLM:
             name = quote(sent or "", safe=":@" + slash)
             check_path("/" + name)  # dot segments in it would lead to another path of the provider's
             path = path.replace("{model}", name)
-        return self._base + path + _allowed_query(request.query, self._dialect.query)
+        return self._base + path + allowed_query(request.query, self._dialect.query)
 
     def _headers(self, request: Request, body: bytes | None) -> list[tuple[str, str]]:
         return request.headers.pick(self._passed) + (self._with_identity if body is None else self._with_body)
@@ -321,7 +321,7 @@ class HttpLLM:
         """Whatever it is, both ways in a stream; only the head is ours."""
         request = exchange.request
         headers = request.headers.pick(self._passed_opaque) + self._with_identity
-        query = _without_credentials(request.query)
+        query = without_credentials(request.query)
         url = self._base + request.relative_path + query
         upstream = UpstreamRequest(request.method, url, headers, request.content)
         attempt = self._attempt(exchange, None)
@@ -346,54 +346,3 @@ class HttpLLM:
             llm=self._config.name,
             attempt=attempt,
         )
-
-
-def base_url(configured: str, dialect: Dialect) -> str:
-    """
-    The URL that relative paths are put behind.
-
-    A base URL without any path gets the dialect's version segment: `http://localhost:11434` means its `/v1`.
-    """
-    if urlsplit(configured).path in ("", "/"):
-        return configured.rstrip("/") + dialect.roots[0]
-    return configured.rstrip("/")
-
-
-def _without_credentials(query: str) -> str:
-    """*query* as it came, less what clients present as their key: the caller's credentials never leave."""
-    kept = [field for field in query.split("&") if unquote(field.partition("=")[0]).lower() not in _QUERY_CREDENTIALS]
-    return f"?{text}" if (text := "&".join(kept)) else ""
-
-
-def _allowed_query(query: str, allowed: frozenset[str]) -> str:
-    if not query or not allowed:
-        return ""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
-    except ValueError as error:
-        raise BadRequest("The query string has too many fields") from error
-    kept = [(name, value) for name, value in pairs if name in allowed]
-    return "?" + urlencode(kept) if kept else ""
-
-
-async def read_whole(answer: UpstreamResponse, max_bytes: int, pieces: list[bytes]) -> None:
-    """Add the body up to its end to *pieces*; UpstreamGarbage when it is longer than *max_bytes*."""
-    size = 0
-    while data := await answer.body.read():
-        size += len(data)
-        if size > max_bytes:
-            raise UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
-        pieces.append(data)
-
-
-async def read_head(answer: UpstreamResponse, max_bytes: int) -> bytes:
-    """The first *max_bytes* of an error's body; what breaks while reading it is not worth another error."""
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        while size < max_bytes and (data := await answer.body.read()):
-            pieces.append(data)
-            size += len(data)
-    except UpstreamError:
-        pass  # the status has been said; a cut error body changes nothing about it
-    return b"".join(pieces)[:max_bytes]

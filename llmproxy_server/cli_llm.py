@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from llmproxy_core.config import RouteConfig
-from llmproxy_core.http_llm import base_url
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.plugins import Registry
+from llmproxy_core.upstream_url import base_url
 
 _MOST_MODELS = 12
 

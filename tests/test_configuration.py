@@ -140,7 +140,9 @@ def test_every_key_of_a_type_is_documented_under_its_name(kind: ProcessorType[An
         assert declared.env is None or f"`{declared.env}`" in section, field.name
 
 
-@pytest.mark.parametrize("variable", [*(it.name for it in SERVER_VARIABLES + LLM_VARIABLES), *sorted(set(OPTION_VARIABLES))])
+@pytest.mark.parametrize(
+    "variable", [*(it.name for it in SERVER_VARIABLES + LLM_VARIABLES), *sorted(set(OPTION_VARIABLES))]
+)
 def test_every_variable_is_documented_and_in_the_example_environment(variable: str) -> None:
     assert f"| `{variable}` |" in DOCS.read_text()
     assert re.search(rf"^# {variable}=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)

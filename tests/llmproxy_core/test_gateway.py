@@ -11,7 +11,6 @@ from llmproxy_core import (
     BadRequest,
     ConfigError,
     End,
-    InternalError,
     MethodNotAllowed,
     Operation,
     ProcessorFailed,

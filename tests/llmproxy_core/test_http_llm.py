@@ -18,8 +18,8 @@ from llmproxy_core import (
     Tasks,
     Unsupported,
 )
-from llmproxy_core.http_llm import base_url
 from llmproxy_core.relay import Flow, deliver
+from llmproxy_core.upstream_url import base_url
 from llmproxy_openai import OpenAIDialect
 from tests.answers import DONE
 from tests.llmproxy_core.conversation import (

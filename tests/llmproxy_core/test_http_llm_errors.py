@@ -20,8 +20,8 @@ from llmproxy_core import (
     UpstreamRequest,
     UpstreamTimeout,
 )
-from llmproxy_core.http_llm import read_head, read_whole
 from llmproxy_core.relay import Flow, deliver
+from llmproxy_core.upstream_read import read_head, read_whole
 from tests.answers import error
 from tests.llmproxy_core.conversation import (
     DIALECT,

@@ -1,0 +1,29 @@
+"""Reading the body of an upstream's answer within a bound."""
+
+from __future__ import annotations
+
+from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.llm import UpstreamResponse
+
+
+async def read_whole(answer: UpstreamResponse, max_bytes: int, pieces: list[bytes]) -> None:
+    """Add the body up to its end to *pieces*; UpstreamGarbage when it is longer than *max_bytes*."""
+    size = 0
+    while data := await answer.body.read():
+        size += len(data)
+        if size > max_bytes:
+            raise UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
+        pieces.append(data)
+
+
+async def read_head(answer: UpstreamResponse, max_bytes: int) -> bytes:
+    """The first *max_bytes* of an error's body; what breaks while reading it is not worth another error."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while size < max_bytes and (data := await answer.body.read()):
+            pieces.append(data)
+            size += len(data)
+    except UpstreamError:
+        pass  # the status has been said; a cut error body changes nothing about it
+    return b"".join(pieces)[:max_bytes]
