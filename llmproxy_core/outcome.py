@@ -44,8 +44,9 @@ class Outcome:
     """
     The one end of a response or of an exchange. Made per call; not changed after it was handed out.
 
-    Of an exchange, *usage* and *cost* are the sums over all its responses and children. *usage* is None when nobody
-    reported any, *cost* None when no price is known. Times are seconds of the monotonic clock.
+    Of an exchange, *usage* and *cost* are the sums over all its responses and children. *usage* is None when no
+    model worked for it (estimated, where a provider told none), *cost* None when no price is known. Times
+    are seconds of the monotonic clock.
     """
 
     end: End

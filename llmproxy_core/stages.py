@@ -73,15 +73,22 @@ class Filtering:
         if channel not in self._filters:
             self._filters[channel] = self._make(channel)
         text_filter = self._filters[channel]
-        return text if text_filter is None or not text else text_filter.feed(text)
+        return text if text_filter is None or not text else _text(text_filter.feed(text))
 
     def end(self, choice: int | None) -> list[tuple[Channel, str]]:
         held: list[tuple[Channel, str]] = []
         for channel in _of_choice(self._filters, choice):
             text_filter = self._filters.pop(channel)
-            if text_filter is not None and (text := text_filter.flush()):
+            if text_filter is not None and (text := _text(text_filter.flush())):
                 held.append((channel, text))
         return held
+
+
+def _text(given: object) -> str:
+    """What a filter gave: its author may have forgotten a return."""
+    if not isinstance(given, str):
+        raise TypeError(f"a filter must give a str, not {type(given).__name__}")
+    return given
 
 
 def _of_choice(channels: Iterable[Channel], choice: int | None) -> list[Channel]:

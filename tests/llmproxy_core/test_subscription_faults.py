@@ -54,6 +54,18 @@ class LateFilter(Upper):
         raise BUG
 
 
+class Forgetful:
+    def feed(self, text: str) -> str:
+        return None  # type: ignore[return-value]  # as an author forgets it
+
+    def flush(self) -> str:
+        return ""
+
+
+def _forget_to_return(response: Response) -> None:
+    response.rewrite(lambda channel: Forgetful())
+
+
 def _filter_to_the_end(response: Response) -> None:
     response.rewrite(lambda channel: LateFilter())
 
@@ -98,6 +110,14 @@ async def test_whoever_made_it_is_named_and_its_cause_is_logged_once(
     assert record.exc_info[1] is BUG
     assert ran.call.outcome is not None
     assert ran.call.outcome.error is ran.error
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_a_filter_that_forgets_to_return_is_named_too(tasks: Tasks, way: Way) -> None:
+    ran = await run_steps(way, Step("buggy", Asking(_forget_to_return)), tasks=tasks)
+
+    assert isinstance(ran.error, ProcessorFailed)
+    assert ran.error.message == "The processor 'buggy' failed on this answer"
 
 
 @pytest.mark.parametrize("way", STREAMED, ids=str)
