@@ -52,10 +52,19 @@ format = "json"
 [llm.up]
 provider = "openai"
 base_url = "http://127.0.0.1:{upstream}/v1"
+prices."*" = {{ input = "1.00", output = "2.00" }}
+[processor.cache]
+type = "cache"
+[processor.cost_limit]
+type = "cost_limit"
+daily_usd = "1000000"
 [[route]]
 path_prefix = "/v1"
 target_llm = "up"
+operations = ["chat"]
+processors = [{processors}]
 """
+PROCESSORS = ("cache", "cost_limit")
 
 
 def _head(kind: bytes, framing: bytes) -> bytes:
@@ -168,9 +177,9 @@ class Caller(asyncio.Protocol):
             raise SystemExit(f"the proxy closed a connection: {error}")
 
 
-async def load(body: bytes, connections: int, seconds: float) -> tuple[int, float]:
+async def load(body: bytes, connections: int, seconds: float, header: str = "") -> tuple[int, float]:
     """The calls that were answered, and the median wait for a first byte in milliseconds."""
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n{header}"
     asked = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     loop, waits_s, callers = asyncio.get_running_loop(), list[float](), list[Caller]()
     until = time.perf_counter() + seconds
@@ -236,14 +245,15 @@ def measure(command: list[str], core: int, seconds: float) -> dict[str, float]:
         found["idle memory, MB"] = memory_mb(process.pid)
         uvloop.run(load(small, 8, 1))  # warm
 
-        def run(name: str, body: bytes, connections: int, chunks: int = 1) -> float:
+        def run(name: str, body: bytes, connections: int, chunks: int = 1, header: str = "") -> float:
             before = cpu_s(process.pid)
-            calls, wait_ms = uvloop.run(load(body, connections, seconds))
+            calls, wait_ms = uvloop.run(load(body, connections, seconds, header))
             found[f"{name}, CPU us"] = (cpu_s(process.pid) - before) / (calls * chunks) * 1e6
             return wait_ms
 
         found["call alone, p50 ms"] = run("call alone", small, 1)
         run("call, 32 at once", small, 32)
+        run("call that no cache may answer", small, 8, header="cache-control: no-cache\r\n")
         run("chunk, 32 bursts", ask("200-0", "Hello"), 32, 200)
         found["first byte, 100 paced streams, p50 ms"] = run("chunk, 100 paced streams", ask("50-20", "Hello"), 100, 50)
         run("call of 1.1 MB", ask("plain", "A long text. " * 85_000), 1)
@@ -253,17 +263,19 @@ def measure(command: list[str], core: int, seconds: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--processors", action="store_true", help="measure routes with a processor each, too")
     parser.add_argument("--rounds", type=int, default=3, help="through all systems; medians are printed")
     args = parser.parse_args()
     load_core, proxy_core = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {load_core})
     with tempfile.TemporaryDirectory() as folder, running([sys.executable, str(HERE), "upstream"], load_core):
         Path(folder, "nginx.conf").write_text(NGINX.format(dir=folder, port=PROXY, upstream=UPSTREAM))
-        Path(folder, "config.toml").write_text(TOML.format(port=PROXY, upstream=UPSTREAM))
-        systems = {
-            "relay": [sys.executable, str(HERE), "relay"],
-            "llmproxy": [sys.executable, "-m", "llmproxy_server", "serve", "--config", f"{folder}/config.toml"],
-        }
+        systems = {"relay": [sys.executable, str(HERE), "relay"]}
+        for name in ("llmproxy", *(PROCESSORS if args.processors else ())):
+            file = Path(folder, f"{name}.toml")
+            between = "" if name == "llmproxy" else f'"{name}"'
+            file.write_text(TOML.format(port=PROXY, upstream=UPSTREAM, processors=between))
+            systems[name] = [sys.executable, "-m", "llmproxy_server", "serve", "--config", str(file)]
         if nginx := shutil.which("nginx"):
             systems["nginx"] = [nginx, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", "stderr"]
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in systems}

@@ -213,8 +213,8 @@ class ProcessorTable:
     )
     on_error: OnError = option(
         "What happens when it raises what is no answer to the caller, or takes longer than timeout_s: fail: the call "
-        "is answered 500 with its name; pass: it is passed over. A filter or replacement of its that fails in the middle "
-        "of an answer ends that answer all the same.",
+        "is answered 500 with its name; pass: it is passed over. A filter or replacement of its that fails in the "
+        "middle of an answer ends that answer all the same.",
         default="fail",
     )
 
