@@ -8,4 +8,4 @@ from llmproxy_core.testing import ProcessorConformance
 class TestCostLimit(ProcessorConformance):
     (processor_type,) = llmproxy_processors()
     reads_request = True  # the cap, the choices, the media
-    config = {"per_request_usd": "1000", "daily_usd": "1000", "total_usd": "1000"}  # noqa: RUF012
+    config = {"per_request_usd": "1000", "daily_usd": "1000", "total_usd": "1000"}
