@@ -231,20 +231,20 @@ async def test_who_asks_for_the_bill_too_late_gets_it_at_once_or_when_it_is_comp
 
 
 async def test_what_a_child_detaches_is_billed_to_the_call_when_the_child_is_long_over(tasks: Tasks) -> None:
-    call, bills, childs = exchange(tasks), list[Outcome](), list[Outcome]()
+    call, bills, of_child = exchange(tasks), list[Outcome](), list[Outcome]()
     call.on_billed(bills.append)
     child = call.child(own_request())
-    child.on_billed(childs.append)
+    child.on_billed(of_child.append)
     shared = child.detach(own_request())
     child.finish(End.COMPLETED)
     call.finish(End.COMPLETED)
-    assert (len(childs), bills) == (1, [])
+    assert (len(of_child), bills) == (1, [])
 
     _paid(shared)
     shared.finish(End.COMPLETED)
 
     assert [bill.cost for bill in bills] == [Money(COST)]
-    assert childs[0].cost is None
+    assert of_child[0].cost is None
 
 
 async def test_after_the_end_nothing_can_be_detached_that_nobody_would_pay_for(tasks: Tasks) -> None:
