@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib.util
 import keyword
 import re
@@ -37,12 +39,30 @@ def new(name: str) -> None:
 
 def _check(name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
-        raise Refusal(f"expected a name of up to {_LONGEST} small letters, digits and _, such as word_guard")
+        form = f"up to {_LONGEST} small letters and digits, in words with - or _ between them; a letter comes first"
+        raise Refusal(f"expected a name such as word-guard: {form}")
     module = f"llmproxy_{name}"
     if name in load_registry().processors:
         raise Refusal(f'a processor type "{name}" is registered already; `llmproxy plugins` says by whom')
-    if keyword.iskeyword(name) or importlib.util.find_spec(module) is not None:
+    if importlib.util.find_spec(module) is not None:
         raise Refusal(f"the module {module} would hide another one; choose another name")
+    if (taken := _class(name)) in _names_taken() or taken == _constant(name):
+        raise Refusal(f"the class {taken} would hide another name in {module}; choose another name")
+
+
+def _class(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _constant(name: str) -> str:
+    return name.upper()
+
+
+def _names_taken() -> set[str]:
+    """What the class cannot be called: the names that Python has, and those that its module imports."""
+    module = ast.parse(dict(skeleton())["llmproxy_my_processor.py"])
+    imports = (node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom))
+    return {*keyword.kwlist, *dir(builtins), *(alias.name for node in imports for alias in node.names)}
 
 
 def skeleton() -> Iterator[tuple[str, str]]:
@@ -61,12 +81,11 @@ def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
 
 def _renamed(text: str, name: str) -> str:
     """*text* of the skeleton, with *name* in the place of its own in every spelling."""
-    words = name.split("_")
     spellings = {
         "my_processor": name,
-        "my-processor": "-".join(words),
-        "MY_PROCESSOR": name.upper(),
-        "MyProcessor": "".join(word.capitalize() for word in words),
+        "my-processor": name.replace("_", "-"),
+        "MY_PROCESSOR": _constant(name),
+        "MyProcessor": _class(name),
     }
     return re.sub("|".join(spellings), lambda found: spellings[found[0]], text)
 

@@ -49,7 +49,11 @@ OPTION_VARIABLES = [variable.name for kind in TYPES for variable in option_varia
 
 def everything() -> dict[str, Any]:
     """The example with every key that it shows set."""
-    return tomli.loads(re.sub(r"^#(?=[^\s:]|    \S)", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+    return tomli.loads(uncommented(EXAMPLE.read_text()))
+
+
+def uncommented(text: str) -> str:
+    return re.sub(r"^#(?=[^\s:]|    \S)", "", text, flags=re.MULTILINE)
 
 
 def keys(config: type[Any]) -> set[str]:
@@ -82,9 +86,37 @@ def test_the_example_shows_every_key_of_every_section() -> None:
     assert set(prices["service_tiers"]["priority"]) <= keys(ServiceTierTable)
     assert set(llms["demo"]) | set(llms["openai"]) >= keys(DemoConfig)
     assert set(llms["default"]) | set(llms["openai"]) >= keys(GroupConfig)
-    assert set(shown["processor"]["enhance_query"]) == keys(ProcessorTable)
+    assert set(shown["processor"]["enhance_query"]) >= keys(ProcessorTable)
     assert set(shown["store"]["memory"]) == keys(StoreTable)
     assert set(shown["route"][0]) == keys(RouteConfig)
+
+
+def test_the_example_shows_every_type_of_processor_with_all_its_keys() -> None:
+    shown = everything()["processor"]
+
+    for kind in OWN.processors.values():
+        table = next(it for it in shown.values() if OWN.processors[it["type"]].config is kind.config)
+        given = {**table, **table.get("additional_config", {})}
+        for field, key in options(kind.config):
+            is_given = field.name in given or (key.fills_config_value and "config_value" in given)
+            assert is_given, f"{kind.name}.{field.name}"
+            if key.example is None and isinstance(field.default, bool | int | float | str):
+                assert given.get(field.name, field.default) == field.default, f"{kind.name}.{field.name}"
+
+
+def test_the_processors_of_the_example_can_be_used_as_they_stand(tmp_path: Path) -> None:
+    names = sorted(everything()["processor"])
+    before, heading, rest = EXAMPLE.read_text().partition(f"# {'-' * 64} processors")
+    tables, routes_heading, routes = rest.partition(f"# {'-' * 64} routes")
+    routes = routes.replace("processors = []", f"processors = {json.dumps(names)}")
+    used = before + heading + uncommented(tables) + routes_heading + routes
+    (tmp_path / "config.toml").write_text(used)
+
+    found = load(tmp_path / "config.toml", Registry.load(), {})
+
+    assert not list(mistakes(json.loads(SCHEMA.read_text()), tomli.loads(used)))
+    assert sorted(found.config.processors) == names
+    assert sorted(found.config.routes[0].processors) == names
 
 
 def test_the_example_shows_defaults_as_they_are() -> None:

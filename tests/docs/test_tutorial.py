@@ -18,7 +18,7 @@ from tests.docs.test_docs import listening
 EXAMPLE = ROOT / "docs" / "examples" / "llmproxy-word-guard"
 WRITTEN = {"python", "toml"}
 
-pytestmark = [pytest.mark.xdist_group("tutorial"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("tutorial"), pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,8 @@ def test_no_name_of_the_skeleton_is_left(tmp_path: Path) -> None:
     assert "WORD_GUARD_2 = ProcessorType(" in text
 
 
-@pytest.mark.parametrize("name", ["shout", "a", "word_guard", "my_processors"])
+@pytest.mark.parametrize("name", ["shout", "ab", "class", "word_guard", "my_processors"])
+@pytest.mark.packaging
 def test_what_it_makes_passes_its_own_tests(name: str, tmp_path: Path) -> None:
     plugin_new(name, tmp_path)
     (folder,) = tmp_path.iterdir()
@@ -68,7 +69,13 @@ def test_what_it_makes_passes_its_own_tests(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "Shout", "1st", "a b", "../up", "a__b", "-a", "a-", "x" * 41, "é", "cache", "cost-limit", "openai_chat"],
+    [
+        *("", "Shout", "1st", "a b", "../up", "a__b", "-a", "a-", "x" * 41, "é"),
+        *("cache", "cost-limit", "openai_chat"),  # types that there are
+        *("core", "server", "openai"),  # modules that there are
+        *("none", "operation", "processor_type", "response", "type-error"),  # as classes: None, Operation, …
+        *("a", "x2"),  # the class would have the name of its ProcessorType
+    ],
 )
 def test_a_name_that_will_not_do_makes_nothing(name: str, tmp_path: Path) -> None:
     refused = plugin_new(name, tmp_path)
