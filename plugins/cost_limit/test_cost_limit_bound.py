@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from llmproxy_cost_limit.config import IMAGE_TOKENS, CostLimitConfig
-from llmproxy_cost_limit.demand import TEMPLATE_TOKENS, TOOL_TOKENS, Demand
+from llmproxy_cost_limit.demand import MOST_TOKENS, TEMPLATE_TOKENS, TOOL_TOKENS, Demand
 from test_cost_limit_shared import HIDDEN, INPUT, OUTPUT, PRICES, Direct, Limited, asking, bound, limited, usd
 
 from llmproxy_core import (
@@ -44,6 +44,10 @@ def chat(*content: dict[str, Any] | str, **more: object) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": parts}], **more}
 
 
+def spoken(role: str, *parts: dict[str, Any]) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": role, "content": parts}, {"role": "user", "content": "hi"}]}
+
+
 def demand(body: dict[str, Any], api: Api = CHAT_API) -> tuple[int, int]:
     """Tokens of input beyond the bytes of the body and the template's, and those of output."""
     request = request_of(body, api)
@@ -69,22 +73,41 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
         (chat("hi"), (0, CAP)),
         (chat("hi", max_tokens=7), (0, 7)),
         (chat("hi", max_completion_tokens=8), (0, 8)),
-        (chat("hi", max_tokens=0), (0, 0)),
-        (chat("hi", max_tokens=-5), (0, 0)),
-        (chat("hi", max_tokens=10**40), (0, 10**40)),
+        (chat("hi", max_tokens=7, max_completion_tokens=8), (0, 8)),
+        (chat("hi", max_tokens=8, max_completion_tokens=7), (0, 8)),
+        (chat("hi", max_tokens=7, max_completion_tokens=-1), (0, CAP)),
+        (chat("hi", max_tokens=7, max_completion_tokens=0), (0, CAP)),
+        (chat("hi", max_tokens=7, MAX_TOKENS=8.5), (0, 9)),
+        (chat("hi", max_tokens=7, max_toKens=8), (0, 8)),
+        (chat("hi", max_tokens=7, n_predict=8), (0, 8)),
+        (chat("hi", max_tokens=7, n_predict="-1"), (0, CAP)),
+        (chat("hi", max_tokens=8, n_predict=7), (0, 8)),
+        (chat("hi", max_new_tokens=7), (0, CAP)),
+        (chat("hi", max_new_tokens="1e400"), (0, MOST_TOKENS)),
+        (chat("hi", max_new_tokens=["?"]), (0, CAP)),
+        (chat("hi", max_tokens=0), (0, CAP)),
+        (chat("hi", max_tokens=-5), (0, CAP)),
+        (chat("hi", max_tokens=10**40), (0, MOST_TOKENS)),
         (chat("hi", n=3), (0, 3 * CAP)),
         (chat("hi", n=3, max_tokens=7), (0, 21)),
+        (chat("hi", n=3, N=4), (0, 4 * CAP)),
+        (chat("hi", best_of="4"), (0, 4 * CAP)),
         (chat("hi", n=0), (0, CAP)),
         (chat("hi", n=-2), (0, CAP)),
         (chat("hi", prediction=PREDICTION), (0, CAP + len(json.dumps(PREDICTION)))),
         (chat("hi", URL_IMAGE), (IMAGE, CAP)),
         (chat("hi", URL_IMAGE, URL_IMAGE), (2 * IMAGE, CAP)),
         (chat("hi", INLINE_IMAGE), (IMAGE - len(DATA), CAP)),
+        (chat("hi", {"type": "image_url", "image_url": {"url": f"data:application/pdf;base64,{DATA}"}}), (IMAGE, CAP)),
+        (chat("hi", {"type": "image_url", "image_url": {"url": f"data:;base64,{DATA}"}}), (IMAGE, CAP)),
         (chat("hi", FILE), (IMAGE, CAP)),
         (chat("hi", PDF), (IMAGE, CAP)),
         (chat("hi", SOUND), (IMAGE, CAP)),
         (chat("hi", VIDEO), (IMAGE, CAP)),
         (chat("hi", UNKNOWN), (IMAGE, CAP)),
+        (spoken("system", UNKNOWN), (IMAGE, CAP)),
+        (spoken("assistant", UNKNOWN), (0, CAP)),
+        (spoken("assistant", {**VIDEO, "type": "input_video"}), (IMAGE, CAP)),
         (chat("hi", tools=[TOOL]), (TOOL_TOKENS, CAP)),
         (chat("hi", tools=[TOOL, TOOL]), (TOOL_TOKENS, CAP)),
         (chat("hi", tools=[TOOL, {"type": "web_search"}]), (2 * TOOL_TOKENS, CAP)),
@@ -93,22 +116,41 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
         "no cap",
         "a cap",
         "a cap by its newer name",
-        "nothing to be said",
-        "a cap below zero",
+        "two caps: some servers go by the older",
+        "two caps: others by the newer",
+        "two caps, one of which is none",
+        "two caps, one of which some servers take for none",
+        "a cap in another case, which servers written in Go take",
+        "a cap in another case of Unicode's",
+        "a cap of llama.cpp's own",
+        "a cap of its own that means endless",
+        "a cap of its own at whoever does not know it",
+        "a cap that perhaps nobody knows",
+        "a cap like none",
+        "a cap that is no number",
+        "no cap, or nothing to be said",
+        "a cap below zero, which is none",
         "a huge cap",
         "choices",
         "choices with a cap",
+        "choices in two cases",
+        "choices that are made, not given",
         "no choice",
         "choices below zero",
         "a prediction, which is paid for where it is wrong",
         "an image by its URL",
         "two images",
         "an inline image: its bytes are no text",
+        "an inline document in an image's place",
+        "inline data of an unknown type",
         "a file by its id",
         "an inline document: its bytes count too",
         "sound",
         "video",
         "a part nobody knows",
+        "a part nobody knows, of the operator's",
+        "a part nobody knows of an answer",
+        "a part of an answer that says it is a medium",
         "a tool",
         "tools",
         "a tool of the provider's",
@@ -124,6 +166,9 @@ def test_what_an_older_completion_may_use() -> None:
 
     assert demand(asked, api) == (0, 7)
     assert demand({**asked, "n": 2, "best_of": 5}, api) == (0, 35)
+    assert demand({**asked, "n": 2, "best_of": 5.0}, api) == (0, 35)  # Pydantic takes both for an integer
+    assert demand({**asked, "n": 2, "best_of": "5"}, api) == (0, 35)
+    assert demand({**asked, "best_of": 10**40}, api) == (0, 7 * MOST_TOKENS)
     assert demand({**asked, "best_of": "many"}, api) == (0, 7)
 
 
@@ -131,6 +176,19 @@ def test_what_embeddings_may_use() -> None:
     request = request_of({"model": "m", "input": ["a"] * 100}, APIS["openai.embeddings"])
 
     assert Demand.of(request, CAP, IMAGE) == Demand(len(request.body), 0)
+
+
+def test_an_embedding_of_images_counts_them() -> None:
+    """Jina's servers take an object in the place of a text, vLLM a conversation."""
+    image = {"image": "https://example.com/a.png"}
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({"model": "m", "input": [image, "a", image]}, 2),
+        ({"model": "m", "input": "a {brace} is no object"}, 0),
+        ({"model": "m", "messages": [{"role": "user", "content": [URL_IMAGE]}]}, 3),
+    ]
+    for body, media in cases:
+        request = request_of(body, APIS["openai.embeddings"])
+        assert Demand.of(request, CAP, IMAGE) == Demand(len(request.body) + media * IMAGE, 0)
 
 
 @pytest.mark.parametrize("prompt", [["a", "b"], [1, 2, 3]], ids=["several", "tokens"])
@@ -212,12 +270,12 @@ async def test_the_dearest_class_and_tier_count(dear: dict[str, Any]) -> None:
 
 async def test_the_dearest_model_counts_that_may_be_sent() -> None:
     """A group that has not chosen yet: the bound covers whichever member answers."""
-    question = asking()
+    question = asking(cap=1000)
 
     async with Direct({"a": Price(10**9, 5 * 10**9), "b": Price(2 * 10**9, 10**9)}) as direct:
         exchange = await direct.call(request_of(json.loads(question)), Usage(), Price(0, 0))
 
-    assert exchange.log_fields["cost_bound"] == str(Money((len(question) + HIDDEN) * 1000 + 100 * 5000))
+    assert exchange.log_fields["cost_bound"] == str(Money((len(question) + HIDDEN) * 1000 + 1000 * 5000))
 
 
 # -- settled to the truth --------------------------------------------------------------------------------------------
@@ -276,6 +334,20 @@ async def test_a_call_that_used_more_than_it_might_is_booked_truthfully_and_coun
     assert figures == (5 * INPUT + 1_000_000 * OUTPUT, 0)
     assert overruns == 1
     assert [record for record in caplog.records if "was reserved" in record.message and record.levelname == "WARNING"]
+
+
+async def test_a_call_that_used_all_that_it_might_is_no_overrun() -> None:
+    question = asking()
+    used = completion("yes", prompt=len(question) + HIDDEN, completion=100)
+    async with (
+        Upstream(reply(used)) as upstream,
+        Limited(limited(upstream.base_url, {"total_usd": usd(bound(question))})) as proxy,
+    ):
+        await proxy.ask(question)
+        figures, overruns = await proxy.figures(), proxy.limiter.overruns
+
+    assert figures == (bound(question), 0)
+    assert overruns == 0
 
 
 @pytest.mark.parametrize(

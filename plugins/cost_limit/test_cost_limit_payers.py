@@ -14,9 +14,11 @@ from llmproxy_core import (
     Handler,
     Money,
     Price,
+    Request,
     Response,
     Usage,
 )
+from llmproxy_core.chat import ChatRequest, Message, TextPart
 from tests.answers import completion, reply
 from tests.llmproxy_server.edging import Around, Processing
 from tests.upstream import Upstream
@@ -142,6 +144,16 @@ async def test_a_request_that_names_no_model_is_refused_where_any_may_answer() -
         assert not upstream.requests
     assert seen.status == 402
     assert json.loads(seen.body)["error"]["code"] == "price_unknown"
+
+
+async def test_a_request_that_names_no_model_is_refused_where_an_llm_cannot_say_which_it_would_choose() -> None:
+    nameless = Request.of_chat(ChatRequest(None, (Message("user", (TextPart("hi"),)),)))
+
+    async with Direct({}) as direct:
+        with pytest.raises(BudgetExceeded) as raised:
+            await direct.call(nameless, Usage(1, 1), Price(1, 1))
+
+    assert raised.value.code == "price_unknown"
 
 
 async def test_a_model_without_a_price_passes_uncounted_where_that_is_allowed() -> None:

@@ -43,7 +43,7 @@ INPUT, OUTPUT = 1000, 2000
 """Nanodollars that a token of the model `m` costs."""
 PRICES = {"m": {"input": "1.00", "output": "2.00"}}
 PRICE = Price(INPUT * 1_000_000, OUTPUT * 1_000_000)
-HIDDEN = 256
+HIDDEN = 512
 """Tokens that are reserved for the model's chat template."""
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
 

@@ -126,15 +126,16 @@ def test_the_bound_counts_every_byte_of_both_texts_and_the_cap() -> None:
 
     assert (call.llm, call.model, call.output_tokens) == ("small", "m", 7)
     assert 200 + 400 + 2 < call.input_tokens < 200 + 400 + 2 + 200
-    assert longer == ExtraCall(None, None, 7, 0)  # what the rewritten question may add to the route's own call
+    assert longer == ExtraCall(None, None, 4 * 7, 0)  # what the rewritten question may add to the route's own call
 
 
 def test_without_llm_and_model_the_bound_is_about_the_routes_own() -> None:
     body = b'{"model":"other","messages":[{"role":"user","content":"hi"}]}'
 
-    call, _ = extra_cost_bound(EnhanceQueryConfig(), request(body))
+    call, longer = extra_cost_bound(EnhanceQueryConfig(), request(body))
 
     assert (call.llm, call.model, call.output_tokens) == (None, None, 1024)
+    assert longer == ExtraCall(None, None, 1024, 0)  # the model that reads it counts as the one that wrote it
 
 
 @pytest.mark.parametrize(

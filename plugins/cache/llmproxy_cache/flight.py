@@ -42,13 +42,18 @@ class Flight:
         self._tasks = tasks
         self._shared: Shared | None = None
         self._waiting: dict[asyncio.Future[Response], Exchange] = {}
+        self._is_under_way = False
+        self._is_left = False
+        """Whether all who waited have left, so that it is being stopped."""
         self._task = tasks.start(self._run(), name="cache flight")
         exchange.on_finish(self._ended)
 
     @property
     def can_be_joined(self) -> bool:
         """Whether one more would get all of the answer."""
-        return self.exchange.outcome is None if self._shared is None else self._shared.open
+        if self._shared is not None:
+            return self._shared.open
+        return self.exchange.outcome is None and not self._is_left
 
     @property
     def kept(self) -> KeptBody | None:
@@ -78,9 +83,18 @@ class Flight:
         finally:
             del self._waiting[seat]
             if not self._waiting and self._shared is None:
-                self.exchange.finish(End.ABANDONED)
+                self._leave()
+
+    def _leave(self) -> None:
+        """Stop the call that nobody waits for. Its exchange ends after it, so that what it has used is counted."""
+        self._is_left = True
+        if self._is_under_way:
+            self._task.cancel()
+        else:
+            self.exchange.finish(End.ABANDONED)
 
     async def _run(self) -> None:
+        self._is_under_way = True
         try:
             response = await self._call_next(self.exchange)
             self._land(response)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
 
 import attrs
 import msgspec
@@ -24,14 +26,32 @@ from llmproxy_core.chat import (
 BILLED = frozenset({Operation.CHAT, Operation.EMBEDDINGS})
 """Operations that are paid for by tokens; counting them is free everywhere."""
 
-TEMPLATE_TOKENS = 256
-"""What a model's chat template adds of its own: some 70 with gpt-oss, which even tells the date, fewer elsewhere."""
+TEMPLATE_TOKENS = 512
+"""
+What a model's chat template adds of its own.
+
+The longest that is known is the system prompt that Mistral Small 3.1 has where a request has none: some 400. It is 70
+with gpt-oss, which even tells the date, and fewer elsewhere.
+"""
 TOOL_TOKENS = 1024
 """
 What providers add when there are tools, and for each tool of their own that a short name stands for.
 
 Anthropic, "Tool use": at most 530 for the system prompt, 735 for computer use, the largest of its own tools.
 """
+
+MOST_TOKENS = 1_000_000_000
+"""No answer is longer and nobody gets more of them: what is asked for beyond that costs no more."""
+
+_CAPS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict"})
+_CHOICES = frozenset({"n", "best_of"})
+"""
+Members that say how long answers may be and how many are made, in some server's protocol.
+
+Which of them the upstream goes by, and whether it minds their case (Go's parser does not), nobody here knows: the
+largest counts. `best_of` of OpenAI's older completions makes more answers than it gives.
+"""
+_MEDIA = re.compile("image|audio|video|file|document|media", re.IGNORECASE).search
 
 
 @attrs.frozen
@@ -50,14 +70,13 @@ class Demand:
         Unsupported for a conversation that its dialect cannot read: what it may use is anybody's guess.
         """
         if request.operation is not Operation.CHAT:
-            return cls(len(request.body), 0)
+            return cls(len(request.body) + _embedded(request) * assumed_image_tokens, 0)
         chat = request.chat
         media = _Media(chat)
         text = _size(request, chat) - media.image_data
-        return cls(
-            text + media.count * assumed_image_tokens + _hidden(chat),
-            (_cap(chat, assumed_output_tokens) + len(chat.prediction or b"")) * _choices(chat),
-        )
+        members = request.json if request.body else chat.extra
+        cap = _cap(chat, members, assumed_output_tokens) + len(chat.prediction or b"")
+        return cls(text + media.count * assumed_image_tokens + _hidden(chat), cap * _choices(chat, members))
 
 
 def _size(request: Request, chat: ChatRequest) -> int:
@@ -71,22 +90,53 @@ def _hidden(chat: ChatRequest) -> int:
     return TEMPLATE_TOKENS + TOOL_TOKENS * (builtin + bool(chat.tools))
 
 
-def _cap(chat: ChatRequest, assumed: int) -> int:
-    return assumed if chat.max_output_tokens is None else max(chat.max_output_tokens, 0)
-
-
-def _choices(chat: ChatRequest) -> int:
-    """How many answers are generated. `best_of` of OpenAI's older completions makes more than it gives."""
-    return max(chat.n or 1, _integer(chat.extra.get("best_of")), 1)
-
-
-def _integer(text: bytes | None) -> int:
-    if text is None:
+def _embedded(request: Request) -> int:
+    """How many media an embeddings request may hold: providers that embed images take an object in a text's place."""
+    if request.body.count(b"{") < 2:
         return 0
+    return sum(_objects(msgspec.json.decode(raw)) for raw in request.json.values() if b"{" in bytes(raw))
+
+
+def _objects(value: object) -> int:
+    match value:
+        case dict():
+            return 1 + sum(map(_objects, value.values()))
+        case list():
+            return sum(map(_objects, value))
+        case _:
+            return 0
+
+
+def _cap(chat: ChatRequest, members: Mapping[str, bytes | msgspec.Raw], assumed: int) -> int:
+    """
+    The longest answer.
+
+    A cap that is not positive counts as none: at llama.cpp it means endless. One that some other protocol knows can
+    only raise what is said in this one: who does not know it makes longer answers.
+    """
+    caps = [chat.max_output_tokens or assumed, *_numbers(members, _CAPS)]
+    return min(max(cap if cap > 0 else assumed for cap in caps), MOST_TOKENS)
+
+
+def _choices(chat: ChatRequest, members: Mapping[str, bytes | msgspec.Raw]) -> int:
+    """How many answers are generated."""
+    return min(max(chat.n or 1, *_numbers(members, _CHOICES), 1), MOST_TOKENS)
+
+
+def _numbers(members: Mapping[str, bytes | msgspec.Raw], names: Collection[str]) -> list[int]:
+    """The values of those *members* that have one of *names* in any case, and are numbers."""
+    found = (_number(bytes(text)) for name, text in members.items() if name.casefold() in names)
+    return [number for number in found if number is not None]
+
+
+def _number(text: bytes) -> int | None:
+    """A number as lenient servers read one, rounded up and at most MOST_TOKENS; None for what even they refuse."""
     try:
-        return msgspec.json.decode(text, type=int)
-    except msgspec.MsgspecError:
-        return 0  # the provider refuses it
+        value = msgspec.json.decode(text)
+        number = float(value) if isinstance(value, str) else value
+        return math.ceil(min(number, MOST_TOKENS)) if isinstance(number, int | float) else None
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        return None
 
 
 class _Media:
@@ -94,7 +144,8 @@ class _Media:
     What of a conversation is counted by other means than its text.
 
     Images count the same however many bytes they have, so the data of those that came inline is no text: *image_data*
-    is its length. Documents and sound cost the more the longer they are, so their bytes stay in.
+    is its length. Documents and sound cost the more the longer they are, so their bytes stay in, also where they came
+    in an image's place, as some servers take them.
     """
 
     def __init__(self, chat: ChatRequest) -> None:
@@ -107,7 +158,7 @@ class _Media:
         match part:
             case ImagePart(source=source) | DocumentPart(source=source) | AudioPart(source=source):
                 self.count += source.text is None
-                if isinstance(part, ImagePart):
+                if isinstance(part, ImagePart) and (source.media_type or "").lower().startswith("image/"):
                     self.image_data += len(source.data or "")
             case VideoPart() | OpaquePart():
                 self.count += 1
@@ -116,10 +167,15 @@ class _Media:
 
 
 def _parts(messages: tuple[Message, ...]) -> Iterator[Part]:
-    """All parts that may be media. One that nobody here can read may be one too, when a user sends it."""
+    """
+    All parts that may be media.
+
+    One that nobody here can read may be one too: of an assistant, whose answers may hold anything, when its name says
+    so. Who calls may make up what an assistant said.
+    """
     for message in messages:
         for part in message.content:
             if isinstance(part, ToolResult):
                 yield from part.content
-            elif not isinstance(part, OpaquePart) or message.role == "user":
+            elif not isinstance(part, OpaquePart) or message.role != "assistant" or _MEDIA(part.kind):
                 yield part

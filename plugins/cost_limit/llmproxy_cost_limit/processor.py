@@ -89,11 +89,15 @@ class CostLimit:
         if request.operation in BILLED:
             entries = await self._prices(route.llm, request.model)
             bound = _dearest(entries, Demand.of(request, config.assumed_output_tokens, config.assumed_image_tokens))
+        grown = 0
         for call in route.extra_calls(request):
+            adds = call.llm is None and call.model is None and call.output_tokens == 0
             llm = route.llm if call.llm is None else self._services.llm(call.llm)
             output = config.assumed_output_tokens if call.output_tokens is None else call.output_tokens
             prices = await self._prices(llm, request.model if call.model is None else call.model)
-            bound += _dearest(prices, Demand(call.input_tokens, output))
+            # What one processor adds to the request, the calls of those after it may hold, too.
+            bound += _dearest(prices, Demand(call.input_tokens + (0 if adds else grown), output))
+            grown += call.input_tokens if adds else 0
         return bound, entries
 
     async def _prices(self, llm: LLMClient, model: str | None) -> list[ModelPrice]:

@@ -12,6 +12,8 @@ from llmproxy_enhance_query.config import EnhanceQueryConfig
 
 _AROUND_TEXTS = 128
 """Tokens that a call has besides its two texts: the marks of turns, and what chat templates add."""
+_BYTES_PER_TOKEN = 4
+"""Of the rewritten text. Another model than the one that wrote it may take every byte for a token."""
 
 
 @attrs.frozen
@@ -61,7 +63,9 @@ def extra_cost_bound(config: EnhanceQueryConfig, request: Request) -> Sequence[E
         return ()
     texts = config.system_prompt + question.text
     input_tokens = len(texts.encode(errors="surrogatepass")) + _AROUND_TEXTS  # a token is at least a byte
+    is_same_model = config.llm is None and config.model is None
+    longer = config.max_output_tokens * (1 if is_same_model else _BYTES_PER_TOKEN)
     return (
         ExtraCall(config.llm, config.model, input_tokens, config.max_output_tokens),
-        ExtraCall(None, None, config.max_output_tokens, 0),
+        ExtraCall(None, None, longer, 0),
     )
