@@ -73,7 +73,7 @@ def _plain(step: Step, inner: Handler, layer: Layer) -> Handler:
             return _response(await processor(exchange, inner))
         except ProxyError:
             raise
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised below
+        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - raised below
             fault = _verdict(error) or _failure(step, error)
         finally:
             running.set(outside)
@@ -94,7 +94,7 @@ def _guarded(step: Step, inner: Handler, layer: Layer) -> Handler:
             return _response(await inside.run(step.processor))
         except ProxyError:
             raise
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised below, or logged
+        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - raised below, or logged
             fault = _verdict(error)
             if fault is None:
                 fault = _failure(step, error, timed_out=inside.timed_out)

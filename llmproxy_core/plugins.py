@@ -128,16 +128,19 @@ def _asked(plugin: object, origin: Origin) -> _Plugin | BrokenPlugin:
     """What *plugin* answers to the hooks. It has a manager of its own, so that its mistakes are its own."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
+    hooks = manager.hook
     try:
         manager.register(plugin)
         manager.check_pending()
+        if not manager.get_hookcallers(plugin):
+            raise TypeError("no function of it is marked with hookimpl")
         return _Plugin(
             origin,
-            processors=[_checked_processor(it) for it in _answers(manager.hook.llmproxy_processors())],
-            providers=[_checked_provider(it) for it in _answers(manager.hook.llmproxy_providers())],
-            dialects=[_checked_dialect(it) for it in _answers(manager.hook.llmproxy_dialects())],
-            stores=[_checked_store(it) for it in _answers(manager.hook.llmproxy_stores())],
-            endpoints=[_checked_endpoint(it) for it in _answers(manager.hook.llmproxy_endpoints())],
+            processors=[_checked_processor(it) for it in _answers(hooks.llmproxy_processors)],
+            providers=[_checked_provider(it) for it in _answers(hooks.llmproxy_providers)],
+            dialects=[_checked_dialect(it) for it in _answers(hooks.llmproxy_dialects)],
+            stores=[_checked_store(it) for it in _answers(hooks.llmproxy_stores)],
+            endpoints=[_checked_endpoint(it) for it in _answers(hooks.llmproxy_endpoints)],
         )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - as above, for what it does when it is asked
         return BrokenPlugin(origin, _said(error))
@@ -147,7 +150,10 @@ def _said(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _answers(results: Iterable[Iterable[object]]) -> Iterator[object]:
+def _answers(hook: pluggy.HookCaller) -> Iterator[object]:
+    results = hook()
+    if len(results) < len(hook.get_hookimpls()):  # pluggy leaves out what is None
+        raise TypeError(f"{hook.name} returned None: expected a list")
     for result in results:
         if isinstance(result, str | bytes) or not isinstance(result, Iterable):
             raise TypeError(f"a hook must return a list, not {result!r}")

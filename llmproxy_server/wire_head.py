@@ -61,6 +61,7 @@ class HeadWriter:
         for name, value in headers:
             prefix = names[name] if name in names else self._learn(name)
             if prefix is not None:
+                value = value if type(value) is str else str(value)  # a processor's number: the answer must not break
                 parts.append(f"{prefix}{value if value.isprintable() else _CONTROLS.sub('', value)}\r\n")
         if content_type:
             parts.append(f"content-type: {content_type if content_type.isprintable() else 'application/json'}\r\n")

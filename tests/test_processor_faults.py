@@ -81,6 +81,15 @@ async def too_slow(call: Exchange, call_next: Handler) -> Response:
     raise AssertionError
 
 
+async def exiting(call: Exchange, call_next: Handler) -> Response:
+    raise SystemExit(3)
+
+
+async def counting(call: Exchange, call_next: Handler) -> Response:
+    call.response_headers.append(("x-left", 3))  # type: ignore[arg-type]  # as an author forgets it
+    return await call_next(call)
+
+
 async def watching(call: Exchange, call_next: Handler) -> Response:
     response = await call_next(call)
     response.watch(lambda channel: Bad())
@@ -131,9 +140,18 @@ STATED = pytest.mark.parametrize(
         (consumed, {}, "processor_failed"),
         (too_slow, {"timeout_s": 0.1}, "processor_timeout"),
         (before, {"timeout_s": 5.0}, "processor_failed"),
+        (exiting, {}, "processor_failed"),
+        (exiting, {"timeout_s": 5.0}, "processor_failed"),
     ],
-    ids=["before", "after", "consumed", "too slow", "in time"],
+    ids=["before", "after", "consumed", "too slow", "in time", "exits", "exits in time"],
 )
+
+
+@WAYS
+async def test_a_header_that_is_no_text_does_not_break_the_answer(wants_stream: bool) -> None:
+    seen, _, _ = await _asked(counting, wants_stream=wants_stream)
+
+    assert (seen.status, seen.whole, seen.header("x-left")) == (200, True, "3")
 
 
 @WAYS
@@ -151,7 +169,7 @@ async def test_a_processor_that_fails_is_named_in_the_clients_dialect(
     assert proxy.outcomes[0].end is End.FAILED
     _nothing_inside_is_told(seen.body)
     (cause,) = _causes(caplog)
-    assert cause is BUG or isinstance(cause, TimeoutError)
+    assert cause is BUG or isinstance(cause, TimeoutError | SystemExit)
 
 
 @WAYS

@@ -51,6 +51,7 @@ Check = Callable[[Declared], None]
 CHECKS: Sequence[Check] = (
     builds_from_its_examples,
     refuses_what_is_wrong,
+    does_not_block_the_loop,  # early: one that blocks makes all that follows take long
     acts_on_its_operations,
     reads_what_it_declares,
     sends_what_was_asked,
@@ -62,7 +63,6 @@ CHECKS: Sequence[Check] = (
     lets_errors_pass,
     lets_cancellation_pass,
     leaves_nothing_open,
-    does_not_block_the_loop,
     keeps_nothing_between_calls,
 )
 
@@ -143,6 +143,9 @@ class ProcessorConformance:
     def test_it_refuses_a_wrong_configuration(self) -> None:
         refuses_what_is_wrong(self.declared())
 
+    def test_it_does_not_block_the_event_loop(self) -> None:
+        does_not_block_the_loop(self.declared())
+
     def test_it_acts_on_its_operations(self) -> None:
         acts_on_its_operations(self.declared())
 
@@ -175,9 +178,6 @@ class ProcessorConformance:
 
     def test_nothing_is_left_open(self) -> None:
         leaves_nothing_open(self.declared())
-
-    def test_it_does_not_block_the_event_loop(self) -> None:
-        does_not_block_the_loop(self.declared())
 
     def test_it_keeps_nothing_between_calls(self) -> None:
         keeps_nothing_between_calls(self.declared())

@@ -193,6 +193,27 @@ def test_a_hook_that_returns_no_list_is_a_mistake() -> None:
     assert "a hook must return a list, not 'guard'" in broken.reason
 
 
+def test_a_hook_that_forgets_to_return_is_a_mistake() -> None:
+    class Forgetful:
+        @hookimpl
+        def llmproxy_processors(self) -> None:
+            """It makes its types, and keeps them."""
+
+    (broken,) = Registry.of(Forgetful()).broken
+
+    assert "llmproxy_processors returned None: expected a list" in broken.reason
+
+
+def test_a_plugin_without_any_hook_is_a_mistake() -> None:
+    class Unmarked:
+        def llmproxy_processors(self) -> list[object]:
+            return []
+
+    (broken,) = Registry.of(Unmarked()).broken
+
+    assert "no function of it is marked with hookimpl" in broken.reason
+
+
 def needing(*, llm: str = "a", processors: Iterable[str] = ()) -> dict[str, Any]:
     """A configuration with an LLM, a processor and a store of types that nobody registers, and what its route needs."""
     return {
