@@ -15,6 +15,7 @@ from llmproxy_core.errors import (
     ProxyError,
     RouteNotFound,
     Unsupported,
+    UpstreamCut,
     UpstreamError,
     UpstreamGarbage,
     UpstreamTimeout,
@@ -109,6 +110,12 @@ class HttpLLM:
                 self._prices[sent] = found
             return self._prices[sent]
 
+    async def _price_of(self, sent: str | None) -> Price | None:
+        if sent is None:
+            return None
+        entry = self._prices[sent] if sent in self._prices else await self._price(sent)
+        return None if entry is None else entry.price
+
     def _own_price(self, sent: str) -> ModelPrice | None:
         own = (ModelPrice(it, price) for it, price in self._config.prices if it == sent or fnmatchcase(sent, it))
         return next(own, None)
@@ -132,14 +139,17 @@ class HttpLLM:
                 ask_usage=not plain and not stream_off and self._config.ask_usage and not request.head.wants_usage,
             )
         upstream = UpstreamRequest(api.method, self._url(api, request, sent), self._headers(request, body), body)
+        # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by then
+        # that this one's price is forgotten.
+        price = await self._price_of(sent) if api.operation in BILLED_OPERATIONS else None
         attempt = self._attempt(exchange, sent)
         try:
             answer = await self._open(exchange, upstream, attempt)
         except (UpstreamTimeout, asyncio.CancelledError) as error:
             if upstream.sent:
-                self._bill_unanswered(exchange, api, attempt, b"", error)
+                self._bill_unanswered(exchange, api, attempt, price, error)
             raise
-        return await self._read(exchange, api, answer, attempt)
+        return await self._read(exchange, api, answer, attempt, price)
 
     # -- the call ------------------------------------------------------------------------------------------------
 
@@ -202,17 +212,15 @@ class HttpLLM:
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
-    async def _read(self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt) -> Response:
+    async def _read(
+        self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt, price: Price | None
+    ) -> Response:
         """A Stream for an event stream, else a Reply, read whole and looked at."""
         headers = self._crossing(answer)
         pieces: list[bytes] = []
         try:
             self._refuse_encoding(answer)
             content_type = answer.headers.get("content-type", "").lower()
-            price: Price | None = None
-            if api.operation in BILLED_OPERATIONS and (model := attempt.model) is not None:
-                entry = self._prices[model] if model in self._prices else await self._price(model)
-                price = None if entry is None else entry.price
             if content_type.startswith(self._dialect.stream_type) and api.operation is Operation.CHAT:
                 return Stream(
                     exchange,
@@ -226,18 +234,16 @@ class HttpLLM:
                     redact=self.redact,
                     attempt=attempt,
                 )
-            try:
-                await read_whole(answer, self._config.max_response_bytes, pieces)
-            except BaseException as error:
-                self._bill_unanswered(exchange, api, attempt, b"".join(pieces), error)
-                raise
+            await read_whole(answer, self._config.max_response_bytes, pieces)
             body = b"".join(pieces)
             head = self._scan(api, body)
         except BaseException as error:
             answer.body.close()
             if isinstance(error, ProxyError):
                 attempt.error = error
-            raise
+            if not isinstance(error, ProxyError) or isinstance(error, UpstreamTimeout | UpstreamCut | UpstreamGarbage):
+                self._bill_unanswered(exchange, api, attempt, price, error, body=b"".join(pieces))
+            raise  # a provider that reports an error bills nothing
         answer.body.release()
         return Reply(
             exchange,
@@ -252,7 +258,14 @@ class HttpLLM:
         )
 
     def _bill_unanswered(
-        self, exchange: Exchange, api: Api, attempt: Attempt, body: bytes, error: BaseException
+        self,
+        exchange: Exchange,
+        api: Api,
+        attempt: Attempt,
+        price: Price | None,
+        error: BaseException,
+        *,
+        body: bytes = b"",
     ) -> None:
         """
         Add to the exchange what a call is estimated to have used that the provider took, and never answered whole.
@@ -262,8 +275,6 @@ class HttpLLM:
         """
         if api.operation not in BILLED_OPERATIONS:
             return
-        entry = None if attempt.model is None else self._prices.get(attempt.model) or self._own_price(attempt.model)
-        price = None if entry is None else entry.price
         head = ReplyHead(None, attempt.model)
         reply = Reply(exchange, body, dialect=self._dialect, api=api, head=head, llm=self._config.name, price=price)
         reply.first_byte_s = attempt.headers_s

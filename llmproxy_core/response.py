@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+import attrs
+
 from llmproxy_core.body import Body, Sink
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
@@ -180,7 +182,7 @@ class ResponseBase:
         """End the response, unless it has ended. Synchronous: safe to call from a cancelled task."""
         if self.outcome is not None:
             return
-        usage, cost = self._used()
+        usage, cost = self._used(complete=end is End.COMPLETED)
         self.outcome = outcome = Outcome(
             end,
             error,
@@ -198,13 +200,21 @@ class ResponseBase:
             self.exchange.settle(callback, outcome)
         self._callbacks.clear()
 
-    def _used(self) -> tuple[Usage | None, Money | None]:
-        """Tokens and what they cost: as the provider said, else estimated from what was sent and read."""
+    def _used(self, *, complete: bool) -> tuple[Usage | None, Money | None]:
+        """
+        Tokens and what they cost: as the provider said, else estimated from what was sent and read.
+
+        No call uses nothing at all, so who says that (servers that do not count, chunks before the first word) has
+        said nothing; and a stream that broke off before it was told used the output that was read.
+        """
         if not self.billed:
             return None, None if self.price is None else Money()
         usage = self.usage
-        if usage is None and self.llm and self.api is not None and self.api.operation in BILLED_OPERATIONS:
-            usage = self.usage = self._estimate()
+        if self.llm and self.api is not None and self.api.operation in BILLED_OPERATIONS:
+            if usage is None or not usage.total_tokens:
+                usage = self.usage = self._estimate()
+            elif not (complete or usage.output_tokens) and (read := self._estimate()) and read.output_tokens:
+                usage = self.usage = attrs.evolve(usage, output_tokens=read.output_tokens, source=read.source)
         return usage, None if self.price is None or usage is None else self.price.cost(usage)
 
     def _estimate(self) -> Usage | None:

@@ -33,9 +33,9 @@ from llmproxy_core import (
     share,
 )
 from llmproxy_core.chat import ChatRequest, Message, TextPart
-from tests.answers import chat_chunk, completion, reply, stream
+from tests.answers import chat_chunk, completion, reply, stream, usage_chunk
 from tests.llmproxy_server.edging import Processing
-from tests.script import Reached, Stall
+from tests.script import Cut, Reached, Stall
 from tests.upstream import Upstream
 
 QUESTION = asking()
@@ -304,6 +304,46 @@ async def test_a_stream_without_usage_is_booked_by_an_estimate_and_marked() -> N
     assert record.usage is not None
     assert (record.usage.source, record.usage.output_tokens) == ("estimated", 10)
     assert figures == (record.usage.input_tokens * INPUT + 10 * OUTPUT, 0)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_a_provider_that_counts_nothing_makes_no_call_free(streamed: bool) -> None:
+    """Some local servers say zero, always."""
+    question, said = asking(stream=streamed), "0123456789" * 4
+    answer = (
+        stream(chat_chunk(said, finish="stop"), usage_chunk(0, 0))
+        if streamed
+        else reply(completion(said, prompt=0, completion=0))
+    )
+    async with (
+        Upstream(answer) as upstream,
+        Limited(limited(upstream.base_url, {"total_usd": usd(bound(question))})) as proxy,
+    ):
+        await proxy.ask(question)
+        (record,) = await proxy.records()
+        figures = await proxy.figures()
+
+    assert record.usage is not None
+    assert (record.usage.source, record.usage.output_tokens) == ("estimated", 10)
+    assert figures == (record.usage.input_tokens * INPUT + 10 * OUTPUT, 0)
+
+
+async def test_a_stream_that_breaks_off_after_a_count_of_its_input_is_booked_with_what_was_said() -> None:
+    question = asking(stream=True)
+    counted = chat_chunk("") | {"usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}
+    answer = [*stream(counted, chat_chunk("0123456789" * 4))[:3], Cut()]
+    async with (
+        Upstream(answer) as upstream,
+        Limited(limited(upstream.base_url, {"total_usd": usd(bound(question))})) as proxy,
+    ):
+        await proxy.ask(question)
+        (record,) = await proxy.records()
+        figures = await proxy.figures()
+
+    assert record.usage is not None
+    assert record.usage.source == "estimated"
+    assert record.usage.output_tokens >= 10
+    assert figures == (9 * INPUT + record.usage.output_tokens * OUTPUT, 0)
 
 
 async def test_a_client_that_leaves_pays_for_what_came() -> None:

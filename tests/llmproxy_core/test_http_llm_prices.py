@@ -14,9 +14,12 @@ from llmproxy_core import (
     Money,
     Operation,
     Price,
+    ProxyError,
     Request,
     Response,
     Tasks,
+    UpstreamConnectError,
+    UpstreamError,
 )
 from tests.llmproxy_core.conversation import APIS, DIALECT, SOON_S, question
 from tests.llmproxy_core.http_call import ANSWER, BASE, STREAM, Called, chat, models, opaque
@@ -44,7 +47,7 @@ class PriceList:
 class Priced(Called):
     """An LLM with a price list."""
 
-    def __init__(self, *script: Played, tasks: Tasks, **config: Any) -> None:
+    def __init__(self, *script: Played | ProxyError, tasks: Tasks, **config: Any) -> None:
         super().__init__(*script, tasks=tasks, **config)
         self.list = PriceList()
         table: dict[str, Any] = {"name": "fake", "provider": "openai", "base_url": BASE, **config}
@@ -179,7 +182,7 @@ async def test_what_is_not_billed_by_tokens_asks_for_no_price(tasks: Tasks, requ
     assert called.list.asked == []
 
 
-async def test_a_client_that_leaves_while_the_price_is_looked_up_leaves_no_body_open(tasks: Tasks) -> None:
+async def test_a_client_that_leaves_while_the_price_is_looked_up_has_sent_nothing(tasks: Tasks) -> None:
     called = Priced(STREAM, tasks=tasks)
     called.list.go_on.clear()
     sending = tasks.start(called.send(chat(question(stream=True))), name="call")
@@ -189,4 +192,58 @@ async def test_a_client_that_leaves_while_the_price_is_looked_up_leaves_no_body_
     with pytest.raises(asyncio.CancelledError):
         await sending
 
-    assert [body.ends for body in called.transport.bodies] == [1]
+    assert called.transport.requests == []
+
+
+# -- what was sent and not answered ----------------------------------------------------------------------------------
+
+
+async def _answering(called: Called) -> None:
+    """Wait until an answer has begun."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert called.transport.bodies
+
+
+async def test_who_leaves_early_pays_though_the_price_is_forgotten_by_then(tasks: Tasks) -> None:
+    """Others ask for models that they make up, more than are remembered."""
+    called = Priced(Played([b'{"id"', asyncio.Event()]), tasks=tasks)
+    exchange = called.exchange(chat())
+    sending = tasks.start(called.llm.send(exchange), name="call")
+    await _answering(called)
+    for number in range(600):
+        await called.llm.prices(f"unknown-{number}")
+
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    exchange.finish(End.ABANDONED)
+
+    assert exchange.outcome is not None
+    assert exchange.outcome.cost is not None
+    assert exchange.outcome.cost > Money(0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "billed"),
+    [
+        (Played([b"<html>"]), True),
+        (Played([b"{}"], headers=[("content-encoding", "gzip")]), True),
+        (Played([b'{"error":{"message":"no"}}']), False),
+        (Played([b'{"error":{"message":"no"}}'], status=500), False),
+        (UpstreamConnectError("no"), False),
+    ],
+    ids=["garbage", "an encoding", "an error that says 200", "an error", "nobody there"],
+)
+async def test_a_failure_is_billed_when_nobody_says_that_nothing_was_used(
+    tasks: Tasks, answer: Played | ProxyError, billed: bool
+) -> None:
+    called = Priced(answer, tasks=tasks)
+    exchange = called.exchange(chat())
+
+    with pytest.raises(UpstreamError):
+        await asyncio.wait_for(called.llm.send(exchange), SOON_S)
+    exchange.finish(End.FAILED)
+
+    assert exchange.outcome is not None
+    assert bool(exchange.outcome.cost) is billed
