@@ -49,13 +49,14 @@ from llmproxy_core.errors import (
     UpstreamGarbage,
     UpstreamTimeout,
 )
-from llmproxy_core.exchange import Attempt, Caller, Exchange, Note
+from llmproxy_core.exchange import Attempt, Caller, ChildCall, Exchange, Note
 from llmproxy_core.headers import Headers
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.http_llm import HttpLLM
 from llmproxy_core.layer import Layer
 from llmproxy_core.llm import LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.meter import CounterMetric, HistogramMetric, Meter
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Money, Price
 from llmproxy_core.option import (
@@ -127,6 +128,7 @@ __all__ = [
     "Note",
     "Layer",
     "Attempt",
+    "ChildCall",
     "Operation",
     "Headers",
     "ClientView",
@@ -152,12 +154,15 @@ __all__ = [
     "Price",
     "ModelPrice",
     "Prices",
+    "Meter",
+    "CounterMetric",
+    "HistogramMetric",
     # stores
     "Store",
     "StoreType",
     "KeyValue",
-    "Counter",
     "Count",
+    "Counter",
     "Ledger",
     "Limit",
     "Balance",

@@ -15,7 +15,15 @@ from llmproxy_core.config_check import check, is_loopback
 from llmproxy_core.config_draft import DraftReader
 from llmproxy_core.config_problem import Problems
 from llmproxy_core.config_routes import served_operations, uncovered_operations
-from llmproxy_core.config_tables import Config, LogConfig, ProcessorConfig, RouteConfig, ServerConfig, StoreConfig
+from llmproxy_core.config_tables import (
+    Config,
+    LogConfig,
+    ProcessorConfig,
+    RouteConfig,
+    ServerConfig,
+    StoreConfig,
+    TelemetryConfig,
+)
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm_config import GroupConfig, LLMConfig
@@ -28,6 +36,7 @@ __all__ = [
     "RouteConfig",
     "ServerConfig",
     "StoreConfig",
+    "TelemetryConfig",
     "is_loopback",
     "served_operations",
     "structure",
@@ -47,10 +56,11 @@ def structure(
     problems = Problems()
     draft = DraftReader(registry, env, problems).read(mapping)
     check(draft, registry, problems)
-    if problems.errors or draft.server is None:
+    if problems.errors or draft.server is None or draft.telemetry is None:
         raise ConfigError(problems.errors)
     config = Config(
         server=draft.server,
+        telemetry=draft.telemetry,
         llms=_llms(draft.llms),
         processors=FrozenMap((name, it) for name, it in draft.processors.items() if it is not None),
         stores=FrozenMap((name, it) for name, it in draft.stores.items() if it is not None),

@@ -19,6 +19,7 @@ from llmproxy_core.config_tables import (
     ServerConfig,
     StoreConfig,
     StoreTable,
+    TelemetryConfig,
 )
 from llmproxy_core.config_types import environment_secret, not_set
 from llmproxy_core.hookspecs import ProcessorType, ProviderType
@@ -29,7 +30,7 @@ from llmproxy_core.secret import Secret
 
 T = TypeVar("T")
 
-SECTIONS = ("server", "llm", "processor", "store", "route")
+SECTIONS = ("server", "telemetry", "llm", "processor", "store", "route")
 _TYPES = {"llm": "provider", "processor": "processor type", "store": "store type"}
 """What the tables of a section are built by, in words."""
 IMPLICIT_STORE = "memory"
@@ -49,6 +50,7 @@ class Draft:
     """
 
     server: ServerConfig | None = None
+    telemetry: TelemetryConfig | None = None
     llms: dict[str, LLMConfig | None] = attrs.field(factory=dict)
     processors: dict[str, ProcessorConfig | None] = attrs.field(factory=dict)
     stores: dict[str, StoreConfig | None] = attrs.field(factory=dict)
@@ -89,6 +91,7 @@ class DraftReader:
                 known = [f"[[{it}]]" if it == "route" else f"[{it}]" for it in SECTIONS]
                 self._problems.add((str(key),), f"unknown table; {_nearest_section(str(key), known)}")
         self._draft.server = self._read_server(document.get("server", {}))
+        self._draft.telemetry = self._read(TelemetryConfig, document.get("telemetry", {}), ("telemetry",))
         for name, table in self._named(document, "llm"):
             self._draft.llms[name] = self._read_llm(name, table)
         for name, table in self._named(document, "processor"):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 
-from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable
+from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable, TelemetryConfig
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType
 from llmproxy_core.money import Money
 from llmproxy_core.option import Check, Each, Option, Stated, WrittenAs, options
@@ -34,6 +34,7 @@ def json_schema(registry: Registry) -> Schema:
         "required": ["route"],
         "properties": {
             "server": table_schema(ServerConfig),
+            "telemetry": table_schema(TelemetryConfig),
             "llm": _by_name("provider", "The LLMs, each [llm.NAME].", registry.providers, _provider_schema),
             "processor": _by_name("type", "The processors, each [processor.NAME].", registry.processors, _type_schema),
             "store": _by_name("type", "The stores, each [store.NAME].", registry.stores, _store_schema),

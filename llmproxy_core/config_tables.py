@@ -12,7 +12,7 @@ import attrs
 from llmproxy_core.dialect import Operation
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.hookspecs import ProcessorType, StoreType
-from llmproxy_core.llm_config import LLMConfig
+from llmproxy_core.llm_config import BaseUrl, LLMConfig, UpstreamHeaders
 from llmproxy_core.option import (
     Misread,
     Misreadings,
@@ -50,6 +50,62 @@ class LogConfig:
     log_content: bool = option(
         "Log what is asked and answered too. Content is personal: leave it off unless all who call have agreed.",
         default=False,
+    )
+    max_content_bytes: int = option(
+        "The most of a query, and of an answer, that is logged with `log_content`; what is longer is cut.",
+        default=8 << 10,
+        validator=between(64, 1 << 20, "a number of bytes"),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class TelemetryConfig:
+    """`[telemetry]`: traces over OTLP, and what the metrics are called. The `OTEL_*` variables win over these keys."""
+
+    traces: bool = option("Export a trace of the calls over OTLP.", default=False)
+    endpoint: BaseUrl | None = option(
+        "Where to: the base URL of an OTLP receiver. Absent: port 4318 of this machine, 4317 for grpc.",
+        default=None,
+        example="http://127.0.0.1:4318",
+    )
+    traces_endpoint: BaseUrl | None = option(
+        "The whole URL that traces are sent to, where it is another than the protocol's path below `endpoint`.",
+        default=None,
+        example="https://otlp.example.com/traces/v2",
+    )
+    protocol: Literal["http/protobuf", "grpc"] = option("How it is sent.", default="http/protobuf")
+    headers: UpstreamHeaders = option(
+        'Headers of each export. A secret value is written `{ env = "NAME" }`.',
+        default=(),
+        example={"x-team": "search"},
+    )
+    sample_ratio: float = option(
+        "The part of the traces that is recorded: 1 all, 0.01 one in a hundred.",
+        default=1.0,
+        validator=between(0, 1, "a number"),
+    )
+    follow_parent: bool = option(
+        "Record a call when its caller records the trace, and only then; false: decide by `sample_ratio` alone.",
+        default=True,
+    )
+    capture_content: bool = option(
+        "Put what is asked and answered into spans too. Content is personal: leave it off unless all who call have "
+        "agreed.",
+        default=False,
+    )
+    max_content_bytes: int = option(
+        "The most of a query, and of an answer, that is put into a span; what is longer is cut.",
+        default=8 << 10,
+        validator=between(64, 1 << 20, "a number of bytes"),
+    )
+    service_name: str = option("The service that the spans name.", default="llmproxy", validator=plain_text)
+    resource: Mapping[str, str] = option(
+        "More attributes of the service, as `deployment.environment.name`.",
+        default=FrozenMap(),
+        example={"deployment.environment.name": "production"},
+    )
+    newest_metric_names: bool = option(
+        "Name the GenAI metrics as the newest semantic conventions do, not as the last release.", default=False
     )
 
 
@@ -189,6 +245,12 @@ class ServerConfig:
         "The longest head of a request.", default=32 << 10, validator=between(1024, 1 << 30, "a number of bytes")
     )
     max_header_count: int = option("Header lines in a request.", default=100, validator=between(8, 100_000, "a count"))
+    watch: bool = option("Reload this file, and `.env`, whenever they change.", default=False)
+    workers: int = option(
+        "Processes that serve, each with an event loop and a core of its own.",
+        default=1,
+        validator=between(1, 256, "a count"),
+    )
     debug: bool = option("Log at level debug where `log.level` is not set.", default=False)
 
 
@@ -308,6 +370,7 @@ class Config:
     """A whole configuration, valid: every name in it stands for something."""
 
     server: ServerConfig = ServerConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     llms: Mapping[str, LLMConfig] = FrozenMap()
     processors: Mapping[str, ProcessorConfig] = FrozenMap()
     stores: Mapping[str, StoreConfig] = FrozenMap()

@@ -69,6 +69,8 @@ class ReplyHead:
     model: str | None = None
     finish: tuple[str, ...] = ()
     """The finish words of the choices, as the provider spells them."""
+    id: str | None = None
+    """The provider's own id of the answer."""
 
 
 @attrs.define
@@ -97,6 +99,7 @@ class Scanner(Protocol):
 
     usage: Usage | None
     model: str | None
+    id: str | None
     finish: tuple[str, ...]
     done: bool
     error: UpstreamError | None

@@ -47,9 +47,13 @@ class Endpoint:
 
     *local_only*: it changes something or shows single calls, so until roles exist it answers only a loopback peer
     that sends no forwarding header; others get 403 before *handle* is called.
+
+    *merge* is for what each worker knows only its own part of: where there are several all are asked, and *merge* makes
+    one answer of theirs. The answer of a worker that gave none in time is a 503 with an empty body.
     """
 
     method: str
     path: str
     handle: Callable[[EndpointRequest], Awaitable[EndpointReply]]
     local_only: bool = False
+    merge: Callable[[Sequence[EndpointReply]], EndpointReply] | None = None

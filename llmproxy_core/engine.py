@@ -146,6 +146,7 @@ class Copying:
     def _look(self) -> None:
         scanner, response = self._scanner, self._response
         response.usage, response.model, response.finish_words = scanner.usage, scanner.model, scanner.finish
+        response.response_id = scanner.id
         if scanner.error is not None:
             redact_error(scanner.error, response.redact)
             self.error = scanner.error
@@ -173,6 +174,7 @@ class Facts:
         for event in events:
             if isinstance(event, Start):
                 response.model = event.model or response.model
+                response.response_id = event.id or response.response_id
             elif isinstance(event, UsageReported):
                 response.usage = event.usage
             elif isinstance(event, Finished):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 from types import TracebackType
@@ -14,11 +14,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 
 from llmproxy_core.dialect import Operation
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.layer import Layer, running
 from llmproxy_core.outcome import End, OnFinish, Outcome
 from llmproxy_core.request import ClientView, Request
 from llmproxy_core.tasks import Tasks
+from llmproxy_core.trace_context import TraceContext, new_span_id
 
 _log = logging.getLogger("llmproxy")
 T = TypeVar("T")
@@ -94,6 +95,40 @@ class Attempt:
     upstream_id: str | None = None
     """The provider's own id of the call, for its support."""
     headers_s: float | None = None
+    sent_s: float | None = None
+    """When the first byte of the request was sent."""
+    ended_s: float | None = None
+    """When it failed, or its answer was over."""
+    request: Request | None = None
+    """What was asked, with what processors made of it."""
+    outcome: Outcome | None = None
+    """Of the answer that it gave, once that is over."""
+    span_id: int = 0
+    """0: nobody records it."""
+
+    def failed(self, error: ProxyError, now: float) -> None:
+        """It gave no answer."""
+        self.error, self.ended_s = error, now
+
+    def answered(self, outcome: Outcome) -> None:
+        """The answer is over."""
+        self.outcome, self.ended_s = outcome, outcome.ended_s
+        if isinstance(outcome.error, UpstreamError):
+            self.error = outcome.error
+
+
+@attrs.define
+class ChildCall:
+    """A model call of a processor's own: what `exchange.child` was asked for. Times as in Attempt."""
+
+    processor: str
+    """The processor's name in the configuration; "" outside of any."""
+    attempts: list[Attempt]
+    started_s: float
+    ended_s: float | None = None
+    span_id: int = 0
+    calls: list[ChildCall] = attrs.field(factory=list)
+    """Those made in this one's name."""
 
 
 class Owned(Protocol):
@@ -118,8 +153,9 @@ class Exchange:
         "_background",
         "_bill",
         "_billing",
+        "_call_made",
         "_callbacks",
-        "_child_attempts",
+        "_child_calls",
         "_children",
         "_detached",
         "_origin",
@@ -142,6 +178,7 @@ class Exchange:
         "response_headers",
         "route",
         "started_s",
+        "trace",
         "attempts",
     )
 
@@ -177,13 +214,16 @@ class Exchange:
         """What processors have to say in its log line: numbers, text, lists of these. Names of ours cannot be taken."""
         self.response_headers: list[tuple[str, str]] = []
         """Headers of our own for the client, (lower-case name, value)."""
+        self.trace: TraceContext | None = None
+        """Its place in a trace; None where nobody traces: a trace of the client's is then passed on as it came."""
         self.outcome: Outcome | None = None
         self._tasks = tasks
         self._background = background
         self._responses: list[Owned] = []
         self._children: list[Exchange] = []
-        self._child_attempts: list[list[Attempt]] | None = None
-        """Their lists themselves: what a child detached may make an attempt when the child is over."""
+        # They hold lists that grow: what a child detached may make an attempt when the child is over.
+        self._child_calls: list[ChildCall] | None = None
+        self._call_made: ChildCall | None = None  # of a child: what its parent keeps of it
         self._callbacks: list[tuple[int, OnFinish]] = []
         self._settling: list[asyncio.Task[None]] = []
         self._origin: Exchange | None = None
@@ -206,9 +246,21 @@ class Exchange:
     @property
     def child_attempts(self) -> list[Attempt]:
         """The attempts of its children, and of theirs, and of the children of what it detached."""
-        return [] if self._child_attempts is None else list(chain.from_iterable(self._child_attempts))
+        return [] if self._child_calls is None else list(_attempts(self._child_calls))
+
+    @property
+    def child_calls(self) -> Sequence[ChildCall]:
+        """The calls that processors made in its name, and in that of what it detached."""
+        return self._child_calls or ()
 
     # -- what belongs to it --------------------------------------------------------------------------------------
+
+    def attempt(self, llm: str, model: str | None) -> Attempt:
+        """The record of a call that *llm* is about to make of the request as it is now; put it into `attempts`."""
+        attempt = Attempt(llm, model, self.clock(), request=self.request)
+        if self.trace is not None and self.trace.sampled:
+            attempt.span_id = new_span_id()
+        return attempt
 
     def own(self, response: Owned) -> None:
         """Take charge of *response*: it ends with the exchange at the latest. Called by the response itself."""
@@ -225,10 +277,10 @@ class Exchange:
         """
         child = self._derive(request, parent=self)
         child._settling = self._settling  # who waits for the parent's effects waits for all
-        ancestor: Exchange | None = self
-        while ancestor is not None:
-            ancestor._shared_attempts().append(child.attempts)
-            ancestor = ancestor.parent
+        traced = self.trace is not None and self.trace.sampled
+        call = ChildCall(running.get().name, child.attempts, child.started_s, span_id=new_span_id() if traced else 0)
+        child._call_made, child._child_calls = call, call.calls
+        self._shared_calls().append(call)
         if self.outcome is not None:
             child.finish(End.ABANDONED)
         else:
@@ -251,7 +303,7 @@ class Exchange:
         origin = self
         while origin.parent is not None:
             origin = origin.parent
-        exchange._child_attempts = origin._shared_attempts()
+        exchange._child_calls = origin._shared_calls()
         if origin._bill is None:
             exchange._origin = origin
             origin._detached = origin._detached or set()
@@ -262,13 +314,13 @@ class Exchange:
             self._background.add(exchange)
         return exchange
 
-    def _shared_attempts(self) -> list[list[Attempt]]:
-        if self._child_attempts is None:
-            self._child_attempts = []
-        return self._child_attempts
+    def _shared_calls(self) -> list[ChildCall]:
+        if self._child_calls is None:
+            self._child_calls = []
+        return self._child_calls
 
     def _derive(self, request: Request, *, parent: Exchange | None) -> Exchange:
-        return Exchange(
+        derived = Exchange(
             request,
             id=self.id,
             route=self.route,
@@ -279,6 +331,8 @@ class Exchange:
             parent=parent,
             background=self._background,
         )
+        derived.trace = self.trace
+        return derived
 
     async def __aenter__(self) -> Exchange:
         return self
@@ -331,6 +385,8 @@ class Exchange:
         self._responses.clear()
         self._children.clear()
         outcome.ended_s = self.clock()
+        if self._call_made is not None:
+            self._call_made.ended_s = outcome.ended_s
         if self._background is not None:
             self._background.discard(self)
         self._told = True
@@ -380,6 +436,7 @@ class Exchange:
         for response in reversed(self._responses):
             if (last := response.outcome) is not None:
                 outcome.model, outcome.finish, outcome.first_byte_s = last.model, last.finish, last.first_byte_s
+                outcome.response_id = last.response_id
                 break
 
     def settle(self, callback: OnFinish, outcome: Outcome) -> None:
@@ -401,6 +458,12 @@ class Exchange:
         """Wait until the async callbacks are done, at most *timeout_s* seconds; they go on after that."""
         if self._settling:
             await asyncio.wait(self._settling, timeout=timeout_s)
+
+
+def _attempts(calls: Sequence[ChildCall]) -> Iterator[Attempt]:
+    for call in calls:
+        yield from call.attempts
+        yield from _attempts(call.calls)
 
 
 def _add(outcome: Outcome, part: Outcome) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import attrs
 
@@ -99,14 +100,17 @@ class Gateway:
         return response
 
     async def aclose(self) -> None:
-        """Close the LLMs and the stores. Exchanges under way are the caller's to end first."""
-        held: dict[str, LLMClient | Store] = {f"LLM {name}": llm for name, llm in self.llms.items()}
-        held.update((f"store {name}", store) for name, store in self.stores.items())
-        for name, it in held.items():
+        """
+        Close the LLMs, and what no other gateway uses of its stores and connections.
+
+        Exchanges under way are the caller's to end first.
+        """
+        for name, llm in self.llms.items():
             try:
-                await it.aclose()
+                await llm.aclose()
             except Exception:  # noqa: BLE001 - a plugin's bug must not keep the others open
-                _log.exception("the %s could not be closed", name)
+                _log.exception("the LLM %s could not be closed", name)
+        await self.services.lease.release()
 
 
 def build(config: Config, registry: Registry, make_services: MakeServices) -> Gateway:
@@ -122,7 +126,8 @@ def build(config: Config, registry: Registry, make_services: MakeServices) -> Ga
     problems: list[Problem] = []
     for name, store in config.stores.items():
         with _reported(f"store.{name}", problems, registry.origins.get(("store", store.type.name))):
-            stores[name] = store.type.build(store.config, services)
+            make = partial(store.type.build, store.config, services)
+            stores[name] = services.lease.get(("store", store), make, _closed, f"store {name}")
     for name, llm in config.llms.items():
         if llm.enabled:
             with _reported(f"llm.{name}", problems, registry.origins.get(("provider", llm.provider))):
@@ -139,11 +144,15 @@ def build(config: Config, registry: Registry, make_services: MakeServices) -> Ga
             steps[name] = Step(name, processor, table.timeout_s, table.on_error == "pass")
     if problems:
         raise ConfigError(problems)
-    builder = _RouteBuilder(config, registry, llms, steps, int(services.now()))
+    builder = _RouteBuilder(config, registry, llms, steps, int(services.now()), services.around)
     routes = [builder.build(route) for route in config.routes]
     views.update((route.name, _view(route, config)) for route in routes)
     processors = {name: step.processor for name, step in steps.items()}
     return Gateway(config, services, llms, routes, registry, processors=processors, stores=stores)
+
+
+async def _closed(store: Store) -> None:
+    await store.aclose()
 
 
 def _view(route: Route, config: Config) -> RouteView:
@@ -184,6 +193,7 @@ class _RouteBuilder:
     llms: Mapping[str, LLMClient]
     steps: Mapping[str, Step]
     created: int
+    around: Callable[[str, Handler], Handler] | None
 
     def build(self, route: RouteConfig) -> Route:
         llm = self.llms[route.target_llm]
@@ -199,7 +209,7 @@ class _RouteBuilder:
         send: Handler = llm.send
         if operation is Operation.MODELS:
             send = ModelList(llm, self.created)
-        handler = compose([self.steps[name] for name in names], send)
+        handler = compose([self.steps[name] for name in names], send, self.around)
         if operation is Operation.CHAT and not (route.allow_streaming and route.allow_non_streaming):
             handler = _one_mode(handler, streaming=route.allow_streaming)
         return handler

@@ -33,10 +33,12 @@ from llmproxy_core.request import Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
+from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.upstream_read import read_head, read_whole
 from llmproxy_core.upstream_url import allowed_query, base_url, without_credentials
 
-TRACE_HEADERS = frozenset({"traceparent", "tracestate", "baggage"})
+SPAN_HEADERS = frozenset({"traceparent", "tracestate"})
+TRACE_HEADERS = SPAN_HEADERS | {"baggage"}
 OPAQUE_REQUEST_HEADERS = frozenset({"accept", "content-type", "content-encoding", "range", "if-none-match"})
 OPAQUE_RESPONSE_HEADERS = frozenset(
     {
@@ -73,6 +75,10 @@ class HttpLLM:
         ours = {name for name, _ in self._constant}
         self._passed = (dialect.request_headers | TRACE_HEADERS) - ours
         self._passed_opaque = (self._passed | OPAQUE_REQUEST_HEADERS) - ours
+        # Where we trace, the client's own place in the trace is not ours to pass on; unless the operator says which.
+        self._names_trace = "traceparent" in ours
+        self._passed_traced = self._passed - SPAN_HEADERS
+        self._passed_opaque_traced = self._passed_opaque - SPAN_HEADERS
         # What the operator sets is stronger than what the protocol does.
         self._with_identity = [pair for pair in [_IDENTITY] if pair[0] not in ours] + self._constant
         self._with_body = [pair for pair in [_JSON] if pair[0] not in ours] + self._with_identity
@@ -138,15 +144,18 @@ class HttpLLM:
                 stream=False if stream_off else None,
                 ask_usage=not plain and not stream_off and self._config.ask_usage and not request.head.wants_usage,
             )
-        upstream = UpstreamRequest(api.method, self._url(api, request, sent), self._headers(request, body), body)
+        attempt = exchange.attempt(self._config.name, sent)
+        headers = self._headers(exchange, attempt, body)
+        upstream = UpstreamRequest(api.method, self._url(api, request, sent), headers, body)
         # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by then
         # that this one's price is forgotten.
         price = await self._price_of(sent) if api.operation in BILLED_OPERATIONS else None
-        attempt = self._attempt(exchange, sent)
+        exchange.attempts.append(attempt)
         try:
             answer = await self._open(exchange, upstream, attempt)
         except (UpstreamTimeout, asyncio.CancelledError) as error:
-            if upstream.sent:
+            attempt.sent_s = upstream.sent_s
+            if upstream.sent_s is not None:
                 self._bill_unanswered(exchange, api, attempt, price, error)
             raise
         return await self._read(exchange, api, answer, attempt, price)
@@ -179,22 +188,22 @@ class HttpLLM:
             path = path.replace("{model}", name)
         return self._base + path + allowed_query(request.query, self._dialect.query)
 
-    def _headers(self, request: Request, body: bytes | None) -> list[tuple[str, str]]:
-        return request.headers.pick(self._passed) + (self._with_identity if body is None else self._with_body)
-
-    def _attempt(self, exchange: Exchange, model: str | None) -> Attempt:
-        attempt = Attempt(self._config.name, model, exchange.clock())
-        exchange.attempts.append(attempt)
-        return attempt
+    def _headers(self, exchange: Exchange, attempt: Attempt, body: bytes | None) -> list[tuple[str, str]]:
+        ours = self._with_identity if body is None else self._with_body
+        if exchange.trace is None or self._names_trace:
+            return exchange.request.headers.pick(self._passed) + ours
+        return exchange.request.headers.pick(self._passed_traced) + _span_headers(exchange.trace, attempt) + ours
 
     async def _open(self, exchange: Exchange, upstream: UpstreamRequest, attempt: Attempt) -> UpstreamResponse:
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
             self._note(attempt, exchange, answer)
+            attempt.sent_s = upstream.sent_s
             if not 200 <= answer.status < 300:
                 raise await self._error(answer)
         except ProxyError as error:
-            attempt.error = error
+            attempt.sent_s = upstream.sent_s
+            attempt.failed(error, exchange.clock())
             raise
         return answer
 
@@ -240,7 +249,7 @@ class HttpLLM:
         except BaseException as error:
             answer.body.close()
             if isinstance(error, ProxyError):
-                attempt.error = error
+                attempt.failed(error, exchange.clock())
             if not isinstance(error, ProxyError) or isinstance(error, UpstreamTimeout | UpstreamCut | UpstreamGarbage):
                 self._bill_unanswered(exchange, api, attempt, price, error, body=b"".join(pieces))
             raise  # a provider that reports an error bills nothing
@@ -255,6 +264,7 @@ class HttpLLM:
             headers=headers,
             llm=self._config.name,
             price=price,
+            attempt=attempt,
         )
 
     def _bill_unanswered(
@@ -276,7 +286,8 @@ class HttpLLM:
         if api.operation not in BILLED_OPERATIONS:
             return
         head = ReplyHead(None, attempt.model)
-        reply = Reply(exchange, body, dialect=self._dialect, api=api, head=head, llm=self._config.name, price=price)
+        name = self._config.name
+        reply = Reply(exchange, body, dialect=self._dialect, api=api, head=head, llm=name, price=price, attempt=attempt)
         reply.first_byte_s = attempt.headers_s
         known = error if isinstance(error, ProxyError) else None
         reply.finish(End.ABANDONED if known is None else End.of(known), known)
@@ -326,25 +337,33 @@ class HttpLLM:
                 text = value.redact(text)
         return text
 
+    def _opaque_headers(self, exchange: Exchange, attempt: Attempt) -> list[tuple[str, str]]:
+        if exchange.trace is None or self._names_trace:
+            return exchange.request.headers.pick(self._passed_opaque) + self._with_identity
+        passed = exchange.request.headers.pick(self._passed_opaque_traced)
+        return passed + _span_headers(exchange.trace, attempt) + self._with_identity
+
     # -- opaque --------------------------------------------------------------------------------------------------
 
     async def _send_opaque(self, exchange: Exchange) -> Response:
         """Whatever it is, both ways in a stream; only the head is ours."""
         request = exchange.request
-        headers = request.headers.pick(self._passed_opaque) + self._with_identity
         query = without_credentials(request.query)
         url = self._base + request.relative_path + query
+        attempt = exchange.attempt(self._config.name, None)
+        headers = self._opaque_headers(exchange, attempt)
         upstream = UpstreamRequest(request.method, url, headers, request.content)
-        attempt = self._attempt(exchange, None)
+        exchange.attempts.append(attempt)
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
+            self._note(attempt, exchange, answer)
+            if answer.status in _AUTH_STATUSES:
+                raise await self._error(answer)
         except ProxyError as error:
-            attempt.error = error
+            attempt.failed(error, exchange.clock())
             raise
-        self._note(attempt, exchange, answer)
-        if answer.status in _AUTH_STATUSES:
-            attempt.error = await self._error(answer)
-            raise attempt.error
+        finally:
+            attempt.sent_s = upstream.sent_s
         crossing = self._crossing(answer) + answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
         return Stream(
             exchange,
@@ -357,3 +376,11 @@ class HttpLLM:
             llm=self._config.name,
             attempt=attempt,
         )
+
+
+def _span_headers(trace: TraceContext, attempt: Attempt) -> list[tuple[str, str]]:
+    """Our place in the trace, for the upstream: the attempt's span where that is recorded, else the call's."""
+    headers = [("traceparent", trace.traceparent(attempt.span_id or None))]
+    if trace.state:
+        headers.append(("tracestate", trace.state))
+    return headers

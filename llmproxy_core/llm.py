@@ -62,8 +62,12 @@ class UpstreamRequest:
     url: str
     headers: list[tuple[str, str]]
     body: bytes | AsyncIterator[bytes] | None = None
-    sent: bool = False
-    """Set by the transport once it is on its way: from then on the upstream may work on it."""
+    sent_s: float | None = None
+    """
+    Set by the transport once it is on its way, in seconds of `time.monotonic`.
+
+    From then on the upstream may work on it.
+    """
 
 
 @attrs.define

@@ -54,6 +54,8 @@ class Outcome:
     usage: Usage | None = None
     cost: Money | None = None
     model: str | None = None
+    response_id: str | None = None
+    """The provider's own id of the answer."""
     finish: tuple[str, ...] = ()
     """The provider's finish words, one per choice."""
     body: KeptBody | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
@@ -39,13 +39,15 @@ class Step:
     """
 
 
-def compose(steps: Sequence[Step], send: Handler) -> Handler:
-    """*steps* around *send*, the first outermost."""
+def compose(steps: Sequence[Step], send: Handler, around: Callable[[str, Handler], Handler] | None = None) -> Handler:
+    """*steps* around *send*, the first outermost. *around* is `Services.around`."""
     handler = _of_llm(send) if steps else send
     for depth, step in reversed(list(enumerate(steps, start=1))):
         layer = Layer(step.name, depth, step.passes_over)
         guarded = step.timeout_s is not None or step.passes_over
         handler = _guarded(step, handler, layer) if guarded else _plain(step, handler, layer)
+        if around is not None:
+            handler = around(step.name, handler)
     return handler
 
 

@@ -43,6 +43,7 @@ class ResponseBase:
     """
 
     __slots__ = (
+        "_attempt",
         "_callbacks",
         "_request",
         "api",
@@ -56,6 +57,7 @@ class ResponseBase:
         "output_tokens",
         "outcome",
         "price",
+        "response_id",
         "started_s",
         "status",
         "subscriptions",
@@ -77,14 +79,16 @@ class ResponseBase:
         llm: str = "",
         price: Price | None = None,
         billed: bool = True,
+        attempt: Attempt | None = None,
     ) -> None:
         """
         *headers* are those that cross to the client, (lower-case name, value); *api* is None for an opaque answer.
 
         *llm* names who made it; "": no LLM did. *price* is what its tokens cost; None: unknown. *billed* is False for
         an answer that another call has paid for, from a cache say: it tells a usage, but adds none, and with a price
-        costs nothing.
+        costs nothing. *attempt* is the call that it is the answer to, and is told how it ends.
         """
+        self._attempt = attempt
         self.exchange = exchange
         self._request = exchange.request
         self.dialect = dialect
@@ -96,6 +100,7 @@ class ResponseBase:
         self.price = price
         self.billed = billed
         self.model: str | None = None if head is None else head.model
+        self.response_id: str | None = None if head is None else head.id
         self.usage: Usage | None = None if head is None else head.usage
         """What the provider said so far; final once the response has ended, then estimated where it said nothing."""
         self.output_tokens: Callable[[], int] | None = None
@@ -189,12 +194,15 @@ class ResponseBase:
             usage=usage,
             cost=cost,
             model=self.model,
+            response_id=self.response_id,
             finish=self.finish_words,
             body=self._kept(complete=end is End.COMPLETED),
             started_s=self.started_s,
             first_byte_s=self.first_byte_s,
             ended_s=self.exchange.clock(),
         )
+        if self._attempt is not None:
+            self._attempt.answered(outcome)
         self._free(complete=end is End.COMPLETED)
         for callback in self._callbacks:
             self.exchange.settle(callback, outcome)
@@ -259,6 +267,7 @@ class Reply(ResponseBase):
         llm: str = "",
         price: Price | None = None,
         billed: bool = True,
+        attempt: Attempt | None = None,
     ) -> None:
         """*body* is written in *api*; *head* its accounting facts."""
         self.body = body  # before the exchange takes charge: it may end the response at once
@@ -273,6 +282,7 @@ class Reply(ResponseBase):
             llm=llm,
             price=price,
             billed=billed,
+            attempt=attempt,
         )
         self.first_byte_s = self.started_s
 
@@ -300,7 +310,7 @@ class Reply(ResponseBase):
 class Stream(ResponseBase):
     """An answer that arrives in pieces. Processors subscribe to it; only `relay` and `drain` read it."""
 
-    __slots__ = ("_attempt", "_begun", "_body", "_peeked", "redact")
+    __slots__ = ("_begun", "_body", "_peeked", "redact")
 
     def __init__(
         self,
@@ -320,11 +330,10 @@ class Stream(ResponseBase):
     ) -> None:
         """
         *body* is a stream of *api*, or anything at all when *api* is None. *redact* cuts our secrets out of what the
-        upstream says of its errors; *attempt* is told when the upstream breaks the stream.
+        upstream says of its errors.
         """
         self._body = body  # before the exchange takes charge: it may close the body at once
         self.redact = redact
-        self._attempt = attempt
         self._peeked: list[bytes] = []
         self._begun = False
         super().__init__(
@@ -337,6 +346,7 @@ class Stream(ResponseBase):
             llm=llm,
             price=price,
             billed=billed,
+            attempt=attempt,
         )
 
     async def started(self) -> None:
@@ -395,11 +405,6 @@ class Stream(ResponseBase):
 
     def resume(self) -> None:
         self._body.resume()
-
-    def finish(self, end: End, error: ProxyError | None = None) -> None:
-        if self.outcome is None and self._attempt is not None and isinstance(error, UpstreamError):
-            self._attempt.error = error
-        super().finish(end, error)
 
     def _free(self, *, complete: bool) -> None:
         if complete:

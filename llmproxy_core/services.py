@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import attrs
 
@@ -12,10 +13,15 @@ from llmproxy_core.dialect import Dialect
 from llmproxy_core.exchange import Clock
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient, Transport
+from llmproxy_core.meter import Meter, NoMeter
 from llmproxy_core.prices import NoPrices, Prices
+from llmproxy_core.processor import Handler
 from llmproxy_core.request import Request
+from llmproxy_core.resources import Lease, Resources
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -86,9 +92,23 @@ class Services:
     route: Callable[[str], RouteView] = _no_route
     store: Callable[[str], Store] = _no_store
     prices: Prices = attrs.field(factory=NoPrices)
+    meter: Meter = attrs.field(factory=NoMeter)
+    lease: Lease = attrs.field(factory=lambda: Resources().lease())
+    """What outlives the gateway; see `kept`."""
     dialects: Mapping[str, Dialect] = FrozenMap()
     """All registered dialects by name."""
     clock: Clock = time.monotonic
     now: Callable[[], float] = time.time
     """Seconds since the epoch."""
     random: random.Random = attrs.field(factory=random.Random)
+    around: Callable[[str, Handler], Handler] | None = None
+    """Given the name of each processor and the handler that it makes; what it gives is called instead. To watch it."""
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """
+        State that a reload does not lose: what was made for an equal *key*, else what *make* gives.
+
+        Put the type's name and the frozen configuration into the key: who is configured otherwise, starts anew. It is
+        dropped once no gateway uses it.
+        """
+        return self.lease.get(("kept", key), make)

@@ -17,6 +17,7 @@ from llmproxy_openai.usage import read_usage
 class Outline(msgspec.Struct):
     """The top level of an answer or of a chunk; null and absent are told apart by nobody."""
 
+    id: msgspec.Raw = msgspec.Raw()
     model: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     x_groq: msgspec.Raw = msgspec.Raw()
@@ -51,7 +52,7 @@ def scan_reply(dialect: str, body: bytes) -> ReplyHead:
         raise UpstreamGarbage("The provider's answer is not a JSON object") from error
     if (envelope := error_in(outline, body)) is not None:
         raise reported_error(dialect, envelope, body)
-    return ReplyHead(usage_in(outline), model_in(outline), _finish_in(outline))
+    return ReplyHead(usage_in(outline), model_in(outline), _finish_in(outline), _text(outline.id))
 
 
 def error_in(outline: Outline, text: bytes) -> Envelope | None:

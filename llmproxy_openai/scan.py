@@ -20,6 +20,7 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{').search
 _ERROR = b'"error"'  # also vLLM's {"object": "error"}
 _END = b"data: [DONE]\n\n"  # as nearly all write it
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"').search
+_ID = re.compile(rb'"id"\s*:\s*"([^"\\]+)"').search
 _FINISH_START = re.compile(rb'"finish_reason"\s*:\s*"').search
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"([^"\\]*)"')
 _READS_FOR_MODEL = 8
@@ -53,6 +54,7 @@ class ChunkScanner:
         "done",
         "error",
         "finish",
+        "id",
         "model",
         "usage",
     )
@@ -67,6 +69,7 @@ class ChunkScanner:
         self._beginning: list[bytes] = []
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.id: str | None = None
         self.finish: tuple[str, ...] = ()
         self.done = False
         self.error: UpstreamError | None = None
@@ -145,6 +148,8 @@ class ChunkScanner:
         if found is not None and found[1]:  # Azure's first chunk says ""
             self._reads_for_model = 0
             self.model = found[1].decode(errors="replace")
+            if (named := _ID(block, 0, found.start())) is not None:  # all write it before the model
+                self.id = named[1].decode(errors="replace")
 
     def _each(self, block: bytes) -> bytes:
         """*block* event by event, up to one that ends the stream."""

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.outcome import End, Outcome
 from llmproxy_server.logs import BatchHandler
+from llmproxy_server.record import CLIENT_GONE, Ended, Recorded
 
 LOGGER = "llmproxy.access"
-CLIENT_GONE = 499
-"""What is logged as the status of an answer that nobody waited for."""
 _ENVELOPE = frozenset({"time", "level", "logger", "message", "exception", "truncated"})
 """What every line of the log has."""
 _log = logging.getLogger(LOGGER)
-
-
-class Logged(Protocol):
-    """What the log wants to know of a call."""
-
-    @property
-    def request_id(self) -> str: ...
-
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def address(self) -> str: ...
-
-    @property
-    def began_s(self) -> float: ...
-
-    @property
-    def status(self) -> int: ...
 
 
 class AccessLog:
@@ -49,25 +25,20 @@ class AccessLog:
         self._clock = clock
         self._batch = batch
 
-    def exchange(self, call: Logged, exchange: Exchange) -> None:
-        """Log *exchange*, which is *call*'s, when it ends."""
-        if _log.isEnabledFor(logging.INFO):
-            exchange.on_finish(lambda outcome: self._ended(call, exchange, outcome))
-
-    def refused(self, call: Logged, error: ProxyError) -> None:
+    def refused(self, call: Recorded, error: ProxyError) -> None:
         """Log a request that ended before it was an exchange."""
         self._write(logging.INFO, {**self._asked(call, error.status), "end": End.of(error), "error": error.code})
 
-    def left(self, call: Logged) -> None:
+    def left(self, call: Recorded) -> None:
         """Log a request whose client left before it was an exchange."""
         self._write(logging.INFO, {**self._asked(call, CLIENT_GONE), "end": End.ABANDONED})
 
-    def own(self, call: Logged) -> None:
+    def own(self, call: Recorded) -> None:
         """Log a call of one of our own endpoints: in silence, since monitors call them all the time."""
         if _log.isEnabledFor(logging.DEBUG):
             self._write(logging.DEBUG, {**self._asked(call, call.status), "end": End.COMPLETED})
 
-    def _asked(self, call: Logged, status: int) -> dict[str, object]:
+    def _asked(self, call: Recorded, status: int) -> dict[str, object]:
         return {
             "method": call.method,
             "path": call.path,
@@ -77,13 +48,13 @@ class AccessLog:
             "client": call.address,
         }
 
-    def _ended(self, call: Logged, exchange: Exchange, outcome: Outcome) -> None:
+    def ended(self, ended: Ended) -> None:
+        """Log an exchange that is over."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        call, exchange, outcome = ended.call, ended.exchange, ended.outcome
         error = outcome.error
-        if outcome.end is End.ABANDONED:
-            status = CLIENT_GONE
-        else:
-            status = error.status if error is not None else call.status
-        fields = self._asked(call, status)
+        fields = self._asked(call, ended.status)
         fields["route"] = exchange.route
         fields["operation"] = exchange.operation
         if (model := _model(exchange, outcome)) is not None:

@@ -115,7 +115,7 @@ class Call:
             if self.exchange is not None:
                 self.exchange.finish(End.ABANDONED)
             elif not self.status:
-                self._door.shared.log.left(self)
+                self._door.shared.recorder.left(self)
             raise
         finally:
             if self._ticket is not None:
@@ -201,9 +201,13 @@ class Call:
         asked = EndpointRequest(
             incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
         )
-        reply = await endpoint.handle(asked)
+        shared = self._door.shared
+        if endpoint.merge is not None and shared.fan_out is not None:
+            reply = await shared.fan_out.everywhere(endpoint, asked)
+        else:
+            reply = await endpoint.handle(asked)
         await self._send(endpoint_answer(reply))
-        self._door.shared.log.own(self)
+        shared.recorder.log.own(self)
 
     async def _serve_match(self, match: Match) -> None:
         shared = self._door.shared
@@ -214,8 +218,10 @@ class Call:
         self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id)
         for observe in shared.observers:
             observe(exchange)
-        shared.log.exchange(self, exchange)
+        recorder = shared.recorder
+        record = recorder.begin(self, exchange)
         response = await self._gateway.handle(exchange)
+        recorder.answered(record, response)
         assert exchange.client is not None
         delivered = await deliver(response, exchange.client)
         if isinstance(delivered, Flow):
@@ -337,7 +343,7 @@ class Call:
             exchange.finish(End.of(error), error)
             await self._settle(exchange)
         else:
-            self._door.shared.log.refused(self, error)
+            self._door.shared.recorder.refused(self, error)
         if not self.answer.head_sent:
             await self._send(error_answer(error, self._dialect, self.request_id))
             return

@@ -59,12 +59,13 @@ class DemoLLM:
 
     async def send(self, exchange: Exchange) -> Response:
         model = self._model(exchange)
-        attempt = Attempt(self._config.name, model, exchange.clock())
+        attempt = exchange.attempt(self._config.name, model)
+        attempt.sent_s = attempt.started_s
         exchange.attempts.append(attempt)
         try:
-            response = await self._answer(exchange, model)
+            response = await self._answer(exchange, model, attempt)
         except ProxyError as error:
-            attempt.error = error
+            attempt.failed(error, exchange.clock())
             attempt.status = error.upstream_status if isinstance(error, UpstreamError) else None
             raise
         attempt.status, attempt.headers_s = response.status, exchange.clock()
@@ -89,7 +90,7 @@ class DemoLLM:
             raise RouteNotFound(f'No LLM here serves the model "{name}"', code="model_not_found", param="model")
         return sent
 
-    async def _answer(self, exchange: Exchange, model: str) -> Response:
+    async def _answer(self, exchange: Exchange, model: str, attempt: Attempt) -> Response:
         operation = exchange.request.operation
         if operation is not Operation.CHAT:
             raise Unsupported(
@@ -105,10 +106,10 @@ class DemoLLM:
         if model == "demo/slow":
             await asyncio.sleep(self._config.slow_first_byte_s)
         if exchange.request.head.stream and self._config.supports_streaming:
-            return self._stream(exchange, reply, dialect, api)
-        return await self._whole(exchange, reply, dialect, api)
+            return self._stream(exchange, reply, dialect, api, attempt)
+        return await self._whole(exchange, reply, dialect, api, attempt)
 
-    async def _whole(self, exchange: Exchange, reply: ChatReply, dialect: Dialect, api: Api) -> Reply:
+    async def _whole(self, exchange: Exchange, reply: ChatReply, dialect: Dialect, api: Api, attempt: Attempt) -> Reply:
         if reply.model == "demo/cut":
             raise UpstreamCut("The demo cut the answer off, as asked")
         if reply.model == "demo/stall":
@@ -120,13 +121,14 @@ class DemoLLM:
             dialect.write_reply(api, reply),
             dialect=dialect,
             api=api,
-            head=ReplyHead(reply.usage, reply.model, words),
+            head=ReplyHead(reply.usage, reply.model, words, reply.id),
             headers=demo_headers(reply.model),
             llm=self._config.name,
             price=self._price(reply.model),
+            attempt=attempt,
         )
 
-    def _stream(self, exchange: Exchange, reply: ChatReply, dialect: Dialect, api: Api) -> Stream:
+    def _stream(self, exchange: Exchange, reply: ChatReply, dialect: Dialect, api: Api, attempt: Attempt) -> Stream:
         stream = Stream(
             exchange,
             self._body(reply, dialect, api),
@@ -136,6 +138,7 @@ class DemoLLM:
             content_type=dialect.stream_type,
             llm=self._config.name,
             price=self._price(reply.model),
+            attempt=attempt,
         )
         stream.model = reply.model
         return stream

@@ -7,12 +7,13 @@ Nothing here knows which HTTP server reads the bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import attrs
 
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.dialect import Dialect, Operation
-from llmproxy_core.endpoint import Endpoint
+from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.errors import (
     BadRequest,
     ConfigError,
@@ -26,7 +27,6 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.plugins import Registry
 from llmproxy_core.routing import Match
-from llmproxy_server.access_log import AccessLog
 from llmproxy_server.admission import Admission
 from llmproxy_server.door_caller import Callers, is_local
 from llmproxy_server.door_host import HostPolicy
@@ -34,6 +34,7 @@ from llmproxy_server.door_id import RequestIds
 from llmproxy_server.door_origin import CorsHeaders, OriginPolicy, is_preflight
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.life import Life
+from llmproxy_server.record import Recorder
 from llmproxy_server.wire_head import HeadWriter
 
 Observer = Callable[[Exchange], None]
@@ -41,6 +42,14 @@ Observer = Callable[[Exchange], None]
 
 Endpoints = Mapping[str, Mapping[str, Endpoint]]
 """By path, then by method."""
+
+
+class FanOut(Protocol):
+    """Asks an endpoint in every worker."""
+
+    async def everywhere(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointReply:
+        """All workers' answers, merged by the endpoint."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -51,10 +60,12 @@ class Shared:
     """The current one; a call keeps the one it began with."""
     admission: Admission
     life: Life
-    log: AccessLog
+    recorder: Recorder
     dialect: Dialect
     """For errors before it is known which one the client speaks."""
     observers: tuple[Observer, ...] = ()
+    fan_out: FanOut | None = None
+    """Asks all workers, where there are several."""
     ids: RequestIds = attrs.field(factory=RequestIds)
     heads: HeadWriter = attrs.field(factory=HeadWriter)
 

@@ -20,7 +20,7 @@ from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
-from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, Variable, option_variables
+from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, TELEMETRY_VARIABLES, Variable, option_variables
 
 COMMAND_LINE = "command line"
 
@@ -75,13 +75,17 @@ def overlay(
     result = dict(document)
     given = {key: value for key, value in command_line.items() if value is not None}
     for variable, value in _set(SERVER_VARIABLES, env, problems):
-        _put_server(result, variable.key, value)
+        _put_in(result, "server", variable.key, value)
         origins[f"server.{variable.key}"] = variable.name
         if variable.key == "debug" and value:
-            _put_server(result, "log.level", "debug")
+            _put_in(result, "server", "log.level", "debug")
             origins["server.log.level"] = variable.name
+    for variable, value in _set(TELEMETRY_VARIABLES, env, problems):
+        for key, each in value.items() if isinstance(value, Mapping) else [(variable.key, value)]:
+            _put_in(result, "telemetry", key, each)
+            origins[f"telemetry.{key}"] = variable.name
     for key, value in given.items():
-        _put_server(result, key.removeprefix("server."), value)
+        _put_in(result, "server", key.removeprefix("server."), value)
         origins[key] = COMMAND_LINE
     table_keys: list[tuple[str, object, str]] = []
     names = list(_over_http(result, registry))
@@ -114,10 +118,10 @@ def _set(
             problems.add((variable.name,), f"{error}{got} in the environment")
 
 
-def _put_server(document: dict[str, object], key: str, value: object) -> None:
-    server = document.get("server", {})
-    if isinstance(server, Mapping):  # what is no table is reported when it is read
-        document["server"] = _put(server, key.split("."), value)
+def _put_in(document: dict[str, object], section: str, key: str, value: object) -> None:
+    table = document.get(section, {})
+    if isinstance(table, Mapping):  # what is no table is reported when it is read
+        document[section] = _put(table, key.split("."), value)
 
 
 def _put_llm(document: dict[str, object], name: str, key: str, value: object) -> None:

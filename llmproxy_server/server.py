@@ -30,6 +30,7 @@ from llmproxy_server.health import Health
 from llmproxy_server.life import Life
 from llmproxy_server.listener import Listener, listen
 from llmproxy_server.prices import BundledPrices
+from llmproxy_server.record import Recorder
 from llmproxy_server.tls import tls_context
 from llmproxy_server.transport import AiohttpTransport
 
@@ -125,7 +126,7 @@ class Server:
             gateway=self.gateway,
             admission=self.admission,
             life=self.life,
-            log=AccessLog(clock, self._log_batch),
+            recorder=Recorder(AccessLog(clock, self._log_batch)),
             dialect=default_dialect(self.registry),
             observers=(health.watch, *self._observers),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from functools import lru_cache
+from time import monotonic
 
 import aiohttp
 
@@ -65,7 +66,7 @@ class AiohttpTransport:
         )
         try:
             call.send(request.method, head, request.body)
-            request.sent = True
+            request.sent_s = monotonic()
             status, headers = await call.head()
         except BaseException:
             call.close()

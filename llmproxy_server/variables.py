@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -77,7 +77,11 @@ def read_number(text: str) -> float:
 
 @attrs.frozen
 class Variable:
-    """An environment variable that stands for a key: of `[server]`, of every LLM over HTTP, or of a type's tables."""
+    """
+    An environment variable that stands for a key: of `[server]`, `[telemetry]`, every LLM over HTTP, a type's tables.
+
+    Where *read* gives a mapping, the variable stands for several keys of the table; *key* is the one that is listed.
+    """
 
     name: str
     key: str
@@ -102,6 +106,65 @@ LLM_VARIABLES = (
         "MAX_IDLE_CONNS_PER_HOST", "pool.max_connections_per_host", read_count, "Connections to one host; 0: no bound."
     ),
     Variable("IDLE_CONN_TIMEOUT", "pool.idle_s", read_idle_seconds, "How long an unused connection is kept."),
+)
+
+
+def _read_sampler(text: str) -> Mapping[str, object]:
+    if text not in SAMPLERS:
+        raise ValueError("expected one of " + ", ".join(SAMPLERS))
+    return SAMPLERS[text]
+
+
+def _read_exporter(text: str) -> Mapping[str, object]:
+    if text not in ("otlp", "none"):
+        raise ValueError("expected otlp or none")
+    return {"traces": text == "otlp"}
+
+
+SAMPLERS: Mapping[str, Mapping[str, object]] = {
+    "always_on": {"sample_ratio": 1.0, "follow_parent": False},
+    "always_off": {"sample_ratio": 0.0, "follow_parent": False},
+    "traceidratio": {"follow_parent": False},
+    "parentbased_always_on": {"sample_ratio": 1.0, "follow_parent": True},
+    "parentbased_always_off": {"sample_ratio": 0.0, "follow_parent": True},
+    "parentbased_traceidratio": {"follow_parent": True},
+}
+
+# In the order in which they count; the later one wins. Those that the exporter itself reads are not among them.
+TELEMETRY_VARIABLES = (
+    Variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "endpoint",
+        lambda text: {"endpoint": text, "traces": True},
+        "Where to; it also switches traces on.",
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "traces_endpoint",
+        lambda text: {"traces_endpoint": text, "traces": True},
+        "The whole URL for traces; it also switches them on.",
+    ),
+    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol", read_text, "http/protobuf or grpc."),
+    Variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "protocol", read_text, "The same, for traces alone."),
+    Variable("OTEL_SERVICE_NAME", "service_name", read_text, "The service that the spans name."),
+    Variable("OTEL_TRACES_SAMPLER_ARG", "sample_ratio", read_number, "The part of the traces that is recorded."),
+    Variable("OTEL_TRACES_SAMPLER", "sample_ratio", _read_sampler, "How it is decided what is recorded."),
+    Variable("OTEL_TRACES_EXPORTER", "traces", _read_exporter, "otlp or none."),
+    Variable(
+        "OTEL_SDK_DISABLED", "traces", lambda text: {"traces": False} if read_switch(text) else {}, "true: no traces."
+    ),
+    Variable(
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+        "capture_content",
+        lambda text: text.lower() in ("1", "true", "span_only", "span_and_event"),
+        "true, SPAN_ONLY or SPAN_AND_EVENT: content goes into spans.",
+    ),
+    Variable(
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+        "newest_metric_names",
+        lambda text: {"newest_metric_names": True} if "gen_ai_latest_experimental" in text else {},
+        "With gen_ai_latest_experimental in it: the newest names of the GenAI metrics.",
+    ),
 )
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import tomli
 
-from llmproxy_core.config_tables import LogConfig, ProcessorTable, RouteConfig, ServerConfig, StoreTable
+from llmproxy_core.config_tables import (
+    LogConfig,
+    ProcessorTable,
+    RouteConfig,
+    ServerConfig,
+    StoreTable,
+    TelemetryConfig,
+)
 from llmproxy_core.hookspecs import ProcessorType, StoreType
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, PoolTable, TimeoutsTable
 from llmproxy_core.option import options
@@ -27,6 +34,7 @@ EXAMPLE = ROOT / "config.example.toml"
 CLASSES: list[type[Any]] = [
     ServerConfig,
     LogConfig,
+    TelemetryConfig,
     HttpLLMConfig,
     GroupConfig,
     DemoConfig,
@@ -77,6 +85,7 @@ def test_the_example_shows_every_key_of_every_section() -> None:
 
     assert set(shown["server"]) == keys(ServerConfig)
     assert set(shown["server"]["log"]) == keys(LogConfig)
+    assert set(shown["telemetry"]) == keys(TelemetryConfig)
     assert set(llms["openai"]) == keys(HttpLLMConfig)
     assert set(llms["openai"]["timeouts"]) == keys(TimeoutsTable)
     assert set(llms["openai"]["pool"]) == keys(PoolTable)

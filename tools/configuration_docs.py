@@ -16,13 +16,13 @@ import attrs
 from llmproxy_core.config_path import escaped, written
 from llmproxy_core.config_problem import shown
 from llmproxy_core.config_schema import json_schema, meaning, type_schema
-from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable
+from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable, TelemetryConfig
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.money import Money
 from llmproxy_core.option import Check, Option, WrittenAs, options
 from llmproxy_core.plugins import Registry
 from llmproxy_server.embedded import KNOWN_PROVIDERS
-from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, Variable, option_variables
+from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, TELEMETRY_VARIABLES, Variable, option_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "configuration.md"
@@ -213,6 +213,7 @@ def reference(registry: Registry) -> str:
         [
             INTRODUCTION,
             f"\n## [server]\n\n{paragraph(ServerConfig)}\n{table(ServerConfig)}",
+            f"\n## [telemetry]\n\n{paragraph(TelemetryConfig)}\n{table(TelemetryConfig)}",
             f"\n## [llm.NAME]\n\n{paragraph(LLMConfig)}\n{table(LLMConfig)}",
             f"\n### LLMs over HTTP\n\n{paragraph(HttpLLMConfig)}\n{table(HttpLLMConfig, without=LLMConfig)}",
             f"\n### Groups\n\n{paragraph(GroupConfig)}\n{table(GroupConfig, without=LLMConfig)}",
@@ -224,6 +225,7 @@ def reference(registry: Registry) -> str:
             f"\n## [[route]]\n\n{paragraph(RouteConfig)}\n{table(RouteConfig)}",
             "\n## Environment\n",
             variables("These stand for keys of `[server]` and win over the file:", keyed(SERVER_VARIABLES)),
+            variables("These stand for keys of `[telemetry]` and win over the file:", keyed(TELEMETRY_VARIABLES)),
             variables(
                 "These stand for keys of every LLM over HTTP and win over the file (durations are seconds, or written "
                 'as "90s", "1m30s"):',

@@ -11,7 +11,7 @@ from llmproxy_core.body import Sink
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Price
 from llmproxy_core.prices import ModelPrice
@@ -133,12 +133,12 @@ class PlayedLLM:
         own, shared = exchange.client is None, exchange in self.book.background
         call = Call(exchange, own, self._belongs(exchange), shared, body, list(request.headers), looked_into)
         self.book.calls.append(call)
-        attempt = Attempt("scripted", request.model, exchange.clock())
+        attempt = exchange.attempt("scripted", request.model)
         exchange.attempts.append(attempt)
         await asyncio.sleep(0)
         play = self.book.plays[exchange.id]
         if (error := play.helper_error if own else play.error) is not None:
-            attempt.error = error
+            attempt.failed(error, exchange.clock())
             raise error
         if own:
             play = Play(attrs.evolve(play.said, text=self._declared.helper_says, calls=(), reasoning="", id="helper"))

@@ -10,7 +10,7 @@ import attrs
 from llmproxy_core.body import Sink
 from llmproxy_core.dialect import Api, Dialect
 from llmproxy_core.errors import ProxyError, UpstreamCut
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Price
 from llmproxy_core.prices import ModelPrice
@@ -103,23 +103,29 @@ class ScriptedLLM:
 
     async def send(self, exchange: Exchange) -> Response:
         self.requests.append(exchange.request)
-        attempt = Attempt("scripted", exchange.request.model, exchange.clock())
+        attempt = exchange.attempt("scripted", exchange.request.model)
         exchange.attempts.append(attempt)
         await asyncio.sleep(0)
         answer = self._script.pop(0) if self._script else Answer(error=UpstreamCut("The script is over"))
         if answer.error is not None:
-            attempt.error = answer.error
+            attempt.failed(answer.error, exchange.clock())
             raise answer.error
         response: Response
         if answer.whole is not None:
             head = self._dialect.scan_reply(self._api, answer.whole)
             response = Reply(
-                exchange, answer.whole, dialect=self._dialect, api=self._api, head=head, price=answer.price
+                exchange,
+                answer.whole,
+                dialect=self._dialect,
+                api=self._api,
+                head=head,
+                price=answer.price,
+                attempt=attempt,
             )
         else:
             body = ScriptedBody(answer.chunks, self._tasks)
             self.bodies.append(body)
-            response = Stream(exchange, body, dialect=self._dialect, api=self._api, price=answer.price)
+            response = Stream(exchange, body, dialect=self._dialect, api=self._api, price=answer.price, attempt=attempt)
         self.responses.append(response)
         return response
 

@@ -144,6 +144,7 @@ class BrokenScanner:
     def __init__(self, name: str, usage: bool) -> None:
         self.usage: Usage | None = None
         self.model: str | None = None
+        self.id: str | None = None
         self.finish: tuple[str, ...] = ()
         self.done = False
         self.error: UpstreamError | None = None

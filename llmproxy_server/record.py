@@ -1,0 +1,174 @@
+"""What is written down of each call of a client: a line of the log, the metrics, the spans."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llmproxy_core.errors import ProxyError
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.outcome import End, KeptBody, Outcome
+from llmproxy_core.response import Response
+from llmproxy_core.subscription import Keep
+from llmproxy_server.door_request import Incoming
+
+CLIENT_GONE = 499
+"""What is written down as the status of an answer that nobody waited for."""
+
+
+class Recorded(Protocol):
+    """What is wanted to be known of a call at the edge."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def incoming(self) -> Incoming: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def began_s(self) -> float: ...
+
+    @property
+    def status(self) -> int: ...
+
+
+class Ended:
+    """A call that is over. Made per call."""
+
+    __slots__ = ("_keep", "call", "exchange", "outcome", "status")
+
+    def __init__(self, call: Recorded, exchange: Exchange, outcome: Outcome, status: int, keep: Keep | None) -> None:
+        self.call = call
+        self.exchange = exchange
+        self.outcome = outcome
+        """Of the exchange."""
+        self.status = status
+        """What was sent; 499 when the client had left, the error's own when a stream failed that began with 200."""
+        self._keep = keep
+
+    @property
+    def body(self) -> KeptBody | None:
+        """The answer, where somebody wants its content, and it completed within what is kept."""
+        return None if self._keep is None else self._keep.body
+
+
+class Log(Protocol):
+    def ended(self, ended: Ended) -> None: ...
+
+    def refused(self, call: Recorded, error: ProxyError) -> None:
+        """A request that ended before it was an exchange."""
+        ...
+
+    def left(self, call: Recorded) -> None:
+        """A request whose client left before it was an exchange."""
+        ...
+
+    def own(self, call: Recorded) -> None:
+        """A call of one of our own endpoints."""
+        ...
+
+
+class Metrics(Protocol):
+    def begin(self, exchange: Exchange) -> None: ...
+
+    def ended(self, ended: Ended) -> None: ...
+
+    def billed(self, ended: Ended, bill: Outcome) -> None:
+        """Everything that the exchange pays for is over."""
+        ...
+
+    def refused(self, status: int) -> None: ...
+
+
+class Tracer(Protocol):
+    def begin(self, incoming: Incoming, exchange: Exchange) -> None:
+        """Set `exchange.trace`."""
+        ...
+
+    def billed(self, ended: Ended, bill: Outcome) -> None: ...
+
+
+class Recorder:
+    """Tells those who write down, each once, in one callback for all. What is off is None, and costs nothing."""
+
+    def __init__(
+        self, log: Log, metrics: Metrics | None = None, tracer: Tracer | None = None, *, content_bytes: int = 0
+    ) -> None:
+        """*content_bytes*: how much of an answer is kept for those who write down content; 0: nobody does."""
+        self.log = log
+        self._metrics = metrics
+        self._tracer = tracer
+        self._content_bytes = content_bytes
+
+    def begin(self, call: Recorded, exchange: Exchange) -> Record:
+        """*exchange* is *call*'s, and begins."""
+        record = Record(self.log, self._metrics, self._tracer, call, exchange)
+        if self._tracer is not None:
+            self._tracer.begin(call.incoming, exchange)
+        if self._metrics is not None:
+            self._metrics.begin(exchange)
+        exchange.on_finish(record.finished)
+        if self._metrics is not None or self._tracer is not None:
+            exchange.on_billed(record.billed)
+        return record
+
+    def answered(self, record: Record, response: Response) -> None:
+        """*response* is the exchange's answer, and about to be sent."""
+        if self._content_bytes:
+            record.keep = response.keep_body(self._content_bytes)
+
+    def refused(self, call: Recorded, error: ProxyError) -> None:
+        """A request ended before it was an exchange."""
+        if self._metrics is not None:
+            self._metrics.refused(error.status)
+        self.log.refused(call, error)
+
+    def left(self, call: Recorded) -> None:
+        """The client left before there was an exchange."""
+        if self._metrics is not None:
+            self._metrics.refused(CLIENT_GONE)
+        self.log.left(call)
+
+
+class Record:
+    """One call's, from its beginning to its bill. Those who write it down stay the same, also across a reload."""
+
+    __slots__ = ("_call", "_ended", "_exchange", "_log", "_metrics", "_tracer", "keep")
+
+    def __init__(
+        self, log: Log, metrics: Metrics | None, tracer: Tracer | None, call: Recorded, exchange: Exchange
+    ) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._tracer = tracer
+        self._call = call
+        self._exchange = exchange
+        self._ended: Ended | None = None
+        self.keep: Keep | None = None
+
+    def finished(self, outcome: Outcome) -> None:
+        error = outcome.error
+        if outcome.end is End.ABANDONED:
+            status = CLIENT_GONE
+        else:
+            status = error.status if error is not None else self._call.status
+        self._ended = ended = Ended(self._call, self._exchange, outcome, status, self.keep)
+        if self._metrics is not None:
+            self._metrics.ended(ended)
+        self._log.ended(ended)
+
+    def billed(self, bill: Outcome) -> None:
+        ended = self._ended
+        assert ended is not None  # an exchange is billed after its end
+        if self._metrics is not None:
+            self._metrics.billed(ended, bill)
+        if self._tracer is not None:
+            self._tracer.billed(ended, bill)
