@@ -20,6 +20,7 @@ def check(draft: Draft, registry: Registry, problems: Problems) -> None:
     _check_groups(draft, problems)
     check_routes(draft, registry, problems)
     _check_use(draft, problems)
+    _check_workers(draft, problems)
     if draft.server is not None:
         _check_server(draft.server, draft, problems)
 
@@ -117,6 +118,27 @@ def _check_use(draft: Draft, problems: Problems) -> None:
     for name, store in draft.stores.items():
         if ("store", name) not in used and store is not None and store is not draft.implicit_store:
             problems.warn(("store", name), "no processor uses this store")
+
+
+# -- workers ---------------------------------------------------------------------------------------------------------
+
+
+def _check_workers(draft: Draft, problems: Problems) -> None:
+    """What must be one for all workers cannot be kept in a store that each has its own of."""
+    if draft.server is None or draft.server.workers == 1:
+        return
+    for it in draft.references:
+        if it.section != "store" or it.place[0] != "processor":
+            continue
+        processor, store = draft.processors.get(str(it.place[1])), draft.stores.get(it.name)
+        if processor is None or store is None or store.type.shared or not processor.type.needs_shared_store:
+            continue
+        problems.add(
+            it.place,
+            f'each of the {draft.server.workers} workers would have a "{safe(it.name)}" of its own, so that '
+            f"{processor.type.name} would allow that many times as much; use a store of a type that processes share, "
+            "or workers = 1",
+        )
 
 
 # -- server ----------------------------------------------------------------------------------------------------------

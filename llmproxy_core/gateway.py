@@ -126,19 +126,20 @@ def build(config: Config, registry: Registry, make_services: MakeServices) -> Ga
     problems: list[Problem] = []
     for name, store in config.stores.items():
         with _reported(f"store.{name}", problems, registry.origins.get(("store", store.type.name))):
-            make = partial(store.type.build, store.config, services)
+            make = partial(store.type.build, store.config, attrs.evolve(services, table=f"store.{name}"))
             stores[name] = services.lease.get(("store", store), make, _closed, f"store {name}")
     for name, llm in config.llms.items():
         if llm.enabled:
             with _reported(f"llm.{name}", problems, registry.origins.get(("provider", llm.provider))):
-                llms[name] = registry.providers[llm.provider].build(llm, services)
+                own = attrs.evolve(services, table=f"llm.{name}")
+                llms[name] = registry.providers[llm.provider].build(llm, own)
     steps: dict[str, Step] = {}
     needed = {name for route in config.routes for name in route.processors}
     for name, table in config.processors.items():
         with _reported(
             f"processor.{name}", problems, registry.origins.get(("processor", table.type.name)), needed=name in needed
         ):
-            processor = table.type.build(table.config, services)
+            processor = table.type.build(table.config, attrs.evolve(services, table=f"processor.{name}"))
             if not callable(processor):
                 raise TypeError(f"expected a processor, got {type(processor).__name__}")
             steps[name] = Step(name, processor, table.timeout_s, table.on_error == "pass")

@@ -49,6 +49,9 @@ class ProcessorType(Generic[C]):
 
     *extra_cost_bound* is for a type that makes model calls of its own (`exchange.child`): the most that these may use
     for a request, so that whoever limits cost can reserve for them too. Called per request; it never raises.
+
+    *needs_shared_store*: what it keeps in a store must be one for all workers, as what was spent; a store that each has
+    its own of is then a problem where there are several.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ProcessorType(Generic[C]):
     operations: frozenset[Operation]
     skippable: bool = False
     extra_cost_bound: Callable[[C, Request], Sequence[ExtraCall]] = _no_calls
+    needs_shared_store: bool = False
 
 
 def _frozen(types: Mapping[str, str]) -> Mapping[str, str]:

@@ -95,6 +95,8 @@ class Services:
     meter: Meter = attrs.field(factory=NoMeter)
     lease: Lease = attrs.field(factory=lambda: Resources().lease())
     """What outlives the gateway; see `kept`."""
+    table: str = ""
+    """Whose services these are: `processor.NAME`, `llm.NAME` or `store.NAME`."""
     dialects: Mapping[str, Dialect] = FrozenMap()
     """All registered dialects by name."""
     clock: Clock = time.monotonic
@@ -106,9 +108,9 @@ class Services:
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """
-        State that a reload does not lose: what was made for an equal *key*, else what *make* gives.
+        State that a reload does not lose: what the same table had for an equal *key*, else what *make* gives.
 
-        Put the type's name and the frozen configuration into the key: who is configured otherwise, starts anew. It is
-        dropped once no gateway uses it.
+        Put the frozen configuration into the key, or as much of it as matters: who is configured otherwise then starts
+        anew. It is dropped once no gateway uses it.
         """
-        return self.lease.get(("kept", key), make)
+        return self.lease.get(("kept", self.table, key), make)

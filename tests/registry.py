@@ -139,11 +139,15 @@ class Keeping:
 
     @hookimpl
     def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
-        return [ProcessorType("keeper", KeeperConfig, never_built, frozenset(Operation))]
+        everything = frozenset(Operation)
+        return [
+            ProcessorType("keeper", KeeperConfig, never_built, everything),
+            ProcessorType("purse", KeeperConfig, never_built, everything, needs_shared_store=True),
+        ]
 
     @hookimpl
     def llmproxy_stores(self) -> Iterable[StoreType[Any]]:
-        return [StoreType("memory", MemoryConfig, never_built), StoreType("disk", DiskConfig, never_built)]
+        return [StoreType("memory", MemoryConfig, never_built), StoreType("disk", DiskConfig, never_built, shared=True)]
 
 
 def registry() -> Registry:

@@ -24,7 +24,7 @@ from llmproxy_core.price_config import PriceTable, ServiceTierTable, TierTable
 from llmproxy_server.demo import DemoConfig
 from llmproxy_server.embedded import KNOWN_PROVIDERS, embedded_config
 from llmproxy_server.loader import load
-from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, option_variables
+from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, TELEMETRY_VARIABLES, option_variables
 from tests.registry import registry
 from tests.schema import mistakes
 from tools.configuration_docs import DOCS, SCHEMA, own_part, own_registry, reference, schema
@@ -52,6 +52,7 @@ CLASSES: list[type[Any]] = [
 OWN = own_part(Registry.load())
 TYPES: list[ProcessorType[Any] | StoreType[Any]] = [*OWN.processors.values(), *OWN.stores.values()]
 """The types whose tables have keys of their own."""
+VARIABLES = [variable.name for variable in SERVER_VARIABLES + TELEMETRY_VARIABLES + LLM_VARIABLES]
 OPTION_VARIABLES = [variable.name for kind in TYPES for variable in option_variables(kind.config)]
 
 
@@ -181,9 +182,7 @@ def test_every_key_of_a_type_is_documented_under_its_name(kind: ProcessorType[An
         assert declared.env is None or f"`{declared.env}`" in section, field.name
 
 
-@pytest.mark.parametrize(
-    "variable", [*(it.name for it in SERVER_VARIABLES + LLM_VARIABLES), *sorted(set(OPTION_VARIABLES))]
-)
+@pytest.mark.parametrize("variable", [*VARIABLES, *sorted(set(OPTION_VARIABLES))])
 def test_every_variable_is_documented_and_in_the_example_environment(variable: str) -> None:
     assert f"| `{variable}` |" in DOCS.read_text()
     assert re.search(rf"^# {variable}=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
@@ -191,7 +190,7 @@ def test_every_variable_is_documented_and_in_the_example_environment(variable: s
 
 def test_the_example_environment_names_nothing_that_is_not_read() -> None:
     keys = {name for provider in KNOWN_PROVIDERS for name in provider.variables}
-    known = {it.name for it in SERVER_VARIABLES + LLM_VARIABLES} | set(OPTION_VARIABLES) | keys
+    known = {*VARIABLES, *OPTION_VARIABLES, *keys}
 
     assert set(re.findall(r"^#? ?(\w+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)) == known
 

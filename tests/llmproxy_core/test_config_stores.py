@@ -136,3 +136,27 @@ def test_they_are_no_keys_of_a_type(key: str) -> None:
 
     assert set(Registry.of(plugin()).stores) == {"fine"}, "a store has no such key of its own"
     assert set(problems(f"{DISK}{key} = 1\n{REST}")) == {f"store.disk.{key}"}
+
+
+PURSE = '[processor.keeper]\ntype = "purse"\n'
+
+
+def test_what_must_be_one_for_all_workers_needs_a_store_that_they_share() -> None:
+    found = problems(f"[server]\nworkers = 3\n{PURSE}{REST}{USED}")
+
+    assert set(found) == {"processor.keeper.store"}
+    assert found["processor.keeper.store"].startswith('each of the 3 workers would have a "memory" of its own')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{PURSE}{REST}{USED}",
+        f"[server]\nworkers = 1\n{PURSE}{REST}{USED}",
+        f"[server]\nworkers = 3\n{KEEPER}{REST}{USED}",
+        f'[server]\nworkers = 3\n{PURSE}store = "disk"\n{DISK}{REST}{USED}',
+    ],
+    ids=["one worker", "said so", "no need", "shared"],
+)
+def test_any_store_will_do_where_nothing_must_be_one_or_there_is_one_worker(text: str) -> None:
+    assert not load(text)[1]

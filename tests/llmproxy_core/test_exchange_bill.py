@@ -12,6 +12,7 @@ from llmproxy_core import End, Exchange, Money, Outcome, Price, Reply, Tasks, Us
 from llmproxy_core.dialect import ReplyHead
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.pipeline import Step, compose
+from llmproxy_core.trace_context import TraceContext
 from tests.llmproxy_core.conversation import CHAT, COST, DIALECT, PRICE, USED, Doing, exchange, own_request, whole
 
 # -- any order -------------------------------------------------------------------------------------------------------
@@ -329,3 +330,21 @@ async def test_what_is_detached_makes_the_attempts_of_who_detached_it(tasks: Tas
 
     assert [it.llm for it in call.attempts] == ["call's"]
     assert [it.llm for it in call.child_attempts] == ["child's", "helper's"]
+
+
+async def test_the_calls_of_processors_are_kept_as_they_were_made(tasks: Tasks) -> None:
+    call = exchange(tasks)
+    call.trace = TraceContext(1, 2, sampled=True)
+    child = call.child(own_request())
+    grandchild = child.child(own_request())
+    detached = call.detach(own_request())
+    helper = detached.child(own_request())
+    for each in (grandchild, child, helper):
+        each.finish(End.COMPLETED)
+
+    first, second = call.child_calls
+    assert [it.attempts for it in (first, second)] == [child.attempts, helper.attempts]
+    assert [it.attempts for it in first.calls] == [grandchild.attempts]
+    assert [it.ended_s for it in (first, second)] == [each.outcome and each.outcome.ended_s for each in (child, helper)]
+    assert len({0, *(it.span_id for it in (first, second, *first.calls))}) == 4, "each has a span of its own"
+    assert grandchild.trace is detached.trace is call.trace

@@ -350,7 +350,8 @@ async def test_factories_get_the_services_and_llms_find_each_other_once_all_are_
     first = made.gateway.llms["b"]
 
     assert isinstance(first, Canned)
-    assert first.services is made.gateway.services
+    assert first.services.tasks is made.gateway.services.tasks
+    assert first.services.table == "llm.b"
     assert first.services.llm("a") is made.gateway.llms["a"]
     with pytest.raises(KeyError):
         first.services.llm("absent")

@@ -8,6 +8,7 @@ import pytest
 
 from llmproxy_core import (
     BadRequest,
+    End,
     Headers,
     Money,
     Operation,
@@ -17,8 +18,10 @@ from llmproxy_core import (
     Secret,
     Tasks,
     Unsupported,
+    UpstreamCut,
 )
 from llmproxy_core.relay import Flow, deliver
+from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.upstream_url import base_url
 from llmproxy_openai import OpenAIDialect
 from tests.answers import DONE
@@ -386,3 +389,73 @@ async def test_an_operation_that_the_dialect_does_not_know_is_unsupported(tasks:
 
     with pytest.raises(Unsupported, match="'fake' does not offer embeddings"):
         await called.send(Request(operation=Operation.EMBEDDINGS, dialect=DIALECT, api=EMBEDDINGS, body=b"{}"))
+
+
+# -- traces ----------------------------------------------------------------------------------------------------------
+
+TRACED = Headers(
+    [
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("tracestate", "theirs=1"),
+        ("baggage", "tenant=a"),
+    ]
+)
+
+
+@pytest.mark.parametrize("kind", ["chat", "models", "opaque"])
+@pytest.mark.parametrize("sampled", [True, False], ids=["recorded", "not recorded"])
+async def test_where_calls_are_traced_the_upstream_is_told_our_own_span(
+    tasks: Tasks, kind: str, *, sampled: bool
+) -> None:
+    requests = {"chat": chat(headers=TRACED), "models": models(), "opaque": opaque(headers=TRACED)}
+    requests["models"].headers = TRACED
+    called = Called(Played([whole("hi")]), tasks=tasks)
+    exchange = called.exchange(requests[kind])
+    exchange.trace = TraceContext(7, 8, sampled=sampled, parent_id=9, state="ours=2")
+
+    await asyncio.wait_for(called.llm.send(exchange), SOON_S)
+
+    [attempt] = exchange.attempts
+    assert bool(attempt.span_id) is sampled
+    assert called.transport.header("traceparent") == [exchange.trace.traceparent(attempt.span_id or 8)]
+    assert called.transport.header("tracestate") == ["ours=2"]
+    assert called.transport.header("baggage") == ["tenant=a"]
+
+
+async def test_an_operators_own_traceparent_wins_over_ours(tasks: Tasks) -> None:
+    constant = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    called = Called(ANSWER, tasks=tasks, headers=(("traceparent", constant),))
+    exchange = called.exchange(chat(headers=TRACED))
+    exchange.trace = TraceContext(7, 8, sampled=True)
+
+    await asyncio.wait_for(called.llm.send(exchange), SOON_S)
+
+    assert called.transport.header("traceparent") == [constant]
+
+
+async def test_an_attempt_tells_when_it_began_was_sent_and_ended_and_what_it_gave(tasks: Tasks) -> None:
+    called = Called(ANSWER, tasks=tasks)
+    exchange = called.exchange(chat())
+
+    response = await asyncio.wait_for(called.llm.send(exchange), SOON_S)
+    response.finish(End.COMPLETED)
+
+    [attempt] = exchange.attempts
+    assert attempt.request is exchange.request
+    assert attempt.outcome is response.outcome
+    assert attempt.outcome is not None
+    assert attempt.ended_s == attempt.outcome.ended_s
+    assert attempt.error is None
+
+
+async def test_an_attempt_that_fails_tells_when_and_why(tasks: Tasks) -> None:
+    called = Called(UpstreamCut("gone"), tasks=tasks)
+    exchange = called.exchange(chat())
+
+    with pytest.raises(UpstreamCut):
+        await asyncio.wait_for(called.llm.send(exchange), SOON_S)
+
+    [attempt] = exchange.attempts
+    assert isinstance(attempt.error, UpstreamCut)
+    assert attempt.ended_s is not None
+    assert attempt.outcome is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import parse_qs
 
 import msgspec
@@ -13,7 +14,16 @@ PATH = "/api/cache"
 
 
 def purge_endpoint() -> Endpoint:
-    return Endpoint("DELETE", PATH, purge, local_only=True)
+    return Endpoint("DELETE", PATH, purge, local_only=True, merge=merged)
+
+
+def merged(replies: Sequence[EndpointReply]) -> EndpointReply:
+    """What all workers forgot together; the refusal of one that could not, for its part is still there."""
+    for reply in replies:
+        if reply.status != 200:
+            return reply
+    deleted = sum(msgspec.json.decode(reply.body, type=dict[str, int])["deleted"] for reply in replies)
+    return EndpointReply(msgspec.json.encode({"deleted": deleted}))
 
 
 async def purge(request: EndpointRequest) -> EndpointReply:

@@ -43,7 +43,8 @@ class Cache:
         self._config = config
         self._services = services
         self._kept: KeyValue = services.store(config.store).key_value("cache", max_bytes=config.max_bytes)
-        self._flights: dict[str, Flight] = {}
+        # A call that a reload finds under way is joined, and emptied, by who comes after it.
+        self._flights: dict[str, Flight] = services.kept(config, dict)
         self._failing: set[str] = set()
         """What the store was last asked for in vain, and is told of."""
 

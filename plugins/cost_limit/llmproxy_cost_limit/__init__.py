@@ -24,6 +24,7 @@ def llmproxy_processors() -> Iterable[ProcessorType[Any]]:
             config=CostLimitConfig,
             build=build,
             operations=frozenset({Operation.CHAT, Operation.EMBEDDINGS, Operation.COUNT_TOKENS}),
+            needs_shared_store=True,
             skippable=False,  # money that nobody counts is no money that nobody spends
         )
     ]

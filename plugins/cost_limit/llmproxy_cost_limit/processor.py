@@ -144,4 +144,6 @@ def build(config: CostLimitConfig, services: Services) -> CostLimit:
     """ConfigError for a table without any limit."""
     config.require_a_limit()
     ledger = services.store(config.store).ledger(SPACE) if config.windows else None
-    return CostLimit(config, services, None if ledger is None else Books(ledger))
+    # What waits for a store that is down is not lost by a reload.
+    books = None if ledger is None else services.kept(("books", id(ledger)), lambda: Books(ledger))
+    return CostLimit(config, services, books)
