@@ -66,7 +66,7 @@ def load(
         path=path,
         text=text,
         settings=settings(
-            config.server, document, laid.origins, EMBEDDED if path is None else path.name, laid.table_keys
+            config, document, laid.origins, EMBEDDED if path is None else path.name, laid.table_keys
         ),
         document=laid.document,
     )

@@ -1,4 +1,4 @@
-"""Every setting of the server, and what the environment sets in other tables, with its origin: for people to see."""
+"""Every setting of the server and of telemetry, and what the environment sets in other tables, with its origin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from llmproxy_core.config import ServerConfig
+from llmproxy_core.config import Config
 from llmproxy_core.option import options
 
 DEFAULT = "default"
@@ -24,7 +24,7 @@ class Setting:
 @attrs.frozen
 class Settings:
     """
-    All settings of the server, in the order of the reference.
+    All settings of the server and of telemetry, in the order of the reference.
 
     *tables* are the keys of other tables that the environment sets: `llm.*.timeouts.idle_s` for every LLM over HTTP,
     `processor.NAME.key` for one processor.
@@ -34,8 +34,8 @@ class Settings:
     tables: tuple[Setting, ...] = ()
 
     def __getitem__(self, name: str) -> Setting:
-        """The setting *name*, with or without the leading `server.`; KeyError when there is none."""
-        full = name if name.startswith("server.") else f"server.{name}"
+        """The setting *name*, that of a server also without the leading `server.`; KeyError when there is none."""
+        full = name if name.startswith(("server.", "telemetry.")) else f"server.{name}"
         for setting in self.all:
             if setting.name == full:
                 return setting
@@ -46,20 +46,23 @@ class Settings:
 
 
 def settings(
-    server: ServerConfig,
+    config: Config,
     document: Mapping[str, object],
     origins: Mapping[str, str],
     file: str,
     table_keys: Iterable[tuple[str, object, str]] = (),
 ) -> Settings:
     """
-    The settings of *server*.
+    The settings of *config*'s server and telemetry.
 
     *document* is the file's content, *origins* and *table_keys* what the overlay says of other keys, *file* the
     file's name.
     """
     return Settings(
-        tuple(_settings(server, document.get("server"), "server", origins, file)),
+        (
+            *_settings(config.server, document.get("server"), "server", origins, file),
+            *_settings(config.telemetry, document.get("telemetry"), "telemetry", origins, file),
+        ),
         tuple(Setting(name, value, origin) for name, value, origin in table_keys),
     )
 
