@@ -23,8 +23,12 @@ from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.plugins import Registry
 from tests.docs.blocks import ROOT, Block, blocks, commands, documents
 
-LANGUAGES = {"sh", "python", "toml", "json", "text"}
-"""What a block may be; `text` is shown, never run: pictures and output."""
+LANGUAGES = {"sh", "python", "toml", "json", "ini", "nginx", "yaml", "text"}
+"""
+What a block may be; `text` is shown, never run: pictures and output.
+
+`ini` is a unit of systemd, `yaml` a configuration or rules of Prometheus: test_servers.py gives them to these.
+"""
 
 TARGETS = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "MISTRAL_API_KEY")
