@@ -64,10 +64,10 @@ previous-sdk: $(PREVIOUS_SDK) ## run the client tests with the previous major of
 	.venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients
 
 soak: $(DEV) ## run the long tests
-	$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS)
+	$(BIN)/python -m pytest -m soak --timeout=0 -s $(ARGS)
 
-bench: $(DEV) ## measure the proxy beside a bare aiohttp relay, in one run (Linux, two cores)
-	$(BIN)/python bench/bench.py $(ARGS)
+bench: $(DEV) ## measure the proxy beside nginx, a bare relay and other gateways, in one run (Linux, two cores)
+	$(BIN)/python -m bench $(ARGS)
 
 lock: $(DEV) ## write the pinned dependencies anew after a change of pyproject.toml (UPGRADE=1: newer releases)
 	UV="$(UV)" tools/lock

@@ -1,16 +1,29 @@
-"""Many calls, many of them left early: what is open afterwards is what was open before."""
+"""
+Many calls, many of them left early: what is open afterwards is what was open before.
+
+`make soak` makes a million calls, and prints what the process held before and after them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
+import attrs
 import pytest
 
+from bench.machine import Cores, memory_mb, tree
+from bench.ours import ALL_ON, install_plugin
+from bench.system import Target, running
+from bench.upstream import rig
 from llmproxy_core import End
 from llmproxy_server import demo
 from tests.exact import ask
+from tests.needs import need_program
 from tests.proxy import Proxy
 from tests.rawclient import connected
 
@@ -76,3 +89,84 @@ async def _until_as_before(descriptors: int, tasks: int) -> None:
     async with asyncio.timeout(10):
         while _descriptors() > descriptors or len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - the kernel has no event
             await asyncio.sleep(0)
+
+
+# -- a process of its own ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Held:
+    """What the process has."""
+
+    memory_mb: float
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def by(cls, target: Target) -> Held:
+        assert target.pid is not None
+        folders = [Path(f"/proc/{pid}") for pid in tree(target.pid)]
+        descriptors, threads = (
+            sum(len(list(each.joinpath(name).iterdir())) for each in folders) for name in ("fd", "task")
+        )
+        return cls(memory_mb(target.pid), descriptors, threads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param(1000, marks=pytest.mark.timeout(180)),
+        pytest.param(1_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
+    ],
+    ids=["short", "whole"],
+)
+def test_a_process_holds_after_many_calls_what_it_held_before(
+    calls: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Calls, streams, streams that are left: with everything on, over connections that stand and that come and go."""
+    need_program("gcc", package="gcc libc6-dev")
+    need_program("wrk", package="wrk")
+    install_plugin(tmp_path)
+    quiet = attrs.evolve(ALL_ON.system("llmproxy"), is_logged=False)  # a million lines are half a gigabyte
+    with rig(tmp_path, Cores.of(None)) as built, running(built, quiet) as target:
+        _load(target, calls // 50)
+        before, began_s = _at_rest(target), time.monotonic()
+
+        done = _load(target, calls)
+
+        seconds = time.monotonic() - began_s
+        after = _at_rest(target, descriptors=before.descriptors)
+
+    with capsys.disabled():
+        sys.stdout.write(f"\n{done} calls in {seconds:.0f} s\nbefore: {before}\nafter:  {after}\n")
+    assert after.descriptors <= before.descriptors
+    assert after.threads <= before.threads + 8  # a pool of threads grows to its size when it likes
+    assert after.memory_mb <= before.memory_mb + 12
+
+
+def _load(target: Target, calls: int) -> int:
+    """At least *calls*, a tenth of them streams, and as many streams that are left; gives how many."""
+    done, slice_s = 0, 10 if calls > 10_000 else 1
+    while done < calls:
+        served = int(float(target.calls(32, slice_s)["requests"]))
+        streams = max(1, served // 10 // 32)
+        whole = target.streams(32, rounds=streams, chunks=20)
+        assert whole["streams_failed"] == whole["unfinished"] == 0, whole
+        target.streams(32, chunks=1000, delay_us=10_000, limit_s=1)
+        done += served + 32 * streams + 32
+    return done
+
+
+def _at_rest(target: Target, *, descriptors: int = sys.maxsize) -> Held:
+    """What is held once no call is in flight; waits for *descriptors*, at most as long as idle connections are kept."""
+    until_s, is_quiet = time.monotonic() + 100, False
+    while True:
+        with urllib.request.urlopen(f"{target.url}/health", timeout=10) as answer:
+            is_quiet = b'"in_flight":0' in answer.read()
+        held = Held.by(target)
+        if is_quiet and held.descriptors <= descriptors:
+            return held
+        if time.monotonic() > until_s:
+            assert is_quiet, "calls are in flight that nobody waits for"
+            return held
