@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -220,7 +219,7 @@ class Exchange:
         self._tasks = tasks
         self._background = background
         self._responses: list[Owned] = []
-        self._children: list[Exchange] = []
+        self._children: list[Exchange] | None = None  # as others below, made for the few that need it
         # They hold lists that grow: what a child detached may make an attempt when the child is over.
         self._child_calls: list[ChildCall] | None = None
         self._call_made: ChildCall | None = None  # of a child: what its parent keeps of it
@@ -228,7 +227,7 @@ class Exchange:
         self._settling: list[asyncio.Task[None]] = []
         self._origin: Exchange | None = None
         """Who is billed for it, of a detached exchange."""
-        self._detached: set[Exchange] | None = None  # as the two others, made for the few that need it
+        self._detached: set[Exchange] | None = None
         """What it detached and is not yet billed for."""
         self._billing: list[tuple[int, OnFinish]] = []
         self._paid: list[Outcome] | None = None
@@ -284,6 +283,7 @@ class Exchange:
         if self.outcome is not None:
             child.finish(End.ABANDONED)
         else:
+            self._children = self._children or []
             self._children.append(child)
         return child
 
@@ -376,14 +376,15 @@ class Exchange:
         if self.outcome is not None:
             return
         self.outcome = outcome = Outcome(end, error, started_s=self.started_s)
-        for child in self._children:
+        children = self._children or ()
+        for child in children:
             child.finish(End.ABANDONED)
         for response in self._responses:
             response.finish(End.ABANDONED)
-        self._sum(outcome)
+        self._sum(outcome, children)
         # They hold the exchange: the cycle would keep the bodies of all in memory until a collection.
         self._responses.clear()
-        self._children.clear()
+        self._children = None
         outcome.ended_s = self.clock()
         if self._call_made is not None:
             self._call_made.ended_s = outcome.ended_s
@@ -393,9 +394,10 @@ class Exchange:
         if self._callbacks:
             self._call(self._callbacks, outcome)
         self._bill = outcome
-        for part in self._paid or ():  # a callback ended what was detached
-            self._bill = _with_part(self._bill, part)
-        self._paid = None
+        if self._paid is not None:  # a callback ended what was detached
+            for part in self._paid:
+                self._bill = _with_part(self._bill, part)
+            self._paid = None
         if not self._detached:
             self._billed()
 
@@ -425,19 +427,23 @@ class Exchange:
         if not self._detached:
             self._billed()
 
-    def _sum(self, outcome: Outcome) -> None:
+    def _sum(self, outcome: Outcome, children: Sequence[Exchange]) -> None:
         """Add up what was used: the responses' own model and body are those of the last that was answered with."""
-        for each in chain(self._responses, self._children):
-            if each.outcome is not None:
-                _add(outcome, each.outcome)
-        for part in self._paid or ():
-            _add(outcome, part)
-        self._paid = None
-        for response in reversed(self._responses):
-            if (last := response.outcome) is not None:
-                outcome.model, outcome.finish, outcome.first_byte_s = last.model, last.finish, last.first_byte_s
-                outcome.response_id = last.response_id
-                break
+        last: Outcome | None = None
+        for response in self._responses:
+            if (part := response.outcome) is not None:
+                _add(outcome, part)
+                last = part
+        for child in children:
+            if child.outcome is not None:
+                _add(outcome, child.outcome)
+        if self._paid is not None:
+            for part in self._paid:
+                _add(outcome, part)
+            self._paid = None
+        if last is not None:
+            outcome.model, outcome.finish, outcome.first_byte_s = last.model, last.finish, last.first_byte_s
+            outcome.response_id = last.response_id
 
     def settle(self, callback: OnFinish, outcome: Outcome) -> None:
         """Run one callback, isolated from the others: a sync one here, an async one in a task of the gateway's."""

@@ -116,12 +116,6 @@ class HttpLLM:
                 self._prices[sent] = found
             return self._prices[sent]
 
-    async def _price_of(self, sent: str | None) -> Price | None:
-        if sent is None:
-            return None
-        entry = self._prices[sent] if sent in self._prices else await self._price(sent)
-        return None if entry is None else entry.price
-
     def _own_price(self, sent: str) -> ModelPrice | None:
         own = (ModelPrice(it, price) for it, price in self._config.prices if it == sent or fnmatchcase(sent, it))
         return next(own, None)
@@ -131,41 +125,41 @@ class HttpLLM:
         if request.operation is Operation.OPAQUE:
             return await self._send_opaque(exchange)
         api = self._api(request)
-        asked = request.model
-        sent = self._sent(asked)
-        plain = api.operation is not Operation.CHAT or not request.head.stream
-        stream_off = not plain and not self._config.supports_streaming
-        body = None
-        if api.has_body:
-            body = request.render(
-                self._dialect,
-                api,
-                model=None if sent == asked else sent,
-                stream=False if stream_off else None,
-                ask_usage=not plain and not stream_off and self._config.ask_usage and not request.head.wants_usage,
-            )
+        sent = self._sent(request.head.model)
+        body = self._body(request, api, sent) if api.has_body else None
         attempt = exchange.attempt(self._config.name, sent)
-        headers = self._headers(exchange, attempt, body)
-        upstream = UpstreamRequest(api.method, self._url(api, request, sent), headers, body)
-        # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by then
-        # that this one's price is forgotten.
-        price = await self._price_of(sent) if api.operation in BILLED_OPERATIONS else None
+        upstream = UpstreamRequest(
+            api.method, self._url(api, request, sent), self._headers(exchange, attempt, body), body
+        )
+        price: ModelPrice | None = None
+        if sent is not None and api.operation in BILLED_OPERATIONS:
+            # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by
+            # then that this one's price is forgotten.
+            price = self._prices[sent] if sent in self._prices else await self._price(sent)
         exchange.attempts.append(attempt)
+        rate = None if price is None else price.price
         try:
-            answer = await self._open(exchange, upstream, attempt)
-        except (UpstreamTimeout, asyncio.CancelledError) as error:
+            answer = await self._transport.open(upstream, self._timeouts(exchange))
+            self._note(attempt, exchange, answer)
+            if not 200 <= answer.status < 300:
+                raise await self._error(answer, attempt)
+        except BaseException as error:
             attempt.sent_s = upstream.sent_s
-            if upstream.sent_s is not None:
-                self._bill_unanswered(exchange, api, attempt, price, error)
+            if isinstance(error, ProxyError):
+                attempt.failed(error, exchange.clock())
+            if attempt.sent_s is not None and isinstance(error, UpstreamTimeout | asyncio.CancelledError):
+                self._bill_unanswered(exchange, api, attempt, rate, error)
             raise
-        return await self._read(exchange, api, answer, attempt, price)
+        attempt.sent_s = upstream.sent_s
+        return await self._read(exchange, api, answer, attempt, rate)
 
     # -- the call ------------------------------------------------------------------------------------------------
 
     def _api(self, request: Request) -> Api:
         """The wire form to send in: the client's own when the dialect is the same, else this dialect's for the task."""
-        if request.api is not None and request.api.name in self._apis:
-            return self._apis[request.api.name]
+        own = request.api
+        if own is not None and (same := self._apis.get(own.name)) is not None:
+            return same
         for api in self._dialect.apis:
             if api.operation is request.operation:
                 return api
@@ -179,6 +173,18 @@ class HttpLLM:
             raise RouteNotFound(f"No LLM here serves the model {asked[:128]!r}", code="model_not_found", param="model")
         return sent
 
+    def _body(self, request: Request, api: Api, sent: str | None) -> bytes:
+        head, config = request.head, self._config
+        streams = api.operation is Operation.CHAT and head.stream
+        stream_off = streams and not config.supports_streaming
+        return request.render(
+            self._dialect,
+            api,
+            model=None if sent == head.model else sent,
+            stream=False if stream_off else None,
+            ask_usage=streams and not stream_off and config.ask_usage and not head.wants_usage,
+        )
+
     def _url(self, api: Api, request: Request, sent: str | None) -> str:
         path = api.path
         if "{model}" in path:
@@ -186,6 +192,8 @@ class HttpLLM:
             name = quote(sent or "", safe=":@" + slash)
             check_path("/" + name)  # dot segments in it would lead to another path of the provider's
             path = path.replace("{model}", name)
+        if not request.query:
+            return self._base + path
         return self._base + path + allowed_query(request.query, self._dialect.query)
 
     def _headers(self, exchange: Exchange, attempt: Attempt, body: bytes | None) -> list[tuple[str, str]]:
@@ -193,19 +201,6 @@ class HttpLLM:
         if exchange.trace is None or self._names_trace:
             return exchange.request.headers.pick(self._passed) + ours
         return exchange.request.headers.pick(self._passed_traced) + _span_headers(exchange.trace, attempt) + ours
-
-    async def _open(self, exchange: Exchange, upstream: UpstreamRequest, attempt: Attempt) -> UpstreamResponse:
-        try:
-            answer = await self._transport.open(upstream, self._timeouts(exchange))
-            self._note(attempt, exchange, answer)
-            attempt.sent_s = upstream.sent_s
-            if not 200 <= answer.status < 300:
-                raise await self._error(answer)
-        except ProxyError as error:
-            attempt.sent_s = upstream.sent_s
-            attempt.failed(error, exchange.clock())
-            raise
-        return answer
 
     def _note(self, attempt: Attempt, exchange: Exchange, answer: UpstreamResponse) -> None:
         attempt.headers_s, attempt.status = exchange.clock(), answer.status
@@ -225,7 +220,7 @@ class HttpLLM:
         self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt, price: Price | None
     ) -> Response:
         """A Stream for an event stream, else a Reply, read whole and looked at."""
-        headers = self._crossing(answer)
+        headers = self._crossing(answer, attempt)
         pieces: list[bytes] = []
         try:
             self._refuse_encoding(answer)
@@ -301,19 +296,20 @@ class HttpLLM:
             redact_error(error, self.redact)
             raise
 
-    def _crossing(self, answer: UpstreamResponse) -> list[tuple[str, str]]:
-        headers = [pair for pair in answer.headers if self._crosses(pair[0])]
-        if upstream_id := answer.headers.get("x-request-id") or answer.headers.get("request-id"):
-            text = self.redact(upstream_id.encode("latin-1", "replace")).decode("latin-1")
+    def _crossing(self, answer: UpstreamResponse, attempt: Attempt) -> list[tuple[str, str]]:
+        crosses = self._crosses
+        headers = [pair for pair in answer.headers if crosses(pair[0])]
+        if attempt.upstream_id:
+            text = self.redact(attempt.upstream_id.encode("latin-1", "replace")).decode("latin-1")
             headers.append(("x-upstream-request-id", text))
         return headers
 
     def _refuse_encoding(self, answer: UpstreamResponse) -> None:
-        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
+        encoding = answer.headers.get("content-encoding")
+        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
             raise UpstreamGarbage("The upstream answered in a content encoding it was not asked for")
 
-    async def _error(self, answer: UpstreamResponse) -> UpstreamError:
+    async def _error(self, answer: UpstreamResponse, attempt: Attempt) -> UpstreamError:
         """The provider's error answer as ours, our own secrets cut out of what it quotes."""
         try:
             body = await read_head(answer, _MAX_ERROR_BYTES)
@@ -325,7 +321,7 @@ class HttpLLM:
             body = b""
         error = self._dialect.read_error(answer.status, answer.headers, self.redact(body))
         redact_error(error, self.redact)  # what was escaped in the body
-        error.headers = tuple(self._crossing(answer))
+        error.headers = tuple(self._crossing(answer, attempt))
         return error
 
     def redact(self, text: bytes) -> bytes:
@@ -358,13 +354,13 @@ class HttpLLM:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
             self._note(attempt, exchange, answer)
             if answer.status in _AUTH_STATUSES:
-                raise await self._error(answer)
+                raise await self._error(answer, attempt)
         except ProxyError as error:
             attempt.failed(error, exchange.clock())
             raise
         finally:
             attempt.sent_s = upstream.sent_s
-        crossing = self._crossing(answer) + answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
+        crossing = self._crossing(answer, attempt) + answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
         return Stream(
             exchange,
             answer.body,

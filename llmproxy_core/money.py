@@ -44,8 +44,9 @@ class Money:
         return self.nanodollars != 0
 
     def __str__(self) -> str:
-        amount = Decimal(self.nanodollars) / _NANO
-        return f"${amount:f}"
+        dollars, nanos = divmod(abs(self.nanodollars), _NANO)
+        sign = "-" if self.nanodollars < 0 else ""
+        return f"${sign}{dollars}.{nanos:09}".rstrip("0") if nanos else f"${sign}{dollars}"
 
 
 @attrs.frozen
@@ -67,6 +68,17 @@ class Price:
     audio_output: int | None = None
     tiers: tuple[tuple[int, Price], ...] = ()
     service_tiers: tuple[tuple[str, Price], ...] = ()
+    _input_rates: tuple[int, ...] = attrs.field(init=False, repr=False, eq=False)
+    _output_rates: tuple[int, ...] = attrs.field(init=False, repr=False, eq=False)
+
+    @_input_rates.default
+    def _made_input_rates(self) -> tuple[int, ...]:
+        classes = (self.cached_input, self.cache_write, self.audio_input)
+        return (self.input, *(self.input if rate is None else rate for rate in classes))
+
+    @_output_rates.default
+    def _made_output_rates(self) -> tuple[int, ...]:
+        return (self.output, self.output if self.audio_output is None else self.audio_output)
 
     def cost(self, usage: Usage) -> Money:
         """
@@ -75,12 +87,11 @@ class Price:
         No token is paid for twice: classes count up to the total that they are part of, in the order cached, written,
         audio. What a provider reports beyond that, or below zero, costs nothing.
         """
-        price = self._applied(usage)
-        asked = [usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens]
-        answered = [usage.audio_output_tokens]
+        price = self._applied(usage) if self.tiers or self.service_tiers else self
+        asked = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens)
         return _rounded(
-            _total(usage.input_tokens, asked, price._input_rates())
-            + _total(usage.output_tokens, answered, price._output_rates())
+            _total(usage.input_tokens, asked, price._input_rates)
+            + _total(usage.output_tokens, (usage.audio_output_tokens,), price._output_rates)
         )
 
     def bound(self, input_tokens: int, output_tokens: int) -> Money:
@@ -104,25 +115,19 @@ class Price:
         """The highest rates of input and of output."""
         inner = [price._dearest() for _, price in (*self.tiers, *self.service_tiers)]
         return (
-            max(*self._input_rates(), *(asked for asked, _ in inner)),
-            max(*self._output_rates(), *(answered for _, answered in inner)),
+            max(*self._input_rates, *(asked for asked, _ in inner)),
+            max(*self._output_rates, *(answered for _, answered in inner)),
         )
-
-    def _input_rates(self) -> list[int]:
-        classes = (self.cached_input, self.cache_write, self.audio_input)
-        return [self.input, *(self.input if rate is None else rate for rate in classes)]
-
-    def _output_rates(self) -> list[int]:
-        return [self.output, self.output if self.audio_output is None else self.audio_output]
 
 
 def _total(tokens: int, parts: Iterable[int], rates: Sequence[int]) -> int:
     """*tokens* times the first of *rates*, but *parts* of them, one after the other, times the others."""
     left, total = max(tokens, 0), 0
-    for part, rate in zip(parts, rates[1:], strict=True):
-        counted = min(max(part, 0), left)
-        left -= counted
-        total += counted * rate
+    if any(parts):  # of most calls there are none
+        for part, rate in zip(parts, rates[1:], strict=True):
+            counted = min(max(part, 0), left)
+            left -= counted
+            total += counted * rate
     return total + left * rates[0]
 
 

@@ -37,6 +37,8 @@ class KeptBody:
     api: str
     stream: bool
     data: bytes
+    complete: bool = True
+    """False: it is the beginning alone, for who asked for as much as there is."""
 
 
 @attrs.define

@@ -40,8 +40,10 @@ class Step:
 
 
 def compose(steps: Sequence[Step], send: Handler, around: Callable[[str, Handler], Handler] | None = None) -> Handler:
-    """*steps* around *send*, the first outermost. *around* is `Services.around`."""
+    """*steps* around *send*, the first outermost. *around* is `Services.around`, told of *send* as ""."""
     handler = _of_llm(send) if steps else send
+    if around is not None:
+        handler = around("", handler)
     for depth, step in reversed(list(enumerate(steps, start=1))):
         layer = Layer(step.name, depth, step.passes_over)
         guarded = step.timeout_s is not None or step.passes_over

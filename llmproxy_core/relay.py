@@ -53,10 +53,21 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
             return Flow(response, client)
         reply = await drain(response)
         return _whole(response, client, client.dialect.write_reply(client.api, reply))
-    with failing(response):
-        whole = await _deliver_reply(response, client)
+    if _is_as_asked(response, client):
+        whole = _whole(response, client, response.body)
+    else:
+        with failing(response):
+            whole = await _deliver_reply(response, client)
     response.finish(Ending.COMPLETED)
     return whole
+
+
+def _is_as_asked(response: Reply, client: ClientView) -> bool:
+    """Whether there is nothing to be done to an answer, as for most."""
+    mine, theirs = response.api, client.api
+    if mine is None or theirs is None or client.stream or response.subscriptions:
+        return False
+    return theirs.operation is Operation.CHAT and mine.name == theirs.name
 
 
 async def _deliver_reply(response: Reply, client: ClientView) -> Whole:

@@ -179,6 +179,8 @@ class Request:
         In its own wire form: the bytes received with the fewest changes (`Dialect.prepare`). In another: rendered
         from the meaning; Unsupported for what cannot be said there.
         """
+        if model is None and stream is None and not ask_usage and self.api is not None and self.api.name == api.name:
+            return self.body
         form = (api.name, model, stream, ask_usage)
         if (body := self._rendered.get(form)) is None:
             body = self._rendered[form] = self._render(dialect, api, model, stream, ask_usage)

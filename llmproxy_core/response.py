@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import attrs
 
@@ -20,6 +20,7 @@ from llmproxy_core.subscription import Keep, MakeFilter, MakeWatcher, Replace, R
 from llmproxy_core.usage import Usage
 
 _log = logging.getLogger("llmproxy")
+_NO_HEAD = ReplyHead()
 
 
 def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) -> None:
@@ -99,13 +100,14 @@ class ResponseBase:
         self.llm = llm
         self.price = price
         self.billed = billed
-        self.model: str | None = None if head is None else head.model
-        self.response_id: str | None = None if head is None else head.id
-        self.usage: Usage | None = None if head is None else head.usage
+        head = head or _NO_HEAD
+        self.model: str | None = head.model
+        self.response_id: str | None = head.id
+        self.usage: Usage | None = head.usage
         """What the provider said so far; final once the response has ended, then estimated where it said nothing."""
         self.output_tokens: Callable[[], int] | None = None
         """Gives an estimate of the tokens read so far; set by who reads."""
-        self.finish_words: tuple[str, ...] = () if head is None else head.finish
+        self.finish_words: tuple[str, ...] = head.finish
         self.subscriptions: list[Subscription] = []
         self.outcome: Outcome | None = None
         self.started_s = exchange.clock()
@@ -122,14 +124,15 @@ class ResponseBase:
         else:
             self._callbacks.append(callback)
 
-    def keep_body(self, max_bytes: int) -> Keep:
+    def keep_body(self, max_bytes: int, *, partial: bool = False) -> Keep:
         """
         Keep the answer's bytes: as its maker sent them, or, asked above a rewrite, as rewritten.
 
         They are in the result's `body`, and in `Outcome.body` (of the outermost who asked), once the response has
-        completed; None when they are more than *max_bytes*, or the response ended otherwise.
+        completed; None when they are more than *max_bytes*, or the response ended otherwise. With *partial*, the
+        result has the beginning then, of what was read.
         """
-        keep = Keep(max_bytes)
+        keep = Keep(max_bytes, partial)
         self.subscriptions.append(keep)
         return keep
 
@@ -187,7 +190,8 @@ class ResponseBase:
         """End the response, unless it has ended. Synchronous: safe to call from a cancelled task."""
         if self.outcome is not None:
             return
-        usage, cost = self._used(complete=end is End.COMPLETED)
+        complete = end is End.COMPLETED
+        usage, cost = self._used(complete=complete)
         self.outcome = outcome = Outcome(
             end,
             error,
@@ -196,17 +200,18 @@ class ResponseBase:
             model=self.model,
             response_id=self.response_id,
             finish=self.finish_words,
-            body=self._kept(complete=end is End.COMPLETED),
+            body=self._kept(complete=complete) if self.subscriptions else None,
             started_s=self.started_s,
             first_byte_s=self.first_byte_s,
             ended_s=self.exchange.clock(),
         )
         if self._attempt is not None:
             self._attempt.answered(outcome)
-        self._free(complete=end is End.COMPLETED)
-        for callback in self._callbacks:
-            self.exchange.settle(callback, outcome)
-        self._callbacks.clear()
+        self._free(complete=complete)
+        if self._callbacks:
+            for callback in self._callbacks:
+                self.exchange.settle(callback, outcome)
+            self._callbacks.clear()
 
     def _used(self, *, complete: bool) -> tuple[Usage | None, Money | None]:
         """
@@ -241,8 +246,9 @@ class ResponseBase:
         keeps = [wish for wish in self.subscriptions if isinstance(wish, Keep)]
         if not complete:
             for wish in keeps:
-                wish.body = None
-        return keeps[-1].body if keeps else None
+                wish.body = None if wish.so_far is None else wish.so_far()
+        kept = keeps[-1].body if keeps else None
+        return kept if kept is not None and kept.complete else None
 
     def _free(self, *, complete: bool) -> None:
         """Give back what stands behind the response."""
@@ -361,7 +367,7 @@ class Stream(ResponseBase):
         from llmproxy_core.drain import read_until_meaningful
 
         try:
-            await read_until_meaningful(self._receive, self.dialect, self.api, self._peeked)
+            await read_until_meaningful(self._read_on, self.dialect, self.api, self._peeked)
         except ProxyError as error:
             if isinstance(error, UpstreamError):
                 redact_error(error, self.redact)
@@ -371,15 +377,22 @@ class Stream(ResponseBase):
 
     # -- for relay and drain -------------------------------------------------------------------------------------
 
-    async def read(self) -> bytes:
-        """The next bytes, those that `started` kept first; b"" at the end. Raises an UpstreamError."""
-        return self._peeked.pop(0) if self._peeked else await self._receive()
+    def read(self) -> Awaitable[bytes]:
+        """
+        The next bytes, those that `started` kept first; b"" at the end. Raises an UpstreamError.
+
+        Straight from the body once it has begun: all waits go through what stands in between.
+        """
+        return self._body.read() if self.first_byte_s is not None and not self._peeked else self._receive()
 
     def rewind(self, pieces: Iterable[bytes]) -> None:
         """Give *pieces*, all that was read, once more."""
         self._peeked[:0] = pieces
 
     async def _receive(self) -> bytes:
+        return self._peeked.pop(0) if self._peeked else await self._read_on()
+
+    async def _read_on(self) -> bytes:
         data = await self._body.read()
         if data:
             self.note_first_byte()

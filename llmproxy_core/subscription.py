@@ -41,10 +41,14 @@ class Replace:
 
 @attrs.define(eq=False)
 class Keep:
-    """A wish to keep the bytes, and once the response has completed, the bytes."""
+    """A wish to keep the bytes, and once the response has ended, the bytes."""
 
     max_bytes: int
+    partial: bool = False
+    """The beginning will do: of an answer that is longer, or that was broken off."""
     body: KeptBody | None = None
+    so_far: Callable[[], KeptBody] | None = None
+    """Gives what was kept of an answer that was broken off; set by who keeps it, where that is wanted."""
 
 
 Subscription = Watch | Rewrite | Replace | Keep

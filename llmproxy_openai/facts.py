@@ -11,7 +11,7 @@ from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_core.usage import Usage
 from llmproxy_openai.envelope import Envelope, read_body
 from llmproxy_openai.errors import reported_error
-from llmproxy_openai.usage import read_usage
+from llmproxy_openai.usage import UsualUsage, read_usage
 
 
 class Outline(msgspec.Struct):
@@ -36,6 +36,27 @@ class _Choice(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
 
 
+class _UsualChoice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Usual(msgspec.Struct):
+    """
+    An answer as nearly all are: no error, the usage at the top, each fact of the type that it should have.
+
+    So one pass of the decoder gives them all. It does not decode any other answer.
+    """
+
+    usage: UsualUsage
+    id: str | None = None
+    model: str | None = None
+    object: str | None = None
+    service_tier: str | None = None
+    choices: list[_UsualChoice] = []
+    error: None = None
+
+
+_decode_usual = msgspec.json.Decoder(_Usual).decode
 decode_outline = msgspec.json.Decoder(Outline).decode
 _decode_groq = msgspec.json.Decoder(_Groq).decode
 _decode_choices = msgspec.json.Decoder(list[_Choice]).decode
@@ -46,6 +67,8 @@ NO_ERROR = frozenset({b"", b"null", b"false", b'""', b"{}"})
 
 def scan_reply(dialect: str, body: bytes) -> ReplyHead:
     """See `Dialect.scan_reply`. Facts of a wrong type are left out: the answer itself may be fine."""
+    if (head := _usual_reply(body)) is not None:
+        return head
     try:
         outline = decode_outline(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -53,6 +76,19 @@ def scan_reply(dialect: str, body: bytes) -> ReplyHead:
     if (envelope := error_in(outline, body)) is not None:
         raise reported_error(dialect, envelope, body)
     return ReplyHead(usage_in(outline), model_in(outline), _finish_in(outline), _text(outline.id))
+
+
+def _usual_reply(body: bytes) -> ReplyHead | None:
+    """`scan_reply` of an answer as nearly all are; None: it may be another."""
+    try:
+        answer = _decode_usual(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    usage = answer.usage.usage(answer.service_tier)
+    if usage is None or answer.object == "error":
+        return None
+    finish = tuple([each.finish_reason for each in answer.choices if each.finish_reason is not None])
+    return ReplyHead(usage, answer.model, finish, answer.id)
 
 
 def error_in(outline: Outline, text: bytes) -> Envelope | None:

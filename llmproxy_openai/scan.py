@@ -13,6 +13,7 @@ from llmproxy_core.usage import Usage
 from llmproxy_openai.errors import reported_error
 from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, usage_in
 from llmproxy_openai.last_event import completed, is_done
+from llmproxy_openai.mould import TEXT, Mould, middle_event
 
 # Quotes inside a JSON string are escaped, so none of these can match in what the model says; a member of that name
 # deeper inside can, and the decoded event decides.
@@ -27,11 +28,8 @@ _READS_FOR_MODEL = 8
 """Each chunk names the model; a stream whose first reads do not will not."""
 _SAMPLE_BYTES = 4 << 10
 """How much of a stream's beginning is kept, some twenty events, to tell what a byte of the rest amounts to."""
-_TEXT = re.compile(
-    rb'"(content|reasoning_content|reasoning|refusal|text|transcript|name|arguments)"\s*:\s*'
-    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
-).finditer
-"""What a model says, in the members that all wire forms say it in; looked for only where no usage was told."""
+_MOULDS = 8
+"""How many moulds are tried for a stream; where they do not fit its events, each has something else that is new."""
 
 
 class ChunkScanner:
@@ -46,6 +44,8 @@ class ChunkScanner:
         "_beginning",
         "_dialect",
         "_is_over",
+        "_mould",
+        "_moulds_left",
         "_reads_for_model",
         "_size",
         "_splitter",
@@ -65,6 +65,8 @@ class ChunkScanner:
         self._splitter = EventSplitter()
         self._is_over = False
         self._reads_for_model = _READS_FOR_MODEL
+        self._mould: Mould | None = None
+        self._moulds_left = _MOULDS
         self._size = 0
         self._beginning: list[bytes] = []
         self.usage: Usage | None = None
@@ -97,7 +99,7 @@ class ChunkScanner:
         """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
         sample = b"".join(self._beginning)
         texts, names, size = 0, 0, 0
-        for found in _TEXT(sample):
+        for found in TEXT(sample):
             text = found[2]
             if text:
                 texts += 1
@@ -123,13 +125,40 @@ class ChunkScanner:
     def _look(self, block: bytes) -> bytes:
         if self._reads_for_model:
             self._look_for_model(block)
+        if b"data:" in block:  # comments say nothing
+            self._note(block)
+        first, last = self._quiet_part(block)
+        if last - first == len(block):
+            return block
+        if first == last:
+            return self._look_at_all(block)
+        before = self._look_at_all(block[:first]) if first else b""
+        if self._is_over:
+            return before
+        after = self._look_at_all(block[last:]) if last < len(block) else b""
+        return before + block[first:last] + after
+
+    def _quiet_part(self, block: bytes) -> tuple[int, int]:
+        """From where to where *block* surely tells nothing; the same twice: nowhere."""
+        if self._mould is not None:
+            first, last = self._mould.quiet(block)
+            if last:
+                return first, last
+        if not self._moulds_left:
+            return 0, 0
+        self._moulds_left -= 1
+        event = middle_event(block)
+        if _FINISH_START(event) is not None or _first_fact(event) is not None:
+            return 0, 0
+        self._mould = Mould.of(event)
+        return (0, 0) if self._mould is None else self._mould.quiet(block)
+
+    def _look_at_all(self, block: bytes) -> bytes:
+        """As `_look`, with a look at every byte."""
         if _FINISH_START(block) is not None:
             self.finish += tuple(word.decode(errors="replace") for word in _FINISH.findall(block))
         if not _is_plain(block):
-            if b"data:" in block:  # comments say nothing
-                self._note(block)
             return self._each(block)
-        self._note(block)
         first = _first_fact(block)
         if first is None:
             return block

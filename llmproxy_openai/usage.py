@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,6 +16,53 @@ _MOST_TOKENS = 1_000_000_000
 
 _TIER = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII).fullmatch
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)] | None
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: _Count = None
+    cache_write_tokens: _Count = None
+    audio_tokens: _Count = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: _Count = None
+    audio_tokens: _Count = None
+
+
+class UsualUsage(msgspec.Struct):
+    """A `usage` object as nearly all are, checked by the decoder: each member is a count that may be true, or null."""
+
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    total_tokens: _Count = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: _Count = None
+    num_cached_tokens: _Count = None
+
+    def usage(self, service_tier: str | None) -> Usage | None:
+        """What `read_usage` gives, where nothing has to be guessed or cut; else None."""
+        asked, answered = self.prompt_tokens, self.completion_tokens or 0
+        if asked is None or (self.total_tokens is not None and self.total_tokens != asked + answered):
+            return None
+        asked_for = self.prompt_tokens_details or _NO_INPUT_DETAILS
+        given = self.completion_tokens_details or _NO_OUTPUT_DETAILS
+        cached = asked_for.cached_tokens
+        if cached is None:
+            cached = self.prompt_cache_hit_tokens
+        if cached is None:
+            cached = self.num_cached_tokens or 0
+        written, heard = asked_for.cache_write_tokens or 0, asked_for.audio_tokens or 0
+        thought, spoken = given.reasoning_tokens or 0, given.audio_tokens or 0
+        if cached + written > asked or heard > asked or thought > answered or spoken > answered:
+            return None
+        tier = service_tier if service_tier is not None and _TIER(service_tier) else None
+        return Usage(asked, answered, cached, written, thought, UsageSource.REPORTED, heard, spoken, tier)
+
+
+_NO_INPUT_DETAILS, _NO_OUTPUT_DETAILS = _InputDetails(), _OutputDetails()
+_decode_usual = msgspec.json.Decoder(UsualUsage).decode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NOTHING: Mapping[str, Any] = {}
 
@@ -29,6 +76,15 @@ def read_usage(text: bytes, service_tier: str | None = None) -> Usage | None:
     `total_tokens` beyond input and output was generated too (thinking, at xAI and on Gemini's OpenAI surface) and is
     output here. *service_tier* is what stands beside the object; what is no word counts as not there.
     """
+    try:
+        usual = _decode_usual(text).usage(service_tier)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        usual = None
+    return _read_odd(text, service_tier) if usual is None else usual
+
+
+def _read_odd(text: bytes, service_tier: str | None) -> Usage | None:
+    """`read_usage` of whatever it is."""
     try:
         usage = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

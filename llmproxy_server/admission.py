@@ -12,10 +12,14 @@ class Admission:
 
     def __init__(self, *, max_in_flight: int, max_buffered_bytes: int) -> None:
         """*max_in_flight*: 0 for no bound."""
-        self._max_in_flight = max_in_flight
-        self._max_buffered_bytes = max_buffered_bytes
         self.in_flight = 0
         self.buffered_bytes = 0
+        self.bound(max_in_flight=max_in_flight, max_buffered_bytes=max_buffered_bytes)
+
+    def bound(self, *, max_in_flight: int, max_buffered_bytes: int) -> None:
+        """Other bounds from now on. Who is inside stays, also where there are more than that now."""
+        self._max_in_flight = max_in_flight
+        self._max_buffered_bytes = max_buffered_bytes
 
     def enter(self) -> Ticket:
         """A place, until `Ticket.leave`. Overloaded when there is none."""

@@ -112,9 +112,8 @@ class Answer:
         if not self._source.complete or self._shared.life.draining:
             self.keep_alive = False  # what is left of the body would be read as the next request
         self.head_sent = True
-        fields = [*self.own, *self.cors]
-        fields.extend(pair for pair in headers if pair[0] != REQUEST_ID)
-        fields.extend(more)
+        theirs = [pair for pair in headers if pair[0] != REQUEST_ID]
+        fields = [*self.own, *self.cors, *theirs, *more]
         connection: str | None = None  # kept, as HTTP/1.1 has it
         if not self.keep_alive:
             connection = "close"

@@ -53,8 +53,12 @@ def _where(loaded: Loaded, url: str) -> Iterator[tuple[str, str]]:
     yield "configuration", embedded if loaded.path is None else str(loaded.path)
     for name, value in (("host", loaded.config.server.host), ("port", urlsplit(url).port)):
         yield name, f"{value} ({loaded.settings[name].origin})"
+    if (workers := loaded.settings["workers"]).value != 1:
+        yield "workers", f"{workers.value} ({workers.origin})"
     level = loaded.settings["log.level"]
     yield "log level", f"{level.value} ({level.origin})"
+    if (traces := loaded.settings["telemetry.traces"]).value:
+        yield "traces", f"on ({traces.origin})"
     for setting in loaded.settings.tables:
         yield setting.name, f"{setting.value} ({setting.origin})"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 
 from llmproxy_core.dialect import Dialect, Operation
@@ -28,6 +28,7 @@ from llmproxy_server.door_body import (
     check_json,
     check_length,
     declared_length,
+    read_arrived,
 )
 from llmproxy_server.door_origin import preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
@@ -110,7 +111,19 @@ class Call:
         """Answer the request. ClientGone or CancelledError when the client left; nothing else is raised."""
         self._task = asyncio.current_task()
         try:
-            await self._guarded()
+            try:
+                await self._served()
+                return
+            except asyncio.CancelledError as cancelled:
+                error = self._why(cancelled)
+            except ClientGone:
+                raise
+            except ProxyError as known:
+                error = known
+            except Exception as bug:  # noqa: BLE001 - the last seam: the client gets an answer, the log the cause
+                error = self._internal(bug)
+            await self._fail(error)
+            _forget_tracebacks(error)
         except (asyncio.CancelledError, ClientGone):
             if self.exchange is not None:
                 self.exchange.finish(End.ABANDONED)
@@ -139,22 +152,6 @@ class Call:
             with suppress(ClientGone):  # the task that runs the call learns of it by its cancellation
                 self._begin(self._flow, b"")
 
-    async def _guarded(self) -> None:
-        try:
-            await self._serve()
-        except asyncio.CancelledError as cancelled:
-            error = self._why(cancelled)
-        except ClientGone:
-            raise
-        except ProxyError as known:
-            error = known
-        except Exception as bug:  # noqa: BLE001 - the last seam: the client gets an answer, the log the cause
-            error = self._internal(bug)
-        else:
-            return
-        await self._fail(error)
-        _forget_tracebacks(error)
-
     def _why(self, cancelled: asyncio.CancelledError) -> ProxyError:
         """The error that the cancellation stands for; it is raised again when the client has left."""
         task = self._task
@@ -176,19 +173,23 @@ class Call:
 
     # -- the request ---------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        door, incoming = self._door, self.incoming
+    def _served(self) -> Coroutine[None, None, None]:
+        """
+        Look at the head; give what answers the request.
+
+        No coroutine itself: one more that all waits go through would cost each of them.
+        """
+        door, incoming, answer = self._door, self.incoming, self.answer
         self.address = door.callers.address(incoming)
-        keep_alive, self.answer.keep_alive = self.answer.keep_alive, False
+        keep_alive, answer.keep_alive = answer.keep_alive, False
         door.check(incoming)
-        self.answer.keep_alive = keep_alive  # where heads are doubtful, so is what follows
-        self.answer.cors = door.cors(incoming)
+        answer.keep_alive = keep_alive  # where heads are doubtful, so is what follows
+        answer.cors = door.cors(incoming)
         if door.is_preflight(incoming):
-            await self._send(Whole(204, list(preflight_headers(incoming)), "", b""))
-        elif (endpoint := door.endpoint(incoming)) is not None:
-            await self._serve_own(endpoint)
-        else:
-            await self._serve_match(door.match(incoming))
+            return self._send(Whole(204, list(preflight_headers(incoming)), "", b""))
+        if (endpoint := door.endpoint(incoming)) is not None:
+            return self._serve_own(endpoint)
+        return self._serve_match(door.match(incoming))
 
     async def _serve_own(self, endpoint: Endpoint) -> None:
         incoming = self.incoming
@@ -210,11 +211,18 @@ class Call:
         shared.recorder.log.own(self)
 
     async def _serve_match(self, match: Match) -> None:
-        shared = self._door.shared
+        shared, incoming = self._door.shared, self.incoming
         self._dialect = match.dialect
-        check_body(match, self.incoming)
+        check_body(match, incoming)
         self._ticket = ticket = shared.admission.enter()
-        request = await self._request(match, ticket)
+        limit, body, content = match.route.config.max_body_bytes, b"", None
+        if match.operation is Operation.OPAQUE:
+            if incoming.has_body:
+                check_length(declared_length(incoming.headers), limit)
+                content = self._body_reader().pieces(limit)
+        elif incoming.has_body:
+            body = await self._read_whole(shared.config.max_body_bytes if limit is None else limit, ticket)
+        request = _request(match, incoming, body, content)
         self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id)
         for observe in shared.observers:
             observe(exchange)
@@ -233,30 +241,6 @@ class Call:
             await self._settle(exchange)
         await self._send(made_here(delivered) if delivered.own else delivered)
 
-    async def _request(self, match: Match, ticket: Ticket) -> Request:
-        incoming, route = self.incoming, match.route.config
-        body, content = b"", None
-        if match.operation is Operation.OPAQUE:
-            if incoming.has_body:
-                check_length(declared_length(incoming.headers), route.max_body_bytes)
-                content = self._body_reader().pieces(route.max_body_bytes)
-        elif incoming.has_body:
-            limit = route.max_body_bytes
-            body = await self._read_whole(self._door.shared.config.max_body_bytes if limit is None else limit, ticket)
-        return Request(
-            operation=match.operation,
-            dialect=match.dialect,
-            api=match.api,
-            method=incoming.method if match.api is None else match.api.method,
-            path=incoming.path,
-            query=incoming.query,
-            headers=incoming.headers,
-            body=body,
-            content=content,
-            path_model=match.path_model,
-            relative_path=match.relative_path,
-        )
-
     def _body_reader(self) -> BodyReader:
         server = self._door.shared.config
         waits = self.incoming.version == (1, 1) and "expect" in self.incoming.headers
@@ -266,7 +250,10 @@ class Call:
         return reader
 
     async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
-        return await self._body_reader().whole(declared_length(self.incoming.headers), max_bytes, ticket)
+        declared = declared_length(self.incoming.headers)
+        if self._source.complete:  # nobody is waited for, so no clock is needed
+            return await read_arrived(self._source, declared, max_bytes, ticket)
+        return await self._body_reader().whole(declared, max_bytes, ticket)
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
@@ -350,6 +337,22 @@ class Call:
         if self._flow is not None and self._flow.error is None and exchange is not None:
             self.answer.write(self._last_words(error, exchange))
         self.answer.break_off()
+
+
+def _request(match: Match, incoming: Incoming, body: bytes, content: AsyncIterator[bytes] | None) -> Request:
+    return Request(
+        operation=match.operation,
+        dialect=match.dialect,
+        api=match.api,
+        method=incoming.method if match.api is None else match.api.method,
+        path=incoming.path,
+        query=incoming.query,
+        headers=incoming.headers,
+        body=body,
+        content=content,
+        path_model=match.path_model,
+        relative_path=match.relative_path,
+    )
 
 
 def _forget_tracebacks(error: BaseException | None) -> None:

@@ -36,6 +36,7 @@ def llmproxy(context: click.Context) -> None:
 @config_option
 @click.option("--host", help="The address to bind, instead of [server] host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The TCP port, instead of [server] port; 0: a free one.")
+@click.option("--workers", type=click.IntRange(1, 256), help="How many processes serve, instead of [server] workers.")
 @click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
@@ -43,17 +44,24 @@ def llmproxy(context: click.Context) -> None:
 )
 @click.pass_context
 def serve(
-    context: click.Context, config: str | None, host: str | None, port: int | None, log_level: str | None
+    context: click.Context,
+    *,
+    config: str | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    log_level: str | None,
 ) -> None:
     """
-    Start the proxy; Ctrl-C or SIGTERM drains and stops it.
+    Start the proxy; Ctrl-C or SIGTERM drains and stops it, SIGHUP reloads its configuration.
 
     Without --config the embedded default is served: every provider whose key is in the environment, and a demo that
     needs none. The command line wins over the environment, and that over the file; `.env` fills what is not set.
     """
     from llmproxy_server.cli_serve import serve as run
 
-    context.exit(run(config, {"server.host": host, "server.port": port, "server.log.level": log_level}))
+    given = {"server.host": host, "server.port": port, "server.workers": workers, "server.log.level": log_level}
+    context.exit(run(config, given))
 
 
 @llmproxy.command()
@@ -67,6 +75,23 @@ def check(file: str) -> None:
     from llmproxy_server.cli_check import check as run
 
     run(file)
+
+
+@llmproxy.command()
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, for machines.")
+@click.pass_context
+def diff(context: click.Context, old: str, new: str, as_json: bool) -> None:
+    """
+    Say what a reload from the configuration OLD to NEW would change.
+
+    Routes, LLMs, processors, stores and settings; what the proxy would lose by it; what only a restart changes. Exit
+    code 0 when there is nothing, 1 when there is something, 2 when one of the files cannot be served.
+    """
+    from llmproxy_server.cli_diff import diff as run
+
+    context.exit(run(old, new, as_json=as_json))
 
 
 @llmproxy.command()

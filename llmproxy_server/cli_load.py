@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import attrs
-
-from llmproxy_core.config_path import read_place
-from llmproxy_core.errors import ConfigError, Problem, UpstreamConnectError
+from llmproxy_core.errors import ConfigError, UpstreamConnectError
 from llmproxy_core.gateway import Gateway, build
 from llmproxy_core.llm import LLMClient, Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.plugins import Registry
 from llmproxy_core.services import Services
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.cli_exit import ExitCode, Refusal, problems_of
-from llmproxy_server.environment import read_environment
-from llmproxy_server.loader import Loaded, load
-from llmproxy_server.statement import Statements
+from llmproxy_server.loader import Loaded
+from llmproxy_server.source import Source, with_lines
 
 T = TypeVar("T")
 
@@ -38,12 +34,21 @@ def load_configuration(
     exit_code: ExitCode = ExitCode.CANNOT,
 ) -> Loaded:
     """The configuration in *file*, or the embedded default; the command ends with *exit_code* when it has problems."""
+    return load_source(file, registry, command_line, exit_code)[1]
+
+
+def load_source(
+    file: str | None,
+    registry: Registry,
+    command_line: Mapping[str, object] | None = None,
+    exit_code: ExitCode = ExitCode.CANNOT,
+) -> tuple[Source, Loaded]:
+    """As `load_configuration`, and where it can be read from again."""
     if file == "":  # an unset variable in a script; as a path it would be the working directory
         raise Refusal("the name of the configuration file is empty", exit_code)
-    name = named(file)
-    with problems_of(name, exit_code):
-        env = read_environment(os.environ, Path.cwd())
-        return load(None if file is None else Path(file), registry, env, command_line)
+    source = Source(None if file is None else Path(file), command_line or {}, dict(os.environ), Path.cwd())
+    with problems_of(named(file), exit_code):
+        return source, source.read().load(registry)
 
 
 def named(file: str | None) -> str:
@@ -92,11 +97,3 @@ async def _look_at(loaded: Loaded, registry: Registry, look: Look[T]) -> T:
     finally:
         await gateway.aclose()
         await tasks.drain(0)
-
-
-def with_lines(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:
-    """*problems* with the lines of the file where their keys are."""
-    if loaded.text is None:
-        return list(problems)
-    statements = Statements(loaded.text)
-    return [attrs.evolve(it, line=statements.line(read_place(it.path))) for it in problems]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 
 from llmproxy_core.errors import ConfigError
+from llmproxy_core.plugins import Registry
 from llmproxy_server.banner import banner
 from llmproxy_server.cli_exit import Refusal, problems_of
-from llmproxy_server.cli_load import load_configuration, load_registry, named, with_lines
+from llmproxy_server.cli_load import load_registry, load_source, named
 from llmproxy_server.cli_terminal import complain
 from llmproxy_server.loader import Loaded
+from llmproxy_server.process.activation import Inherited, inherited
+from llmproxy_server.process.notify import Announced, Notifier
+from llmproxy_server.reload import LocalReloader
 from llmproxy_server.server import Server
+from llmproxy_server.source import Source, with_lines
 
 _ADDRESSES = ("server.host", "server.own_endpoints")
 _ADVICE = {
@@ -26,18 +32,44 @@ _ADVICE = {
 def serve(config: str | None, command_line: Mapping[str, object]) -> int:
     """Serve until SIGTERM or Ctrl-C; gives the exit code. *command_line* maps dotted keys to the flags' values."""
     registry = load_registry()
-    loaded = load_configuration(config, registry, command_line)
+    source, loaded = load_source(config, registry, command_line)
+    try:
+        handed_down = inherited(os.environ)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    with problems_of(named(config)):
+        try:
+            if loaded.config.server.workers > 1:
+                from llmproxy_server.process.cli import serve_workers
+
+                return serve_workers(source, registry, handed_down)
+            return _serve(source, loaded, registry, handed_down)
+        except ConfigError as error:
+            raise _refused(error, loaded) from error
+
+
+def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inherited) -> int:
+    """In this process."""
+    notifier = Notifier(os.environ)
 
     def started(server: Server) -> None:
         said = banner(loaded, server.gateway, url=server.url, own_url=server.own_url, version=version("llmproxy"))
         with suppress(BrokenPipeError):  # nobody reads it; who calls is served all the same
             complain("\n".join(said))
+        reloader.begin()
+        notifier.ready()
 
-    with problems_of(named(config)):
-        try:
-            return Server(loaded.config, registry, started=started).run()
-        except ConfigError as error:
-            raise _refused(error, loaded) from error
+    server = Server(
+        loaded.config,
+        registry,
+        started=started,
+        stopping=notifier.stopping,
+        listening=handed_down.listening or None,
+        own_listening=handed_down.own or None,
+    )
+    reloader = LocalReloader(server, source, registry)
+    server.reloader = Announced(reloader, notifier)
+    return server.run()
 
 
 def _refused(error: ConfigError, loaded: Loaded) -> Exception:

@@ -6,6 +6,7 @@ Nothing here knows which HTTP server reads the bytes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -52,12 +53,39 @@ class FanOut(Protocol):
         ...
 
 
+class Use:
+    """How many calls go on with what they began with."""
+
+    __slots__ = ("_none", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._none = asyncio.Event()
+
+    def enter(self) -> None:
+        self.count += 1
+
+    def leave(self) -> None:
+        self.count -= 1
+        if not self.count:
+            self._none.set()
+
+    async def over(self) -> None:
+        """Wait until there is none."""
+        while self.count:
+            self._none.clear()
+            await self._none.wait()
+
+
 @attrs.define(eq=False)
 class Shared:
-    """What the calls of all doors share."""
+    """
+    What the calls of all doors share, as one configuration has it.
+
+    A reload makes another one: a call keeps the one that it began with until it is over.
+    """
 
     gateway: Gateway
-    """The current one; a call keeps the one it began with."""
     admission: Admission
     life: Life
     recorder: Recorder
@@ -66,6 +94,7 @@ class Shared:
     observers: tuple[Observer, ...] = ()
     fan_out: FanOut | None = None
     """Asks all workers, where there are several."""
+    use: Use = attrs.field(factory=Use)
     ids: RequestIds = attrs.field(factory=RequestIds)
     heads: HeadWriter = attrs.field(factory=HeadWriter)
 
@@ -125,6 +154,13 @@ class Door:
         endpoint = own[method]
         if endpoint.local_only and not (is_local(incoming) and self._hosts.is_ours(incoming.headers.get("host", ""))):
             raise Forbidden("This endpoint answers only a caller on the proxy's own machine", code="local_only")
+        return endpoint
+
+    def own(self, method: str, path: str) -> Endpoint:
+        """The endpoint of our own with that method and path; RouteNotFound when there is none."""
+        endpoint = self._endpoints.get(path, {}).get(method)
+        if endpoint is None:
+            raise RouteNotFound("No endpoint of the proxy's own is there")
         return endpoint
 
     def match(self, incoming: Incoming) -> Match:

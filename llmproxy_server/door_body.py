@@ -64,6 +64,18 @@ def too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is longer than the {max_bytes} bytes that are accepted here (max_body_bytes)")
 
 
+async def read_arrived(source: BodySource, declared: int | None, max_bytes: int, ticket: Ticket) -> bytes:
+    """A body that is complete, as `BodyReader.whole`."""
+    check_length(declared, max_bytes)
+    if declared is not None:
+        ticket.check(declared)
+    data = await source.read()
+    if len(data) > max_bytes:
+        raise too_large(max_bytes)
+    ticket.reserve(len(data))
+    return data
+
+
 class BodyTimeout(RequestRejected):
     """The client took too long to send its body."""
 

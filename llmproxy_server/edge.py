@@ -10,9 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 
 from aiohttp import http_parser, web
 
+from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import ConfigError, Problem, ProxyError
 from llmproxy_server.call import Call
 from llmproxy_server.door import Door
@@ -55,6 +57,7 @@ class Edge:
     def __init__(self, door: Door, *, closed: Callable[[], None] | None = None) -> None:
         """*closed* is called when a connection has ended."""
         self.door = door
+        """Whose rules the calls to come follow."""
         self.connections: set[EdgeProtocol] = set()
         self.calls: set[Call] = set()
         self._on_closed = closed
@@ -64,15 +67,13 @@ class Edge:
         self._empty = asyncio.Event()
         self._complained_s = float("-inf")
         self._unsaid = 0
-        config = door.shared.config
-        shortest = min(
-            config.header_timeout_s,
-            config.idle_timeout_s,
-            config.body_timeout_s,
-            config.write_timeout_s,
-        )
-        self._period_s = min(_SWEEP_S, shortest / 4)
+        self._period_s = _period_s(door.shared.config)
         self._sweep = self._loop.call_later(self._period_s, self._tick)
+
+    def lead_to(self, door: Door) -> None:
+        """From now on calls come in by *door*; those that are being served go on with theirs."""
+        self.door = door
+        self._period_s = _period_s(door.shared.config)
 
     def protocol(self) -> EdgeProtocol:
         """A protocol for a new connection: what `loop.create_server` is given."""
@@ -85,7 +86,7 @@ class Edge:
         protocol = request.protocol
         assert isinstance(protocol, EdgeProtocol)
         raw = request.raw_headers
-        if sum([len(name) + len(value) for name, value in raw]) + len(request.raw_path) > protocol.max_field_size:
+        if sum(map(len, chain.from_iterable(raw))) + len(request.raw_path) > protocol.max_field_size:
             protocol.refuse(too_much_head())
             return CLOSE
         peer = protocol.peername
@@ -98,7 +99,9 @@ class Edge:
             secure=protocol.ssl_context is not None,
         )
         keep_alive = request.keep_alive
-        call = Call(self.door, incoming, AiohttpBody(request.content), protocol, keep_alive=keep_alive)
+        door = self.door
+        call = Call(door, incoming, AiohttpBody(request.content), protocol, keep_alive=keep_alive)
+        door.shared.use.enter()
         self.calls.add(call)
         protocol.begin(call)
         try:
@@ -108,9 +111,10 @@ class Edge:
         finally:
             protocol.ended()
             self.calls.discard(call)
+            door.shared.use.leave()
             if not self.calls:
                 self._quiet.set()
-        if call.answer.keep_alive and not self.door.shared.life.draining:
+        if call.answer.keep_alive and not door.shared.life.draining:
             return KEEP
         protocol.part()
         return CLOSE
@@ -213,3 +217,9 @@ class Edge:
         while self.connections:
             self._empty.clear()
             await self._empty.wait()
+
+
+def _period_s(config: ServerConfig) -> float:
+    """How often it is looked at what takes too long."""
+    shortest = min(config.header_timeout_s, config.idle_timeout_s, config.body_timeout_s, config.write_timeout_s)
+    return min(_SWEEP_S, shortest / 4)

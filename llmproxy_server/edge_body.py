@@ -23,8 +23,9 @@ class AiohttpBody:
         return self._payload.is_eof()
 
     async def read(self) -> bytes:
+        payload = self._payload
         try:
-            return await self._payload.readany()
+            return payload.read_nowait() if payload.is_eof() else await payload.readany()
         except (RequestPayloadError, HttpProcessingError) as error:
             raise BadRequest("The body is malformed", code="malformed_body") from error
         except (ConnectionError, PayloadAccessError, RuntimeError) as error:

@@ -138,6 +138,11 @@ class EdgeProtocol(RequestHandler):
         elif self.call is not None and not isinstance(self._messages[-1][0], RawRequestMessage):
             self.call.break_body(BadRequest("The body is malformed", code="malformed_body"))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for it after each read of a body, and would parse nothing and resume what was not paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     @property
     def _about_to_begin(self) -> bool:
         """A head is complete but not yet a call, which takes aiohttp some turns of the loop; what comes is its body."""

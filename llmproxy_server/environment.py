@@ -23,20 +23,21 @@ from llmproxy_core.plugins import Registry
 from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, TELEMETRY_VARIABLES, Variable, option_variables
 
 COMMAND_LINE = "command line"
+DOTENV = ".env"
 
 
 def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
     """*environ*, and what `.env` in *directory* adds to it. ConfigError when that file cannot be read."""
-    path = directory / ".env"
+    path = directory / DOTENV
     if not path.is_file():
         return dict(environ)
     try:
         added = dotenv_values(path, interpolate=False, encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError([Problem(".env", "cannot be read: it is not UTF-8")]) from error
+        raise ConfigError([Problem(DOTENV, "cannot be read: it is not UTF-8")]) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise ConfigError([Problem(".env", f"cannot be read: {reason}")]) from error
+        raise ConfigError([Problem(DOTENV, f"cannot be read: {reason}")]) from error
     return {name: value for name, value in added.items() if value is not None} | dict(environ)
 
 

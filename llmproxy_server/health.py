@@ -1,86 +1,153 @@
-"""How the proxy and its LLMs are: `/health` for people, `/livez` and `/readyz` for orchestrators."""
+"""How the proxy and what it needs are: `/health` for people, `/livez` and `/readyz` for orchestrators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
-import attrs
 import msgspec
 
 from llmproxy_core.config import Config
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
-from llmproxy_core.errors import UpstreamError
 from llmproxy_core.exchange import Attempt, Clock, Exchange
+from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.outcome import Outcome
+from llmproxy_core.stores import Store
+from llmproxy_core.tasks import Tasks
+from llmproxy_server import logs
+from llmproxy_server.health_llm import LLMState
+from llmproxy_server.health_merge import merge
+from llmproxy_server.health_reason import Check, Growing, Reason
+from llmproxy_server.health_store import StoreProbe, look_at
 from llmproxy_server.life import Life
-
-State = Literal["unknown", "ok", "failing"]
-_CALLERS_FAULT = frozenset({400, 404, 409, 413, 422})
-
-
-@attrs.define
-class LLMState:
-    """What the last attempts on an LLM showed. Times are seconds of the monotonic clock."""
-
-    provider: str
-    enabled: bool
-    state: State = "unknown"
-    error: str | None = None
-    error_s: float = 0.0
 
 
 class Health:
-    """Watches the exchanges, and answers for the process."""
+    """
+    Watches the exchanges, and answers for the process.
 
-    def __init__(self, config: Config, life: Life, *, version: str, clock: Clock, in_flight: Callable[[], int]) -> None:
+    One for a process: it outlives its configurations, each of which is told to it by `configure`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        life: Life,
+        *,
+        version: str,
+        clock: Clock,
+        in_flight: Callable[[], int],
+        stores: Mapping[str, Store] = FrozenMap(),
+        tasks: Tasks | None = None,
+    ) -> None:
+        """*stores* are those of *config*, running; *tasks* holds the questions that they are asked."""
         self._life = life
         self._version = version
         self._clock = clock
         self._in_flight = in_flight
+        self._tasks = Tasks() if tasks is None else tasks
         self._began_s = clock()
-        self._llms = {name: LLMState(llm.provider, llm.enabled) for name, llm in config.llms.items()}
+        self._llms: dict[str, LLMState] = {}
+        self._stores: dict[str, StoreProbe] = {}
+        self._standing: dict[str, tuple[Reason, float]] = {}
+        dropped = "log lines were dropped since the start: the output does not take them"
+        self._checks: list[Check] = [Growing("log", "lines_dropped", dropped, logs.dropped, clock)]
+        self.configure(config, stores)
+
+    def configure(self, config: Config, stores: Mapping[str, Store]) -> None:
+        """
+        *config* is what is served from now on, *stores* are its stores.
+
+        What is known stays, of LLMs that are configured as before, and of stores that are the same.
+        """
+        llms, probes = self._llms, self._stores
+        self._llms = {
+            name: llms[name] if name in llms and llms[name].config == llm else LLMState(name, llm)
+            for name, llm in config.llms.items()
+        }
+        self._stores = {
+            name: probes[name]
+            if name in probes and probes[name].store is store
+            else StoreProbe(name, config.stores[name].type.name, store, clock=self._clock, tasks=self._tasks)
+            for name, store in stores.items()
+        }
+        for name, probe in probes.items():
+            if self._stores.get(name) is not probe:
+                probe.close()
 
     # -- watching ------------------------------------------------------------------------------------------------
 
     def watch(self, exchange: Exchange) -> None:
         """Learn from the attempts of *exchange*, and of its children, when all that it pays for is over."""
-        exchange.on_billed(lambda outcome: self._learn_from(exchange))
+        exchange.on_billed(partial(self._learn_from, exchange, self._llms))
 
-    def _learn_from(self, exchange: Exchange) -> None:
+    def _learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState], outcome: Outcome) -> None:
         attempts = exchange.attempts
         if children := exchange.child_attempts:
             attempts = sorted([*attempts, *children], key=lambda attempt: attempt.started_s)
-        self.learn(attempts)
+        self._learn(attempts, llms)
 
     def learn(self, attempts: list[Attempt]) -> None:
+        self._learn(attempts, self._llms)
+
+    def _learn(self, attempts: list[Attempt], llms: Mapping[str, LLMState]) -> None:
+        """*llms*: those of the configuration that the attempts were made under."""
         for attempt in attempts:
-            if (llm := self._llms.get(attempt.llm)) is None:
-                continue
-            error = attempt.error
-            if isinstance(error, UpstreamError) and error.upstream_status not in _CALLERS_FAULT:
-                llm.state, llm.error, llm.error_s = "failing", error.code, self._clock()
-            elif attempt.status is not None:  # it answered: what it said of the request is another matter
-                llm.state = "ok"
+            if (llm := llms.get(attempt.llm)) is not None:
+                llm.learn(attempt, self._clock())
+
+    # -- what else may be amiss ----------------------------------------------------------------------------------
+
+    def add(self, check: Check) -> None:
+        """Ask *check* for its reasons too."""
+        self._checks.append(check)
+
+    def complain(self, part: str, code: str, message: str) -> None:
+        """*part* is not as it should be, until `clear`. In words of ours: everybody may read them."""
+        self._standing[part] = Reason(part, code, message), self._clock()
+
+    def clear(self, part: str) -> None:
+        """*part* is well again."""
+        self._standing.pop(part, None)
 
     # -- answering -----------------------------------------------------------------------------------------------
 
     def endpoints(self) -> Iterator[Endpoint]:
-        yield Endpoint("GET", "/health", self.health)
+        yield Endpoint("GET", "/health", self.health, merge=merge)
         yield Endpoint("GET", "/livez", self.livez)
         yield Endpoint("GET", "/readyz", self.readyz)
 
     async def health(self, request: EndpointRequest) -> EndpointReply:
-        """Everything, with status 200 for as long as we can say so: an LLM that fails is not us failing."""
+        """
+        Everything, with status 200 for as long as we can say so: an LLM that fails is not us failing.
+
+        It takes as long as the slowest store, and no longer than these are given.
+        """
+        await look_at(self._stores)
         now = self._clock()
+        reasons = list(self._reasons(now))
+        word = self._word()
         said = {
-            "status": self._word(),
+            "status": "degraded" if word == "ok" and reasons else word,
+            "reasons": [reason.said() for reason in reasons],
             "version": self._version,
             "uptime_s": round(now - self._began_s, 1),
             "draining": self._life.draining,
             "in_flight": self._in_flight(),
-            "llms": {name: _llm(llm, now) for name, llm in self._llms.items()},
+            "llms": {name: llm.said(now) for name, llm in self._llms.items()},
+            "stores": {name: store.said(now) for name, store in self._stores.items()},
         }
         return EndpointReply(msgspec.json.encode(said))
+
+    def _reasons(self, now: float) -> Iterator[Reason]:
+        for llm in self._llms.values():
+            yield from llm.reasons(now)
+        for store in self._stores.values():
+            yield from store.reasons(now)
+        for reason, since_s in self._standing.values():
+            yield Reason(reason.part, reason.code, reason.message, now - since_s)
+        for check in self._checks:
+            yield from check()
 
     async def livez(self, request: EndpointRequest) -> EndpointReply:
         """The event loop turns: 200."""
@@ -92,13 +159,7 @@ class Health:
         return EndpointReply(msgspec.json.encode({"status": word}), status=200 if word == "ok" else 503)
 
     def _word(self) -> str:
+        """Of the process itself."""
         if self._life.draining:
             return "draining"
         return "ok" if self._life.ready else "starting"
-
-
-def _llm(llm: LLMState, now: float) -> dict[str, object]:
-    said: dict[str, object] = {"provider": llm.provider, "enabled": llm.enabled, "state": llm.state}
-    if llm.error is not None:
-        said["last_error"] = {"code": llm.error, "age_s": round(now - llm.error_s, 1)}
-    return said

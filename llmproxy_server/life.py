@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 
 class Life:
     """Whether calls are taken. Changed by the server alone."""
 
-    __slots__ = ("draining", "ready")
+    __slots__ = ("_started", "draining", "ready")
 
     def __init__(self) -> None:
         self.ready = False
         """Everything is loaded and the port is open."""
         self.draining = False
         """What is in flight is finished, nothing new is wanted."""
+        self._started = asyncio.Event()
+
+    def begin(self) -> None:
+        """It is ready, or will never be."""
+        self._started.set()
+
+    async def started(self) -> None:
+        """Wait while it is starting."""
+        await self._started.wait()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Sequence
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
@@ -16,16 +17,24 @@ _RETRY_S = 1.0
 
 
 class Listener:
-    """Accepts connections for an edge."""
+    """
+    Accepts connections for an edge.
 
-    def __init__(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+    How it does may change while it runs: the sockets themselves, and what waits in their queues, stay.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """*sockets* are bound; they are closed when it stops."""
         self.sockets = sockets
         self._tls = tls
+        self._handshake_timeout_s = 0.0
+        self._max_connections = 0
+        self._edge: Edge
+        self._tasks: Tasks
         self._servers: list[asyncio.Server] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._room: asyncio.Semaphore | None = None
-        self._handshake_timeout_s: float | None = None
+        self._room = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -34,64 +43,82 @@ class Listener:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    async def start(self, edge: Edge, tasks: Tasks, *, max_connections: int) -> None:
+    async def start(self, edge: Edge, tasks: Tasks, *, max_connections: int, handshake_timeout_s: float) -> None:
         """Accept from now on. *max_connections*: 0 for no bound; over it, connections wait in the kernel's queue."""
-        loop = asyncio.get_running_loop()
-        if self._tls is not None:
-            self._handshake_timeout_s = edge.door.shared.config.header_timeout_s
-        if not max_connections:
-            for listening in self.sockets:
-                server = await loop.create_server(
-                    edge.protocol,
-                    sock=listening,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=self._handshake_timeout_s,
-                    backlog=BACKLOG,
-                )
-                self._servers.append(server)
-            return
-        self._room = asyncio.Semaphore(max_connections)
         for listening in self.sockets:
-            listening.listen(BACKLOG)
-            accepting = self._accept(listening, edge, tasks, self._room)
-            self._accepting.append(tasks.start(accepting, name="accept"))
+            listening.setblocking(False)
+        self._edge, self._tasks = edge, tasks
+        self._max_connections, self._handshake_timeout_s = max_connections, handshake_timeout_s
+        if max_connections or self._tls is not None:
+            self._accept_by_hand()
+            return
+        loop = asyncio.get_running_loop()
+        for listening in self.sockets:
+            # A copy: it is closed, and the socket is not, when connections are to be counted later.
+            server = await loop.create_server(edge.protocol, sock=listening.dup(), backlog=BACKLOG)
+            self._servers.append(server)
+
+    def change(self, *, tls: ssl.SSLContext | None, max_connections: int, handshake_timeout_s: float) -> None:
+        """
+        For the connections to come: another certificate, or other bounds. Those that are open stay.
+
+        *tls* is None exactly when it was at the start.
+        """
+        self._tls, self._max_connections, self._handshake_timeout_s = tls, max_connections, handshake_timeout_s
+        if self._servers and max_connections:
+            for server in self._servers:
+                server.close()
+            self._servers.clear()
+            self._accept_by_hand()
+        self._room.set()
 
     def closed(self) -> None:
         """A connection of ours has ended."""
-        if self._room is not None:
-            self._room.release()
+        self._room.set()
 
-    async def _accept(self, listening: socket.socket, edge: Edge, tasks: Tasks, room: asyncio.Semaphore) -> None:
+    def _accept_by_hand(self) -> None:
+        """Slower than the loop's own way, but each connection is counted, and has the certificate of its moment."""
+        for listening in self.sockets:
+            listening.listen(BACKLOG)
+            self._accepting.append(self._tasks.start(self._accept(listening), name="accept"))
+
+    async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await room.acquire()
+            while self._max_connections and self._open >= self._max_connections:
+                self._room.clear()
+                await self._room.wait()
             try:
                 connection, _ = await loop.sock_accept(listening)
             except OSError as error:  # the client is gone again, or we are out of descriptors
-                room.release()
                 _log.warning("a connection could not be accepted: %s", error.strerror)
                 await asyncio.sleep(_RETRY_S)
             else:
-                handshake = tasks.start(self._serve(connection, edge, room), name="handshake")
+                handshake = self._tasks.start(self._serve(connection), name="handshake")
                 self._handshakes.add(handshake)
-                handshake.add_done_callback(self._handshakes.discard)
+                handshake.add_done_callback(self._shaken)
 
-    async def _serve(self, connection: socket.socket, edge: Edge, room: asyncio.Semaphore) -> None:
+    @property
+    def _open(self) -> int:
+        """Connections that are open or about to be; for a moment, one may count as both."""
+        return len(self._edge.connections) + len(self._handshakes)
+
+    def _shaken(self, handshake: asyncio.Task[None]) -> None:
+        self._handshakes.discard(handshake)
+        self._room.set()
+
+    async def _serve(self, connection: socket.socket) -> None:
         made = False
-
-        def protocol() -> asyncio.BaseProtocol:
-            return edge.protocol()
-
+        timeout_s = None if self._tls is None else self._handshake_timeout_s
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_timeout_s
+                self._edge.protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout_s
             )
             made = True
         except (OSError, ssl.SSLError):
             pass  # it left during the handshake, or does not speak TLS: nobody is there to be told
         finally:
             if not made:
-                room.release()
                 connection.close()
 
     async def stop(self) -> None:
@@ -106,8 +133,12 @@ class Listener:
             listening.close()
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address that *host* stands for. OSError, with the address in it, when that fails."""
+def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """
+    Sockets bound to every address that *host* stands for. OSError, with the address in it, when that fails.
+
+    *reuse_port*: others of this user may bind the same, and the kernel spreads connections over all.
+    """
     name = host.removeprefix("[").removesuffix("]")
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
@@ -116,12 +147,13 @@ def listen(host: str, port: int) -> list[socket.socket]:
             listening = socket.socket(family, kind, protocol)
             sockets.append(listening)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             # A free port chosen for the first address is taken for the others too.
             chosen = sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else address[1]
             listening.bind((address[0], chosen, *address[2:]))
-            listening.setblocking(False)
     except OSError:
         for listening in sockets:
             listening.close()

@@ -50,9 +50,15 @@ def load(
     *command_line* maps dotted keys (`server.port`, `server.log.level`) to values; None is a flag not given.
     ConfigError with all problems, those of the file with their lines.
     """
-    text = None if path is None else read_text(path)
+    return load_text(path, None if path is None else read_text(path), registry, env, command_line or {})
+
+
+def load_text(
+    path: Path | None, text: str | None, registry: Registry, env: Mapping[str, str], command_line: Mapping[str, object]
+) -> Loaded:
+    """As `load`, of a file that has been read: *text* is None for the embedded default."""
     document = embedded_config(env) if text is None else parse(text)
-    laid = overlay(document if path is None else _beside(document, path), registry, env, command_line or {})
+    laid = overlay(document if path is None else _beside(document, path), registry, env, command_line)
     try:
         config, warnings = structure(laid.document, registry, env)
     except ConfigError as error:

@@ -1,8 +1,9 @@
 """
-Log records as lines: one JSON object each, or text for people.
+What is to be logged, as one JSON object a line.
 
 What strangers send ends up in logs. So every character that could end a line, move a cursor or turn the direction of
-writing is escaped, a line is at most 4 KiB, and the secrets of the configuration are cut out, whatever led them there.
+writing is escaped, a line is at most 4 KiB with its line feed (and what was asked for of content more), and the secrets
+of the configuration are cut out, whatever led them there. Values are cut, never the encoded line: it stays JSON.
 """
 
 from __future__ import annotations
@@ -10,22 +11,79 @@ from __future__ import annotations
 import json
 import logging
 import re
-import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 
-from llmproxy_core.secret import Secret
+from llmproxy_server.log_redact import Redaction
 
-MAX_LINE_BYTES = 4096
-_MAX_VALUE = 1024  # characters
-_MAX_EXCEPTION = 2400  # characters of a traceback; its end says most
-_CUT = "…"
-_SHORTEST_SECRET = 8  # characters; to cut a shorter one out of every word would make the log unreadable, not safer
-_HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_LEVELS = {"WARNING": "warn", "CRITICAL": "error"}
+TRACE = 5
+"""Below DEBUG: bodies, and what the libraries say too."""
+ENVELOPE = frozenset({"time", "level", "logger", "message", "exception", "truncated", "content_cut"})
+"""What every line of the log may have; nobody's values can take these names."""
+MAX_LINE_BYTES = 4095
+"""Without its line feed: with it, the most that a pipe takes in one piece (PIPE_BUF)."""
+MAX_VALUE = 1024  # characters
+MAX_EXCEPTION = 2400  # characters of a traceback; its end says most
+CUT = "…"
+_MOST_ITEMS = 16
+_MOST_TEXT = 64 << 10  # characters of one line's values, before they are encoded and cut
+_LARGEST = 1 << 63
+_LEVELS = {TRACE: "trace", 10: "debug", 20: "info", 30: "warn", 40: "error", 50: "error"}
+_HARMFUL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _encode = msgspec.json.Encoder(order=None).encode
+
+Fields = Mapping[str, object] | Callable[[], Mapping[str, object]]
+Content = Callable[[], Mapping[str, str]]
+"""Gives texts of their own bound by name, when the line is written."""
+
+
+class Entry:
+    """One thing to be said. Made per line; written out later, and in another thread."""
+
+    __slots__ = ("content", "created", "exception", "fields", "level", "logger", "message", "size")
+
+    def __init__(
+        self,
+        created: float,
+        logger: str,
+        level: int,
+        message: str,
+        fields: Fields,
+        *,
+        exception: str = "",
+        content: Content | None = None,
+        size: int = 512,
+    ) -> None:
+        """*created* in seconds since the epoch; *size*: about how many bytes of memory it takes until then."""
+        self.created = created
+        self.logger = logger
+        self.level = level
+        self.message = message
+        self.fields = fields
+        self.exception = exception
+        self.content = content
+        self.size = size
+
+
+class Lines(Protocol):
+    """A form of the log. No line feed ends what it gives."""
+
+    def line(self, entry: Entry) -> str: ...
+
+
+def level_name(level: int) -> str:
+    return _LEVELS.get(level) or logging.getLevelName(level).lower()
+
+
+def fields_of(entry: Entry) -> Mapping[str, object]:
+    return entry.fields() if callable(entry.fields) else entry.fields
 
 
 def escape(text: str) -> str:
@@ -35,73 +93,104 @@ def escape(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + _CUT
+def cut(text: str, most: int) -> str:
+    """At most *most* characters of *text*, marked when there were more."""
+    return text if len(text) <= most else text[: most - 1] + CUT
 
 
-def _bounded(line: str) -> str:
-    data = line.encode("utf-8", "replace")
-    if len(data) <= MAX_LINE_BYTES:
-        return line
-    return data[: MAX_LINE_BYTES - 3].decode("utf-8", "ignore") + _CUT
+class Shortened:
+    """The values of one line, without secrets, none of them too long, nor all of them together."""
 
+    def __init__(self, redact: Redaction) -> None:
+        self._redact = redact
+        self.room = _MOST_TEXT
+        """How many characters there still are."""
 
-class _Lines(logging.Formatter):
-    """What both forms share."""
-
-    def __init__(self, secrets: Iterable[Secret]) -> None:
-        super().__init__()
-        values = (secret.reveal() for secret in secrets)
-        self._secrets = tuple(value for value in values if len(value) >= _SHORTEST_SECRET)
-
-    def _redact(self, text: str) -> str:
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, "***")
+    def text(self, value: object) -> str:
+        """*value* without secrets, then cut: the other way round half a secret could stay."""
+        text = cut(self._redact(str(value)), MAX_VALUE)
+        self.room = max(0, self.room - len(text) - 8)
         return text
 
-    def _text(self, value: object, most: int = _MAX_VALUE) -> str:
-        """*value* without secrets, then cut: the other way round half a secret could stay."""
-        return _cut(self._redact(str(value)), most)
+    def value(self, value: object, depth: int = 3) -> object:
+        """*value* as JSON can say it; a mark stands for the items of a list that are left out."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int | float) and abs(value) < _LARGEST:  # no NaN, and what any reader of JSON takes
+            return value
+        if depth and isinstance(value, list | tuple):
+            kept = [self.value(each, depth - 1) for each in value[:_MOST_ITEMS] if self.room]
+            return kept if len(kept) == len(value) else [*kept, CUT]
+        if depth and isinstance(value, Mapping):
+            pairs = list(value.items())[:_MOST_ITEMS]
+            return {self.text(name): self.value(each, depth - 1) for name, each in pairs if self.room}
+        return self.text(value) if isinstance(value, str) or depth else cut(self.text(type(value).__name__), 64)
 
 
-class JsonLines(_Lines):
+def _weighed(values: Iterable[object], room: int) -> int:
+    """What is left of *room* bytes when *values* are written in them, about; less than 0 when they are too long."""
+    for value in values:
+        if isinstance(value, str):
+            room -= len(value)
+        elif isinstance(value, dict):
+            room = _weighed(value.values(), room - 4 * len(value))
+        elif isinstance(value, list | tuple):
+            room = _weighed(value, room - len(value))
+        if room < 0:
+            break
+    return room
+
+
+class JsonLines:
     """One JSON object a line."""
 
-    def __init__(self, secrets: Iterable[Secret]) -> None:
-        super().__init__(secrets)
-        self._needles = tuple({text for secret in self._secrets for text in (secret, json.dumps(secret)[1:-1])})
+    def __init__(self, redact: Redaction | None = None, *, max_content_bytes: int = 8 << 10) -> None:
+        """*max_content_bytes*: of each text of an entry's content, as it is encoded."""
+        self._redact = redact or Redaction()
+        self._max_content = max_content_bytes
         self._second = -1
         self._prefix = ""
 
-    def format(self, record: logging.LogRecord) -> str:
-        fields = _fields(record)
+    def line(self, entry: Entry) -> str:
+        fields = fields_of(entry)
         line: dict[str, object] = {
-            "time": self._time(record.created),
-            "level": _level(record),
-            "logger": record.name,
-            "message": record.getMessage(),
+            "time": self._time(entry.created),
+            "level": level_name(entry.level),
+            "logger": entry.logger,
+            "message": entry.message,
             **fields,
         }
-        if not record.exc_info:
-            # As it is, if there is nothing to hide, to cut or to escape in it: nearly always.
-            try:
-                data = _encode(line)
-            except (TypeError, UnicodeEncodeError, msgspec.MsgspecError):
-                data = b"\xff"
-            if len(data) <= MAX_LINE_BYTES and data.isascii() and b"\x7f" not in data:
-                text = data.decode()
-                if not any(needle in text for needle in self._needles):
-                    return text
-        line["message"] = self._text(line["message"])
+        if not entry.exception and (quick := self._as_it_is(line)) is not None:
+            return quick if entry.content is None else self._with_content(quick, entry.content())
+        shorten = Shortened(self._redact)
+        line = {name: shorten.text(line[name]) for name in ("time", "level", "logger", "message")}
         for name, value in fields.items():
-            line[name] = self._value(value)
-        if record.exc_info and record.exc_info[1] is not None:
-            line["exception"] = self._redact(_trace(record.exc_info[1]))[-_MAX_EXCEPTION:]
-        return self._encoded(line)
+            if not shorten.room:
+                line["truncated"] = True
+                break
+            line[shorten.text(name)] = shorten.value(value)
+        if entry.exception:
+            line["exception"] = self._redact(entry.exception)[-MAX_EXCEPTION:]
+        text = self._bounded(line)
+        return text if entry.content is None else self._with_content(text, entry.content())
+
+    def _as_it_is(self, line: dict[str, object]) -> str | None:
+        """If there is nothing to hide, to cut or to escape in it: nearly always."""
+        if _weighed(line.values(), MAX_LINE_BYTES) < 0:
+            return None
+        try:
+            data = _encode(line)
+        except (TypeError, UnicodeEncodeError, OverflowError, msgspec.MsgspecError):
+            return None
+        if len(data) > MAX_LINE_BYTES or not data.isascii() or b"\x7f" in data:
+            return None
+        text = data.decode("ascii")
+        return None if self._redact.found_in(text) else text
 
     def _time(self, created: float) -> str:
         second = int(created)
@@ -110,69 +199,79 @@ class JsonLines(_Lines):
             self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
         return f"{self._prefix}{int((created - second) * 1000):03}Z"
 
-    def _encoded(self, line: dict[str, object]) -> str:
-        text = _json(line)
-        if len(text) > MAX_LINE_BYTES // 4 and len(text.encode()) > MAX_LINE_BYTES:
-            kept = {name: _cut(value, 128) if isinstance(value, str) else value for name, value in line.items()}
-            text = _json({**kept, "truncated": True})
-        if len(text.encode()) > MAX_LINE_BYTES:
-            kept = {name: _cut(str(line[name]), 128) for name in ("time", "level", "logger", "message")}
-            text = _json({**kept, "truncated": True})
-        return text
+    def _bounded(self, line: dict[str, object]) -> str:
+        """*line* within the bound: else with its texts cut short, and without those of its values that are too long."""
+        text = encoded(line)
+        if len(text) * 4 <= MAX_LINE_BYTES or len(text.encode()) <= MAX_LINE_BYTES:
+            return text
+        parts, room = ['"truncated":true'], MAX_LINE_BYTES - len('{"truncated":true}')
+        for name, value in line.items():
+            part = encoded({cut(name, 128): _shorter(value, 128)})[1:-1]
+            if (size := len(part.encode()) + 1) <= room:
+                parts.insert(-1, part)
+                room -= size
+        return "{" + ",".join(parts) + "}"
 
-    def _value(self, value: object) -> object:
-        if value is None or isinstance(value, int | float):
-            return value
-        if isinstance(value, list | tuple):
-            return [self._value(each) for each in value[:16]]
-        return self._text(value)
+    def _with_content(self, line: str, content: Mapping[str, str]) -> str:
+        """*line* with *content* behind its own members, each text within its bound."""
+        parts, shortened = [line[:-1]], []
+        for name, text in content.items():
+            kept, whole = fitting(self._redact, text, self._max_content)
+            parts.append(f"{encoded(name)}:{encoded(kept)}")
+            if not whole:
+                shortened.append(name)
+        if shortened:
+            parts.append(f'"content_cut":{encoded(shortened)}')
+        return ",".join(parts) + "}"
 
 
-def _json(line: Mapping[str, object]) -> str:
+def fitting(redact: Redaction, text: str, most: int) -> tuple[str, bool]:
+    """
+    As much of *text*, without secrets, as JSON writes in *most* bytes, and whether that is all.
+
+    If not, it ends with a mark, between two characters, and never within a secret.
+    """
+    looked_at = 4 * most + 4096
+    kept = _SURROGATE.sub("\ufffd", redact.head(text, looked_at))
+    if len(text) <= looked_at and _size(kept) <= most:
+        return kept, True
+    low, high = 0, min(len(kept), most)
+    room = most - len(CUT.encode())
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _size(kept[:middle]) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return kept[:low] + CUT, False
+
+
+def _size(text: str) -> int:
+    return len(encoded(text).encode()) - 2
+
+
+def _shorter(value: object, most: int) -> object:
+    if isinstance(value, str):
+        return cut(value, most)
+    if isinstance(value, list):
+        return [_shorter(each, most) for each in value[: most // 16]]
+    if isinstance(value, dict):
+        return {cut(name, most): _shorter(each, most) for name, each in list(value.items())[: most // 16]}
+    return value
+
+
+def encoded(value: object) -> str:
+    """*value* as JSON, nothing in it that a terminal or an editor acts on."""
     try:
-        text = _encode(line).decode()
+        text = _encode(value).decode()
     except (UnicodeEncodeError, msgspec.MsgspecError):  # surrogates
-        return json.dumps(line)
-    return text if text.isascii() else _HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+        text = json.dumps(value)
+    return text if text.isascii() and "\x7f" not in text else _HARMFUL.sub(_in_json, text)
 
 
-class TextLines(_Lines):
-    """A line for people; a traceback follows on lines of its own, which are set in."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = _fields(record)
-        said = _summary(fields) if "status" in fields else self._text(record.getMessage())
-        rest = [f"{name}={self._text(value)}" for name, value in fields.items() if name not in _IN_SUMMARY]
-        words = [_time(record).strftime("%H:%M:%S.%f")[:-3], f"{_level(record):5}", said, *rest]
-        line = _bounded(escape(self._redact(" ".join(words))))
-        if record.exc_info and record.exc_info[1] is not None:
-            trace = self._redact(_trace(record.exc_info[1]))
-            lines = trace.splitlines()[-60:]
-            line = "\n".join([line, *(_bounded("    " + escape(each)) for each in lines)])
-        return line
-
-
-_IN_SUMMARY = frozenset({"method", "path", "status", "duration_ms", "usage_source"})
-
-
-def _summary(fields: Mapping[str, object]) -> str:
-    path = _cut(str(fields.get("path")), _MAX_VALUE)
-    return f"{fields.get('method')} {path} {fields['status']} {fields.get('duration_ms')} ms"
-
-
-def _fields(record: logging.LogRecord) -> Mapping[str, object]:
-    """What was logged as `extra={"fields": …}`."""
-    found = getattr(record, "fields", None)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _time(record: logging.LogRecord) -> datetime:
-    return datetime.fromtimestamp(record.created, UTC)
-
-
-def _level(record: logging.LogRecord) -> str:
-    return _LEVELS.get(record.levelname) or record.levelname.lower()
-
-
-def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+def _in_json(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code <= 0xFFFF:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"

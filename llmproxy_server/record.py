@@ -56,7 +56,7 @@ class Ended:
 
     @property
     def body(self) -> KeptBody | None:
-        """The answer, where somebody wants its content, and it completed within what is kept."""
+        """The answer, where somebody wants its content, as far as it was kept: of one broken off, what had come."""
         return None if self._keep is None else self._keep.body
 
 
@@ -123,7 +123,7 @@ class Recorder:
     def answered(self, record: Record, response: Response) -> None:
         """*response* is the exchange's answer, and about to be sent."""
         if self._content_bytes:
-            record.keep = response.keep_body(self._content_bytes)
+            record.keep = response.keep_body(self._content_bytes, partial=True)
 
     def refused(self, call: Recorded, error: ProxyError) -> None:
         """A request ended before it was an exchange."""

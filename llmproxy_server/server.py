@@ -1,4 +1,4 @@
-"""The server: from a checked configuration to a process that serves, drains and ends."""
+"""The server: from a checked configuration to a process that serves, reloads, drains and ends."""
 
 from __future__ import annotations
 
@@ -7,48 +7,51 @@ import gc
 import logging
 import os
 import signal
-import ssl
+import socket
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 
-from llmproxy_core.config import Config, is_loopback
+import attrs
+
+from llmproxy_core.config import Config
+from llmproxy_core.endpoint import EndpointReply, EndpointRequest
 from llmproxy_core.errors import ConfigError, Problem
-from llmproxy_core.gateway import Gateway, build
-from llmproxy_core.llm import LLMClient, Transport
+from llmproxy_core.gateway import Gateway
+from llmproxy_core.headers import Headers
 from llmproxy_core.llm_config import HttpLLMConfig
-from llmproxy_core.outcome import End
 from llmproxy_core.plugins import Registry
-from llmproxy_core.services import Pool, Services
+from llmproxy_core.secret import Secret
 from llmproxy_core.tasks import Tasks
-from llmproxy_server import logs
-from llmproxy_server.access_log import AccessLog
+from llmproxy_server import bounds, logs
 from llmproxy_server.admission import Admission
-from llmproxy_server.door import Door, Endpoints, Observer, Shared, by_path, default_dialect
+from llmproxy_server.door import FanOut, Observer
 from llmproxy_server.edge import Edge, require_c_parser
+from llmproxy_server.front import HOST, OWN_ENDPOINTS, Front
+from llmproxy_server.generation import Certificate, Generation, Prepared, kept_settings
 from llmproxy_server.health import Health
+from llmproxy_server.lag import Lag
 from llmproxy_server.life import Life
-from llmproxy_server.listener import Listener, listen
-from llmproxy_server.prices import BundledPrices
-from llmproxy_server.record import Recorder
-from llmproxy_server.tls import tls_context
+from llmproxy_server.listener import Listener
+from llmproxy_server.log_redact import Redaction
+from llmproxy_server.maker import Maker, MakeTransport, installed_version
+from llmproxy_server.metrics.metering import Metering
+from llmproxy_server.metrics.process import watch_log, watch_server
+from llmproxy_server.reload import Reloader, reload_endpoint
+from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.transport import AiohttpTransport
 
 _log = logging.getLogger("llmproxy")
-MakeTransport = Callable[[Pool, Tasks], Transport]
 EXIT_AT_ONCE = 130
 """The exit code of a second Ctrl-C, as a shell reports a process that SIGINT ended."""
-_TURNS = 10
-"""Turns of the loop that it takes at most to accept a connection, read a request, and begin a call."""
-_TAKE_S = 0.1
-"""How long a process that was told to stop takes what comes, if it does not cease."""
 
 
 class Server:
     """
-    Serves one configuration.
+    Serves one configuration at a time.
 
-    `run` is the whole life of a process; `start`, `stop` and `aclose` are its parts, for those who have a loop.
+    `run` is the whole life of a process; `start`, `stop` and `aclose` are its parts, for those who have a loop. While
+    it runs, `prepare` builds another configuration beside the one that is served, and `commit` serves that.
     """
 
     def __init__(
@@ -59,24 +62,63 @@ class Server:
         observers: Sequence[Observer] = (),
         make_transport: MakeTransport = AiohttpTransport,
         started: Callable[[Server], None] | None = None,
+        stopping: Callable[[], None] | None = None,
+        listening: Sequence[socket.socket] | None = None,
+        own_listening: Sequence[socket.socket] | None = None,
+        reloader: Reloader | None = None,
+        fan_out: FanOut | None = None,
+        log: logs.BatchHandler | None = None,
+        metering: Metering | None = None,
     ) -> None:
-        """*observers* are told of every exchange that begins, *started* once, when the ports are open."""
-        self.config = config
+        """
+        *observers* are told of every exchange that begins, *started* once, when the ports are open, *stopping* when a
+        drain begins in `serve`.
+
+        *listening* and *own_listening* are bound sockets to be used instead of binding `host` and `own_endpoints`. The
+        *reloader* is what SIGHUP (in `serve`) and `POST /api/reload` call; without one there is neither. *log* writes
+        the log of this process, and is adapted to each configuration; None: that is somebody else's business.
+        *metering* is where this process counts; None: it is the only one.
+        """
         self.registry = registry
         self.tasks = Tasks()
         self.life = Life()
-        self.gateway: Gateway
+        self.reloader = reloader
         self.admission = Admission(
             max_in_flight=config.server.max_in_flight, max_buffered_bytes=config.server.max_buffered_bytes
         )
-        self._observers = tuple(observers)
-        self._make_transport = make_transport
+        self.number = 0
+        """Of the generation that is served from; the first is 1, unless whoever made this one says otherwise."""
+        self.metering = Metering.alone() if metering is None else metering
+        self.health = Health(
+            config,
+            self.life,
+            version=installed_version(),
+            clock=time.monotonic,
+            in_flight=lambda: self.admission.in_flight,
+            tasks=self.tasks,
+        )
+        self._lag = Lag(lambda: self.gateway, self.metering.meter)
+        self.health.add(self._lag.reasons)
+        self._given = config
+        self._current: Generation
+        self.generations: list[Generation] = []
+        """Those that are not closed: the one that is served from is the last."""
+        self._preparing: list[Config] = []
+        self._maker = Maker(
+            registry,
+            self.health,
+            self.metering,
+            tasks=self.tasks,
+            life=self.life,
+            admission=self.admission,
+            make_transport=make_transport,
+            observers=observers,
+            fan_out=fan_out,
+        )
+        self._maker.log = log
+        self._front = Front(self.tasks, {HOST: listening, OWN_ENDPOINTS: own_listening})
         self._started = started
-        self._prices = BundledPrices()
-        self._transports: dict[Pool, Transport] = {}
-        self._listeners: list[Listener] = []
-        self.edges: list[Edge] = []
-        self._log_batch: logs.BatchHandler | None = None
+        self._stopping = stopping
         self._closed = False
 
     # -- start ---------------------------------------------------------------------------------------------------
@@ -89,89 +131,175 @@ class Server:
         certificate that cannot be read. Nothing is left open then.
         """
         require_c_parser()
-        self.gateway = build(self.config, self.registry, self._services)
         try:
-            await self._open()
+            if self.reloader is not None:
+                self._maker.more_endpoints.append(reload_endpoint(self.reloader))
+            self._current = await self._maker.make(self._given, self._given)
+            self.generations.append(self._current)
+            self.number = self.number or 1
+            self._follow()
+            await self._front.open(self._current)
         except BaseException:
+            self.life.begin()
             await self.aclose()
             raise
         self.life.ready = True
-        if any(isinstance(llm, HttpLLMConfig) and llm.enabled for llm in self.config.llms.values()):
-            self._prices.start()  # now, since it takes a while, and only where there is something to pay
+        self.life.begin()
+        self._lag.start()
+        self._watch()
+        self._load_prices()
         if self._started is not None:
             self._started(self)
 
-    def _services(self, llm: Callable[[str], LLMClient]) -> Services:
-        return Services(
-            llm=llm,
-            transport=self._transport,
-            tasks=self.tasks,
-            prices=self._prices,
-            dialects=self.registry.dialects,
+    def _watch(self) -> None:
+        """Have it counted what we hold."""
+        watch_server(
+            self.metering.sampler,
+            connections=lambda: self._front.connections,
+            in_flight=lambda: self.admission.in_flight,
+            buffered_bytes=lambda: self.admission.buffered_bytes,
         )
+        watch_log(self.metering.sampler, logs.dropped)
+        bounds.export(self, self.metering.meter)
+        self.metering.start()
 
-    def _transport(self, pool: Pool) -> Transport:
-        """The transport of all who ask for an equal pool."""
-        if pool not in self._transports:
-            self._transports[pool] = self._make_transport(pool, self.tasks)
-        return self._transports[pool]
-
-    async def _open(self) -> None:
-        server = self.config.server
-        clock = self.gateway.services.clock
-        health = Health(
-            self.config, self.life, version=_version(), clock=clock, in_flight=lambda: self.admission.in_flight
-        )
-        shared = Shared(
-            gateway=self.gateway,
-            admission=self.admission,
-            life=self.life,
-            recorder=Recorder(AccessLog(clock, self._log_batch)),
-            dialect=default_dialect(self.registry),
-            observers=(health.watch, *self._observers),
-        )
-        own = by_path([*health.endpoints(), *self.registry.endpoints.values()])
-        elsewhere = server.own_endpoints if isinstance(server.own_endpoints, str) else None
-        here: Endpoints = own if server.own_endpoints is True else {}
-        door = Door(shared, here, loopback=is_loopback(server.host))
-        await self._listen(door, "server.host", server.host, server.port, self._tls())
-        if elsewhere is not None:
-            host, _, port = elsewhere.rpartition(":")
-            other = Door(shared, own, loopback=is_loopback(host), routes=False)
-            await self._listen(other, "server.own_endpoints", host, int(port), None)
-
-    async def _listen(self, door: Door, key: str, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        try:
-            listener = Listener(listen(host, port), tls)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigError([Problem(key, f"cannot listen on {host} port {port}: {reason}")]) from error
-        self._listeners.append(listener)
-        edge = Edge(door, closed=listener.closed)
-        self.edges.append(edge)
-        await listener.start(edge, self.tasks, max_connections=self.config.server.max_connections)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        server = self.config.server
-        try:
-            return tls_context(server.tls_certificate, server.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or type(error).__name__
-            raise ConfigError([Problem("server.tls_certificate", f"the certificate or its key: {reason}")]) from error
+    def _load_prices(self) -> None:
+        """Now, since it takes a while, and only where there is something to pay."""
+        if any(isinstance(llm, HttpLLMConfig) and llm.enabled for llm in self.config.llms.values()):
+            self._maker.prices.start()
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
     @property
+    def config(self) -> Config:
+        """What is served: the configuration that was given last, with what only a restart changes as it was."""
+        return self._current.config if self.generations else self._given
+
+    @property
+    def gateway(self) -> Gateway:
+        """What calls that begin now are served by."""
+        return self._current.gateway
+
+    @property
+    def certificate(self) -> Certificate:
+        """The one of the handshakes that come."""
+        return self._current.certificate
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        """One for each address, that of the routes first."""
+        return self._front.edges
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        """As `edges`."""
+        return self._front.listeners
+
+    @property
     def url(self) -> str:
         """Where it serves: scheme, host and port."""
-        return self._listeners[0].url
+        return self._front.listeners[0].url
 
     @property
     def own_url(self) -> str | None:
         """Where its own endpoints are; None when they are not served."""
         if self.config.server.own_endpoints is False:
             return None
-        return self._listeners[-1].url
+        return self._front.listeners[-1].url
+
+    async def ask(self, method: str, path: str, query: str, headers: Headers, body: bytes) -> EndpointReply:
+        """What an endpoint of the proxy's own answers, of this process alone; RouteNotFound when there is none."""
+        asked, use = self._current, self._current.shared.use
+        endpoint = asked.doors[-1].own(method, path)
+        use.enter()
+        try:
+            return await endpoint.handle(EndpointRequest(method, path, query, headers, body, asked.gateway.processors))
+        finally:
+            use.leave()
+
+    # -- another configuration -----------------------------------------------------------------------------------
+
+    def is_serving(self, config: Config) -> bool:
+        """Whether *config* is what was given last, its certificate's files included. ConfigError: unreadable ones."""
+        if config != self._current.given:
+            return False
+        return Certificate.read(self.config.server).digest == self.certificate.digest
+
+    async def prepare(self, config: Config) -> Prepared:
+        """
+        Build everything that *config* needs beside what is served; nothing else is changed.
+
+        ConfigError with all problems; what it raises besides is a plugin's bug. Nothing is left behind then either. Its
+        secrets are kept out of the logs from now on.
+        """
+        effective, kept = kept_settings(self.config.server, config.server)
+        self._preparing.append(config)
+        self._dress_log()
+        try:
+            generation = await self._maker.make(config, attrs.evolve(config, server=effective))
+        except ConfigError as error:
+            problems = self._without_secrets(error.problems)
+            self._dropped(config)
+            raise ConfigError(problems) from error
+        except SystemExit as end:
+            self._dropped(config)
+            raise ConfigError([Problem("", "a plugin tried to end the process when it was built")]) from end
+        except BaseException:
+            self._dropped(config)
+            raise
+        return Prepared(generation, kept, lambda: self._dropped(config))
+
+    def _without_secrets(self, problems: Sequence[Problem]) -> list[Problem]:
+        """*problems*, some of which are a plugin's own words, as everybody may read them."""
+        redact = Redaction(self._secrets())
+        return [attrs.evolve(it, message=redact(it.message)) for it in problems]
+
+    def _secrets(self) -> list[Secret]:
+        """Of the configurations that are served from, and of those that are about to be."""
+        configs = [*self._preparing, *(it.given for it in self.generations)]
+        return list(dict.fromkeys(secret for it in configs for secret in logs.secrets_of(it)))
+
+    def _dropped(self, config: Config) -> None:
+        """*config* was built, or could not be, and will not be served."""
+        self._preparing = [it for it in self._preparing if it is not config]
+        self._dress_log()
+
+    def commit(self, prepared: Prepared) -> None:
+        """
+        Serve *prepared* from now on. It cannot fail, and awaits nothing.
+
+        Calls that have begun end with what they began with; what only they used is closed after the last of them.
+        """
+        old, self._current = self._current, prepared.generation
+        self._preparing = [it for it in self._preparing if it is not prepared.generation.given]
+        self.generations.append(self._current)
+        self.number += 1
+        server = self.config.server
+        self.admission.bound(max_in_flight=server.max_in_flight, max_buffered_bytes=server.max_buffered_bytes)
+        self._front.lead_to(self._current)
+        self._dress_log()
+        self._follow()
+        self._load_prices()
+        _ = self.tasks.start(self._retire(old), name="the end of a generation")
+
+    def _follow(self) -> None:
+        """Those who watch the process are to watch the current generation."""
+        self._current.scope.activate()
+        self.health.configure(self.config, self.gateway.stores)
+
+    async def _retire(self, old: Generation) -> None:
+        await old.over()
+        if self._closed:
+            return
+        await old.aclose(old.config.server.drain_timeout_s)
+        self.generations.remove(old)
+        self._dress_log()
+
+    def _dress_log(self) -> None:
+        """Let the log be as the current configuration says, without a secret of any that is in use."""
+        if (log := self._maker.log) is not None:
+            log.secrets = (*self._secrets(), *log.secrets)
+            logs.configure(self.config, log.stream)
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
@@ -181,62 +309,42 @@ class Server:
 
         Calls that are left are then ended as failed, their clients told; all effects are settled, all is closed.
         """
-        self.life.draining = True
-        await self._take_what_has_come()
-        for listener in self._listeners:
-            await listener.stop()
-        for edge in self.edges:
-            edge.retire()
+        self._wind_down()
+        await self._front.close_doors(self._current.clock)
         timeout_s = self.config.server.drain_timeout_s
-        due_s = self.gateway.services.clock() + timeout_s
-        ended = sum(await asyncio.gather(*(edge.finish(timeout_s) for edge in self.edges)))
-        await self._background_ended(due_s)
+        due_s = self._current.clock() + timeout_s
+        ended = await self._front.finish(timeout_s)
+        for generation in list(self.generations):
+            await generation.background_over(due_s)
         if ended:
             _log.warning("ended %d calls that were not over after %g s (drain_timeout_s)", ended, timeout_s)
         await self.aclose()
 
-    async def _take_what_has_come(self) -> None:
-        """Accept and read what the kernel holds for us already: a connection that is closed over it would be reset."""
-        due_s = self.gateway.services.clock() + _TAKE_S
-        before, turns = 0, 0
-        while turns < _TURNS and self.gateway.services.clock() < due_s:
-            await asyncio.sleep(0)
-            taken = sum(len(edge.connections) + len(edge.calls) for edge in self.edges)
-            before, turns = taken, turns + 1 if taken == before else 0
-
-    async def _background_ended(self, due_s: float) -> None:
-        """Wait for the work that exchanges shared, and that outlived them."""
-        while (background := list(self.gateway.background)) and self.gateway.services.clock() < due_s:
-            one_ended = asyncio.Event()
-            for exchange in background:
-                exchange.on_finish(lambda _, ended=one_ended: ended.set())  # type: ignore[misc]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(due_s - self.gateway.services.clock()):
-                    await one_ended.wait()
+    def _wind_down(self) -> None:
+        self.life.draining = True
+        if self.reloader is not None:
+            self.reloader.stop()
 
     async def aclose(self) -> None:
         """Close everything now. May be called again."""
         if self._closed:
             return
         self._closed = True
-        self.life.draining = True
-        for listener in self._listeners:
-            await listener.stop()
-        for edge in self.edges:
-            await edge.aclose()
-        for exchange in list(self.gateway.background):
-            exchange.finish(End.ABANDONED)
-        await self.tasks.drain(self.config.server.settle_timeout_s)
-        await self.gateway.aclose()
-        for transport in self._transports.values():
-            await transport.aclose()
+        self._wind_down()
+        self._lag.stop()
+        self.metering.stop()
+        await self._front.aclose()
+        timeout_s = self.config.server.settle_timeout_s
+        await asyncio.gather(*(generation.aclose(timeout_s) for generation in self.generations))
+        await self.tasks.drain(timeout_s)
+        await self._maker.aclose()
 
     # -- a whole process -----------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT, drain, and give the exit code. A second SIGINT ends the process at once."""
-        self._log_batch = handler = logs.configure(self.config)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        self._maker.log = handler = logs.configure(self._given)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             try:
                 return runner.run(self.serve())
             finally:
@@ -248,33 +356,33 @@ class Server:
 
         def interrupted() -> None:
             if ending.is_set():
+                logs.flush()
                 os._exit(EXIT_AT_ONCE)
             ending.set()
 
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, ending.set)
-        loop.add_signal_handler(signal.SIGINT, interrupted)
-        try:
-            await self.start()
-            gc.freeze()  # what is there now stays: collections need not look at it again
-            await ending.wait()
-            _log.info("draining: %d calls in flight", self.admission.in_flight)
-            await self.stop()
-            _log.info("stopped")
-        finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-            loop.remove_signal_handler(signal.SIGINT)
+        handlers: dict[int, Callable[[], object]] = {signal.SIGTERM: ending.set, signal.SIGINT: interrupted}
+        if self.reloader is not None and hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = HangUp(ending.set, partial(self._reload, self.reloader))
+        with handled(handlers):
+            await self._until(ending)
         return 0
 
+    async def _until(self, ending: asyncio.Event) -> None:
+        """Serve until *ending* is set, and drain."""
+        await self.start()
+        gc.freeze()  # what is there now stays: collections need not look at it again
+        await ending.wait()
+        if self._stopping is not None:
+            self._stopping()
+        _log.info("draining: %d calls in flight", self.admission.in_flight)
+        await self.stop()
+        _log.info("stopped")
 
-def _version() -> str:
-    try:
-        return version("llmproxy")
-    except PackageNotFoundError:  # pragma: no cover - run from a tree that is not installed
-        return "unknown"
+    def _reload(self, reloader: Reloader) -> None:
+        _ = self.tasks.start(reloader.reload("SIGHUP"), name="reload")
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's, where there is one."""
     try:
         import uvloop

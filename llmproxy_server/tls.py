@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from hashlib import sha256
+from pathlib import Path
 
 from llmproxy_core.errors import Problem
 
@@ -20,6 +22,12 @@ def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | No
     context.load_cert_chain(certificate, key, password=_refuse)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def tls_digest(certificate: str | None, key: str | None) -> bytes:
+    """Another one when the content of a file is another: a renewed certificate has the same name. OSError."""
+    files = [Path(file).read_bytes() for file in (certificate, key) if file is not None]
+    return b"".join(sha256(content).digest() for content in files)
 
 
 def _refuse() -> str:

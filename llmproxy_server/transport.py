@@ -54,16 +54,15 @@ class AiohttpTransport:
         Raises as the Transport says. What the caller's own body iterator raises passes as it is; the answer may come
         before that iterator is at its end, and then it is `read` that raises it.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        if self._targets is None or self._calls is None:  # made late, as the connector: they belong to the event loop
-            self._targets, self._calls = Targets(loop), UnderWay(loop)
-        target = self._targets.of(request.url)
+        targets, calls = self._targets, self._calls
+        if targets is None or calls is None:  # made late, as the connector: they belong to the event loop
+            loop = asyncio.get_running_loop()
+            self._targets, self._calls = targets, calls = Targets(loop), UnderWay(loop)
+        began = calls.loop.time()
+        target = targets.of(request.url)
         head = request_head(request, target)
         connection = await self._connect(target, timeouts)
-        call = UpstreamCall(
-            connection, host=target.host, timeouts=timeouts, began=began, tasks=self._tasks, under_way=self._calls
-        )
+        call = UpstreamCall(connection, target.host, timeouts, began, calls, tasks=self._tasks)
         try:
             call.send(request.method, head, request.body)
             request.sent_s = monotonic()

@@ -61,18 +61,19 @@ class UpstreamCall(Pumped):
     def __init__(
         self,
         connection: aiohttp.connector.Connection,
-        *,
         host: str,
         timeouts: Timeouts,
         began: float,
-        tasks: Tasks,
         under_way: UnderWay[UpstreamCall],
+        *,
+        tasks: Tasks,
     ) -> None:
         """*began* is the loop's time at which the call began."""
         super().__init__(tasks)
-        assert connection.protocol is not None
+        protocol = connection.protocol
+        assert protocol is not None
         self._connection = connection
-        self._protocol = connection.protocol
+        self._protocol = protocol
         self._content: StreamReader | None = None  # until the head has come
         self._host = host
         self._timeouts = timeouts
@@ -80,7 +81,7 @@ class UpstreamCall(Pumped):
         self._failure: Exception | None = None
         self._upload: asyncio.Task[None] | None = None
         self._until_close = False
-        self._loop = asyncio.get_running_loop()
+        self._loop = under_way.loop
         self._total_due = began + timeouts.total_s if timeouts.total_s else inf
         self._first_due = inf  # when the body's first byte must be here
         self._due = inf  # when the wait that goes on must end
@@ -145,8 +146,9 @@ class UpstreamCall(Pumped):
             self._sent()
 
     def _sent(self) -> None:
-        if self._content is None:
-            self._wait_for(self._timeouts.first_byte_s)
+        first_byte_s = self._timeouts.first_byte_s
+        if self._content is None and first_byte_s:
+            self._wait_until(self._loop.time() + first_byte_s)
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
@@ -216,10 +218,11 @@ class UpstreamCall(Pumped):
             self._connection_lost()
         if (failed := content.exception()) is not None:
             raise self._failed(failed) from None
-        if self._taken:
-            self._wait_for(self._timeouts.idle_s)
-        else:
+        idle_s = self._timeouts.idle_s
+        if not self._taken:
             self._wait_until(self._first_due)
+        elif idle_s:
+            self._wait_until(self._loop.time() + idle_s)
 
     def _check_end(self) -> None:
         """Raise if the end is none: aiohttp takes a reset for the end of a body that is delimited by the close."""
@@ -227,9 +230,6 @@ class UpstreamCall(Pumped):
             raise transport_errors.cut(self._host)
 
     # -- time ----------------------------------------------------------------------------------------------------
-
-    def _wait_for(self, seconds: float | None) -> None:
-        self._wait_until(self._loop.time() + seconds if seconds else inf)
 
     def _wait_until(self, due: float) -> None:
         """A wait begins; whoever ends it sets `_due` to inf."""

@@ -32,7 +32,8 @@ class UnderWay(Generic[T]):
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
+        """Whose time all waits are told in."""
         self._calls: set[T] = set()
         self._at = inf
         self._timer: asyncio.TimerHandle | None = None
@@ -51,7 +52,7 @@ class UnderWay(Generic[T]):
         if due < self._at:
             self.stop()
             self._at = due
-            self._timer = self._loop.call_at(due, self._ring)
+            self._timer = self.loop.call_at(due, self._ring)
 
     def stop(self) -> None:
         """Ring no more, unless told of another wait."""

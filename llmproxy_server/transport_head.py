@@ -14,19 +14,23 @@ from llmproxy_core.llm import UpstreamRequest
 
 LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # without a body, these do not say so
-_DEFAULTS = {"accept-encoding": "identity", "user-agent": f"llmproxy/{version('llmproxy')}"}
+_DEFAULTS = (
+    ("\naccept-encoding:", "accept-encoding: identity\r\n"),
+    ("\nuser-agent:", f"user-agent: llmproxy/{version('llmproxy')}\r\n"),
+)
 _REMEMBERED = 512  # some paths are the callers' choice, so the memory of them is bounded
 
 
 class Target:
     """Where calls to one URL go."""
 
-    __slots__ = ("host", "path", "request")
+    __slots__ = ("begin", "host", "request")
 
     def __init__(self, url: URL, host: str, loop: asyncio.AbstractEventLoop) -> None:
         self.host = host
         """Name and port, as the Host field and our errors have it."""
-        self.path = url.raw_path_qs
+        self.begin = f" {url.raw_path_qs} HTTP/1.1\r\nhost: {host}\r\n"
+        """What all heads begin with, after the method."""
         self.request = aiohttp.ClientRequest("GET", url.origin(), loop=loop)
         """What aiohttp's connector takes for an address."""
 
@@ -66,19 +70,22 @@ def request_head(request: UpstreamRequest, target: Target) -> bytes:
 
     ValueError where a field would end its line: whoever made it has not looked at what a client sent.
     """
-    lines = [f"{request.method} {target.path} HTTP/1.1", f"host: {target.host}"]
-    lines += [f"{name}: {value}" for name, value in request.headers]
-    given = [name.lower() for name, _ in request.headers]
-    lines += [f"{name}: {value}" for name, value in _DEFAULTS.items() if name not in given]
+    fields = [f"{name}: {value}\r\n" for name, value in request.headers]
+    text = f"{request.method}{target.begin}{''.join(fields)}"
+    lines, given = 2 + len(fields), text.lower()
+    for name, default in _DEFAULTS:
+        if name not in given:
+            text += default
+            lines += 1
     if framing := _framing(request.method, request.body):
-        lines.append(framing)
-    text = "\r\n".join([*lines, "", ""])
-    if text.count("\r") != len(lines) + 1 or text.count("\n") != len(lines) + 1 or "\0" in text:
+        text += framing
+        lines += 1
+    if text.count("\r") != lines or text.count("\n") != lines or "\0" in text:
         raise ValueError("a header field of a request to an upstream has a line break or a NUL")
-    return text.encode()
+    return f"{text}\r\n".encode()
 
 
 def _framing(method: str, body: bytes | AsyncIterator[bytes] | None) -> str:
     if body is None or isinstance(body, bytes):
-        return f"content-length: {len(body or b'')}" if body or method not in _BODILESS else ""
-    return "transfer-encoding: chunked"
+        return f"content-length: {len(body or b'')}\r\n" if body or method not in _BODILESS else ""
+    return "transfer-encoding: chunked\r\n"

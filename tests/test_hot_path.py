@@ -139,11 +139,12 @@ async def test_a_body_is_scanned_once_each_way(monkeypatch: pytest.MonkeyPatch) 
     async with serving(reply(completion("Hello"))) as client:
         count(monkeypatch, request, "scan", counts)
         count(monkeypatch, request, "decode_object", counts)
+        count(monkeypatch, facts, "_decode_usual", counts)
         count(monkeypatch, facts, "decode_outline", counts)
 
         await ask(client, post(HELLO))
 
-    assert counts == {"scan": 1, "decode_outline": 1}
+    assert counts == {"scan": 1, "_decode_usual": 1}
 
 
 async def test_an_answer_goes_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:

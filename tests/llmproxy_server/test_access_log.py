@@ -1,20 +1,33 @@
 """The line that each exchange leaves."""
 
+import gc
 import io
+import json
 import logging
+import types
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
 
 from llmproxy_core import Exchange, Handler, Response
+from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import RouteNotFound
-from llmproxy_server.access_log import LOGGER, AccessLog
-from llmproxy_server.log_line import JsonLines
+from llmproxy_core.exchange import Attempt
+from llmproxy_core.headers import Headers
+from llmproxy_core.outcome import End, Outcome
+from llmproxy_core.request import Request
+from llmproxy_core.tasks import Tasks
+from llmproxy_core.trace_context import TraceContext
+from llmproxy_server.access_log import LOGGER, AccessLog, Facts
+from llmproxy_server.door_request import Incoming
 from llmproxy_server.logs import BatchHandler
+from llmproxy_server.record import Ended
 from tests.llmproxy_server.edging import HELLO, STREAM, Processing, ask, head, post, processed, request
+from tests.llmproxy_server.logging_to import HOSTILE
 from tests.llmproxy_server.transporting import until
-from tests.proxy import Proxy, openai_at, with_server
+from tests.proxy import SECRET, Proxy, openai_at, with_server
 from tests.rawclient import connected
 from tests.upstream import Chunk, Cut, Head, Stall, Upstream, chat_chunk, completion, error, reply, sse
 
@@ -26,10 +39,12 @@ class Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fields: list[dict[str, object]] = []
+        self.fields: list[dict[str, Any]] = []
+        self.content: list[Any] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.fields.append(record.__dict__["fields"])
+        self.content.append(record.__dict__["content"])
 
 
 @pytest.fixture
@@ -52,10 +67,12 @@ async def test_a_line_tells_what_was_asked_and_how_it_ended(lines: Lines) -> Non
         await ask(client, post(HELLO, "/v1/chat/completions", "X-Request-Id: mine"))
 
     (line,) = lines.fields
-    duration, first_byte = line.pop("duration_ms"), line.pop("first_byte_ms")
-    assert isinstance(duration, float)
-    assert isinstance(first_byte, float)
+    (attempt,) = line["attempts"]
+    duration, first_byte, overhead = line.pop("duration_ms"), line.pop("first_byte_ms"), line.pop("overhead_ms")
+    took = attempt.pop("ms")
+    assert all(isinstance(each, float) for each in (duration, first_byte, overhead, took))
     assert duration >= first_byte >= 0
+    assert duration == pytest.approx(overhead + took, abs=0.11), "rounded to a tenth"
     assert line == {
         "method": "POST",
         "path": "/v1/chat/completions",
@@ -69,7 +86,7 @@ async def test_a_line_tells_what_was_asked_and_how_it_ended(lines: Lines) -> Non
         "input_tokens": 9,
         "output_tokens": 3,
         "usage_source": "reported",
-        "attempts": [["openai", 200, None]],
+        "attempts": [{"llm": "openai", "status": 200, "error": None}],
         "upstream_request_id": "req_1",
     }
 
@@ -109,8 +126,8 @@ async def test_the_attempts_of_children_and_of_what_was_detached_are_told(lines:
         await ask(client, post(HELLO))
 
     (line,) = lines.fields
-    assert line["attempts"] == [["openai", 200, None]] * 2
-    assert line["child_attempts"] == [["openai", 200, None]]
+    assert [(it["llm"], it["status"]) for it in line["attempts"]] == [("openai", 200)] * 2
+    assert [(it["llm"], it["status"]) for it in line["child_attempts"]] == [("openai", 200)]
     assert (line["input_tokens"], line["output_tokens"]) == (3 * 9, 3 * 3)
 
 
@@ -124,13 +141,13 @@ class Asked:
     address: str = "127.0.0.1"
     began_s: float = 0.0
     status: int = 404
+    incoming: Any = None
 
 
 @pytest.mark.parametrize("listened_to", [True, False])
 def test_a_line_goes_straight_to_the_batch_of_the_process_unless_somebody_else_listens(listened_to: bool) -> None:
     out, logger, other = io.StringIO(), logging.getLogger(LOGGER), Lines()
     batch = BatchHandler(out)
-    batch.setFormatter(JsonLines([]))
     logger.setLevel(logging.INFO)
     if listened_to:
         logger.addHandler(other)
@@ -139,6 +156,7 @@ def test_a_line_goes_straight_to_the_batch_of_the_process_unless_somebody_else_l
     finally:
         logger.removeHandler(other)
         logger.setLevel(logging.NOTSET)
+    batch.close()
 
     assert len(other.fields) == listened_to
     assert ('"status":404,"duration_ms":1500.0' in out.getvalue()) is not listened_to
@@ -164,8 +182,10 @@ async def test_a_failure_has_its_own_status_also_behind_a_200(lines: Lines) -> N
         await ask(client, post(STREAM))
 
     assert [(line["status"], line["end"]) for line in lines.fields] == [(500, "failed"), (502, "failed")]
-    assert lines.fields[1]["error"] == "upstream_cut"
-    assert lines.fields[0]["attempts"] == [["openai", 500, lines.fields[0]["error"]]]
+    first, second = lines.fields
+    assert (second["error"], second["error_type"]) == ("upstream_cut", "UpstreamCut")
+    assert [(it["status"], it["error"]) for it in first["attempts"]] == [(500, first["error"])]
+    assert [(it["status"], it["error"]) for it in second["attempts"]] == [(200, "upstream_cut")]
 
 
 async def test_a_client_that_left_is_a_499(lines: Lines) -> None:
@@ -223,3 +243,185 @@ async def test_nobody_else_can_say_who_called(lines: Lines) -> None:
         await ask(client, request("GET", "/nowhere", "X-Forwarded-For: 203.0.113.7"))
 
     assert lines.fields[0]["client"] == "127.0.0.1"
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_error_is_told_with_its_kind_its_cause_and_what_the_provider_said(lines: Lines) -> None:
+    async def breaks(call: Exchange, call_next: Handler) -> Response:
+        raise ZeroDivisionError("only in the log of errors")
+
+    async with Upstream() as upstream:
+        async with Proxy(openai_at(upstream.base_url)) as proxy, connected(proxy.port) as client:
+            upstream.then(reply(error("over capacity", code="busy"), 503))
+            await ask(client, post())
+        async with (
+            Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(breaks)]) as proxy,
+            connected(proxy.port) as client,
+        ):
+            await ask(client, post())
+        async with Proxy(openai_at("http://127.0.0.1:9/v1")) as proxy, connected(proxy.port) as client:
+            await ask(client, post())
+            await ask(client, request("GET", "/nowhere"))
+
+    told = [{name: it for name, it in line.items() if "error" in name or "upstream_s" in name} for line in lines.fields]
+    assert told[0] == {
+        "error": "busy",
+        "error_type": "UpstreamError",
+        "error_message": "over capacity",
+        "upstream_status": 503,
+    }
+    assert told[1] == {
+        "error": "processor_failed",
+        "error_type": "ProcessorFailed",
+        "error_message": "The processor 'around' failed",
+        "error_cause": "ZeroDivisionError",
+    }
+    assert (told[2]["error"], told[2]["error_type"]) == ("upstream_connect", "UpstreamConnectError")
+    assert told[3]["error_type"] == "RouteNotFound"
+
+
+async def test_an_error_that_quotes_our_key_is_told_without_it(lines: Lines) -> None:
+    script = reply(error(f"{SECRET} is over its limit"), 429)
+    async with (
+        Upstream(script) as upstream,
+        Proxy(openai_at(upstream.base_url, token_env="KEY")) as proxy,
+        connected(proxy.port) as client,
+    ):
+        await ask(client, post(HELLO, "/v1/chat/completions", f"Authorization: Bearer {SECRET}"))
+
+    assert "***" in lines.fields[0]["error_message"]
+    assert SECRET not in str(lines.fields)
+
+
+# -- traces --------------------------------------------------------------------------------------------------------
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE_ID}-00f067aa0ba902b7-01", TRACE_ID),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None),
+        ("nonsense", None),
+    ],
+)
+async def test_the_trace_of_the_caller_is_told(lines: Lines, traceparent: str, trace_id: str | None) -> None:
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        await ask(client, post(HELLO, "/v1/chat/completions", f"traceparent: {traceparent}"))
+
+    assert lines.fields[0].get("trace_id") == trace_id
+
+
+async def test_our_own_trace_goes_before_the_callers(lines: Lines) -> None:
+    async def traced(call: Exchange, call_next: Handler) -> Response:
+        call.trace = TraceContext(0xABC, 0xDEF, sampled=False)
+        return await call_next(call)
+
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(traced)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        await ask(client, post(HELLO, "/v1/chat/completions", f"traceparent: 00-{TRACE_ID}-00f067aa0ba902b7-01"))
+
+    assert lines.fields[0]["trace_id"] == f"{0xABC:032x}"
+
+
+# -- what is taken when an exchange ends ---------------------------------------------------------------------------
+
+
+def over(*, began_s: float, attempts: list[tuple[float, float | None]]) -> tuple[Ended, Exchange]:
+    """An exchange that ended, with *attempts* from one time to another."""
+    incoming = Incoming("POST", "/v1/chat/completions", (1, 1), Headers(), peer="127.0.0.1", secure=False)
+    asked = Request(operation=Operation.CHAT, body=b"x" * 1000)
+    exchange = Exchange(asked, id="r", route="/v1", tasks=Tasks(), clock=lambda: began_s)
+    for started_s, ended_s in attempts:
+        exchange.attempts.append(Attempt("up", "m", started_s, 200, ended_s=ended_s, request=asked))
+    call = Asked(began_s=began_s, incoming=incoming)
+    return Ended(call, exchange, Outcome(End.COMPLETED), 200, None), exchange
+
+
+@pytest.mark.parametrize(
+    ("attempts", "overhead_ms"),
+    [
+        ([], 10_000),
+        ([(11.0, 12.0)], 9_000),
+        ([(11.0, 13.0), (12.0, 14.0)], 7_000),
+        ([(11.0, 19.0), (12.0, 13.0)], 2_000),
+        ([(11.0, None)], 1_000),
+        ([(9.0, 30.0)], 0),
+        ([(12.0, 13.0), (11.0, 12.0)], 8_000),
+    ],
+    ids=["none", "one", "overlapping", "nested", "not over", "longer than the call", "in any order"],
+)
+def test_our_overhead_is_the_time_in_which_no_upstream_worked(
+    attempts: list[tuple[float, float | None]], overhead_ms: float
+) -> None:
+    ended, _ = over(began_s=10.0, attempts=attempts)
+
+    assert Facts(ended, 20.0).fields()["overhead_ms"] == overhead_ms
+
+
+def test_what_is_written_is_what_was_so_when_the_exchange_ended() -> None:
+    ended, exchange = over(began_s=10.0, attempts=[(11.0, 12.0)])
+    exchange.log_fields["cache"] = "miss"
+    facts = Facts(ended, 20.0)
+
+    exchange.log_fields["cache"] = "changed"
+    exchange.log_fields["later"] = 1
+    exchange.attempts[0].status = 500
+    exchange.attempts.append(exchange.attempts[0])
+
+    fields = facts.fields()
+    assert fields["cache"] == "miss"
+    assert "later" not in fields
+    assert [(it["status"]) for it in fields["attempts"]] == [200]  # type: ignore[attr-defined]
+
+
+def test_a_line_that_waits_does_not_keep_the_bodies_of_its_call_in_memory() -> None:
+    ended, exchange = over(began_s=10.0, attempts=[(11.0, 12.0)])
+    exchange.attempts[0].error = RouteNotFound("nothing")
+    outcome = attrs.evolve(ended.outcome, error=RouteNotFound("nothing"))
+    facts = Facts(Ended(ended.call, exchange, outcome, 404, None), 20.0)
+
+    seen = set[int]()
+    left: list[object] = [facts.fields]
+    while left:
+        found = left.pop()
+        if id(found) not in seen and not isinstance(found, type | types.ModuleType | types.FunctionType):
+            seen.add(id(found))
+            left += gc.get_referents(found)
+            assert not isinstance(found, Exchange | Request | Attempt | BaseException), found
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_values_everywhere_are_one_line_of_json(text: str) -> None:
+    ended, exchange = over(began_s=10.0, attempts=[(11.0, 12.0)])
+    exchange.log_fields |= {"cache": text, "list": [text, [text]], text: text}
+    exchange.attempts[0].upstream_id = exchange.attempts[0].model = text
+    exchange.attempts[0].error = RouteNotFound(text, code=text)
+    exchange.route = text
+    outcome = Outcome(End.FAILED, RouteNotFound(text, code=text), model=text)
+    call = Asked(request_id=text, address=text, began_s=10.0, incoming=ended.call.incoming)
+    out = io.StringIO()
+    batch = BatchHandler(out)
+    _log = logging.getLogger(LOGGER)
+    _log.setLevel(logging.INFO)
+    try:
+        AccessLog(lambda: 20.0, batch).ended(Ended(call, exchange, outcome, 404, None))
+    finally:
+        _log.setLevel(logging.NOTSET)
+    batch.close()
+
+    (line,) = out.getvalue().splitlines()
+    said = json.loads(line)
+    assert len(line.encode()) < 4096
+    assert (said["status"], said["method"], said["duration_ms"]) == (404, "POST", 10_000.0)
+    assert line.isprintable()

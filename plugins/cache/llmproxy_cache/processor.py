@@ -29,6 +29,7 @@ from llmproxy_core import (
 _log = logging.getLogger("llmproxy.cache")
 _DEFAULT_TEMPERATURE = 1.0  # of OpenAI, Anthropic and Gemini, where a request says none
 STATUS, KEY, AGE = "x-llmproxy-cache", "x-llmproxy-cache-key", "age"
+_COUNTED = "Calls by what the cache did: hit, miss, shared (the call of another), bypass."
 T = TypeVar("T")
 
 
@@ -45,23 +46,27 @@ class Cache:
         self._kept: KeyValue = services.store(config.store).key_value("cache", max_bytes=config.max_bytes)
         # A call that a reload finds under way is joined, and emptied, by who comes after it.
         self._flights: dict[str, Flight] = services.kept(config, dict)
+        self._counts = {
+            result: services.meter.counter("llmproxy_cache_hits_total", _COUNTED, result=result)
+            for result in ("hit", "miss", "shared", "bypass")
+        }
         self._failing: set[str] = set()
         """What the store was last asked for in vain, and is told of."""
 
     async def __call__(self, exchange: Exchange, call_next: Handler) -> Response:
         asked = Directives.of(exchange.request.headers)
         if (key := self._key(exchange, asked)) is None:
-            _mark(exchange, "bypass")
+            self._mark(exchange, "bypass")
             return await call_next(exchange)
         exchange.response_headers.append((KEY, key))
         if not asked.no_cache and (hit := await self._hit(key, exchange, asked)) is not None:
             return hit
         flight = self._flights.get(key)
         if flight is None or asked.no_cache or not flight.can_be_joined:
-            _mark(exchange, "miss")
+            self._mark(exchange, "miss")
             flight = self._start(key, exchange, call_next)
         else:
-            _mark(exchange, "shared")
+            self._mark(exchange, "shared")
         response = await flight.join(exchange)
         _take_over(exchange, flight.exchange)
         return response
@@ -88,6 +93,11 @@ class Cache:
         if model is not None:
             return self._kept.delete_tag(_tag(model))
         return self._kept.clear()
+
+    def _mark(self, exchange: Exchange, status: str) -> None:
+        exchange.response_headers.append((STATUS, status))
+        exchange.log_fields["cache"] = status
+        self._counts[status].add()
 
     # -- looking up ----------------------------------------------------------------------------------------------
 
@@ -122,7 +132,7 @@ class Cache:
         response = entry.replay(exchange, self._services.dialects, self._services.tasks)
         if response is not None:
             exchange.response_headers.append((AGE, str(int(age_s))))
-            _mark(exchange, "hit")
+            self._mark(exchange, "hit")
         return response
 
     # -- calling -------------------------------------------------------------------------------------------------
@@ -184,11 +194,6 @@ class Cache:
 
 def _tag(model: str) -> str:
     return f"model:{model}"
-
-
-def _mark(exchange: Exchange, status: str) -> None:
-    exchange.response_headers.append((STATUS, status))
-    exchange.log_fields["cache"] = status
 
 
 def _take_over(exchange: Exchange, flight: Exchange) -> None:

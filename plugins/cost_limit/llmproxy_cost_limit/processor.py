@@ -41,6 +41,16 @@ class CostLimit:
         self._first: Note[Hold] = Note("cost_limit of one table")
         self.overruns = 0
         """How many calls cost more than was reserved for them."""
+        self._overruns = services.meter.counter(
+            "llmproxy_budget_overruns_total", "Calls that cost more than was reserved for them."
+        )
+        if books is not None:
+            services.meter.gauge(
+                "llmproxy_budget_settlements_waiting",
+                "Calls that are over, and that the store has not booked yet.",
+                lambda: books.waiting,
+                store=config.store,
+            )
 
     async def __call__(self, exchange: Exchange, call_next: Handler) -> Response:
         hold = None if self._books is None else self._hold(exchange, self._books)
@@ -133,6 +143,7 @@ class CostLimit:
 
     def _count_overrun(self) -> None:
         self.overruns += 1
+        self._overruns.add()
 
 
 def _dearest(entries: Sequence[ModelPrice], demand: Demand) -> Money:

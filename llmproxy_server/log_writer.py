@@ -1,0 +1,182 @@
+"""The thread that writes the log, and the bounded queue before it: no output, however slow, holds up a call."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from llmproxy_server.log_line import Entry, Lines
+from llmproxy_server.log_output import Output
+
+GATHER_S = 0.05
+"""How long a line waits for others."""
+MOST_LINES = 10_000
+MOST_BYTES = 32 << 20
+"""What may wait, in memory. Beyond that lines are dropped, and counted."""
+FLUSH_S = 1.0
+_FOR_WARNINGS = 500  # lines, kept free for those of level warning and above
+_AT_ONCE = 8  # lines, about one write; then others have their turn with the interpreter
+_BREATH_S = 0.0001
+
+
+class LineWriter:
+    """Takes entries from any thread, without waiting; one thread of its own makes lines of them and writes them."""
+
+    def __init__(self, output: Output, lines: Lines, *, warm_up: Callable[[], object] | None = None) -> None:
+        """*warm_up* is run once, in the thread, after the first lines."""
+        self.lines = lines
+        """The form; another one may be set at any time."""
+        self.output = output
+        self._warm_up = warm_up
+        self._lock = threading.RLock()  # a signal's handler may log while its own thread does
+        self._written = threading.Condition()
+        self._wake, self._hurry, self._breath = threading.Event(), threading.Event(), threading.Event()
+        self._queue: deque[Entry] = deque()
+        self._bytes = 0
+        self._taken = 0  # entries accepted so far
+        self._done = 0  # of these, those that are written or lost
+        self._dropped = 0
+        self._told = 0  # of the dropped, those that a line has told of
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._stuck = False
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were lost: there was no room for them, or the output took none."""
+        return self._dropped
+
+    def put(self, entry: Entry) -> None:
+        """Have *entry* written, one of level warning or above at once."""
+        urgent = entry.level >= logging.WARNING
+        with self._lock:
+            if entry.size > 1024 and entry.content is not None and self._bytes + entry.size > MOST_BYTES:
+                entry.content, entry.size = _no_room, 1024
+            most = MOST_LINES if urgent else MOST_LINES - _FOR_WARNINGS
+            if len(self._queue) >= most or self._bytes + entry.size > MOST_BYTES or (self._closed and self._stuck):
+                self._dropped += 1
+                return
+            self._queue.append(entry)
+            self._bytes += entry.size
+            self._taken += 1
+            first = len(self._queue) == 1
+        if urgent:
+            self._hurry.set()
+        if first or urgent:
+            self._wake.set()
+            if self._thread is None:
+                self._start()
+
+    def start(self) -> None:
+        """Start the thread now, so that *warm_up* is done when it is needed."""
+        self._wake.set()
+        if self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._run, name="llmproxy-log", daemon=True)
+            try:
+                if self._closed:
+                    raise RuntimeError("closed")
+                thread.start()
+            except RuntimeError:  # the interpreter ends, and starts no thread any more
+                self._drain()
+            else:
+                self._thread = thread
+
+    def flush(self, timeout_s: float = FLUSH_S) -> bool:
+        """Wait until all that was put is written or lost; False when that took longer than *timeout_s*."""
+        with self._lock:
+            target = self._taken
+        thread = self._thread
+        if thread is None or not thread.is_alive() or thread is threading.current_thread():
+            return self._done >= target
+        self._hurry.set()
+        self._wake.set()
+        with self._written:
+            # Who has waited for a stuck output in vain need not do so again.
+            done = self._written.wait_for(lambda: self._done >= target, 0.05 if self._stuck else timeout_s)
+        self._stuck = not done
+        return done
+
+    def close(self) -> None:
+        """Flush, and end the thread. What is put later is written by who puts it, unless the output is stuck."""
+        self.flush()
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        self._hurry.set()
+        self._wake.set()
+        if thread is None:
+            self.output.close()
+        elif not self._stuck and thread is not threading.current_thread():
+            thread.join(FLUSH_S)
+
+    # -- in the thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._hurry.wait(GATHER_S)
+            self._hurry.clear()
+            self._wake.clear()  # before the queue is read: what comes from now on wakes it again
+            try:
+                self._drain()
+                warm_up, self._warm_up = self._warm_up, None
+                if warm_up is not None:
+                    warm_up()
+            except Exception:  # noqa: BLE001 - what was not written is counted; the thread must outlive a bug in a form
+                self._breath.wait(GATHER_S)
+        self.output.close()
+
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                entries = [self._queue.popleft() for _ in range(min(_AT_ONCE, len(self._queue)))]
+            if not entries:
+                break
+            written = 0
+            try:
+                self._tell_of_dropped()
+                written = self.output.write([self._encoded(entry) for entry in entries])
+            finally:
+                with self._lock:
+                    self._bytes -= sum(entry.size for entry in entries)
+                    self._dropped += len(entries) - written
+                self._count(len(entries))
+            if len(entries) == _AT_ONCE:
+                self._breath.wait(_BREATH_S)
+
+    def _count(self, entries: int) -> None:
+        with self._written:
+            self._done += entries
+            self._stuck = False
+            self._written.notify_all()
+
+    def _tell_of_dropped(self) -> None:
+        dropped = self._dropped
+        if dropped == self._told:
+            return
+        fields = {"dropped": dropped - self._told, "dropped_in_all": dropped}
+        told = Entry(time.time(), "llmproxy", logging.WARNING, "log lines were dropped", fields)
+        if self.output.write([self._encoded(told)]):
+            self._told = dropped
+
+    def _encoded(self, entry: Entry) -> bytes:
+        try:
+            line = self.lines.line(entry)
+        except Exception as bug:  # noqa: BLE001 - a value that cannot be said costs its own line alone
+            said = {"error_type": type(bug).__name__}
+            broken = Entry(entry.created, entry.logger, logging.ERROR, "a log line could not be made", said)
+            line = self.lines.line(broken)
+        return line.encode("utf-8", "replace") + b"\n"
+
+
+def _no_room() -> dict[str, str]:
+    return {"content_dropped": "too much content waits to be written"}

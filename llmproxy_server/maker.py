@@ -1,0 +1,162 @@
+"""Making generations: what each configuration gets of its own, and what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from llmproxy_core.config import Config, ServerConfig, is_loopback
+from llmproxy_core.endpoint import Endpoint
+from llmproxy_core.gateway import Gateway, build
+from llmproxy_core.llm import LLMClient, Transport
+from llmproxy_core.plugins import Registry
+from llmproxy_core.resources import Lease, Resources
+from llmproxy_core.services import Pool, Services
+from llmproxy_core.tasks import Tasks
+from llmproxy_server import logs
+from llmproxy_server.access_log import AccessLog
+from llmproxy_server.admission import Admission
+from llmproxy_server.door import Door, Endpoints, FanOut, Observer, Shared, by_path, default_dialect
+from llmproxy_server.door_id import RequestIds
+from llmproxy_server.front import addresses
+from llmproxy_server.generation import Certificate, Generation
+from llmproxy_server.health import Health
+from llmproxy_server.life import Life
+from llmproxy_server.log_content import ContentText
+from llmproxy_server.log_steps import Steps, steps_of
+from llmproxy_server.metrics.endpoint import metrics_endpoints
+from llmproxy_server.metrics.metering import Metering, Scope
+from llmproxy_server.prices import BundledPrices
+from llmproxy_server.record import Recorder
+from llmproxy_server.wire_head import HeadWriter
+
+MakeTransport = Callable[[Pool, Tasks], Transport]
+
+
+class Maker:
+    """Makes generations, and holds what outlives them. One for each process."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        health: Health,
+        metering: Metering,
+        *,
+        tasks: Tasks,
+        life: Life,
+        admission: Admission,
+        make_transport: MakeTransport,
+        observers: Sequence[Observer],
+        fan_out: FanOut | None,
+    ) -> None:
+        self.resources = Resources()
+        self.prices = BundledPrices()
+        self.log: logs.BatchHandler | None = None
+        self.more_endpoints: list[Endpoint] = []
+        """Those of the process itself."""
+        self._registry = registry
+        self._health = health
+        self._metering = metering
+        self._tasks = tasks
+        self._life = life
+        self._admission = admission
+        self._make_transport = make_transport
+        self._observers = tuple(observers)
+        self._fan_out = fan_out
+        self._ids = RequestIds()
+        self._heads = HeadWriter()
+
+    async def make(self, given: Config, config: Config) -> Generation:
+        """
+        The generation of *config*, which is *given* with the settings that only a restart changes.
+
+        ConfigError with every problem that shows only now, or whatever a plugin raises; nothing is left then.
+        """
+        lease, tasks, scope = self.resources.lease(), Tasks(), self._metering.scope()
+        steps = steps_of(config.server)
+        try:
+            certificate = Certificate.read(config.server)
+            gateway = build(config, self._registry, lambda llm: self._services(llm, tasks, lease, scope, steps))
+            shared = self._shared(gateway, scope, steps)
+            endpoints = by_path([*self._endpoints(config), *self._registry.endpoints.values()])
+            doors = tuple(_doors(config.server, shared, endpoints))
+        except BaseException:
+            await tasks.drain(0)
+            await lease.release()
+            raise
+        return Generation(
+            given=given,
+            config=config,
+            gateway=gateway,
+            tasks=tasks,
+            scope=scope,
+            shared=shared,
+            doors=doors,
+            certificate=certificate,
+        )
+
+    def _services(
+        self, llm: Callable[[str], LLMClient], tasks: Tasks, lease: Lease, scope: Scope, steps: Steps | None
+    ) -> Services:
+        def transport(pool: Pool) -> Transport:
+            # It has the process's tasks, since it may outlive this gateway.
+            return lease.get(("transport", pool), lambda: self._make_transport(pool, self._tasks), _closed, "transport")
+
+        return Services(
+            llm=llm,
+            transport=transport if steps is None else steps.transports(transport),
+            tasks=tasks,
+            prices=self.prices,
+            meter=scope.meter,
+            lease=lease,
+            dialects=self._registry.dialects,
+            around=None if steps is None else steps.around,
+        )
+
+    def _shared(self, gateway: Gateway, scope: Scope, steps: Steps | None) -> Shared:
+        observers = [self._health.watch, *self._observers]
+        return Shared(
+            gateway=gateway,
+            admission=self._admission,
+            life=self._life,
+            recorder=self._recorder(gateway, scope, steps),
+            dialect=default_dialect(self._registry),
+            observers=tuple(observers if steps is None else [steps.begin, *observers]),
+            fan_out=self._fan_out,
+            ids=self._ids,
+            heads=self._heads,
+        )
+
+    def _recorder(self, gateway: Gateway, scope: Scope, steps: Steps | None) -> Recorder:
+        content_bytes = logs.content_bytes(gateway.config.server)
+        content = ContentText(self._registry.dialects.values()) if gateway.config.server.log.log_content else None
+        log = AccessLog(gateway.services.clock, self.log, content=content, steps=steps)
+        return Recorder(log, scope.calls(gateway), content_bytes=content_bytes)
+
+    def _endpoints(self, config: Config) -> Iterator[Endpoint]:
+        yield from self._health.endpoints()
+        providers = {name: llm.provider for name, llm in config.llms.items()}
+        yield from metrics_endpoints(self._metering, providers, installed_version())
+        yield from self.more_endpoints
+
+    async def aclose(self) -> None:
+        """Close all that generations share, whoever has it."""
+        await self.resources.aclose()
+
+
+def _doors(server: ServerConfig, shared: Shared, own: Endpoints) -> Iterator[Door]:
+    for address in addresses(server):
+        here: Endpoints = own if address.own_only or server.own_endpoints is True else {}
+        yield Door(shared, here, loopback=is_loopback(address.host), routes=not address.own_only)
+
+
+async def _closed(transport: Transport) -> None:
+    await transport.aclose()
+
+
+def installed_version() -> str:
+    """Of the distribution that we are from."""
+    try:
+        return version("llmproxy")
+    except PackageNotFoundError:  # pragma: no cover - run from a tree that is not installed
+        return "unknown"

@@ -1,0 +1,92 @@
+"""What is counted of an attempt: of its LLM, of its model, and as the GenAI conventions have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmproxy_core.dialect import Operation
+from llmproxy_core.exchange import Attempt
+from llmproxy_core.gateway import Gateway
+from llmproxy_server.metrics.call_series import CallSeries
+from llmproxy_server.metrics.families import SERVES
+from llmproxy_server.metrics.genai import GenAI, GenAISeries
+from llmproxy_server.metrics.llm_series import LLMSeries, kind_of
+from llmproxy_server.metrics.model_names import OTHER, ModelNames, asked_of
+from llmproxy_server.metrics.values import Values, labels_of
+
+_REMEMBERED = 4096
+_LONGEST = 1024
+
+
+class AttemptSeries:
+    """The series that equal attempts add to."""
+
+    __slots__ = ("_genai", "_llm", "calls")
+
+    def __init__(self, llm: LLMSeries, calls: CallSeries, genai: GenAISeries | None) -> None:
+        self._llm = llm
+        self.calls = calls
+        """Of the model that the attempt is counted as."""
+        self._genai = genai
+
+    def add(self, attempt: Attempt) -> None:
+        """*attempt* is over."""
+        ended_s, outcome = attempt.ended_s, attempt.outcome
+        self._llm.ended(attempt, 0.0 if ended_s is None else ended_s - attempt.started_s)
+        if outcome is not None:
+            if outcome.usage is not None:
+                self.calls.used(outcome.usage)
+            if outcome.cost is not None:
+                self.calls.cost(outcome.cost)
+        if self._genai is not None:
+            self._genai.add(attempt, outcome)
+
+
+class AttemptTable:
+    """Finds the series of attempts; what was found is remembered, as much as is bounded."""
+
+    def __init__(
+        self,
+        values: Values,
+        gateway: Gateway,
+        names: ModelNames,
+        genai: GenAI,
+        calls: Callable[[str], CallSeries],
+    ) -> None:
+        self._values = values
+        self._names = names
+        self._genai = genai
+        self._calls = calls
+        self._now = gateway.services.now
+        self._llms = {name: LLMSeries(values, name, self._now) for name in gateway.llms}
+        self._found: dict[tuple[str | None, ...], AttemptSeries] = {}
+
+    def of(self, attempt: Attempt, operation: Operation) -> AttemptSeries:
+        """The series of *attempt*, which is over; *operation* of its exchange."""
+        outcome, request = attempt.outcome, attempt.request
+        api = None if request is None else request.api
+        key = (
+            attempt.llm,
+            asked_of(attempt),
+            attempt.model,
+            None if outcome is None else outcome.model,
+            None if attempt.error is None else kind_of(attempt.error),
+            operation if api is None else api.name,
+        )
+        return self._found.get(key) or self._remember(key, self._make(attempt, operation))
+
+    def _remember(self, key: tuple[str | None, ...], found: AttemptSeries) -> AttemptSeries:
+        if sum(len(part or "") for part in key) <= _LONGEST:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()  # names are the callers' choice, and the providers'
+            self._found[key] = found
+        return found
+
+    def _make(self, attempt: Attempt, operation: Operation) -> AttemptSeries:
+        llm = self._llms.get(attempt.llm)
+        if llm is None:  # of an LLM that a plugin makes up
+            llm = self._llms[OTHER] = self._llms.get(OTHER) or LLMSeries(self._values, OTHER, self._now)
+        model = self._names.of(attempt)
+        if model != OTHER and attempt.llm in self._llms:
+            self._values.cells[self._values.place(SERVES, labels_of(model=model, llm=attempt.llm))] = 1
+        return AttemptSeries(llm, self._calls(model), self._genai.series(attempt, operation))

@@ -1,0 +1,238 @@
+"""The metrics of one gateway's calls."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import attrgetter
+
+from llmproxy_core.errors import ProxyError
+from llmproxy_core.exchange import Attempt, Exchange, Note
+from llmproxy_core.gateway import Gateway
+from llmproxy_core.money import Money
+from llmproxy_core.outcome import End, Outcome
+from llmproxy_core.usage import Usage
+from llmproxy_server.metrics.attempt_series import AttemptTable
+from llmproxy_server.metrics.call_series import CallSeries
+from llmproxy_server.metrics.families import ACTIVE, OVERHEAD, OVERHEAD_S, SERVES, STREAMS
+from llmproxy_server.metrics.genai import GenAI
+from llmproxy_server.metrics.model_names import OTHER, ModelNames
+from llmproxy_server.metrics.values import Values, labels_of
+from llmproxy_server.record import Ended
+
+_OVERHEAD_SUM = len(OVERHEAD_S) + 1
+_REMEMBERED = 4096
+_LONGEST = 256
+_NOTHING = Money()
+_STARTED = attrgetter("started_s")
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+)
+
+
+class Begun:
+    """What calls for a model are counted as when they begin. *certain*: that stays so, whatever becomes of them."""
+
+    __slots__ = ("asked", "certain", "series")
+
+    def __init__(self, series: CallSeries, asked: str | None, *, certain: bool) -> None:
+        self.series = series
+        self.asked = asked
+        self.certain = certain
+
+
+_BEGUN: Note[Begun] = Note("metrics")
+
+
+class CallMetrics:
+    """
+    See Metrics. Its series are those of the process: another gateway's, after a reload, go on with them.
+
+    What callers made up is no label. The names of the configuration are, whatever becomes of the call, and those that a
+    price list has for what was sent.
+    """
+
+    def __init__(self, values: Values, gateway: Gateway) -> None:
+        self._values = values
+        self._cells = values.cells
+        self._clock = gateway.services.clock
+        self._names = ModelNames(gateway)
+        self._models: dict[str, CallSeries] = {}
+        self._other = CallSeries(values, OTHER)
+        self._models[OTHER] = self._other
+        self._known: dict[str | None, Begun] = {}
+        self._guesses: dict[tuple[str, str | None], Begun] = {}
+        self._streams = values.place(STREAMS)
+        self._overhead = values.place(OVERHEAD)
+        self._attempts = AttemptTable(values, gateway, self._names, GenAI(values, gateway, self._names), self.model)
+
+    def model(self, name: str) -> CallSeries:
+        """The series of the label *name*; those of `other` when there is no room for more."""
+        found = self._models.get(name)
+        if found is None:
+            admitted = self._values.admits(ACTIVE, labels_of(model=name))
+            found = self._models[name] = CallSeries(self._values, name) if admitted else self._other
+        return found
+
+    def activate(self) -> None:
+        """The gateway serves from now on: say which LLMs serve which models."""
+        self._values.clear(SERVES.name)
+        for model, llm in self._names.serving():
+            self._cells[self._values.place(SERVES, labels_of(model=model, llm=llm))] = 1
+
+    # -- told by the recorder ------------------------------------------------------------------------------------
+
+    def begin(self, exchange: Exchange) -> None:
+        try:
+            asked = exchange.request.model
+        except ProxyError:  # it will be refused
+            asked = None
+        begun = self._known.get(asked) or self._guess(exchange.route, asked)
+        exchange.notes[_BEGUN] = begun
+        cells = self._cells
+        cells[begun.series.active] += 1
+        client = exchange.client
+        if client is not None and client.stream:
+            cells[self._streams] += 1
+
+    def ended(self, ended: Ended) -> None:
+        exchange, cells = ended.exchange, self._cells
+        now, began_s = self._clock(), ended.call.began_s
+        begun = exchange.notes[_BEGUN]
+        series = begun.series
+        cells[series.active] -= 1
+        attempts = exchange.attempts
+        if attempts:
+            if not begun.certain:
+                series = self._learnt(exchange.route, begun, attempts[-1])
+            self._own_time(exchange, attempts, now)
+        series.ended(ended.status, now - began_s)
+        client = exchange.client
+        if client is not None and client.stream:
+            cells[self._streams] -= 1
+            _stream_times(series, ended.outcome, attempts[-1].outcome if attempts else None, began_s)
+
+    def billed(self, ended: Ended, bill: Outcome) -> None:
+        exchange = ended.exchange
+        attempts, operation, find = exchange.attempts, exchange.operation, self._attempts.of
+        if len(attempts) == 1 and not exchange.child_calls:
+            attempt = attempts[0]
+            find(attempt, operation).add(attempt)
+            if attempt.outcome is not None and attempt.outcome.usage is bill.usage:
+                return
+        else:
+            for attempt in _all_attempts(exchange):
+                find(attempt, operation).add(attempt)
+        self._count_rest(exchange, bill)
+
+    def _count_rest(self, exchange: Exchange, bill: Outcome) -> None:
+        """Count what is on the *bill* and in no attempt: an LLM of a plugin's may not record any."""
+        usage, cost = bill.usage, bill.cost
+        for attempt in _all_attempts(exchange):
+            if (outcome := attempt.outcome) is not None:
+                usage = _less(usage, outcome.usage)
+                cost = None if cost is None else cost - (outcome.cost or _NOTHING)
+        series = exchange.notes[_BEGUN].series
+        if usage is not None:
+            series.used(usage)
+        if cost is not None and cost > _NOTHING:
+            series.cost(cost)
+
+    def refused(self, status: int) -> None:
+        self._other.refused(status)
+
+    # -- which model ---------------------------------------------------------------------------------------------
+
+    def _guess(self, route: str, asked: str | None) -> Begun:
+        """
+        What calls for a name are counted as that is seen for the first time, or that is nobody's but the caller's.
+
+        The latter are what such a call was the last time; their attempts tell more.
+        """
+        if asked is not None and asked in self._names.written:
+            begun = self._known[asked] = Begun(self.model(asked), asked, certain=True)
+            return begun
+        return self._guesses.get((route, asked)) or self._remember(route, asked, self._names.asked(route, asked))
+
+    def _learnt(self, route: str, begun: Begun, attempt: Attempt) -> CallSeries:
+        """What a call is counted as whose request named no model that is known: what its LLM was sent."""
+        series = self.model(self._names.of(attempt))
+        if series is not begun.series and series is not self._other:
+            self._remember(route, begun.asked, series.model)
+        return series
+
+    def _remember(self, route: str, asked: str | None, model: str) -> Begun:
+        begun = Begun(self.model(model), asked, certain=False)
+        if len(asked or "") <= _LONGEST:
+            if len(self._guesses) >= _REMEMBERED:
+                self._guesses.clear()  # names are the callers' choice
+            self._guesses[route, asked] = begun
+        return begun
+
+    # -- times ---------------------------------------------------------------------------------------------------
+
+    def _own_time(self, exchange: Exchange, attempts: Sequence[Attempt], now: float) -> None:
+        """Count the time from the whole request to *now* during which no attempt was under way."""
+        calls = exchange.child_calls
+        if len(attempts) == 1 and not calls:
+            attempt = attempts[0]
+            seconds = now - exchange.started_s - (_upstream_end(attempt, now) - attempt.started_s)
+        else:
+            seconds = now - exchange.started_s - _covered(exchange, now)
+        seconds = max(seconds, 0.0)
+        self._cells[self._overhead + bisect_left(OVERHEAD_S, seconds)] += 1
+        self._cells[self._overhead + _OVERHEAD_SUM] += seconds
+
+
+def _all_attempts(exchange: Exchange) -> Sequence[Attempt]:
+    return [*exchange.attempts, *exchange.child_attempts] if exchange.child_calls else exchange.attempts
+
+
+def _upstream_end(attempt: Attempt, now: float) -> float:
+    """
+    When nothing more was to come for *attempt*.
+
+    Of a whole reply that is when it was read: its outcome comes later, once it is made ready for the client.
+    """
+    outcome = attempt.outcome
+    if outcome is not None and outcome.first_byte_s == outcome.started_s and attempt.error is None:
+        return outcome.started_s
+    return now if attempt.ended_s is None else attempt.ended_s
+
+
+def _covered(exchange: Exchange, now: float) -> float:
+    """How many seconds of *exchange* at least one attempt was under way."""
+    covered, end = 0.0, exchange.started_s
+    for attempt in sorted(_all_attempts(exchange), key=_STARTED):
+        start, stop = max(attempt.started_s, end), min(_upstream_end(attempt, now), now)
+        if stop > start:
+            covered += stop - start
+            end = stop
+    return covered
+
+
+def _stream_times(series: CallSeries, outcome: Outcome, answer: Outcome | None, began_s: float) -> None:
+    """Count the times of a stream that ended with *outcome*; *answer*: of the last attempt, where there was one."""
+    first_s = outcome.first_byte_s
+    if first_s is None:
+        return
+    series.first_token(max(first_s - began_s, 0.0))
+    usage = outcome.usage if answer is None else answer.usage  # without what processors asked for besides
+    if usage is not None and usage.output_tokens > 1 and outcome.end is End.COMPLETED:
+        series.per_token((outcome.ended_s - first_s) / (usage.output_tokens - 1))
+
+
+def _less(usage: Usage | None, part: Usage | None) -> Usage | None:
+    """What of *usage* is not in *part*; None when that is nothing."""
+    if usage is None or part is None:
+        return usage
+    if usage is part or usage.total_tokens <= part.total_tokens:
+        return None
+    left = {name: max(getattr(usage, name) - getattr(part, name), 0) for name in _COUNTS}
+    return Usage(**left)

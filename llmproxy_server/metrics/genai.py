@@ -1,0 +1,152 @@
+"""What is counted of an attempt as the GenAI semantic conventions have it: one observation for each attempt."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from urllib.parse import urlsplit
+
+from llmproxy_core.dialect import Operation
+from llmproxy_core.exchange import Attempt
+from llmproxy_core.gateway import Gateway
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
+from llmproxy_core.outcome import End, Outcome
+from llmproxy_core.usage import Usage
+from llmproxy_server.metrics.genai_families import SECONDS, TOKENS, GenAIFamilies, newest, released
+from llmproxy_server.metrics.llm_series import kind_of
+from llmproxy_server.metrics.model_names import ModelNames
+from llmproxy_server.metrics.values import Labels, Values, labels_of
+from llmproxy_server.telemetry.conventions import operation_name, provider_name
+
+_SECONDS_SUM = len(SECONDS) + 1
+_TOKENS_SUM = len(TOKENS) + 1
+_PORTS = {"http": 80, "https": 443}
+
+
+class GenAI:
+    """Makes the series of attempts."""
+
+    def __init__(self, values: Values, gateway: Gateway, names: ModelNames) -> None:
+        config = gateway.config
+        self._values = values
+        self._names = names
+        self._families = newest() if config.telemetry.newest_metric_names else released()
+        self._llms = {name: _llm_labels(llm) for name, llm in config.llms.items()}
+
+    def series(self, attempt: Attempt, operation: Operation) -> GenAISeries | None:
+        """None for what is no operation of a model: lists, counts, and what nobody looks into."""
+        request, outcome = attempt.request, attempt.outcome
+        named = operation_name(
+            request.operation if request is not None else operation, None if request is None else request.api
+        )
+        if named is None:
+            return None
+        sent = self._names.sent(attempt)
+        labels = {**self._llms.get(attempt.llm, {}), "gen_ai_operation_name": named, "gen_ai_request_model": sent}
+        if outcome is not None and outcome.model in self._names.written and outcome.model is not None:
+            labels["gen_ai_response_model"] = outcome.model
+        error = attempt.error
+        failed = {} if error is None else {"error_type": kind_of(error).removeprefix("status_")}
+        of_duration = labels_of(**labels, **failed)
+        if not self._values.admits(self._families.duration, of_duration):
+            return None
+        return GenAISeries(self._values, self._families, labels_of(**labels), of_duration)
+
+
+def _llm_labels(config: LLMConfig) -> dict[str, str]:
+    labels = {"gen_ai_provider_name": provider_name(config)}
+    if isinstance(config, HttpLLMConfig):
+        url = urlsplit(config.base_url)
+        labels["server_address"] = url.hostname or ""
+        labels["server_port"] = str(url.port or _PORTS.get(url.scheme, 0))
+    return labels
+
+
+class GenAISeries:
+    """Those that equal attempts add to. What only some attempts have is made when it is first there."""
+
+    __slots__ = (
+        "_cells",
+        "_duration",
+        "_duration_sum",
+        "_families",
+        "_first_chunk",
+        "_input",
+        "_labels",
+        "_output",
+        "_per_chunk",
+        "_usage",
+        "_values",
+    )
+
+    def __init__(self, values: Values, families: GenAIFamilies, labels: Labels, failed: Labels) -> None:
+        """*failed*: the *labels* with those of a failure, if it was one."""
+        self._values = values
+        self._cells = values.cells
+        self._families = families
+        self._labels = labels
+        self._duration = values.place(families.duration, failed)
+        self._duration_sum = self._duration + _SECONDS_SUM
+        self._first_chunk: int | None = None
+        self._per_chunk: int | None = None
+        self._input: int | None = None
+        self._output: int | None = None
+        self._usage: dict[str, int] = {}
+
+    def add(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """*attempt* is over, with *outcome*."""
+        began_s = attempt.started_s if attempt.sent_s is None else attempt.sent_s
+        cells, ended_s = self._cells, attempt.ended_s
+        seconds = 0.0 if ended_s is None else ended_s - began_s
+        cells[self._duration + bisect_left(SECONDS, seconds)] += 1
+        cells[self._duration_sum] += seconds
+        if outcome is None:
+            return
+        usage, first_s = outcome.usage, outcome.first_byte_s
+        if first_s is not None and first_s > outcome.started_s:  # a stream: a whole reply begins when it is there
+            self._chunks(first_s - began_s, outcome, usage, first_s)
+        if usage is not None:
+            self._tokens(usage)
+
+    def _chunks(self, first_chunk_s: float, outcome: Outcome, usage: Usage | None, first_s: float) -> None:
+        cells, start = self._cells, self._first_chunk
+        if start is None:
+            start = self._first_chunk = self._values.place(self._families.first_chunk, self._labels)
+        cells[start + bisect_left(SECONDS, first_chunk_s)] += 1
+        cells[start + _SECONDS_SUM] += first_chunk_s
+        if usage is None or usage.output_tokens < 2 or outcome.end is not End.COMPLETED:
+            return
+        start = self._per_chunk
+        if start is None:
+            start = self._per_chunk = self._values.place(self._families.per_chunk, self._labels)
+        seconds = (outcome.ended_s - first_s) / (usage.output_tokens - 1)
+        cells[start + bisect_left(SECONDS, seconds)] += 1
+        cells[start + _SECONDS_SUM] += seconds
+
+    def _tokens(self, usage: Usage) -> None:
+        cells, first, out = self._cells, self._input, self._output
+        if first is None or out is None:
+            first, out = self._place_tokens()
+        count = usage.input_tokens
+        cells[first + bisect_left(TOKENS, count)] += 1
+        cells[first + _TOKENS_SUM] += count
+        if count := usage.output_tokens:  # embeddings have none
+            cells[out + bisect_left(TOKENS, count)] += 1
+            cells[out + _TOKENS_SUM] += count
+        if self._families.usage:
+            self._count(usage)
+
+    def _count(self, usage: Usage) -> None:
+        for field, family in self._families.usage:
+            if used := getattr(usage, field):
+                index = self._usage.get(field)
+                if index is None:
+                    index = self._usage[field] = self._values.place(family, self._labels)
+                self._cells[index] += used
+
+    def _place_tokens(self) -> tuple[int, int]:
+        labels, families = dict(self._labels), self._families
+        types = ({"gen_ai_token_type": it} if families.typed else {} for it in ("input", "output"))
+        of_input, of_output = (labels_of(**labels, **it) for it in types)
+        self._input = first = self._values.place(families.input, of_input)
+        self._output = out = self._values.place(families.output, of_output)
+        return first, out

@@ -1,0 +1,92 @@
+"""What is counted of the attempts on one LLM."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.exchange import Attempt
+from llmproxy_server.metrics.families import DURATION_S, LAST_FAILURE, LAST_SUCCESS, UPSTREAM, UPSTREAM_ERRORS
+from llmproxy_server.metrics.values import Values, labels_of
+
+_SUM = len(DURATION_S) + 1
+_OURS = frozenset(
+    {
+        "upstream_auth",
+        "upstream_connect",
+        "upstream_cut",
+        "upstream_garbage",
+        "upstream_timeout_first_byte",
+        "upstream_timeout_idle",
+        "upstream_timeout_total",
+    }
+)
+_CALLERS_FAULT = frozenset({400, 404, 409, 413, 422})
+
+
+def kind_of(error: ProxyError) -> str:
+    """
+    The kind of *error*, one of a few: our own code for it, else the status that the provider gave.
+
+    Codes of providers are not taken: they may say anything.
+    """
+    if not isinstance(error, UpstreamError):
+        return "other"
+    if error.code in _OURS:
+        return error.code
+    status = error.upstream_status
+    return "upstream_error" if status is None or not 300 <= status < 600 else f"status_{status}"
+
+
+def is_providers_fault(error: ProxyError | None) -> bool:
+    """Whether *error* says something of the LLM, and not of the request."""
+    return isinstance(error, UpstreamError) and error.upstream_status not in _CALLERS_FAULT
+
+
+class LLMSeries:
+    __slots__ = (
+        "_cells",
+        "_errors",
+        "_last_failure",
+        "_last_success",
+        "_name",
+        "_now",
+        "_upstream",
+        "_upstream_sum",
+        "_values",
+    )
+
+    def __init__(self, values: Values, name: str, now: Callable[[], float]) -> None:
+        labels = labels_of(llm=name)
+        self._values = values
+        self._cells = values.cells
+        self._name = name
+        self._now = now
+        self._upstream = values.place(UPSTREAM, labels)
+        self._upstream_sum = self._upstream + _SUM
+        self._last_success = values.place(LAST_SUCCESS, labels)
+        self._last_failure = values.place(LAST_FAILURE, labels)
+        self._errors: dict[str, int] = {}
+
+    def ended(self, attempt: Attempt, seconds: float) -> None:
+        """*attempt*, on this LLM, is over, and took *seconds*."""
+        cells = self._cells
+        cells[self._upstream + bisect_left(DURATION_S, seconds)] += 1
+        cells[self._upstream_sum] += seconds
+        if attempt.error is not None:
+            self._failed(attempt, attempt.error)
+        elif attempt.status is not None:
+            cells[self._last_success] = self._now()
+
+    def _failed(self, attempt: Attempt, error: ProxyError) -> None:
+        cells, kind = self._cells, kind_of(error)
+        index = self._errors.get(kind)
+        if index is None:
+            labels = labels_of(llm=self._name, code=kind)
+            index = self._errors[kind] = self._values.place(UPSTREAM_ERRORS, labels)
+        cells[index] += 1
+        if is_providers_fault(error):
+            cells[self._last_failure] = self._now()
+        elif attempt.status is not None:  # it answered: what it said of the request is another matter
+            cells[self._last_success] = self._now()

@@ -1,0 +1,53 @@
+"""What a process says of itself: how much it holds, and what it has done to get there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llmproxy_server.metrics.meter import Sampler
+from llmproxy_server.metrics.values import Family
+
+_RESIDENT = Family("process_resident_memory_bytes", "gauge", "Resident memory of all processes of the proxy.")
+_OPEN_FDS = Family("process_open_fds", "gauge", "Open file descriptors of all processes of the proxy.")
+_CPU = Family("process_cpu_seconds_total", "counter", "User and system time of all processes that served.")
+_START = Family("process_start_time_seconds", "latest", "When the process that began last did so, since the epoch.")
+_CONNECTIONS = Family("llmproxy_open_connections", "gauge", "Connections of clients that are open.")
+_IN_FLIGHT = Family("llmproxy_in_flight_requests", "gauge", "Requests that hold a place: max_in_flight bounds them.")
+_BUFFERED = Family(
+    "llmproxy_buffered_request_bytes", "gauge", "Request bodies in memory: max_buffered_bytes bounds them."
+)
+_LINES = Family("llmproxy_log_lines_dropped_total", "counter", "Lines of the log that were not written.")
+_SPANS = Family("llmproxy_spans_dropped_total", "counter", "Spans of traces that were not exported.")
+
+Read = Callable[[], float]
+
+
+def watch_process(sampler: Sampler, proc: Path = Path("/proc/self"), now: Callable[[], float] = time.time) -> None:
+    """What the operating system knows of this process; where there is no /proc, only the time that it took."""
+    began = now()
+    sampler.counter(_CPU, time.process_time)
+    sampler.gauge(_START, lambda: began)
+    if (proc / "statm").exists():
+        page = os.sysconf("SC_PAGE_SIZE")
+        sampler.gauge(_RESIDENT, lambda: int((proc / "statm").read_bytes().split()[1]) * page)
+        sampler.gauge(_OPEN_FDS, lambda: sum(1 for _ in (proc / "fd").iterdir()))
+
+
+def watch_server(sampler: Sampler, *, connections: Read, in_flight: Read, buffered_bytes: Read) -> None:
+    """What the server of this process holds."""
+    sampler.gauge(_CONNECTIONS, connections)
+    sampler.gauge(_IN_FLIGHT, in_flight)
+    sampler.gauge(_BUFFERED, buffered_bytes)
+
+
+def watch_log(sampler: Sampler, dropped: Read) -> None:
+    """*dropped*: how many lines this process has lost so far."""
+    sampler.counter(_LINES, dropped)
+
+
+def watch_spans(sampler: Sampler, dropped: Read) -> None:
+    """*dropped*: how many spans this process has lost so far."""
+    sampler.counter(_SPANS, dropped)

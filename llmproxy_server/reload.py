@@ -1,0 +1,227 @@
+"""Reloading: another configuration in the place of the one that is served, or every reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import msgspec
+
+from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
+from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.plugins import Registry
+from llmproxy_server.difference import difference, written
+from llmproxy_server.generation import KeptSetting
+from llmproxy_server.health import Health
+from llmproxy_server.loader import Loaded
+from llmproxy_server.log_events import get_logger
+from llmproxy_server.metrics.upkeep import Result
+from llmproxy_server.source import Source, with_lines
+from llmproxy_server.watch import Watch
+
+if TYPE_CHECKING:
+    from llmproxy_server.server import Server
+
+_log = get_logger()
+PATH = "/api/reload"
+_MOST_TOLD = 20
+"""Changes that a line of the log names."""
+
+
+@attrs.frozen
+class Reloaded:
+    """
+    What a reload came to.
+
+    *generation* counts the configurations that this process has served, the first is 1. *unchanged*: the configuration
+    is the one that is served already. *busy*: nothing was looked at, since the process is about to end.
+    """
+
+    ok: bool
+    generation: int
+    problems: tuple[Problem, ...] = ()
+    unchanged: bool = False
+    kept_settings: tuple[KeptSetting, ...] = ()
+    changes: tuple[str, ...] = ()
+    """In words, a line each."""
+    warnings: tuple[Problem, ...] = ()
+    busy: bool = False
+
+
+class Reloader(Protocol):
+    """Whoever can reload. *cause* is for the log: "SIGHUP", "file" or "admin"."""
+
+    async def reload(self, cause: str) -> Reloaded:
+        """
+        Reload, once the reloads are over that were asked for before.
+
+        A bad configuration changes nothing, and is said in what is given; nothing is raised.
+        """
+        ...
+
+    def stop(self) -> None:
+        """The process is about to end: nothing is reloaded any more."""
+        ...
+
+
+class LocalReloader:
+    """Reloads the server of this process: when it is asked to, and, once `begin` was called, when its files change."""
+
+    def __init__(self, server: Server, source: Source, registry: Registry) -> None:
+        self._server = server
+        self._source = source
+        self._registry = registry
+        self._one = asyncio.Lock()
+        self._watch = Watch(source.files, partial(self.reload, "file"), server.tasks, read=lambda: source.seen)
+
+    def begin(self) -> None:
+        """The first configuration is served: watch its files, if it says so."""
+        self._watch_or_not()
+
+    def _watch_or_not(self) -> None:
+        if self._server.config.server.watch and not self._server.life.draining:
+            self._watch.start()
+        else:
+            self._watch.stop()
+
+    def stop(self) -> None:
+        self._watch.stop()
+
+    def _tell(self, done: Reloaded) -> None:
+        if (upkeep := self._server.metering.upkeep) is not None:
+            upkeep.reloaded(result_of(done))
+        tell_health(self._server.health, done)
+
+    async def reload(self, cause: str) -> Reloaded:
+        """See Reloader. While the server starts it waits; while it drains it is refused."""
+        await self._server.life.started()
+        async with self._one:
+            if self._server.life.draining:
+                _log.info("not reloaded: the process is about to end", cause=cause)
+                problem = Problem("", "the process is about to end")
+                return Reloaded(False, self._server.number, (problem,), busy=True)
+            try:
+                done = await self._reload()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the proxy goes on, and somebody waits to be told
+                done = Reloaded(False, self._server.number, tuple(_as_problem(error).problems))
+            else:
+                self._watch_or_not()
+            self._tell(done)
+        report(done, cause, self._source.name)
+        return done
+
+    async def _reload(self) -> Reloaded:
+        loaded = await asyncio.to_thread(self._load)  # the calls in flight go on meanwhile
+        if self._server.is_serving(loaded.config):
+            return Reloaded(True, self._server.number, unchanged=True, warnings=loaded.warnings)
+        return await serve(self._server, loaded)
+
+    def _load(self) -> Loaded:
+        try:
+            return self._source.read().load(self._registry)
+        except Exception as bug:
+            raise _as_problem(bug) from bug
+
+
+async def serve(server: Server, loaded: Loaded) -> Reloaded:
+    """Have *server* serve *loaded*. ConfigError: nothing has changed."""
+    found = difference(server.config, loaded.config)
+    try:
+        prepared = await server.prepare(loaded.config)
+    except ConfigError as error:
+        raise ConfigError(with_lines(error.problems, loaded)) from error
+    if server.life.draining:
+        await prepared.discard()
+        raise ConfigError([Problem("", "the process is about to end")])
+    renewed = server.certificate.digest != prepared.generation.certificate.digest
+    server.commit(prepared)
+    changes = [str(change) for change in found.taking_effect]
+    if renewed:
+        changes.append("the certificate was renewed")
+    return Reloaded(True, server.number, kept_settings=prepared.kept, changes=tuple(changes), warnings=loaded.warnings)
+
+
+def _as_problem(error: BaseException) -> ConfigError:
+    """*error* itself, or what stands for a bug."""
+    if isinstance(error, ConfigError):
+        return error
+    _log.error("the configuration could not be loaded", exc_info=error)
+    message = f"could not be loaded ({type(error).__name__}): a mistake in llmproxy or in a plugin; the log has it"
+    return ConfigError([Problem("", message)])
+
+
+def result_of(done: Reloaded) -> Result:
+    """What it is counted as."""
+    if not done.ok:
+        return "failed"
+    return "unchanged" if done.unchanged else "ok"
+
+
+def tell_health(health: Health, done: Reloaded) -> None:
+    """A configuration that is not served is a reason not to be well, until one is."""
+    if done.ok:
+        health.clear("reload")
+    else:
+        health.complain("reload", "reload_failed", "the last reload failed: the log has its problems")
+
+
+def report(done: Reloaded, cause: str, name: str) -> None:
+    """Say in the log what became of a reload of *name*, for *cause*."""
+    if not done.ok:
+        _log.error(
+            "not reloaded: what was served before goes on",
+            cause=cause,
+            configuration=name,
+            generation=done.generation,
+            problems=len(done.problems),
+        )
+        for problem in done.problems:
+            _log.error("a problem of the configuration", configuration=name, **problem_fields(problem, "problem"))
+        return
+    for warning in done.warnings:
+        _log.warning("a warning about the configuration", configuration=name, **problem_fields(warning, "warning"))
+    if done.unchanged:
+        _log.info("reloaded: unchanged", cause=cause, configuration=name, generation=done.generation)
+        return
+    _log.info(
+        "reloaded", cause=cause, configuration=name, generation=done.generation, changes=list(done.changes[:_MOST_TOLD])
+    )
+    for it in done.kept_settings:
+        _log.warning(
+            "a setting changes only by a restart", setting=it.name, running=written(it.running), given=written(it.given)
+        )
+
+
+# -- the admin call --------------------------------------------------------------------------------------------------
+
+
+def reload_endpoint(reloader: Reloader) -> Endpoint:
+    """`POST /api/reload`: 200, 422 with every problem, or 409 when the process is about to end."""
+
+    async def handle(request: EndpointRequest) -> EndpointReply:
+        done = await reloader.reload("admin")
+        status = 200 if done.ok else 409 if done.busy else 422
+        return EndpointReply(msgspec.json.encode(_said(done)), status=status)
+
+    return Endpoint("POST", PATH, handle, local_only=True)
+
+
+def _said(done: Reloaded) -> dict[str, object]:
+    said: dict[str, object] = {"reloaded": done.ok, "generation": done.generation}
+    if not done.ok:
+        return {**said, "problems": [problem_fields(it) for it in done.problems]}
+    return {
+        **said,
+        "unchanged": done.unchanged,
+        "changes": done.changes,
+        "needs_restart": [it.name for it in done.kept_settings],
+        "warnings": [problem_fields(it) for it in done.warnings],
+    }
+
+
+def problem_fields(problem: Problem, what: str = "message") -> dict[str, object]:
+    """What is known of *problem*; *what* is the name of its text."""
+    said = {"line": problem.line, "column": problem.column, "path": problem.path, what: problem.message}
+    return {key: value for key, value in said.items() if value is not None}

@@ -1,0 +1,119 @@
+"""`llmproxy diff OLD NEW`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.llmproxy_server.cli_process import llmproxy
+
+OLD = """\
+[server]
+port = 3000
+max_in_flight = 100
+
+[llm.openai]
+provider = "openai"
+base_url = "http://127.0.0.1:9/v1"
+token_env = "KEY"
+
+[processor.answers]
+type = "cache"
+
+[[route]]
+path_prefix = "/v1"
+target_llm = "openai"
+processors = ["answers"]
+"""
+KEY = "sk-0123456789abcdef"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "old.toml").write_text(OLD)
+    (tmp_path / "new.toml").write_text(OLD)
+    return tmp_path
+
+
+def rewrite(folder: Path, *changes: tuple[str, str]) -> None:
+    text = OLD
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    (folder / "new.toml").write_text(text)
+
+
+def test_files_that_configure_the_same_end_with_0(folder: Path) -> None:
+    rewrite(folder, ("port = 3000\n", "port = 3_000 # as before\n"))
+
+    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+
+    assert (ran.code, ran.out) == (0, "old.toml and new.toml configure the same\n")
+
+
+def test_what_is_different_is_said_and_ends_with_1(folder: Path) -> None:
+    rewrite(folder, ("port = 3000", "port = 3001"), ("= 100", "= 50"), ('"/v1"\nt', '"/v2"\nt'))
+
+    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+
+    assert ran.code == 1
+    assert ran.out.splitlines() == [
+        "a reload from old.toml to new.toml",
+        "",
+        "would change",
+        "  - route /v1",
+        "  + route /v2",
+        "  ~ server",
+        "      max_in_flight  100 -> 50",
+        "",
+        "would not change before a restart",
+        "  server.port  3000 -> 3001",
+        "",
+        "would drop",
+        "  nothing",
+        "  calls in flight end with what they began with",
+    ]
+
+
+def test_machines_read_json(folder: Path) -> None:
+    rewrite(folder, ("port = 3000", "port = 3001"), ('"http://127.0.0.1:9/v1"', '"http://127.0.0.1:10/v1"'))
+
+    ran = llmproxy("diff", "--json", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+
+    assert ran.code == 1
+    assert json.loads(ran.out) == {
+        "same": False,
+        "changes": [
+            {
+                "section": "llm",
+                "name": "openai",
+                "kind": "changed",
+                "keys": {"base_url": ['"http://127.0.0.1:9/v1"', '"http://127.0.0.1:10/v1"']},
+            }
+        ],
+        "drops": ["the answers of route /v1 that processor.answers kept: it may answer otherwise now"],
+        "needs_restart": [{"setting": "server.port", "running": 3000, "given": 3001}],
+    }
+
+
+@pytest.mark.parametrize("which", ["old.toml", "new.toml"])
+def test_a_file_that_cannot_be_served_ends_with_2(folder: Path, which: str) -> None:
+    (folder / which).write_text(OLD.replace('type = "cache"', 'type = "cachet"'))
+
+    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+
+    assert ran.code == 2
+    assert f"{which} has 1 problem" in ran.err
+    assert 'did you mean "cache"?' in ran.err
+
+
+def test_no_key_is_shown(folder: Path) -> None:
+    other = "sk-fedcba9876543210"
+    rewrite(folder, ('token_env = "KEY"', 'token_env = "OTHER"\nheaders = {x-a = {env = "KEY"}}'))
+
+    for form in ([], ["--json"]):
+        ran = llmproxy("diff", *form, "old.toml", "new.toml", cwd=folder, KEY=KEY, OTHER=other)
+
+        assert ran.code == 1
+        assert KEY not in ran.out + ran.err
+        assert other not in ran.out + ran.err
