@@ -15,23 +15,22 @@ TEXT = re.compile(
 ).finditer
 """What a model says, in the members that all wire forms say it in."""
 
+_TO_ITS_QUOTE = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+').match
+
 
 class Mould:
     """
     The bytes of an event before its text, *begin*, and behind it, *end*.
 
     They come from one line of data, an object, that tells nothing. Since *begin* ends with the quote that opens the
-    text, and *end* goes on after the one that closes it as a JSON value does, no member name reaches from one of them
-    into the text: one that stands in an event of this mould has both its quotes in the rest.
+    text, and *end* goes on behind the one that closes it as a JSON value does, nor is there a member between them.
     """
 
-    __slots__ = ("_begin", "_end", "_seam")
+    __slots__ = ("_begin", "_end")
 
     def __init__(self, begin: bytes, end: bytes) -> None:
         self._begin = begin
         self._end = end
-        self._seam = end + begin
-        """What stands between two texts. So long that it is found without a look at most of its bytes."""
 
     @classmethod
     def of(cls, event: bytes) -> Mould | None:
@@ -46,17 +45,23 @@ class Mould:
         return cls(begin, end)
 
     def quiet(self, block: bytes) -> tuple[int, int]:
-        """From where to where *block* is events of this mould that tell nothing; the same twice: nowhere."""
-        first, last = block.find(self._begin), block.rfind(self._end)
-        start = first + len(self._begin)
-        if first < 0 or last < start or (first and not block.startswith(b"\n\n", first - 2)):
+        """From where to where *block*, of whole events, is events of this mould, which tell nothing."""
+        begin, end = self._begin, self._end
+        first = 0 if block.startswith(begin) else block.find(begin)
+        if first < 0 or b"\r" in block or (first and not block.startswith(b"\n\n", first - 2)):
             return 0, 0
-        rest = block[start:last].replace(self._seam, b" ")
-        if b"\n" in rest or b"\r" in rest:  # an event of another mould in between
-            return 0, 0
-        if b'"' in rest and b'"' in rest.replace(b'\\"', b""):  # a text has no other quotes
-            return 0, 0
-        return first, last + len(self._end)
+        last = first
+        while block.startswith(begin, last):
+            text = last + len(begin)
+            quote = block.find(b'"', text)
+            if not block.startswith(end, quote):  # one that is escaped?
+                quote = _TO_ITS_QUOTE(block, text).end()  # type: ignore[union-attr] # it matches anything
+                if not block.startswith(end, quote):
+                    break
+            elif block.find(b"\n", text, quote) >= 0:
+                break
+            last = quote + len(end)
+        return first, last
 
 
 def middle_event(block: bytes) -> bytes:

@@ -10,9 +10,11 @@ from contextlib import suppress
 import attrs
 
 from llmproxy_core.config import Config, ServerConfig
+from llmproxy_core.endpoint import EndpointReply, EndpointRequest
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.exchange import Clock
 from llmproxy_core.gateway import Gateway
+from llmproxy_core.headers import Headers
 from llmproxy_core.outcome import End
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.door import Door, Shared
@@ -63,6 +65,15 @@ class Generation:
     @property
     def clock(self) -> Clock:
         return self.gateway.services.clock
+
+    async def ask(self, method: str, path: str, query: str, headers: Headers, body: bytes) -> EndpointReply:
+        """What an endpoint of the proxy's own answers; RouteNotFound when there is none. It counts as a call."""
+        endpoint, use = self.doors[-1].own(method, path), self.shared.use
+        use.enter()
+        try:
+            return await endpoint.handle(EndpointRequest(method, path, query, headers, body, self.gateway.processors))
+        finally:
+            use.leave()
 
     async def over(self) -> None:
         """Wait until nothing uses it: no call, and nothing that calls started and that outlived them."""

@@ -48,6 +48,7 @@ class Maker:
         make_transport: MakeTransport,
         observers: Sequence[Observer],
         fan_out: FanOut | None,
+        adapt: Callable[[Services], Services] | None = None,
     ) -> None:
         self.resources = Resources()
         self.prices = BundledPrices()
@@ -63,6 +64,7 @@ class Maker:
         self._make_transport = make_transport
         self._observers = tuple(observers)
         self._fan_out = fan_out
+        self._adapt = adapt
         self._ids = RequestIds()
         self._heads = HeadWriter()
 
@@ -102,7 +104,7 @@ class Maker:
             # It has the process's tasks, since it may outlive this gateway.
             return lease.get(("transport", pool), lambda: self._make_transport(pool, self._tasks), _closed, "transport")
 
-        return Services(
+        services = Services(
             llm=llm,
             transport=transport if steps is None else steps.transports(transport),
             tasks=tasks,
@@ -112,6 +114,7 @@ class Maker:
             dialects=self._registry.dialects,
             around=None if steps is None else steps.around,
         )
+        return services if self._adapt is None else self._adapt(services)
 
     def _shared(self, gateway: Gateway, scope: Scope, steps: Steps | None) -> Shared:
         observers = [self._health.watch, *self._observers]

@@ -15,13 +15,14 @@ from functools import partial
 import attrs
 
 from llmproxy_core.config import Config
-from llmproxy_core.endpoint import EndpointReply, EndpointRequest
+from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.headers import Headers
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret
+from llmproxy_core.services import Services
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import bounds, logs
 from llmproxy_server.admission import Admission
@@ -68,6 +69,7 @@ class Server:
         reloader: Reloader | None = None,
         fan_out: FanOut | None = None,
         log: logs.BatchHandler | None = None,
+        adapt: Callable[[Services], Services] | None = None,
         metering: Metering | None = None,
     ) -> None:
         """
@@ -77,7 +79,7 @@ class Server:
         *listening* and *own_listening* are bound sockets to be used instead of binding `host` and `own_endpoints`. The
         *reloader* is what SIGHUP (in `serve`) and `POST /api/reload` call; without one there is neither. *log* writes
         the log of this process, and is adapted to each configuration; None: that is somebody else's business.
-        *metering* is where this process counts; None: it is the only one.
+        *metering* is where this process counts; None: it is the only one. *adapt* changes what plugins are lent.
         """
         self.registry = registry
         self.tasks = Tasks()
@@ -114,6 +116,7 @@ class Server:
             make_transport=make_transport,
             observers=observers,
             fan_out=fan_out,
+            adapt=adapt,
         )
         self._maker.log = log
         self._front = Front(self.tasks, {HOST: listening, OWN_ENDPOINTS: own_listening})
@@ -209,13 +212,7 @@ class Server:
 
     async def ask(self, method: str, path: str, query: str, headers: Headers, body: bytes) -> EndpointReply:
         """What an endpoint of the proxy's own answers, of this process alone; RouteNotFound when there is none."""
-        asked, use = self._current, self._current.shared.use
-        endpoint = asked.doors[-1].own(method, path)
-        use.enter()
-        try:
-            return await endpoint.handle(EndpointRequest(method, path, query, headers, body, asked.gateway.processors))
-        finally:
-            use.leave()
+        return await self._current.ask(method, path, query, headers, body)
 
     # -- another configuration -----------------------------------------------------------------------------------
 

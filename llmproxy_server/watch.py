@@ -49,10 +49,6 @@ class Watch:
         self._seen: Look = {}
         self._deaf = False
 
-    @property
-    def is_on(self) -> bool:
-        return self._task is not None
-
     def start(self) -> None:
         """Whatever has changed since they were read is a change, too. Unless it has been started."""
         if self._task is None:

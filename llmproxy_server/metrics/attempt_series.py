@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmproxy_core.dialect import Operation
+from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_server.metrics.call_series import CallSeries
 from llmproxy_server.metrics.families import SERVES
 from llmproxy_server.metrics.genai import GenAI, GenAISeries
 from llmproxy_server.metrics.llm_series import LLMSeries, kind_of
-from llmproxy_server.metrics.model_names import OTHER, ModelNames, asked_of
+from llmproxy_server.metrics.model_names import OTHER, ModelNames
 from llmproxy_server.metrics.values import Values, labels_of
 
 _REMEMBERED = 4096
@@ -34,10 +35,7 @@ class AttemptSeries:
         ended_s, outcome = attempt.ended_s, attempt.outcome
         self._llm.ended(attempt, 0.0 if ended_s is None else ended_s - attempt.started_s)
         if outcome is not None:
-            if outcome.usage is not None:
-                self.calls.used(outcome.usage)
-            if outcome.cost is not None:
-                self.calls.cost(outcome.cost)
+            self.calls.used(outcome.usage, outcome.cost)
         if self._genai is not None:
             self._genai.add(attempt, outcome)
 
@@ -65,9 +63,13 @@ class AttemptTable:
         """The series of *attempt*, which is over; *operation* of its exchange."""
         outcome, request = attempt.outcome, attempt.request
         api = None if request is None else request.api
+        try:
+            asked = None if request is None else request.model
+        except ProxyError:  # what a processor made of it cannot be read
+            asked = None
         key = (
             attempt.llm,
-            asked_of(attempt),
+            asked,
             attempt.model,
             None if outcome is None else outcome.model,
             None if attempt.error is None else kind_of(attempt.error),

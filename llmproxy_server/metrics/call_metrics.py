@@ -139,10 +139,7 @@ class CallMetrics:
                 usage = _less(usage, outcome.usage)
                 cost = None if cost is None else cost - (outcome.cost or _NOTHING)
         series = exchange.notes[_BEGUN].series
-        if usage is not None:
-            series.used(usage)
-        if cost is not None and cost > _NOTHING:
-            series.cost(cost)
+        series.used(usage, cost if cost is not None and cost > _NOTHING else None)
 
     def refused(self, status: int) -> None:
         self._other.refused(status)

@@ -97,9 +97,13 @@ class CallSeries:
         cells[start + bisect_left(PER_TOKEN_S, seconds)] += 1
         cells[start + _PER_SUM] += seconds
 
-    def used(self, usage: Usage) -> None:
-        """A model has worked."""
+    def used(self, usage: Usage | None, cost: Money | None) -> None:
+        """A model has worked, for that price."""
         cells = self._cells
+        if cost is not None:
+            cells[self._cost] += cost.nanodollars / _NANO
+        if usage is None:
+            return
         cells[self._input] += usage.input_tokens
         cells[self._output] += usage.output_tokens
         if (
@@ -119,7 +123,3 @@ class CallSeries:
                     labels = labels_of(model=self.model, type=kind)
                     index = self._parts[kind] = self._values.place(TOKENS, labels)
                 self._cells[index] += count
-
-    def cost(self, cost: Money) -> None:
-        """That is what it cost."""
-        self._cells[self._cost] += cost.nanodollars / _NANO

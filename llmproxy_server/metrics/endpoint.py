@@ -21,21 +21,24 @@ def metrics_endpoints(metering: Metering, providers: Mapping[str, str], version:
 
 
 class _Pages:
-    """Adding up and writing take milliseconds where there are many series: they are done in a thread."""
+    """Adding up and writing take milliseconds where there are many series: they are done in a thread, one at a time."""
 
     def __init__(self, metering: Metering, providers: Mapping[str, str], version: str) -> None:
         self._metering = metering
         self._providers = providers
         self._version = version
+        self._one = asyncio.Lock()
 
     async def prometheus(self, request: EndpointRequest) -> EndpointReply:
-        self._metering.sample()
-        return await asyncio.to_thread(self._text, _accept(request))
+        async with self._one:
+            self._metering.sample()
+            return await asyncio.to_thread(self._text, _accept(request))
 
     async def summary(self, request: EndpointRequest) -> EndpointReply:
         if wants_text(_accept(request)):
             return await self.prometheus(request)
-        return await asyncio.to_thread(self._json)
+        async with self._one:
+            return await asyncio.to_thread(self._json)
 
     def _text(self, accept: str) -> EndpointReply:
         metering = self._metering

@@ -12,7 +12,7 @@ import attrs
 import llmproxy_cache
 from llmproxy_cache import Cache
 
-from llmproxy_core import Exchange, LLMClient, Outcome, Services, builtin_stores
+from llmproxy_core import Exchange, Outcome, builtin_stores
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.reply_events import Assembler
 from llmproxy_server.server import Server
@@ -39,24 +39,18 @@ class Wall:
         return self.now
 
 
-class _WallServer(Server):
-    """A server that asks a test what time it is."""
-
-    def __init__(self, wall: Wall, *args: Any, **kwargs: Any) -> None:
-        self._wall = wall
-        super().__init__(*args, **kwargs)
-
-    def _services(self, llm: Callable[[str], LLMClient]) -> Services:
-        return attrs.evolve(super()._services(llm), now=self._wall)
-
-
 class Cached(Proxy):
     """A proxy with a cache, whose wall clock is *wall*. Bills come with the exchange they are for."""
 
     def __init__(self, mapping: Mapping[str, Any], *, plugins: Sequence[object] = ()) -> None:
         super().__init__(mapping, plugins=[builtin_stores, llmproxy_cache, *plugins])
         self.wall = Wall()
-        self.server = _WallServer(self.wall, self.config, self.registry, observers=[self._watch])
+        self.server = Server(
+            self.config,
+            self.registry,
+            observers=[self._watch],
+            adapt=lambda services: attrs.evolve(services, now=self.wall),
+        )
         self.bills: dict[str, Outcome] = {}
 
     def _watch(self, exchange: Exchange) -> None:

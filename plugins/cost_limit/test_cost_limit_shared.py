@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,6 @@ from llmproxy_core import (
     Exchange,
     Ledger,
     Limit,
-    LLMClient,
     ModelPrice,
     Money,
     Price,
@@ -25,7 +24,6 @@ from llmproxy_core import (
     ReplyHead,
     Request,
     Response,
-    Services,
     Tasks,
     Usage,
     UsageRecord,
@@ -66,24 +64,18 @@ class Wall:
         return self.now
 
 
-class _WallServer(Server):
-    """A server that asks a test what time it is."""
-
-    def __init__(self, wall: Wall, *args: Any, **kwargs: Any) -> None:
-        self._wall = wall
-        super().__init__(*args, **kwargs)
-
-    def _services(self, llm: Callable[[str], LLMClient]) -> Services:
-        return attrs.evolve(super()._services(llm), now=self._wall)
-
-
 class Limited(Proxy):
     """A proxy with cost limits, whose wall clock is *wall*."""
 
     def __init__(self, mapping: Mapping[str, Any], *, plugins: Sequence[object] = (), wall: Wall | None = None) -> None:
         super().__init__(mapping, plugins=[stores, llmproxy_cost_limit, *plugins])
         self.wall = wall or Wall()
-        self.server = _WallServer(self.wall, self.config, self.registry, observers=[self._observe])
+        self.server = Server(
+            self.config,
+            self.registry,
+            observers=[self._observe],
+            adapt=lambda services: attrs.evolve(services, now=self.wall),
+        )
 
     @property
     def limiter(self) -> CostLimit:
