@@ -120,7 +120,7 @@ class ChunkScanner:
         if self._is_over:
             return out
         self.done = self._is_over = True
-        return out + _END
+        return block if len(out) == len(before) else out + _END  # not copied: a read may be a whole stream
 
     def _look(self, block: bytes) -> bytes:
         if self._reads_for_model:
@@ -136,7 +136,9 @@ class ChunkScanner:
         if self._is_over:
             return before
         after = self._look_at_all(block[last:]) if last < len(block) else b""
-        return before + block[first:last] + after
+        if len(before) + len(after) == first + len(block) - last:  # nothing was left out
+            return block
+        return b"".join([before, block[first:last], after])
 
     def _quiet_part(self, block: bytes) -> tuple[int, int]:
         """From where to where *block* surely tells nothing; the same twice: nowhere."""
@@ -163,7 +165,8 @@ class ChunkScanner:
         if first is None:
             return block
         start = event_start(block, first)  # a read may hold a whole stream, whose usage is at its end
-        return block[:start] + self._each(block[start:])
+        rest = self._each(block[start:])
+        return block if len(rest) == len(block) - start else block[:start] + rest
 
     def _note(self, block: bytes) -> None:
         """Count *block*, and keep it when it stands at the beginning."""

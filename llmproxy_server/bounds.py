@@ -25,6 +25,7 @@ from llmproxy_server import door_host, log_writer, logs, transport_head, wire_he
 from llmproxy_server.log_writer import LineWriter
 from llmproxy_server.metrics import attempt_series, call_metrics, model_names
 from llmproxy_server.metrics.call_metrics import CallMetrics
+from llmproxy_server.telemetry.export import MOST_CALLS, Export
 from llmproxy_server.transport import AiohttpTransport
 
 if TYPE_CHECKING:
@@ -309,6 +310,18 @@ BOUNDS = (
         "llmproxy_server.log_writer.LineWriter._bytes",
         lambda it: sum(writer._bytes for writer in _writers(it)),
         _each(log_writer.MOST_BYTES, _writers),
+    ),
+    Bound(
+        "trace_calls",
+        "llmproxy_server.telemetry.export.Export._over",
+        lambda it: sum(len(way._over) for way in _shared(it, Export)),
+        _each(MOST_CALLS, lambda it: _shared(it, Export)),
+    ),
+    Bound(
+        "trace_spans",
+        "llmproxy_server.telemetry.export.Export._spans",
+        lambda it: sum(len(way._spans) for way in _shared(it, Export)),
+        lambda it: sum(way._batching.most_spans for way in _shared(it, Export)),
     ),
     Bound(
         "metric_models",

@@ -16,7 +16,7 @@ from llmproxy_core.layer import Layer
 from llmproxy_core.pipeline import Step
 from llmproxy_core.plugins import Origin
 
-NOBODY = "no Python code: the process was stopped, was short of processor time, or waits outside of Python"
+NOBODY = "nothing in Python: the process was stopped, or had no processor, or something in C waits"
 OURSELVES = "llmproxy itself"
 STRANGER = "code of no plugin"
 

@@ -19,6 +19,7 @@ from llmproxy_core.outcome import End
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.door import Door, Shared
 from llmproxy_server.metrics.metering import Scope
+from llmproxy_server.telemetry.export import Export
 from llmproxy_server.tls import tls_context, tls_digest
 
 
@@ -60,6 +61,8 @@ class Generation:
     doors: tuple[Door, ...]
     """In the order of the addresses."""
     certificate: Certificate
+    export: Export | None = None
+    """Where its traces go."""
     _closed: bool = False
 
     @property

@@ -154,8 +154,10 @@ class Health:
         return EndpointReply(b'{"status":"ok"}')
 
     async def readyz(self, request: EndpointRequest) -> EndpointReply:
-        """200 while calls are wanted, else 503."""
+        """200 while calls are wanted and all is loaded, else 503."""
         word = self._word()
+        if word == "ok" and not all(is_there() for is_there in self._life.late):
+            word = "starting"
         return EndpointReply(msgspec.json.encode({"status": word}), status=200 if word == "ok" else 503)
 
     def _word(self) -> str:

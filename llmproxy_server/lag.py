@@ -56,15 +56,15 @@ class Lag:
         self.watchdog = Watchdog(Suspects(gateway).culprit, period_s=PERIOD_S, clock=clock)
         self._clock = clock
         self._histogram = meter.histogram(
-            "llmproxy_event_loop_lag_seconds", "How much later than it was due the event loop ran a timer", BUCKETS
+            "llmproxy_event_loop_lag_seconds", "How much later than it was due the event loop ran a timer.", BUCKETS
         )
         self._blocks = meter.counter(
-            "llmproxy_event_loop_blocks_total", f"How often the event loop was held up for {LATE_S} s or more"
+            "llmproxy_event_loop_blocks_total", f"How often the event loop was held up for {LATE_S} s or more."
         )
         self._worst = Worst()
         meter.gauge(
             "llmproxy_event_loop_lag_worst_seconds",
-            "The longest lag of the event loop in the last ten to twenty seconds, added up over the workers",
+            "The longest lag of the event loop in the last ten to twenty seconds, added up over the workers.",
             lambda: self._worst.value,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -127,5 +127,5 @@ class Lag:
             return
         at_s, late_s, finding = self._last
         if (age_s := self._clock() - at_s) < HOLD_S:
-            by = "" if finding is None else f" by {finding.culprit.who}"
+            by = "" if finding is None or finding.culprit.place is None else f" by {finding.culprit.who}"
             yield Reason("event_loop", "event_loop_blocked", f"it was blocked for {late_s:.1f} s{by}", age_s)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Life:
     """Whether calls are taken. Changed by the server alone."""
 
-    __slots__ = ("_started", "draining", "ready")
+    __slots__ = ("_started", "draining", "late", "ready")
 
     def __init__(self) -> None:
         self.ready = False
         """Everything is loaded and the port is open."""
+        self.late: list[Callable[[], bool]] = []
+        """What is loaded once the port is open: whether each of them is there. Calls are served without, too."""
         self.draining = False
         """What is in flight is finished, nothing new is wanted."""
         self._started = asyncio.Event()

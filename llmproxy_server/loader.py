@@ -71,9 +71,7 @@ def load_text(
         warnings=_broken_plugins(registry) + _placed(warnings, text, laid),
         path=path,
         text=text,
-        settings=settings(
-            config, document, laid.origins, EMBEDDED if path is None else path.name, laid.table_keys
-        ),
+        settings=settings(config, document, laid.origins, EMBEDDED if path is None else path.name, laid.table_keys),
         document=laid.document,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -24,13 +24,11 @@ from llmproxy_core.chat import (
     ToolResult,
     VideoPart,
 )
-from llmproxy_core.dialect import Api, Dialect, Operation
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.outcome import KeptBody
-from llmproxy_core.reply_events import Assembler
 from llmproxy_core.request import Request
+from llmproxy_server.kept_reply import ReplyReader
 
-_PIECE = 16 << 10  # bytes of a stream read at once: an error in it costs what follows, not what came before
 _FEW_NUMBERS = 16
 _LONG_WORD = 256  # characters; a longer one is no word of anybody's
 OPAQUE = "[opaque]"
@@ -40,9 +38,7 @@ class ContentText:
     """Reads requests and answers of every dialect. Nothing in it raises: what cannot be read is given as it stands."""
 
     def __init__(self, dialects: Iterable[Dialect]) -> None:
-        self._apis: Mapping[str, tuple[Dialect, Api]] = {
-            api.name: (dialect, api) for dialect in dialects for api in dialect.apis
-        }
+        self._reader = ReplyReader(dialects)
 
     def query(self, request: Request) -> str:
         """What *request* asks; "" when it has no body."""
@@ -57,27 +53,8 @@ class ContentText:
 
     def answer(self, body: KeptBody) -> str:
         """What *body* says, as far as it was kept."""
-        found = self._apis.get(body.api)
-        if found is None or found[1].operation is not Operation.CHAT:
-            return as_text(body.data)
-        dialect, api = found
-        try:
-            reply = _folded(dialect, api, body.data) if body.stream else dialect.read_reply(api, body.data)
-        except Exception:  # noqa: BLE001 - as in `query`
-            return as_text(body.data)
-        return reply_text(reply)
-
-
-def _folded(dialect: Dialect, api: Api, data: bytes) -> ChatReply:
-    """The reply that a stream amounts to, also one that was broken off."""
-    reader, assembler = dialect.reader(api), Assembler()
-    try:
-        for start in range(0, len(data), _PIECE):
-            for frame in reader.feed(data[start : start + _PIECE]):
-                assembler.feed(frame.events)
-    except ProxyError:
-        pass  # the rest is not the protocol; the line says how it ended
-    return assembler.reply()
+        reply = self._reader.reply(body)
+        return as_text(body.data) if reply is None else reply_text(reply)
 
 
 # -- conversations ---------------------------------------------------------------------------------------------------

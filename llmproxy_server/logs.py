@@ -222,13 +222,16 @@ def dropped() -> int:
 def content_bytes(server: ServerConfig) -> int:
     """
     How many bytes of an answer are to be kept for its line; 0: none.
-
-    A stream takes some sixty bytes for each one of its text.
     """
     log = server.log
     if not log.log_content and level_of(server) > TRACE:
         return 0
-    return min(max(64 * log.max_content_bytes, 64 << 10), 4 << 20)
+    return kept_bytes(log.max_content_bytes)
+
+
+def kept_bytes(max_content_bytes: int) -> int:
+    """How many bytes of an answer are to be kept for so many of its text: a stream takes some sixty for each."""
+    return min(max(64 * max_content_bytes, 64 << 10), 4 << 20)
 
 
 def level_of(server: ServerConfig) -> int:

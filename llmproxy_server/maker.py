@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from llmproxy_core.config import Config, ServerConfig, is_loopback
@@ -28,6 +30,8 @@ from llmproxy_server.metrics.endpoint import metrics_endpoints
 from llmproxy_server.metrics.metering import Metering, Scope
 from llmproxy_server.prices import BundledPrices
 from llmproxy_server.record import Recorder
+from llmproxy_server.telemetry.export import Drops, Export
+from llmproxy_server.telemetry.tracer import LaterSpans, Tracer
 from llmproxy_server.wire_head import HeadWriter
 
 MakeTransport = Callable[[Pool, Tasks], Transport]
@@ -52,6 +56,7 @@ class Maker:
     ) -> None:
         self.resources = Resources()
         self.prices = BundledPrices()
+        self.drops = Drops()
         self.log: logs.BatchHandler | None = None
         self.more_endpoints: list[Endpoint] = []
         """Those of the process itself."""
@@ -79,7 +84,8 @@ class Maker:
         try:
             certificate = Certificate.read(config.server)
             gateway = build(config, self._registry, lambda llm: self._services(llm, tasks, lease, scope, steps))
-            shared = self._shared(gateway, scope, steps)
+            export = self._export(config, lease)
+            shared = self._shared(gateway, scope, steps, export)
             endpoints = by_path([*self._endpoints(config), *self._registry.endpoints.values()])
             doors = tuple(_doors(config.server, shared, endpoints))
         except BaseException:
@@ -95,7 +101,16 @@ class Maker:
             shared=shared,
             doors=doors,
             certificate=certificate,
+            export=export,
         )
+
+    def _export(self, config: Config, lease: Lease) -> Export | None:
+        """Where traces go, the same for equal configurations; it is started once it is served from."""
+        telemetry = config.telemetry
+        if not telemetry.traces:
+            return None
+        make = partial(Export, telemetry, self.drops, installed_version())
+        return lease.get(("traces", telemetry), make, _closed_export, "export of traces")
 
     def _services(
         self, llm: Callable[[str], LLMClient], tasks: Tasks, lease: Lease, scope: Scope, steps: Steps | None
@@ -116,13 +131,13 @@ class Maker:
         )
         return services if self._adapt is None else self._adapt(services)
 
-    def _shared(self, gateway: Gateway, scope: Scope, steps: Steps | None) -> Shared:
+    def _shared(self, gateway: Gateway, scope: Scope, steps: Steps | None, export: Export | None) -> Shared:
         observers = [self._health.watch, *self._observers]
         return Shared(
             gateway=gateway,
             admission=self._admission,
             life=self._life,
-            recorder=self._recorder(gateway, scope, steps),
+            recorder=self._recorder(gateway, scope, steps, export),
             dialect=default_dialect(self._registry),
             observers=tuple(observers if steps is None else [steps.begin, *observers]),
             fan_out=self._fan_out,
@@ -130,11 +145,16 @@ class Maker:
             heads=self._heads,
         )
 
-    def _recorder(self, gateway: Gateway, scope: Scope, steps: Steps | None) -> Recorder:
+    def _recorder(self, gateway: Gateway, scope: Scope, steps: Steps | None, export: Export | None) -> Recorder:
         content_bytes = logs.content_bytes(gateway.config.server)
+        telemetry, tracer = gateway.config.telemetry, None
+        if export is not None:
+            tracer = Tracer(telemetry, export, LaterSpans(gateway, export, installed_version()))
+            if telemetry.capture_content:
+                content_bytes = max(content_bytes, logs.kept_bytes(telemetry.max_content_bytes))
         content = ContentText(self._registry.dialects.values()) if gateway.config.server.log.log_content else None
         log = AccessLog(gateway.services.clock, self.log, content=content, steps=steps)
-        return Recorder(log, scope.calls(gateway), content_bytes=content_bytes)
+        return Recorder(log, scope.calls(gateway), tracer, content_bytes=content_bytes)
 
     def _endpoints(self, config: Config) -> Iterator[Endpoint]:
         yield from self._health.endpoints()
@@ -155,6 +175,11 @@ def _doors(server: ServerConfig, shared: Shared, own: Endpoints) -> Iterator[Doo
 
 async def _closed(transport: Transport) -> None:
     await transport.aclose()
+
+
+async def _closed_export(export: Export) -> None:
+    """Its last spans have a while to leave."""
+    await asyncio.to_thread(export.close)
 
 
 def installed_version() -> str:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from llmproxy_core.config import Config
+from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.money import Money, Price
 from llmproxy_core.prices import ModelPrice
 
@@ -50,6 +52,14 @@ not in a Price.
 """
 
 
+def needs_list(config: Config) -> bool:
+    """Whether there may be a model whose price *config* does not say itself."""
+    return any(
+        isinstance(llm, HttpLLMConfig) and llm.enabled and all(name != "*" for name, _ in llm.prices)
+        for llm in config.llms.values()
+    )
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -73,6 +83,11 @@ class BundledPrices:
         self._now = now
         self._loading: asyncio.Future[DataSnapshot | None] | None = None
         self._is_faulty = False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the data is loaded, or cannot be."""
+        return self._loading is not None and self._loading.done()
 
     def start(self) -> None:
         """Begin to load, unless that has begun; it goes on in the background. To be called in the event loop."""

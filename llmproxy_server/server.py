@@ -19,7 +19,6 @@ from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.headers import Headers
-from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
@@ -37,7 +36,8 @@ from llmproxy_server.listener import Listener
 from llmproxy_server.log_redact import Redaction
 from llmproxy_server.maker import Maker, MakeTransport, installed_version
 from llmproxy_server.metrics.metering import Metering
-from llmproxy_server.metrics.process import watch_log, watch_server
+from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
+from llmproxy_server.prices import needs_list
 from llmproxy_server.reload import Reloader, reload_endpoint
 from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.transport import AiohttpTransport
@@ -150,7 +150,7 @@ class Server:
         self.life.begin()
         self._lag.start()
         self._watch()
-        self._load_prices()
+        self._load_late()
         if self._started is not None:
             self._started(self)
 
@@ -163,13 +163,19 @@ class Server:
             buffered_bytes=lambda: self.admission.buffered_bytes,
         )
         watch_log(self.metering.sampler, logs.dropped)
+        watch_spans(self.metering.sampler, lambda: self._maker.drops.count)
         bounds.export(self, self.metering.meter)
         self.metering.start()
 
-    def _load_prices(self) -> None:
-        """Now, since it takes a while, and only where there is something to pay."""
-        if any(isinstance(llm, HttpLLMConfig) and llm.enabled for llm in self.config.llms.values()):
+    def _load_late(self) -> None:
+        """Now, since it takes a while: the price list, where there is something to pay; what exports traces."""
+        self.life.late.clear()
+        if needs_list(self.config):
             self._maker.prices.start()
+            self.life.late.append(lambda: self._maker.prices.is_there)
+        if (export := self._current.export) is not None:
+            export.start()
+            self.life.late.append(export.ready.is_set)
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -276,7 +282,7 @@ class Server:
         self._front.lead_to(self._current)
         self._dress_log()
         self._follow()
-        self._load_prices()
+        self._load_late()
         _ = self.tasks.start(self._retire(old), name="the end of a generation")
 
     def _follow(self) -> None:

@@ -351,7 +351,7 @@ def hostile(number: int) -> bytes:
         case 4:
             return request("GET", "/health", *headers, host=f"x{number}.localhost")
         case 5:
-            return post({**body, "model": "m" * (number % 3000)}, "/v1/chat/completions", *headers)
+            return post({**body, "model": "m" * (7 * (number % 500))}, "/v1/chat/completions", *headers)
         case 6:
             return post({**body, f"k{number}": 1, "user": f"u{number}"}, f"/v1/chat/completions?x={number}", *headers)
         case 7:

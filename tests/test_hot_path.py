@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import logging
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -107,6 +109,29 @@ def count(patch: pytest.MonkeyPatch, owner: object, name: str, counts: Counter[s
     patch.setattr(owner, name, counted)
 
 
+@contextmanager
+def steps() -> Iterator[Counter[str]]:
+    """How often functions of the proxy's own packages are entered meanwhile, by their names."""
+    found = Counter[str]()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and "/llmproxy_" in code.co_filename and "/tests/" not in code.co_filename:
+            found[code.co_qualname] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+
+
+def by_call(timers: list[str]) -> list[str]:
+    """Those of *timers* that calls may have set: the one that watches the event loop ticks whatever is served."""
+    return [name for name in timers if name != "Lag._tick"]
+
+
 async def whole_stream(client: Client) -> bytes:
     await head(client)
     return await client.until(b"\r\n0\r\n\r\n")
@@ -122,7 +147,7 @@ async def test_calls_set_no_timer_each() -> None:
             for _ in range(CALLS):
                 await ask(client, post(HELLO))
 
-    assert len(found) <= 5, found  # sweeps, and a batch of log lines: by the second, not by the call
+    assert len(by_call(found)) <= 5, found  # sweeps, and a batch of log lines: by the second, not by the call
 
 
 async def test_a_call_is_one_task_at_most() -> None:
@@ -145,6 +170,26 @@ async def test_a_body_is_scanned_once_each_way(monkeypatch: pytest.MonkeyPatch) 
         await ask(client, post(HELLO))
 
     assert counts == {"scan": 1, "_decode_usual": 1}
+
+
+@pytest.mark.usefixtures("logging_on")
+async def test_a_call_stays_within_its_number_of_steps() -> None:
+    """Python's time goes by the number of functions that are entered, coroutines that go on included."""
+    async with serving(reply(completion("Hello"))) as client:
+        with steps() as found:
+            for _ in range(CALLS):
+                await ask(client, post(HELLO))
+
+    assert found.total() <= 280 * CALLS, found.most_common(20)
+
+
+async def test_an_event_of_a_stream_stays_within_its_number_of_steps() -> None:
+    async with serving(in_step) as client:
+        with steps() as found:
+            client.send(post(STREAM))
+            await whole_stream(client)
+
+    assert found.total() <= 30 * EVENTS, found.most_common(20)
 
 
 async def test_an_answer_goes_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +251,7 @@ async def test_a_stream_sets_no_timer_per_chunk() -> None:
             client.send(post(STREAM))
             await whole_stream(client)
 
-    assert len(found) <= 5, found
+    assert len(by_call(found)) <= 5, found
 
 
 async def test_a_stream_is_one_task_at_most() -> None:

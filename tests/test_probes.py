@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from tests.rawclient import Client, connected
 from tests.upstream import Chunk, Head, Stall, Step, Upstream, chat_chunk, completion, error, reply, sse
 
 AT_MOST_S = 20.0
+TRIES = 5
+"""A machine that stands still in the wrong moment is what the loop was blocked by last."""
 HEALTH = request("GET", "/health")
 NOBODY = "http://127.0.0.1:9/v1"
 """Where nothing listens: the discard port needs privileges."""
@@ -68,6 +71,15 @@ async def health(client: Client) -> dict[str, Any]:
     return said
 
 
+async def calm(client: Client) -> dict[str, Any]:
+    """What there would be on a machine that never stands still."""
+    said = await health(client)
+    said["reasons"] = [it for it in said["reasons"] if it["part"] != "event_loop"]
+    if said["status"] == "degraded" and not said["reasons"]:
+        said["status"] = "ok"
+    return said
+
+
 async def test_it_is_ok_when_all_is() -> None:
     async with (
         Upstream(reply(completion("Hello"))) as upstream,
@@ -76,7 +88,7 @@ async def test_it_is_ok_when_all_is() -> None:
     ):
         await ask(client, post())
 
-        said = await health(client)
+        said = await calm(client)
 
     assert (said["status"], said["reasons"]) == ("ok", [])
     assert said["llms"]["openai"]["state"] == "ok"
@@ -96,7 +108,7 @@ async def test_it_answers_while_an_upstream_and_a_store_are_stuck() -> None:
             waiting.send(post(HELLO))
             await upstream.received(2)
 
-            said = await health(probe)
+            said = await calm(probe)
             live, ready = [(await ask(probe, request("GET", path))).status for path in ("/livez", "/readyz")]
 
     assert said["status"] == "degraded"
@@ -109,7 +121,7 @@ async def test_a_crowd_that_asks_is_a_question_a_second_to_the_store() -> None:
     stuck = Stuck()
     mapping = {**openai_at(NOBODY), "store": {"s": {"type": "stuck"}}}
     async with Proxy(mapping, plugins=[stuck]) as proxy, many(proxy.port, 30) as clients:
-        said = await asyncio.gather(*(health(client) for client in clients))
+        said = await asyncio.gather(*(calm(client) for client in clients))
 
     assert {it["status"] for it in said} == {"degraded"}
     assert stuck.asked <= 5  # one, on a machine that has time for us
@@ -125,20 +137,20 @@ async def test_what_the_upstream_says_is_not_told() -> None:
 
         answer = await ask(client, HEALTH)
 
-    assert answer.json["reasons"][0]["part"] == "llm.openai"
-    assert answer.json["reasons"][0]["message"] == "its last call failed (status 500)"
+    said = {it["part"]: it["message"] for it in answer.json["reasons"]}
+    assert said["llm.openai"] == "its last call failed (status 500)"
     assert b"sk-secret" not in answer.body
 
 
 async def test_a_reload_that_failed_is_a_reason_until_one_is_well(tmp_path: Path) -> None:
     good = openai_at(NOBODY)
     async with Reloadable(tmp_path, good) as proxy, connected(proxy.port) as client:
-        before = await health(client)
+        before = await calm(client)
         proxy.write_text("this is no TOML")
         await proxy.reload()
-        failed = await health(client)
+        failed = await calm(client)
         await proxy.reload(good)
-        after = await health(client)
+        after = await calm(client)
 
     assert (before["status"], failed["status"], after["status"]) == ("ok", "degraded", "ok")
     assert [it["part"] for it in failed["reasons"]] == ["reload"]
@@ -151,26 +163,22 @@ async def test_a_reload_keeps_what_is_known_of_an_llm_that_stays(tmp_path: Path)
     async with Reloadable(tmp_path, before) as proxy, connected(proxy.port) as client:
         await ask(client, post())
         done = await proxy.reload(after)
-        said = await health(client)
+        said = await calm(client)
 
     assert done.ok
     assert {name: it["state"] for name, it in said["llms"].items()} == {"openai": "failing", "other": "unknown"}
 
 
 async def test_who_blocked_the_loop_is_named_in_health() -> None:
-    block: list[Callable[[], None]] = []
-
     async def around(exchange: Exchange, call_next: Handler) -> Response:
-        for it in block:
-            it()
+        until = time.monotonic() + AT_MOST_S
+        while not seen() and time.monotonic() < until:
+            time.sleep(0.01)  # noqa: ASYNC251, TID251 - what plugins do that block
         return await call_next(exchange)
 
-    def wait() -> None:
-        import time
-
-        until = time.monotonic() + AT_MOST_S
-        while proxy.server._lag.watchdog.finding is None and time.monotonic() < until:
-            time.sleep(0.01)  # noqa: TID251 - what plugins do that block
+    def seen() -> bool:
+        finding = lag.watchdog.finding
+        return finding is not None and "around" in finding.culprit.who
 
     warm_up()  # an import that the watchdog would wait for
     async with (
@@ -178,17 +186,18 @@ async def test_who_blocked_the_loop_is_named_in_health() -> None:
         Proxy(processed(openai_at(upstream.base_url)), plugins=[Processing(around)]) as proxy,
         connected(proxy.port) as client,
     ):
-        proxy.server._lag.stop()
-        proxy.server._lag.start()
-        block.append(wait)
-        await ask(client, post())
-        block.clear()
-        await asyncio.sleep(2 * PERIOD_S)  # the loop's next timer is what measures it
-        said = await health(client)
+        lag = proxy.server._lag
+        lag.stop()
+        lag.start()
+        messages = list[str]()
+        while not any("by processor" in it for it in messages) and len(messages) < TRIES:
+            lag.watchdog.finding = None
+            await ask(client, post())
+            await asyncio.sleep(2 * PERIOD_S)  # the loop's next timer is what measures it
+            said = await health(client)
+            messages += [it["message"] for it in said["reasons"] if it["code"] == "event_loop_blocked"]
 
-    reasons = [it for it in said["reasons"] if it["part"] == "event_loop"]
-    assert [it["code"] for it in reasons] == ["event_loop_blocked"]
-    assert "by processor 'around' (plugin tests.llmproxy_server.edging.Processing)" in reasons[0]["message"]
+    assert "by processor 'around' (plugin tests.llmproxy_server.edging.Processing)" in messages[-1]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from llmproxy_server.telemetry.conventions import operation_name, provider_name
 
 _SECONDS_SUM = len(SECONDS) + 1
 _TOKENS_SUM = len(TOKENS) + 1
+_TOKENS = tuple(map(int, TOKENS))  # what is compared with them is an int, too
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -127,10 +128,10 @@ class GenAISeries:
         if first is None or out is None:
             first, out = self._place_tokens()
         count = usage.input_tokens
-        cells[first + bisect_left(TOKENS, count)] += 1
+        cells[first + bisect_left(_TOKENS, count)] += 1
         cells[first + _TOKENS_SUM] += count
         if count := usage.output_tokens:  # embeddings have none
-            cells[out + bisect_left(TOKENS, count)] += 1
+            cells[out + bisect_left(_TOKENS, count)] += 1
             cells[out + _TOKENS_SUM] += count
         if self._families.usage:
             self._count(usage)

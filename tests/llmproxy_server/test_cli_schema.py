@@ -25,7 +25,7 @@ def test_it_is_json_with_every_section(tmp_path: Path) -> None:
     ran = llmproxy("schema", cwd=tmp_path)
 
     assert (ran.code, ran.err) == (0, "")
-    assert set(json.loads(ran.out)["properties"]) == {"server", "llm", "processor", "store", "route"}
+    assert set(json.loads(ran.out)["properties"]) == {"server", "telemetry", "llm", "processor", "store", "route"}
 
 
 def test_it_is_the_same_text_whatever_the_order_of_hashes(tmp_path: Path) -> None:

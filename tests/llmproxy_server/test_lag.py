@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from llmproxy_server.culprit import NOBODY, Culprit
 from llmproxy_server.health_reason import HOLD_S, Reason
 from llmproxy_server.lag import BUCKETS, PERIOD_S, RECENT_S, Lag, Worst
+from llmproxy_server.watchdog import Finding
 
 AT_MOST_S = 20.0
 
@@ -81,6 +83,7 @@ def measuring(clock: Clock) -> Iterator[tuple[Lag, Recording]]:
     meter = Recording()
     lag = Lag(no_gateway, meter, clock=clock)
     lag.start()
+    lag.watchdog.stop()  # it would look for somebody to accuse
     try:
         yield lag, meter
     finally:
@@ -136,6 +139,33 @@ async def test_a_block_is_logged_counted_and_told(caplog: pytest.LogCaptureFixtu
         assert not list(lag.reasons())
     (line,) = lines(caplog)
     assert line["for_s"] == pytest.approx(1.2)
+
+
+async def test_who_was_seen_is_named_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    culprit = Culprit("processor 'slow' (plugin llmproxy_slow)", "llmproxy_slow.py:12 in parse")
+    with measuring(clock) as (lag, meter):
+        await late(clock, meter, 0.0)
+        lag.watchdog.finding = Finding(clock.now, culprit)
+        await late(clock, meter, 1.2)
+        (reason,) = lag.reasons()
+        await late(clock, meter, 1.5)  # of this one nothing was seen
+
+    assert reason.message == "it was blocked for 1.2 s by processor 'slow' (plugin llmproxy_slow)"
+    seen, unseen = lines(caplog)
+    assert (seen["by"], seen["at"]) == (culprit.who, culprit.place)
+    assert "by" not in unseen
+
+
+async def test_a_process_that_was_stopped_accuses_nobody_in_health() -> None:
+    clock = Clock()
+    with measuring(clock) as (lag, meter):
+        await late(clock, meter, 0.0)
+        lag.watchdog.finding = Finding(clock.now, Culprit(NOBODY, None))
+        await late(clock, meter, 1.2)
+
+        (reason,) = lag.reasons()
+    assert reason.message == "it was blocked for 1.2 s"
 
 
 async def test_blocks_that_follow_each_other_are_a_line_a_second(caplog: pytest.LogCaptureFixture) -> None:

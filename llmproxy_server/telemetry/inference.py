@@ -1,0 +1,80 @@
+"""What a span says of a model's work: how it was asked, and what it used. Nothing of what was said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmproxy_core.dialect import Operation
+from llmproxy_core.errors import ProxyError
+from llmproxy_core.outcome import Outcome
+from llmproxy_core.request import Request
+from llmproxy_server.telemetry import conventions as names
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+_MOST_STOPS = 16
+_LONGEST = 256
+_FORMATS = {"text": "text", "json_object": "json", "json_schema": "json"}
+
+
+def request_attributes(request: Request) -> dict[str, AttributeValue]:
+    """The parameters of *request*; of one that cannot be read, what was read before."""
+    found: dict[str, AttributeValue] = {}
+    if request.operation is not Operation.CHAT:
+        return found
+    try:
+        chat = request.chat
+    except ProxyError:  # the provider may read what we cannot
+        return found
+    said: dict[str, AttributeValue | None] = {
+        names.REQUEST_STREAM: chat.stream or None,
+        names.REQUEST_MAX_TOKENS: chat.max_output_tokens,
+        names.REQUEST_TEMPERATURE: chat.temperature,
+        names.REQUEST_TOP_P: chat.top_p,
+        names.REQUEST_TOP_K: chat.top_k,
+        names.REQUEST_FREQUENCY_PENALTY: chat.frequency_penalty,
+        names.REQUEST_PRESENCE_PENALTY: chat.presence_penalty,
+        names.REQUEST_SEED: chat.seed,
+        names.REQUEST_CHOICE_COUNT: chat.n if chat.n != 1 else None,
+        names.REQUEST_STOP_SEQUENCES: tuple(it[:_LONGEST] for it in chat.stop[:_MOST_STOPS]) or None,
+    }
+    if chat.reasoning is not None:
+        said[names.REQUEST_REASONING_LEVEL] = chat.reasoning.effort
+    if chat.response_format is not None:
+        said[names.OUTPUT_TYPE] = _FORMATS.get(chat.response_format.kind)
+    return {name: value for name, value in said.items() if value is not None and _fits(value)}
+
+
+def _fits(value: object) -> bool:
+    """Whether OTLP can say it: integers have 64 bits there."""
+    return not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
+
+
+def response_attributes(outcome: Outcome, began_s: float) -> dict[str, AttributeValue]:
+    """What *outcome*, of an answer that was asked for at *began_s*, tells."""
+    found: dict[str, AttributeValue] = {names.END: str(outcome.end)}
+    if outcome.model:
+        found[names.RESPONSE_MODEL] = outcome.model[:_LONGEST]
+    if outcome.response_id:
+        found[names.RESPONSE_ID] = outcome.response_id[:_LONGEST]
+    if outcome.finish:
+        found[names.RESPONSE_FINISH_REASONS] = tuple(it[:_LONGEST] for it in outcome.finish[:_MOST_STOPS])
+    if outcome.first_byte_s is not None:
+        found[names.RESPONSE_TIME_TO_FIRST_CHUNK] = max(outcome.first_byte_s - began_s, 0.0)
+    if outcome.cost is not None:
+        found[names.COST_USD] = outcome.cost.nanodollars / 1e9
+    if (usage := outcome.usage) is not None:
+        found[names.USAGE_SOURCE] = str(usage.source)
+        counts = {
+            names.INPUT_TOKENS: usage.input_tokens,
+            names.OUTPUT_TOKENS: usage.output_tokens,
+            names.CACHE_READ_INPUT_TOKENS: usage.cached_input_tokens,
+            names.CACHE_WRITE_INPUT_TOKENS: usage.cache_write_tokens,
+            names.REASONING_OUTPUT_TOKENS: usage.reasoning_tokens,
+            names.AUDIO_INPUT_TOKENS: usage.audio_input_tokens,
+            names.AUDIO_OUTPUT_TOKENS: usage.audio_output_tokens,
+        }
+        always = (names.INPUT_TOKENS, names.OUTPUT_TOKENS)
+        found.update({name: count for name, count in counts.items() if count or name in always})
+    return found

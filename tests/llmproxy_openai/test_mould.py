@@ -1,0 +1,116 @@
+"""Events that are like one that told nothing are passed over; whatever else a stream holds is found all the same."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy_core.dialect import Scanner
+from llmproxy_core.errors import UpstreamGarbage
+from llmproxy_openai import scan
+from llmproxy_openai.mould import Mould, middle_event
+from llmproxy_openai.paths import CHAT
+from tests.llmproxy_openai.streams import DONE, OPENAI, chunk, delta, splits
+
+HELLO = chunk(delta(content="Hello"))
+TEXT = st.text(st.sampled_from('aé"\\{}:,\n'), max_size=6) | st.sampled_from(["error", "usage", 'x","usage":{"a":1}'])
+ROUGH = st.sampled_from(  # what no encoder of JSON writes between the quotes of a text
+    [
+        b'x","usage":{"prompt_tokens":3,"completion_tokens":4},"y":"',
+        b'x"},"finish_reason":"length","y":{"z":"',
+        b'x"}}],"error":{"message":"overloaded"},"y":[{"z":{"w":"',
+        b"error",
+        b"usage",
+        b"x\\",
+        b'x\\\\"',
+        b"x\nevent: y",
+        b"x\ry",
+        b"x\n\ndata: {",
+        b"",
+    ]
+)
+EVENT = (
+    st.builds(lambda text: chunk(delta(content=text)), TEXT)
+    | st.builds(lambda rough: HELLO.replace(b"Hello", rough), ROUGH)
+    | st.sampled_from(
+        [
+            HELLO,
+            chunk(delta(role="assistant", content="")),
+            chunk(delta(finish="stop")),
+            chunk(delta(content="last", finish="stop")),
+            chunk(delta(reasoning="hm")),
+            chunk(usage={"prompt_tokens": 1, "completion_tokens": 2}),
+            chunk(error={"message": "bad"}),
+            HELLO.replace(b"\n\n", b"\r\n\r\n"),
+            b": ping\n\n",
+            b"\n",
+            b"event: x\n\n",
+            b"data: junk\n\n",
+            DONE,
+        ]
+    )
+)
+
+
+def scanned(pieces: list[bytes], *, usage: bool) -> tuple[Any, ...]:
+    scanner: Scanner = OPENAI.scanner(CHAT, usage=usage)
+    out = b""
+    try:
+        for piece in pieces:
+            out += scanner.feed(piece)
+        out += scanner.end()
+    except UpstreamGarbage as error:
+        return out, str(error)
+    told = None if scanner.error is None else (type(scanner.error), scanner.error.message)
+    return out, scanner.usage, scanner.model, scanner.id, scanner.done, told, scanner.output_tokens(), scanner.finish
+
+
+@given(st.lists(EVENT, max_size=12), st.integers(1, 2000), st.booleans())
+def test_a_stream_passes_the_same_with_and_without_moulds(events: list[bytes], size: int, usage: bool) -> None:
+    pieces = splits(b"".join(events), size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "_MOULDS", 0)
+        *without, finished = scanned(pieces, usage=usage)
+
+    *found, finish = scanned(pieces, usage=usage)
+
+    assert found == without
+    assert finish == finished[: len(finish)]  # behind the end nothing counts
+    assert found[5] is not None or DONE in events[:-1] or finish == finished
+
+
+def test_of_many_events_those_of_the_mould_are_quiet() -> None:
+    mould = Mould.of(HELLO)
+    assert mould is not None
+    first, last = chunk(delta(role="assistant", content="")), chunk(delta(finish="stop"))
+    texts = b"".join(chunk(delta(content=text)) for text in ["a", "", 'She said "no".', "back\\", "é"])
+
+    assert mould.quiet(first + texts + last) == (len(first), len(first) + len(texts))
+    assert mould.quiet(texts) == (0, len(texts))
+    assert mould.quiet(last) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk(delta(finish="stop")),
+        HELLO.replace(b"\n", b"\r\n"),
+        b"event: x\n" + HELLO,
+        b"data: {}\n" + HELLO,
+        HELLO.replace(b'"},', b'" },'),
+        DONE,
+        b"",
+    ],
+)
+def test_not_every_event_gives_a_mould(event: bytes) -> None:
+    assert Mould.of(event) is None
+
+
+def test_what_events_tell_besides_their_text_ends_the_search_for_a_mould() -> None:
+    scanner = OPENAI.scanner(CHAT, usage=False)
+    stream = [chunk(delta(content="x"), obfuscation="y" * number) for number in range(20)]
+
+    assert [scanner.feed(event) for event in stream] == stream
+    assert json.dumps("x").encode() in middle_event(b"".join(stream))
