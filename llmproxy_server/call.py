@@ -107,9 +107,13 @@ class Call:
 
     # -- its life ------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Answer the request. ClientGone or CancelledError when the client left; nothing else is raised."""
-        self._task = asyncio.current_task()
+    async def run(self, task: asyncio.Task[object] | None) -> None:
+        """
+        Answer the request, in *task*, which runs this.
+
+        ClientGone or CancelledError when the client left; nothing else is raised.
+        """
+        self._task = task
         try:
             try:
                 await self._served()

@@ -105,7 +105,7 @@ class Edge:
         self.calls.add(call)
         protocol.begin(call)
         try:
-            await call.run()
+            await call.run(asyncio.current_task(self._loop))  # who does not name the loop pays a system call
         except ClientGone:
             return CLOSE
         finally:
