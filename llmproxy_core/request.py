@@ -13,6 +13,9 @@ from llmproxy_core.errors import BadRequest
 from llmproxy_core.headers import Headers
 from llmproxy_core.jsontext import scan
 
+LONGEST_MODEL = 256
+"""Characters. No model has a longer name, and names are remembered in many places."""
+
 
 @attrs.define
 class ClientView:
@@ -106,15 +109,20 @@ class Request:
     def head(self) -> RequestHead:
         """Model, stream and the like. BadRequest when the body is no acceptable JSON."""
         if self._head is None:
-            if self._chat is not None:
-                chat = self._chat
-                self._head = RequestHead(self.path_model or chat.model, chat.stream, chat.wants_usage)
-            elif self.api is not None and self.api.has_body and self.dialect is not None:
-                self._head = self.dialect.read_head(self.api, self.body)
-                self._head.model = self.path_model or self._head.model
-            else:
-                self._head = RequestHead(self.path_model)
+            head = self._read_head()
+            if head.model is not None and len(head.model) > LONGEST_MODEL:
+                raise BadRequest(f"The name of the model is longer than {LONGEST_MODEL} characters", param="model")
+            self._head = head
         return self._head
+
+    def _read_head(self) -> RequestHead:
+        if self._chat is not None:
+            return RequestHead(self.path_model or self._chat.model, self._chat.stream, self._chat.wants_usage)
+        if self.api is None or not self.api.has_body or self.dialect is None:
+            return RequestHead(self.path_model)
+        head = self.dialect.read_head(self.api, self.body)
+        head.model = self.path_model or head.model
+        return head
 
     @property
     def model(self) -> str | None:

@@ -15,6 +15,7 @@ from llmproxy_core.path import begins, check_encoded_slash, check_path
 from llmproxy_core.processor import Handler
 
 _REMEMBERED = 4096  # paths are the callers' choice, so the memory of them is bounded
+_LONGEST_REMEMBERED = 256  # characters: in their length, too
 
 
 @attrs.frozen(eq=False)
@@ -76,9 +77,10 @@ class RouteIndex:
             raise
         check_encoded_slash(path, allowed=route.config.encoded_slash)
         match = self._operation(route, method, path)
-        if len(self._memory) >= _REMEMBERED:
-            self._memory.clear()
-        self._memory[key] = match
+        if len(path) <= _LONGEST_REMEMBERED:
+            if len(self._memory) >= _REMEMBERED:
+                self._memory.clear()
+            self._memory[key] = match
         return match
 
     def route(self, path: str) -> Route:

@@ -30,6 +30,7 @@ from llmproxy_server.edge import Edge, require_c_parser
 from llmproxy_server.front import HOST, OWN_ENDPOINTS, Front
 from llmproxy_server.generation import Certificate, Generation, Prepared, kept_settings
 from llmproxy_server.health import Health
+from llmproxy_server.health_reason import Growing
 from llmproxy_server.lag import Lag
 from llmproxy_server.life import Life
 from llmproxy_server.listener import Listener
@@ -119,6 +120,12 @@ class Server:
             adapt=adapt,
         )
         self._maker.log = log
+        drops = self._maker.drops
+        self.health.add(
+            Growing(
+                "traces", "spans_dropped", "spans were dropped since the start", lambda: drops.count, time.monotonic
+            )
+        )
         self._front = Front(self.tasks, {HOST: listening, OWN_ENDPOINTS: own_listening})
         self._started = started
         self._stopping = stopping
@@ -148,11 +155,14 @@ class Server:
             raise
         self.life.ready = True
         self.life.begin()
-        self._lag.start()
         self._watch()
         self._load_late()
         if self._started is not None:
             self._started(self)
+
+    def watch_loop(self) -> None:
+        """Measure the lag of the event loop, and name who blocks it: where the process is ours, and no test's."""
+        self._lag.start()
 
     def _watch(self) -> None:
         """Have it counted what we hold."""
@@ -373,6 +383,7 @@ class Server:
     async def _until(self, ending: asyncio.Event) -> None:
         """Serve until *ending* is set, and drain."""
         await self.start()
+        self.watch_loop()
         gc.freeze()  # what is there now stays: collections need not look at it again
         await ending.wait()
         if self._stopping is not None:

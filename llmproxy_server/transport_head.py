@@ -19,6 +19,7 @@ _DEFAULTS = (
     ("\nuser-agent:", f"user-agent: llmproxy/{version('llmproxy')}\r\n"),
 )
 _REMEMBERED = 512  # some paths are the callers' choice, so the memory of them is bounded
+_LONGEST_REMEMBERED = 512  # characters
 
 
 class Target:
@@ -46,9 +47,11 @@ class Targets:
         """The target of *url* as it is written, no part of it quoted again; UpstreamConnectError for what is none."""
         target = self._known.get(url)
         if target is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            target = self._known[url] = self._read(url)
+            target = self._read(url)
+            if len(url) <= _LONGEST_REMEMBERED:  # an opaque call's is as long as its caller likes
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[url] = target
         return target
 
     def _read(self, written: str) -> Target:

@@ -84,6 +84,7 @@ class Worker:
         except ConfigError as error:
             raise ConfigError(with_lines(error.problems, loaded)) from error
         server.number = begin.number
+        server.watch_loop()
         gc.freeze()  # what is there now stays: collections need not look at it again
         self._channel.send(messages.Ready())
         listening = server.tasks.start(self._listen(), name="messages of the parent")

@@ -319,3 +319,16 @@ def test_other_clients_expect_a_plain_answer_and_their_body_is_not_read_for_that
 def test_a_body_that_is_no_json_is_refused_before_there_is_an_exchange() -> None:
     with pytest.raises(BadRequest):
         client_view(_chat(b"{"))
+
+
+@pytest.mark.parametrize("length", [256, 257])
+def test_a_model_with_a_name_that_no_model_has_is_a_mistake_of_the_callers(length: int) -> None:
+    body = b'{"model":"%b","messages":[]}' % (b"m" * length)
+    request = Request(operation=Operation.CHAT, dialect=DIALECT, api=CHAT, body=body)
+
+    if length <= 256:
+        assert request.model == "m" * length
+        return
+    for _ in range(2):
+        with pytest.raises(BadRequest, match="longer than 256"):
+            _ = request.model
