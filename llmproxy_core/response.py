@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import attrs
 
@@ -377,7 +378,7 @@ class Stream(ResponseBase):
 
     # -- for relay and drain -------------------------------------------------------------------------------------
 
-    def read(self) -> Awaitable[bytes]:
+    def read(self) -> Coroutine[Any, Any, bytes]:
         """
         The next bytes, those that `started` kept first; b"" at the end. Raises an UpstreamError.
 

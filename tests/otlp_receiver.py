@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
-import grpc
+import grpc  # type: ignore[import-untyped]
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -157,7 +157,7 @@ class _Service(trace_service_pb2_grpc.TraceServiceServicer):
 @asynccontextmanager
 async def _over_grpc(found: Collector) -> AsyncIterator[None]:
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Service(found), server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Service(found), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     found.endpoint = f"http://127.0.0.1:{port}"

@@ -129,7 +129,7 @@ async def test_a_call_is_a_span_of_ours_with_one_of_each_attempt_inside(protocol
 async def test_a_streams_attempt_lasts_to_its_last_chunk() -> None:
     goes_on = asyncio.Event()
     first, rest = sse(chat_chunk("A"), done=False), sse(chat_chunk(None, finish="stop"), usage_chunk(), done=False)
-    script = [Head(200, EVENT_STREAM), Chunk(first), Wait(goes_on), Chunk(rest), Chunk(DONE), End()]
+    script: list[Step] = [Head(200, EVENT_STREAM), Chunk(first), Wait(goes_on), Chunk(rest), Chunk(DONE), End()]
     async with (
         collector() as receiver,
         Upstream(script) as upstream,
@@ -176,7 +176,7 @@ async def test_a_mistake_of_the_callers_is_not_an_error_of_ours() -> None:
 
 
 async def test_a_client_that_leaves_ends_its_spans_as_abandoned() -> None:
-    script = [Head(200, EVENT_STREAM), Chunk(sse(chat_chunk("A"), done=False)), Wait(asyncio.Event())]
+    script: list[Step] = [Head(200, EVENT_STREAM), Chunk(sse(chat_chunk("A"), done=False)), Wait(asyncio.Event())]
     async with collector() as receiver, Upstream(script) as upstream, Proxy(traced(upstream, receiver)) as proxy:
         async with connected(proxy.port) as client:
             client.send(streaming())
@@ -202,7 +202,7 @@ async def test_a_client_that_leaves_ends_its_spans_as_abandoned() -> None:
     ],
 )
 async def test_a_call_is_recorded_as_its_caller_or_the_ratio_says(
-    telemetry: dict[str, object], flags: str, *, recorded: bool
+    telemetry: dict[str, Any], flags: str, *, recorded: bool
 ) -> None:
     async with (
         collector() as receiver,
