@@ -44,6 +44,8 @@ class Headers:
     def get_all(self, name: str) -> list[str]:
         if name not in self._first:
             return []
+        if len(self._first) == len(self._pairs):  # no name stands there twice
+            return [self._first[name]]
         return [value for field, value in self._pairs if field == name]
 
     def pick(self, names: frozenset[str]) -> list[tuple[str, str]]:

@@ -46,12 +46,30 @@ class Span(NamedTuple):
 class TopLevel:
     """A checked body and its top-level members as JSON text, in their order."""
 
-    __slots__ = ("_spans", "body", "raws")
+    __slots__ = ("_raws", "_spans", "_values", "body")
 
-    def __init__(self, body: bytes, raws: dict[str, msgspec.Raw]) -> None:
+    def __init__(
+        self, body: bytes, raws: dict[str, msgspec.Raw] | None = None, values: Mapping[str, Any] | None = None
+    ) -> None:
+        """*body* is checked. *values*: all members, decoded; without them *raws* must be given."""
         self.body = body
-        self.raws = raws
+        self._raws = raws
+        self._values = values
         self._spans: dict[str, Span] | None = None
+
+    @property
+    def raws(self) -> dict[str, msgspec.Raw]:
+        if self._raws is None:
+            self._raws = _decode_members(self.body)
+        return self._raws
+
+    def text(self, name: str) -> bytes | None:
+        """A member as JSON text, of a large body not always the very bytes; None when it is not there, or null."""
+        if self._values is not None and self._raws is None:
+            value = self._values.get(name)
+            return None if value is None else msgspec.json.encode(value)
+        raw = self.raws.get(name)
+        return None if raw is None or (text := bytes(raw)) == b"null" else text
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a member, decoded at each call; *default* when there is no such member."""
@@ -93,7 +111,7 @@ def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
     if not body.isascii():
         _check_utf8(body)
     if len(body) > min(_MAX_SMALL_BYTES, limits.max_nodes):
-        return TopLevel(body, _scan_large(body, limits))
+        return _scan_large(body, limits)
     return TopLevel(body, _scan_small(body, limits))
 
 
@@ -114,17 +132,31 @@ def _scan_small(body: bytes, limits: Limits) -> dict[str, msgspec.Raw]:
     return raws
 
 
-def _scan_large(body: bytes, limits: Limits) -> dict[str, msgspec.Raw]:
+def _scan_large(body: bytes, limits: Limits) -> TopLevel:
     """As many passes over the bytes as the bounds take cost more than decoding: there are long texts in it."""
     if len(body) > 20 * limits.max_nodes:
         # Before decoding: millions of tiny members would cost seconds and gigabytes.
         _check_nodes(body, limits)
-    raws = _decode_members(body)
     # Every eighth byte is enough to see that there is no long run of digits.
-    if b"0" * ((limits.max_number_digits + 1) // 8) in body[::8].translate(_SHAPE):
+    has_digits = b"0" * ((limits.max_number_digits + 1) // 8) in body[::8].translate(_SHAPE)
+    if not has_digits and (values := _values_within(body, limits)) is not None:
+        return TopLevel(body, values=values)
+    raws = _decode_members(body)  # this finds out what is wrong with it, if anything is
+    if has_digits:
         _check_digits(raws, limits)
     _check_values(raws, limits)
-    return raws
+    return TopLevel(body, raws)
+
+
+def _values_within(body: bytes, limits: Limits) -> dict[str, Any] | None:
+    """All members, decoded in one pass; None when the body is no object, names one twice, or is beyond a bound."""
+    try:
+        keyed = _VALUES.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    values = {str(key): value for key, value in keyed.items()}
+    is_deeper, nodes = _measure(values, limits.max_depth)
+    return None if is_deeper or nodes >= limits.max_nodes or len(values) < len(keyed) else values
 
 
 def read_object(body: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
@@ -164,12 +196,9 @@ class _Key(str):
     __hash__ = object.__hash__
 
 
-def _members_decoder() -> msgspec.json.Decoder[dict[_Key, msgspec.Raw]]:
-    make_key: Callable[..., Any] = type.__call__  # called as (_Key, name): no Python frame per member
-    return msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=make_key)
-
-
-_DECODER = _members_decoder()
+_make_key: Callable[..., Any] = type.__call__  # called as (_Key, name): no Python frame per member
+_DECODER = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_make_key)
+_VALUES = msgspec.json.Decoder(dict[_Key, Any], dec_hook=_make_key)
 
 
 def _decode_members(body: bytes) -> dict[str, msgspec.Raw]:

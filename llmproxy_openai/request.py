@@ -27,13 +27,13 @@ _DEFAULTS: dict[str, Any] = {
 
 def read_head(body: bytes) -> RequestHead:
     """Check *body* strictly and take what pass-through needs. BadRequest names the member that is wrong."""
-    raws = scan(body).raws
+    top = scan(body)
     head = RequestHead()
-    if (raw := raws.get("model")) is not None and (text := bytes(raw)) != b"null":
+    if (text := top.text("model")) is not None:
         head.model = decode(STRING, text, "model", bad_request)
-    if (raw := raws.get("stream")) is not None and (text := bytes(raw)) != b"null":
+    if (text := top.text("stream")) is not None:
         head.stream = decode(BOOLEAN, text, "stream", bad_request)
-    if (raw := raws.get("stream_options")) is not None and (text := bytes(raw)) != b"null":
+    if (text := top.text("stream_options")) is not None:
         options = Members(text, "stream_options", bad_request)
         asks = options.take("include_usage", BOOLEAN)
         head.wants_usage = head.stream and asks is True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import os
 import shutil
@@ -27,7 +26,7 @@ from llmproxy_server.process.channel import Channel, to_parent
 from llmproxy_server.process.messages import Begin, Place, Reply, ToWorker
 from llmproxy_server.process.said import read_reloaded
 from llmproxy_server.reload import Reloaded, tell_health
-from llmproxy_server.server import Server, loop_factory
+from llmproxy_server.server import Server, loop_factory, settle_memory
 from llmproxy_server.source import Snapshot, with_lines
 
 _log = get_logger()
@@ -85,7 +84,7 @@ class Worker:
             raise ConfigError(with_lines(error.problems, loaded)) from error
         server.number = begin.number
         server.watch_loop()
-        gc.freeze()  # what is there now stays: collections need not look at it again
+        settle_memory()
         self._channel.send(messages.Ready())
         listening = server.tasks.start(self._listen(), name="messages of the parent")
         await self._ending.wait()
