@@ -145,7 +145,7 @@ async def test_a_request_without_a_model_cannot_be_placed(tasks: Tasks) -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"models": (("cheap", "small"), ("none", "nobody"))}])
-@pytest.mark.parametrize("asked", ["unknown", "none", "x" * 5000])
+@pytest.mark.parametrize("asked", ["unknown", "none", "x" * 256])
 async def test_a_model_that_nobody_serves_is_not_found(tasks: Tasks, config: dict[str, Any], asked: str) -> None:
     with pytest.raises(RouteNotFound) as refused:
         await _ask(_group(tasks, EXACT, GLOB, **config), tasks, asked)

@@ -101,7 +101,7 @@ def test_ten_thousand_made_up_names_make_no_series_and_are_not_remembered() -> N
     before = counting.metering.snapshot().series
 
     for number in range(10_000):
-        name = f"gpt-made-up-{number}-" + "x" * (number % 1000)
+        name = f"gpt-made-up-{number}-" + "x" * (number % 200)
         counting.one(name, answered=f"answer-{number}")
         counting.one(name, error=UpstreamError("No", status=404, upstream_status=404, code=f"code-{number}"))
 

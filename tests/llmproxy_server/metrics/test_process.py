@@ -63,6 +63,7 @@ async def test_what_is_lost_of_logs_and_spans_is_counted() -> None:
 
 async def test_the_loops_lag_is_measured() -> None:
     async with Upstream() as upstream, Proxy(priced_at(upstream.base_url)) as proxy:
+        proxy.server.watch_loop()
         until_s = time.monotonic() + 0.6
         while time.monotonic() < until_s:
             """The loop does not turn meanwhile."""
