@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import Overloaded
 
 RETRY_AFTER_S = 1.0
@@ -14,12 +17,17 @@ class Admission:
         """*max_in_flight*: 0 for no bound."""
         self.in_flight = 0
         self.buffered_bytes = 0
-        self.bound(max_in_flight=max_in_flight, max_buffered_bytes=max_buffered_bytes)
-
-    def bound(self, *, max_in_flight: int, max_buffered_bytes: int) -> None:
-        """Other bounds from now on. Who is inside stays, also where there are more than that now."""
         self._max_in_flight = max_in_flight
         self._max_buffered_bytes = max_buffered_bytes
+
+    @classmethod
+    def of(cls, server: ServerConfig) -> Self:
+        return cls(max_in_flight=server.max_in_flight, max_buffered_bytes=server.max_buffered_bytes)
+
+    def follow(self, server: ServerConfig) -> None:
+        """The bounds of *server* from now on. Who is inside stays, also where there are more than that now."""
+        self._max_in_flight = server.max_in_flight
+        self._max_buffered_bytes = server.max_buffered_bytes
 
     def enter(self) -> Ticket:
         """A place, until `Ticket.leave`. Overloaded when there is none."""

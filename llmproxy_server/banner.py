@@ -22,13 +22,19 @@ QUESTION = "What is a proxy?"
 _DEMO = "demo"
 
 
-def banner(loaded: Loaded, gateway: Gateway, *, url: str, own_url: str | None, version: str) -> Iterator[str]:
-    """Lines for people. The first ends in *url*, where the server listens: scripts read the port there."""
+def banner(
+    loaded: Loaded, gateway: Gateway, *, url: str, own_url: str | None, version: str, handed_down: bool = False
+) -> Iterator[str]:
+    """
+    Lines for people. The first ends in *url*, where the server listens: scripts read the port there.
+
+    *handed_down*: the service manager opened that port, and not the configuration.
+    """
     yield strong(f"llmproxy {version} is listening on {url}", "green")
     yield ""
     yield from columns(
         [
-            *_where(loaded, url),
+            *_where(loaded, url, handed_down=handed_down),
             ("keys", _keys(loaded)),
             *_demo(loaded.config),
             *(("route", f"{route.name} -> {route.config.target_llm}") for route in gateway.routes),
@@ -48,11 +54,14 @@ def banner(loaded: Loaded, gateway: Gateway, *, url: str, own_url: str | None, v
 # -- what it serves --------------------------------------------------------------------------------------------------
 
 
-def _where(loaded: Loaded, url: str) -> Iterator[tuple[str, str]]:
+def _where(loaded: Loaded, url: str, *, handed_down: bool) -> Iterator[tuple[str, str]]:
     embedded = "embedded default, since there is no --config"
     yield "configuration", embedded if loaded.path is None else str(loaded.path)
-    for name, value in (("host", loaded.config.server.host), ("port", urlsplit(url).port)):
-        yield name, f"{value} ({loaded.settings[name].origin})"
+    if handed_down:
+        yield "socket", "the service manager's; host and port of the configuration are not used"
+    else:
+        for name, value in (("host", loaded.config.server.host), ("port", urlsplit(url).port)):
+            yield name, f"{value} ({loaded.settings[name].origin})"
     if (workers := loaded.settings["workers"]).value != 1:
         yield "workers", f"{workers.value} ({workers.origin})"
     level = loaded.settings["log.level"]

@@ -7,19 +7,21 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
+from llmproxy_core.config import Config
 from llmproxy_core.errors import ConfigError
 from llmproxy_core.plugins import Registry
-from llmproxy_server.banner import banner
 from llmproxy_server.cli_exit import Refusal, problems_of
 from llmproxy_server.cli_load import load_registry, load_source, named
 from llmproxy_server.cli_terminal import complain
 from llmproxy_server.loader import Loaded
 from llmproxy_server.process.activation import Inherited, inherited
 from llmproxy_server.process.notify import Announced, Notifier
-from llmproxy_server.reload import LocalReloader
-from llmproxy_server.server import Server
 from llmproxy_server.source import Source, with_lines
+
+if TYPE_CHECKING:
+    from llmproxy_server.server import Server
 
 _ADDRESSES = ("server.host", "server.own_endpoints")
 _ADVICE = {
@@ -33,10 +35,7 @@ def serve(config: str | None, command_line: Mapping[str, object]) -> int:
     """Serve until SIGTERM or Ctrl-C; gives the exit code. *command_line* maps dotted keys to the flags' values."""
     registry = load_registry()
     source, loaded = load_source(config, registry, command_line)
-    try:
-        handed_down = inherited(os.environ)
-    except ValueError as error:
-        raise Refusal(str(error)) from error
+    handed_down = _handed_down(loaded.config)
     with problems_of(named(config)):
         try:
             if loaded.config.server.workers > 1:
@@ -48,12 +47,34 @@ def serve(config: str | None, command_line: Mapping[str, object]) -> int:
             raise _refused(error, loaded) from error
 
 
+def _handed_down(config: Config) -> Inherited:
+    """The sockets of the service manager that *config* has a use for. Refusal: it handed down others."""
+    try:
+        found = inherited(os.environ)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    if found.own and not isinstance(config.server.own_endpoints, str):
+        raise Refusal("a socket own_endpoints was handed down; [server] own_endpoints must be an address then")
+    return found
+
+
 def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inherited) -> int:
     """In this process."""
+    from llmproxy_server.banner import banner
+    from llmproxy_server.reload import LocalReloader
+    from llmproxy_server.server import Server
+
     notifier = Notifier(os.environ)
 
     def started(server: Server) -> None:
-        said = banner(loaded, server.gateway, url=server.url, own_url=server.own_url, version=version("llmproxy"))
+        said = banner(
+            loaded,
+            server.gateway,
+            url=server.url,
+            own_url=server.own_url,
+            version=version("llmproxy"),
+            handed_down=bool(handed_down.listening),
+        )
         with suppress(BrokenPipeError):  # nobody reads it; who calls is served all the same
             complain("\n".join(said))
         reloader.begin()

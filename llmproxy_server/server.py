@@ -20,7 +20,6 @@ from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
-from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import bounds, logs
@@ -34,7 +33,7 @@ from llmproxy_server.health_reason import Growing
 from llmproxy_server.lag import Lag
 from llmproxy_server.life import Life
 from llmproxy_server.listener import Listener
-from llmproxy_server.log_redact import Redaction
+from llmproxy_server.log_follow import LogFollower
 from llmproxy_server.maker import Maker, MakeTransport, installed_version
 from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
@@ -86,9 +85,7 @@ class Server:
         self.tasks = Tasks()
         self.life = Life()
         self.reloader = reloader
-        self.admission = Admission(
-            max_in_flight=config.server.max_in_flight, max_buffered_bytes=config.server.max_buffered_bytes
-        )
+        self.admission = Admission.of(config.server)
         self.number = 0
         """Of the generation that is served from; the first is 1, unless whoever made this one says otherwise."""
         self.metering = Metering.alone() if metering is None else metering
@@ -106,7 +103,7 @@ class Server:
         self._current: Generation
         self.generations: list[Generation] = []
         """Those that are not closed: the one that is served from is the last."""
-        self._preparing: list[Config] = []
+        self._log = LogFollower()
         self._maker = Maker(
             registry,
             self.health,
@@ -119,7 +116,7 @@ class Server:
             fan_out=fan_out,
             adapt=adapt,
         )
-        self._maker.log = log
+        self._log.handler = self._maker.log = log
         drops = self._maker.drops
         self.health.add(
             Growing(
@@ -146,6 +143,7 @@ class Server:
                 self._maker.more_endpoints.append(reload_endpoint(self.reloader))
             self._current = await self._maker.make(self._given, self._given)
             self.generations.append(self._current)
+            self._log.take(self._given, self._given)
             self.number = self.number or 1
             self._follow()
             await self._front.open(self._current)
@@ -156,7 +154,7 @@ class Server:
         self.life.ready = True
         self.life.begin()
         self._watch()
-        self._load_late()
+        self.life.late = self._load_late()
         if self._started is not None:
             self._started(self)
 
@@ -177,15 +175,20 @@ class Server:
         bounds.export(self, self.metering.meter)
         self.metering.start()
 
-    def _load_late(self) -> None:
-        """Now, since it takes a while: the price list, where there is something to pay; what exports traces."""
-        self.life.late.clear()
+    def _load_late(self) -> list[Callable[[], bool]]:
+        """
+        Load what takes a while: the price list, where there is something to pay; what exports traces.
+
+        Gives whether each of them is there. A process that starts is ready then; one that serves already stays so.
+        """
+        late: list[Callable[[], bool]] = []
         if needs_list(self.config):
             self._maker.prices.start()
-            self.life.late.append(lambda: self._maker.prices.is_there)
+            late.append(lambda: self._maker.prices.is_there)
         if (export := self._current.export) is not None:
             export.start()
-            self.life.late.append(export.ready.is_set)
+            late.append(export.ready.is_set)
+        return late
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -246,36 +249,19 @@ class Server:
         secrets are kept out of the logs from now on.
         """
         effective, kept = kept_settings(self.config.server, config.server)
-        self._preparing.append(config)
-        self._dress_log()
+        self._log.take(config, self.config)
         try:
             generation = await self._maker.make(config, attrs.evolve(config, server=effective))
-        except ConfigError as error:
-            problems = self._without_secrets(error.problems)
-            self._dropped(config)
+        except (ConfigError, SystemExit) as error:
+            ended = Problem("", "a plugin tried to end the process when it was built")
+            found = error.problems if isinstance(error, ConfigError) else [ended]
+            problems = self._log.without_secrets(found)
+            self._log.leave(config, self.config)
             raise ConfigError(problems) from error
-        except SystemExit as end:
-            self._dropped(config)
-            raise ConfigError([Problem("", "a plugin tried to end the process when it was built")]) from end
         except BaseException:
-            self._dropped(config)
+            self._log.leave(config, self.config)
             raise
-        return Prepared(generation, kept, lambda: self._dropped(config))
-
-    def _without_secrets(self, problems: Sequence[Problem]) -> list[Problem]:
-        """*problems*, some of which are a plugin's own words, as everybody may read them."""
-        redact = Redaction(self._secrets())
-        return [attrs.evolve(it, message=redact(it.message)) for it in problems]
-
-    def _secrets(self) -> list[Secret]:
-        """Of the configurations that are served from, and of those that are about to be."""
-        configs = [*self._preparing, *(it.given for it in self.generations)]
-        return list(dict.fromkeys(secret for it in configs for secret in logs.secrets_of(it)))
-
-    def _dropped(self, config: Config) -> None:
-        """*config* was built, or could not be, and will not be served."""
-        self._preparing = [it for it in self._preparing if it is not config]
-        self._dress_log()
+        return Prepared(generation, kept, lambda: self._log.leave(config, self.config))
 
     def commit(self, prepared: Prepared) -> None:
         """
@@ -284,15 +270,13 @@ class Server:
         Calls that have begun end with what they began with; what only they used is closed after the last of them.
         """
         old, self._current = self._current, prepared.generation
-        self._preparing = [it for it in self._preparing if it is not prepared.generation.given]
         self.generations.append(self._current)
         self.number += 1
-        server = self.config.server
-        self.admission.bound(max_in_flight=server.max_in_flight, max_buffered_bytes=server.max_buffered_bytes)
+        self.admission.follow(self.config.server)
         self._front.lead_to(self._current)
-        self._dress_log()
+        self._log.follow(self.config)
         self._follow()
-        self._load_late()
+        _ = self._load_late()
         _ = self.tasks.start(self._retire(old), name="the end of a generation")
 
     def _follow(self) -> None:
@@ -306,13 +290,7 @@ class Server:
             return
         await old.aclose(old.config.server.drain_timeout_s)
         self.generations.remove(old)
-        self._dress_log()
-
-    def _dress_log(self) -> None:
-        """Let the log be as the current configuration says, without a secret of any that is in use."""
-        if (log := self._maker.log) is not None:
-            log.secrets = (*self._secrets(), *log.secrets)
-            logs.configure(self.config, log.stream)
+        self._log.leave(old.given, self.config)
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
@@ -356,7 +334,7 @@ class Server:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT, drain, and give the exit code. A second SIGINT ends the process at once."""
-        self._maker.log = handler = logs.configure(self._given)
+        self._log.handler = self._maker.log = handler = logs.configure(self._given)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             try:
                 return runner.run(self.serve())

@@ -94,6 +94,8 @@ async def kills(folder: Path, count: int) -> None:
             await eventually(lambda: made > done + 2 * at_once)
             going = False
 
+        codes = [it["code"] for it in workers.said if it["message"] == "a worker ended, and is replaced"]
+        assert codes == [-signal.SIGKILL] * count, workers.text[-4000:]
         assert most <= at_once
         assert lost <= count * at_once
         health = await said(workers.port, "GET", "/health")
@@ -206,7 +208,13 @@ async def test_when_one_worker_cannot_prepare_none_changes(tmp_path: Path) -> No
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: llmproxy-picky\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[llmproxy]\npicky = llmproxy_picky\n")
-    async with working(tmp_path, CONFIG, "--workers", "2", variables={"PYTHONPATH": str(tmp_path)}) as workers:
+    async with working(
+        tmp_path,
+        CONFIG,
+        "--workers",
+        "2",
+        variables={"PYTHONPATH": str(tmp_path) + os.pathsep + os.environ.get("PYTHONPATH", "")},
+    ) as workers:
         changed = CONFIG.replace('"first"', '"second"').replace('processors = ["cache"]', 'processors = ["picky"]')
         lock = tmp_path / "lock"
         (tmp_path / "proxy.toml").write_text(f'{changed}\n[processor.picky]\ntype = "picky"\nlock = "{lock}"\n')

@@ -42,9 +42,11 @@ def _listening(descriptor: int) -> socket.socket:
     try:
         os.set_inheritable(descriptor, False)
         found = socket.socket(fileno=descriptor)
-        if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return found
+        listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise ValueError(f"descriptor {descriptor}, handed down by LISTEN_FDS, is no socket") from error
+    if listens and found.family in (socket.AF_INET, socket.AF_INET6):
+        return found
     found.detach()
-    raise ValueError(f"descriptor {descriptor}, handed down by LISTEN_FDS, does not listen (Accept=yes is not served)")
+    what = "is not TCP's" if listens else "does not listen (Accept=yes is not served)"
+    raise ValueError(f"descriptor {descriptor}, handed down by LISTEN_FDS, {what}")

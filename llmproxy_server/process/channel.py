@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 class Channel(Generic[T]):
     """
-    One end. `send` never waits: messages are small and few, and who does not read is about to be ended.
+    One end. `send` never waits: who sends must bound what an end that does not read leaves unanswered.
 
     *T* is what this end receives.
     """
@@ -29,11 +29,19 @@ class Channel(Generic[T]):
         self._decode = decoder.decode
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def send(self, message: Told) -> None:
-        """Send *message*; nothing happens when the other end is gone: `receive` tells of that."""
-        if not self._writer.is_closing():
-            data = self._encode(message)
-            self._writer.write(len(data).to_bytes(_HEAD_BYTES, "big") + data)
+    def send(self, message: Told) -> bool:
+        """
+        Send *message*; False when it is too long, and was not sent.
+
+        Nothing happens when the other end is gone: `receive` tells of that.
+        """
+        if self._writer.is_closing():
+            return True
+        data = self._encode(message)
+        if len(data) > MAX_BYTES:
+            return False
+        self._writer.write(len(data).to_bytes(_HEAD_BYTES, "big") + data)
+        return True
 
     async def receive(self) -> T | None:
         """The next message; None when the other end is gone, or has sent what is no message."""
@@ -53,6 +61,7 @@ class Channel(Generic[T]):
             return
 
     def close(self) -> None:
+        """Whoever waits in `receive`, at either end, hears that it is over."""
         self._writer.close()
 
 

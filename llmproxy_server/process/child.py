@@ -5,80 +5,96 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-import sys
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from llmproxy_core.errors import Problem
 from llmproxy_server.process import messages
 from llmproxy_server.process.channel import Channel, to_worker
 from llmproxy_server.process.messages import NO_ANSWER, Ask, Begin, Reply, ToParent
+from llmproxy_server.process.spawn import Process, Spawn
 
 T = TypeVar("T")
 Heard = Callable[["Child", messages.AskAll | messages.Reload], None]
 """Told of what a worker asks of its parent."""
+MOST_UNANSWERED = 16
+"""Questions that a worker may leave open; it is asked no more until it answers, for they wait in our memory."""
+LAST_WORDS_S = 0.5
+"""How long a process that has ended may still be heard: a process of a plugin's may hold its channel open."""
+GOODBYE_S = 5.0
+"""How long a process may take to end once it has nothing more to say."""
 
 
 class Child:
     """One worker's process, from its start to its end. Another one takes its slot then."""
 
-    def __init__(
-        self, slot: str, process: asyncio.subprocess.Process, channel: Channel[ToParent], heard: Heard
-    ) -> None:
+    def __init__(self, slot: str, process: Process, channel: Channel[ToParent], heard: Heard) -> None:
         self.slot = slot
         self.process = process
         self.problems: list[Problem] = []
         """Why it could not begin."""
+        self.greeting = ""
+        """What it wants people to be told when it serves."""
+        self.ready_at_s: float | None = None
+        """When it began to serve (time.monotonic); None: it has not."""
         self._channel = channel
         self._heard = heard
+        self._over = False
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Reply]] = {}
         self._prepared: dict[int, asyncio.Future[list[Problem] | None]] = {}
         self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def start(cls, begin: Begin, sockets: Sequence[socket.socket], heard: Heard) -> Child:
-        """Start a process on *sockets*, whose descriptors *begin* names. OSError when none can be started."""
+    async def start(cls, slot: str, spawn: Spawn, descriptors: Sequence[int], heard: Heard) -> Child:
+        """
+        Start a process that has *descriptors*; it waits for `begin`. OSError when none can be started.
+
+        The process is there before anything is awaited.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptors = (theirs.fileno(), *(it.fileno() for it in sockets))
             try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "llmproxy_server.process.worker",
-                    str(theirs.fileno()),
-                    pass_fds=descriptors,
-                    stdin=asyncio.subprocess.DEVNULL,
-                )
+                process = spawn(theirs.fileno(), descriptors)
             except BaseException:
                 ours.close()
                 raise
-        child = cls(begin.slot, process, await to_worker(ours), heard)
-        child._channel.send(begin)
-        return child
+        return cls(slot, process, await to_worker(ours), heard)
+
+    def begin(self, message: Begin) -> None:
+        """Have it serve."""
+        self._channel.send(message)
 
     async def listen(self) -> None:
         """Hear what the worker says until it is gone; its process has ended then."""
+        loop = asyncio.get_running_loop()
+        self.process.ended.add_done_callback(lambda _: loop.call_later(LAST_WORDS_S, self._channel.close))
         while (message := await self._channel.receive()) is not None:
-            if isinstance(message, messages.Ready):
-                _resolve(self._ready, True)
-            elif isinstance(message, messages.Failed):
-                self.problems = [it.problem() for it in message.problems]
-            elif isinstance(message, messages.Prepared):
-                _resolve(self._prepared.get(message.number), [it.problem() for it in message.problems])
-            elif isinstance(message, messages.Answer):
-                _resolve(self._answers.get(message.id), message.reply)
-            else:
-                self._heard(self, message)
+            self._hear(message)
+        self._over = True
         for waiting in self._prepared.values():
             _resolve(waiting, None)
         for asked in self._answers.values():
             _resolve(asked, NO_ANSWER)
         self._channel.close()
-        await self.process.wait()
+        impatient = loop.call_later(GOODBYE_S, self.process.kill)
+        await asyncio.shield(self.process.ended)
+        impatient.cancel()
         _resolve(self._ready, False)
+
+    def _hear(self, message: ToParent) -> None:
+        if isinstance(message, messages.Ready):
+            self.ready_at_s, self.greeting = time.monotonic(), message.greeting
+            _resolve(self._ready, True)
+        elif isinstance(message, messages.Failed):
+            self.problems = [it.problem() for it in message.problems]
+        elif isinstance(message, messages.Prepared):
+            _resolve(self._prepared.pop(message.number, None), [it.problem() for it in message.problems])
+        elif isinstance(message, messages.Answer):
+            _resolve(self._answers.pop(message.id, None), message.reply)
+        else:
+            self._heard(self, message)
 
     async def ready(self) -> bool:
         """Whether it serves, once that is known: False when it ended before it did."""
@@ -86,49 +102,44 @@ class Child:
 
     @property
     def is_running(self) -> bool:
-        return self.process.returncode is None
+        return not (self._over or self.process.ended.done())
 
     @property
     def serves(self) -> bool:
-        return self.is_running and self._ready.done() and self._ready.result()
+        return self.is_running and self.ready_at_s is not None
 
     # -- questions -----------------------------------------------------------------------------------------------
 
     async def prepare(self, number: int, snapshot: bytes, timeout_s: float) -> list[Problem] | None:
         """What stands against serving *snapshot*; None when the worker ended, or said nothing in time."""
+        if self._prepared or not self.is_running:
+            return None  # it has not even answered the last time
         waiting: asyncio.Future[list[Problem] | None] = asyncio.get_running_loop().create_future()
         self._prepared[number] = waiting
+        self._channel.send(messages.Prepare(number, snapshot))
         try:
-            self._channel.send(messages.Prepare(number, snapshot))
             async with asyncio.timeout(timeout_s):
                 return await waiting
         except TimeoutError:
             return None
-        finally:
-            del self._prepared[number]
 
     async def ask(self, asked: messages.AskAll, timeout_s: float) -> Reply:
         """Its own answer; NO_ANSWER when there is none in time."""
+        if len(self._answers) >= MOST_UNANSWERED or not self.serves:
+            return NO_ANSWER
         id = next(self._numbers)
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._answers[id] = waiting
+        self._channel.send(Ask(id, asked.method, asked.path, asked.query, asked.headers, asked.body))
         try:
-            self._channel.send(Ask(id, asked.method, asked.path, asked.query, asked.headers, asked.body))
             async with asyncio.timeout(timeout_s):
                 return await waiting
         except TimeoutError:
             return NO_ANSWER
-        finally:
-            del self._answers[id]
 
-    def tell(self, message: messages.Told) -> None:
-        """Send what is not answered."""
-        self._channel.send(message)
-
-    def kill(self) -> None:
-        """End it at once."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
+    def tell(self, message: messages.Told) -> bool:
+        """Send what is not answered; False when it is too long for the channel."""
+        return self._channel.send(message)
 
 
 def _resolve(waiting: asyncio.Future[T] | None, value: T) -> None:

@@ -10,6 +10,15 @@ from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import Problem
 
 Pairs = list[tuple[str, str]]
+ASK_S = 0.5
+"""How long a worker may take to answer a look-up that is asked in all."""
+CHANGE_S = 5.0
+"""The same for a call that changes something."""
+
+
+def patience_s(method: str) -> float:
+    """How long is waited for each worker's answer to a call of *method*."""
+    return ASK_S if method == "GET" else CHANGE_S
 
 
 class Told(msgspec.Struct, tag=True, array_like=True):
@@ -45,6 +54,12 @@ class Begin(Told):
     metrics: str
     number: int
     """Of the generation."""
+    workers: int
+    """How many there are."""
+    greets: bool
+    """Whether Ready is to say what people are told."""
+    handed_down: bool
+    """Whether the sockets are the service manager's."""
 
 
 class Prepare(Told):
@@ -107,6 +122,8 @@ class ReloadOver(Told):
 
 class Ready(Told):
     """The worker serves."""
+
+    greeting: str = ""
 
 
 class Failed(Told):

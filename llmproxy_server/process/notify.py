@@ -23,18 +23,23 @@ class Notifier:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._watchdog_s = _watchdog_s(environ) if self._address is not None else None
         self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
 
     def ready(self, status: str = "") -> None:
         """The ports are open, or a reload is over. From the first time on the watchdog is fed by the event loop."""
+        if self._stopping:
+            return  # a reload that nobody waits for any more
         self._send({"READY": "1", "STATUS": status})
         if self._watchdog_s is not None and self._timer is None:
             self._feed(self._watchdog_s / 2)
 
     def reloading(self) -> None:
-        self._send({"RELOADING": "1", "MONOTONIC_USEC": str(time.monotonic_ns() // 1000)})
+        if not self._stopping:
+            self._send({"RELOADING": "1", "MONOTONIC_USEC": str(time.monotonic_ns() // 1000)})
 
     def stopping(self) -> None:
         """The drain begins. The watchdog is fed on: the loop still turns."""
+        self._stopping = True
         self._send({"STOPPING": "1", "STATUS": "draining"})
 
     def close(self) -> None:

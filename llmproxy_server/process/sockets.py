@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Sequence
 
 from llmproxy_server.listener import BACKLOG, listen
+
+SPREADS = sys.platform == "linux"
+"""Whether the kernel spreads connections over sockets of one address; elsewhere all workers accept from one socket."""
 
 
 def shared_sockets(host: str, port: int, workers: int) -> list[list[socket.socket]]:
@@ -16,14 +20,19 @@ def shared_sockets(host: str, port: int, workers: int) -> list[list[socket.socke
     worker. OSError when the address cannot be had: also when another process of ours has it, which the kernel would
     let us share.
     """
-    first = listen(host, port)  # without SO_REUSEPORT: fails where anybody listens
-    chosen = int(first[0].getsockname()[1])
-    for each in first:
-        each.close()
+    if not SPREADS:
+        alone = listen(host, port)
+        for each in alone:
+            each.listen(BACKLOG)
+        return [alone, *([it.dup() for it in alone] for _ in range(workers - 1))]
+    if port:
+        for each in listen(host, port):  # without SO_REUSEPORT: fails where anybody listens
+            each.close()
     made: list[list[socket.socket]] = []
     try:
         for _ in range(workers):
-            made.append(listen(host, chosen, reuse_port=True))
+            made.append(listen(host, port, reuse_port=True))
+            port = int(made[-1][0].getsockname()[1])
             for each in made[-1]:
                 each.listen(BACKLOG)
     except OSError:
@@ -36,10 +45,3 @@ def close(sockets: Sequence[Sequence[socket.socket]]) -> None:
     for each in sockets:
         for it in each:
             it.close()
-
-
-def url_of(listening: socket.socket, *, tls: bool) -> str:
-    """Where it is reached."""
-    host, port = listening.getsockname()[:2]
-    scheme = "https" if tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

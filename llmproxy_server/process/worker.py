@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
-from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.errors import ConfigError, PayloadTooLarge, Problem
 from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
 from llmproxy_server import logs
+from llmproxy_server.banner import banner
 from llmproxy_server.generation import Prepared
+from llmproxy_server.loader import Loaded
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.process import messages
 from llmproxy_server.process.channel import Channel, to_parent
 from llmproxy_server.process.messages import Begin, Place, Reply, ToWorker
 from llmproxy_server.process.said import read_reloaded
+from llmproxy_server.process.spawn import HELD_BACK
 from llmproxy_server.reload import Reloaded, tell_health
 from llmproxy_server.server import Server, loop_factory, settle_memory
 from llmproxy_server.source import Snapshot, with_lines
 
 _log = get_logger()
 _GONE = Problem("", "the parent of the workers is gone: nothing can be reloaded")
+_SLACK_S = 0.3
+"""How much longer than for a worker is waited for the parent, which may be stuck itself."""
 EXIT_FAILED = 1
 T = TypeVar("T")
 
@@ -43,13 +50,14 @@ class Worker:
         self._server: Server
         self._registry: Registry
         self._begin: Begin
+        self._changes: asyncio.Queue[messages.Prepare | messages.Commit | messages.Abort] = asyncio.Queue()
         self._prepared: dict[int, Prepared] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[object]] = {}
         self._ending = asyncio.Event()
 
     async def run(self) -> int:
-        """Serve until the parent says stop, or is gone, or somebody sends SIGTERM; gives the exit code."""
+        """Serve until the parent says stop, or is gone; gives the exit code."""
         begin = await self._channel.receive()
         if not isinstance(begin, Begin):
             return EXIT_FAILED
@@ -67,6 +75,7 @@ class Worker:
         self._registry = Registry.load()
         loaded = Snapshot.from_bytes(begin.snapshot).load(self._registry)
         handler = logs.configure(loaded.config)
+        handler.addFilter(Numbered(begin.slot))
         self._server = server = Server(
             loaded.config,
             self._registry,
@@ -77,7 +86,6 @@ class Worker:
             metering=Metering.of_worker(Path(begin.metrics), begin.slot),
             log=handler,
         )
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._ending.set)
         try:
             await server.start()
         except ConfigError as error:
@@ -85,25 +93,40 @@ class Worker:
         server.number = begin.number
         server.watch_loop()
         settle_memory()
-        self._channel.send(messages.Ready())
-        listening = server.tasks.start(self._listen(), name="messages of the parent")
+        self._channel.send(messages.Ready(self._greeting(loaded) if begin.greets else ""))
+        hearing = [
+            server.tasks.start(self._listen(), name="messages of the parent"),
+            server.tasks.start(self._change(), name="reloads"),
+        ]
         await self._ending.wait()
-        _log.info("draining", worker=begin.slot, calls=server.admission.in_flight)
-        listening.cancel()
+        _log.info("draining", calls=server.admission.in_flight)
+        for task in hearing:
+            task.cancel()
+        await asyncio.gather(*hearing, return_exceptions=True)
+        for number in list(self._prepared):
+            await self._discard(number)
         await server.stop()
+
+    def _greeting(self, loaded: Loaded) -> str:
+        server = self._server
+        lines = banner(
+            loaded,
+            server.gateway,
+            url=server.url,
+            own_url=server.own_url,
+            version=version("llmproxy"),
+            handed_down=self._begin.handed_down,
+        )
+        return "\n".join(lines)
 
     # -- what the parent says ------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         while (message := await self._channel.receive()) is not None:
             if isinstance(message, messages.Stop):
-                self._ending.set()
-            elif isinstance(message, messages.Prepare):
-                await self._prepare(message)  # in order: what is committed next is built by then
-            elif isinstance(message, messages.Commit):
-                self._commit(message)
-            elif isinstance(message, messages.Abort):
-                await self._discard(message.number)
+                self._end()
+            elif isinstance(message, messages.Prepare | messages.Commit | messages.Abort):
+                self._changes.put_nowait(message)
             elif isinstance(message, messages.Outcome):
                 tell_health(self._server.health, Reloaded(message.ok, self._server.number))
             elif isinstance(message, messages.Ask):
@@ -111,17 +134,31 @@ class Worker:
             elif isinstance(message, messages.Answers | messages.ReloadOver):
                 self._heard(message.id, message)
         if not self._ending.is_set():
-            _log.error("the parent is gone: this worker drains and ends", worker=self._begin.slot)
+            _log.error("the parent is gone: this worker drains and ends")
             shutil.rmtree(self._begin.metrics, ignore_errors=True)  # what the parent would have done
+        self._end()
+
+    def _end(self) -> None:
+        self._ending.set()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_result(None)
-        self._ending.set()
+
+    async def _change(self) -> None:
+        """Do what reloads consist of, in order, while other messages are answered."""
+        while True:
+            message = await self._changes.get()
+            if isinstance(message, messages.Prepare):
+                await self._prepare(message)
+            elif isinstance(message, messages.Commit):
+                self._commit(message)
+            else:
+                await self._discard(message.number)
 
     async def _prepare(self, message: messages.Prepare) -> None:
         problems: Sequence[Problem] = ()
         try:
-            loaded = Snapshot.from_bytes(message.snapshot).load(self._registry)
+            loaded = await asyncio.to_thread(self._load, message.snapshot)  # the calls in flight go on meanwhile
             try:
                 self._prepared[message.number] = await self._server.prepare(loaded.config)
             except ConfigError as error:
@@ -129,11 +166,14 @@ class Worker:
         except ConfigError as error:
             problems = error.problems
         except Exception as bug:  # noqa: BLE001 - a plugin's code runs here; the parent says it
-            _log.error("a configuration could not be prepared", worker=self._begin.slot, exc_info=bug)
+            _log.error("a configuration could not be prepared", exc_info=bug)
             problems = [
                 Problem("", f"could not be prepared ({type(bug).__name__}): a mistake in llmproxy or in a plugin")
             ]
         self._channel.send(messages.Prepared(message.number, [Place.of(it) for it in problems]))
+
+    def _load(self, snapshot: bytes) -> Loaded:
+        return Snapshot.from_bytes(snapshot).load(self._registry)
 
     def _commit(self, message: messages.Commit) -> None:
         if (prepared := self._prepared.pop(message.number, None)) is not None:
@@ -149,29 +189,35 @@ class Worker:
         try:
             reply = await self._server.ask(asked.method, asked.path, asked.query, headers, asked.body)
         except Exception as error:  # noqa: BLE001 - whatever the endpoint raises, who asked is answered
-            _log.error("an endpoint failed", worker=self._begin.slot, path=asked.path, exc_info=error)
+            _log.error("an endpoint failed", path=asked.path, exc_info=error)
             reply = EndpointReply(b"{}", status=500)
-        self._channel.send(messages.Answer(asked.id, Reply.of(reply)))
+        if not self._channel.send(messages.Answer(asked.id, Reply.of(reply))):
+            self._channel.send(messages.Answer(asked.id, messages.NO_ANSWER))
 
     # -- what is asked of the parent -----------------------------------------------------------------------------
 
     async def everywhere(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointReply:
-        """See FanOut: all workers' answers. Where the parent is gone, our own alone."""
+        """
+        See FanOut: all workers' answers.
+
+        Where the parent is gone or gives no answer, our own, with the others' missing. PayloadTooLarge: the request is
+        too long to be passed on.
+        """
         assert endpoint.merge is not None
         id = next(self._numbers)
-        heard = await self._told(
-            id,
-            messages.AskAll(id, request.method, request.path, request.query, list(request.headers), request.body),
-            messages.Answers,
-        )
-        if heard is None:
-            return await endpoint.handle(request)
-        return endpoint.merge([it.reply() for it in heard.replies])
+        asked = messages.AskAll(id, request.method, request.path, request.query, list(request.headers), request.body)
+        timeout_s = messages.patience_s(request.method) + _SLACK_S
+        heard = await self._told(id, asked, messages.Answers, timeout_s)
+        if heard is not None:
+            return endpoint.merge([it.reply() for it in heard.replies])
+        replies = [messages.NO_ANSWER.reply() for _ in range(self._begin.workers)]
+        replies[int(self._begin.slot) - 1] = await endpoint.handle(request)
+        return endpoint.merge(replies)
 
     async def reload(self, cause: str) -> Reloaded:
         """See Reloader: the parent reloads all workers, or none."""
         id = next(self._numbers)
-        heard = await self._told(id, messages.Reload(id, cause), messages.ReloadOver)
+        heard = await self._told(id, messages.Reload(id, cause), messages.ReloadOver, None)
         if heard is None:
             return Reloaded(False, self._server.number, (_GONE,), busy=True)
         return read_reloaded(heard.said)
@@ -179,14 +225,19 @@ class Worker:
     def stop(self) -> None:
         """Reloads are the parent's."""
 
-    async def _told(self, id: int, question: messages.Told, answer: type[T]) -> T | None:
+    async def _told(self, id: int, question: messages.Told, answer: type[T], timeout_s: float | None) -> T | None:
+        """The parent's answer; None when it is gone, or silent for so long."""
         if self._ending.is_set():
             return None
         waiting: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting[id] = waiting
         try:
-            self._channel.send(question)
-            found = await waiting
+            if not self._channel.send(question):
+                raise PayloadTooLarge("Too long to be passed on to the other workers")
+            async with asyncio.timeout(timeout_s):
+                found = await waiting
+        except TimeoutError:
+            return None
         finally:
             del self._waiting[id]
         return found if isinstance(found, answer) else None
@@ -197,15 +248,40 @@ class Worker:
             waiting.set_result(message)
 
 
+class Numbered(logging.Filter):
+    """Adds the worker's number to what the process logs; the lines of calls, which are no records, have none."""
+
+    def __init__(self, number: str) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.fields = {"worker": self._number, **getattr(record, "fields", {})}
+        return True
+
+
 def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
-    return [socket.socket(fileno=it) for it in descriptors]
+    """Those that were handed down, and that no process of a plugin's gets."""
+    found = [socket.socket(fileno=it) for it in descriptors]
+    for each in found:
+        each.set_inheritable(False)
+    return found
+
+
+def _hear_no_signals() -> None:
+    """
+    What a terminal or a service manager sends to all processes is the parent's to understand.
+
+    They are handled, not ignored: what is ignored stays so in the processes that plugins start.
+    """
+    for number in HELD_BACK:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
 
 def main() -> int:
     """Of `python -m llmproxy_server.process.worker DESCRIPTOR`, which only the parent calls."""
-    # A terminal sends these to all of its processes: what they mean is the parent's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _hear_no_signals()
     connected = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(connected.fileno(), False)
 

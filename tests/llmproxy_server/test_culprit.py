@@ -211,10 +211,10 @@ async def test_code_that_no_plugin_owns_is_told_as_that() -> None:
 async def test_code_of_ours_is_our_own_fault() -> None:
     looks = Looks()
     names: dict[str, Any] = {"__name__": "llmproxy_server.some", "look": looks}
-    exec(compile("def busy():\n    look()\n", "/somewhere/llmproxy_server/some.py", "exec"), names)
+    exec(compile("def busy():\n    look()\n", "<some.py>", "exec"), names)
     async with Proxy(openai_at("http://127.0.0.1:9/v1")) as looks.proxy:
         asyncio.get_running_loop().call_soon(names["busy"])
         async with asyncio.timeout(20):
             await looks.done.wait()
 
-    assert looks.seen == [Culprit(OURSELVES, "some.py:2 in busy")]
+    assert looks.seen == [Culprit(OURSELVES, "<some.py>:2 in busy")]

@@ -290,6 +290,18 @@ async def test_gateways_do_not_pile_up(tmp_path: Path) -> None:
         assert first() is None
 
 
+async def test_a_proxy_that_serves_stays_ready_while_a_reload_loads_more(tmp_path: Path) -> None:
+    """Prices and exporters take a while: whoever balances the load must not leave for that."""
+    local = {"demo": {"provider": "openai", "base_url": NOWHERE, "prices": {"*": {"input": "1", "output": "1"}}}}
+    first = {"llm": local, "route": [{"path_prefix": "/v1", "target_llm": "demo"}]}
+    priced = openai_at("https://api.openai.com/v1")
+    traced = {**priced, "telemetry": {"traces": True, "endpoint": "http://127.0.0.1:9"}}
+    async with Reloadable(tmp_path, first) as proxy, connected(proxy.port) as client:
+        for mapping in (priced, traced):
+            assert (await proxy.reload(mapping)).ok
+            assert (await ask(client, request("GET", "/readyz"))).status == 200
+
+
 # -- a plugin's work -------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,105 @@
+"""A reload of all workers: each builds the configuration, then all serve it, or none does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import attrs
+
+from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.plugins import Registry
+from llmproxy_server import logs
+from llmproxy_server.difference import difference
+from llmproxy_server.generation import Certificate, kept_settings
+from llmproxy_server.loader import Loaded
+from llmproxy_server.log_events import get_logger
+from llmproxy_server.process import messages
+from llmproxy_server.process.child import Child
+from llmproxy_server.process.slots import Slots
+from llmproxy_server.reload import Reloaded
+from llmproxy_server.source import Snapshot, Source
+
+_log = get_logger()
+PREPARE_S = 30.0
+"""How long a worker may take to build a configuration."""
+
+
+class Reloading:
+    """What is served, and how another configuration takes its place. Its calls must not overlap."""
+
+    def __init__(
+        self, source: Source, snapshot: Snapshot, loaded: Loaded, registry: Registry, *, prepare_s: float = PREPARE_S
+    ) -> None:
+        """*snapshot* is what *loaded* was made of. ConfigError when the certificate cannot be read."""
+        self.slots: Slots
+        """To be set before the first reload."""
+        self.snapshot = snapshot
+        """What a worker that begins now is to serve."""
+        self.number = 1
+        """Of its generation."""
+        self.config = loaded.config
+        """What is served, with what only a restart changes as it was."""
+        self._given = loaded.config
+        self._digest = Certificate.read(loaded.config.server).digest
+        self._source = source
+        self._registry = registry
+        self._prepare_s = prepare_s
+        self._attempt = 0
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration and have all workers serve it. ConfigError: nothing has changed."""
+        snapshot, loaded, digest = await asyncio.to_thread(self._read)  # workers are kept and answered meanwhile
+        if loaded.config == self._given and digest == self._digest:
+            return Reloaded(True, self.number, unchanged=True, warnings=loaded.warnings)
+        server, kept = kept_settings(self.config.server, loaded.config.server)
+        found = difference(self.config, loaded.config)
+        await self._serve(snapshot)
+        changes = [str(change) for change in found.taking_effect]
+        if digest != self._digest:
+            changes.append("the certificate was renewed")
+        self._given, self.config, self._digest = loaded.config, attrs.evolve(loaded.config, server=server), digest
+        logs.configure(self.config)
+        return Reloaded(True, self.number, kept_settings=kept, changes=tuple(changes), warnings=loaded.warnings)
+
+    def _read(self) -> tuple[Snapshot, Loaded, bytes]:
+        try:
+            snapshot = self._source.read()
+            loaded = snapshot.load(self._registry)
+            return snapshot, loaded, Certificate.read(loaded.config.server).digest
+        except ConfigError:
+            raise
+        except Exception as bug:
+            _log.error("the configuration could not be loaded", exc_info=bug)
+            message = f"could not be loaded ({type(bug).__name__}): a mistake in llmproxy or in a plugin; see the log"
+            raise ConfigError([Problem("", message)]) from bug
+
+    async def _serve(self, snapshot: Snapshot) -> None:
+        """
+        Have all workers serve *snapshot*; ConfigError when one cannot, and then none does.
+
+        A worker that takes the place of another meanwhile has begun with what was served before, and prepares too.
+        """
+        self._attempt += 1
+        attempt, data = self._attempt, snapshot.to_bytes()
+        asked: list[Child] = []
+        while new := [child for child in self.slots.children if child not in asked]:
+            asked += new
+            found = await asyncio.gather(*(child.prepare(attempt, data, self._prepare_s) for child in new))
+            if problems := _problems_of(new, found):
+                for child in asked:
+                    child.tell(messages.Abort(attempt))
+                raise ConfigError(problems)
+        # Nothing is awaited from here on: who begins later begins with this, and who has prepared it is told.
+        self.snapshot, self.number = snapshot, self.number + 1
+        for child in asked:
+            child.tell(messages.Commit(attempt, self.number))
+
+
+def _problems_of(children: Sequence[Child], found: Sequence[list[Problem] | None]) -> list[Problem]:
+    """What stands against serving, each reason once; a worker that said nothing is one."""
+    problems: dict[Problem, None] = {}
+    for child, said in zip(children, found, strict=True):
+        silent = Problem("", f"worker {child.slot} ended, or was silent, while it was to prepare")
+        problems.update(dict.fromkeys([silent] if said is None else said))
+    return list(problems)
