@@ -302,7 +302,7 @@ BOUNDS = (
     Bound(
         "log_lines",
         "llmproxy_server.log_writer.LineWriter._queue",
-        lambda it: sum(len(writer._queue) for writer in _writers(it)),
+        lambda it: sum(writer.waiting for writer in _writers(it)),
         _each(log_writer.MOST_LINES, _writers),
     ),
     Bound(

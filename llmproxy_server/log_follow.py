@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import attrs
@@ -22,6 +23,16 @@ class LogFollower:
     def __init__(self) -> None:
         self.handler: logs.BatchHandler | None = None
         self._in_use: list[Config] = []
+
+    def begin(self) -> None:
+        """The running event loop serves from now on."""
+        if self.handler is not None:
+            self.handler.serve(asyncio.get_running_loop())
+
+    def end(self) -> None:
+        """It does not any more."""
+        if self.handler is not None:
+            self.handler.served()
 
     def take(self, config: Config, served: Config) -> None:
         """*config* is in use from now on, *served* is what the log follows."""

@@ -39,7 +39,8 @@ _HARMFUL = re.compile(
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _encode = msgspec.json.Encoder(order=None).encode
 
-Fields = Mapping[str, object] | Callable[[], Mapping[str, object]]
+Fields = Mapping[str, object] | msgspec.Struct
+"""Of a struct nothing may change until the line is written, nor may it keep anything large in memory."""
 Content = Callable[[], Mapping[str, str]]
 """Gives texts of their own bound by name, when the line is written."""
 
@@ -47,7 +48,7 @@ Content = Callable[[], Mapping[str, str]]
 class Entry:
     """One thing to be said. Made per line; written out later, and in another thread."""
 
-    __slots__ = ("content", "created", "exception", "fields", "level", "logger", "message", "size")
+    __slots__ = ("content", "created", "exception", "fields", "level", "logger", "message", "more", "size")
 
     def __init__(
         self,
@@ -57,16 +58,21 @@ class Entry:
         message: str,
         fields: Fields,
         *,
+        more: Mapping[str, object] | None = None,
         exception: str = "",
         content: Content | None = None,
         size: int = 512,
     ) -> None:
-        """*created* in seconds since the epoch; *size*: about how many bytes of memory it takes until then."""
+        """
+        *created* in seconds since the epoch; *more* are further fields; *size*: about how many bytes of memory it takes
+        until it is written.
+        """
         self.created = created
         self.logger = logger
         self.level = level
         self.message = message
         self.fields = fields
+        self.more = more
         self.exception = exception
         self.content = content
         self.size = size
@@ -82,8 +88,10 @@ def level_name(level: int) -> str:
     return _LEVELS.get(level) or logging.getLevelName(level).lower()
 
 
-def fields_of(entry: Entry) -> Mapping[str, object]:
-    return entry.fields() if callable(entry.fields) else entry.fields
+def told(fields: Fields, more: Mapping[str, object] | None) -> Mapping[str, object]:
+    """All fields of an entry, by their names."""
+    found: Mapping[str, object] = msgspec.to_builtins(fields) if isinstance(fields, msgspec.Struct) else fields
+    return {**found, **more} if more else found
 
 
 def escape(text: str) -> str:
@@ -133,7 +141,11 @@ class Shortened:
 
 
 def _weighed(values: Iterable[object], room: int) -> int:
-    """What is left of *room* bytes when *values* are written in them, about; less than 0 when they are too long."""
+    """
+    What is left of *room* bytes when *values* are written in them, about; less than 0 when they are too long.
+
+    Structs are not looked at: their makers keep them short.
+    """
     for value in values:
         if isinstance(value, str):
             room -= len(value)
@@ -157,40 +169,42 @@ class JsonLines:
         self._prefix = ""
 
     def line(self, entry: Entry) -> str:
-        fields = fields_of(entry)
-        line: dict[str, object] = {
-            "time": self._time(entry.created),
-            "level": level_name(entry.level),
-            "logger": entry.logger,
-            "message": entry.message,
-            **fields,
-        }
-        if not entry.exception and (quick := self._as_it_is(line)) is not None:
-            return quick if entry.content is None else self._with_content(quick, entry.content())
+        text = self._as_it_is(entry) or self._mended(entry)
+        return text if entry.content is None else self._with_content(text, entry.content())
+
+    def _as_it_is(self, entry: Entry) -> str | None:
+        """If there is nothing to hide, to cut or to escape in it: nearly always."""
+        fields, more = entry.fields, entry.more
+        if entry.exception or _weighed((fields, more, entry.message), MAX_LINE_BYTES) < 0:
+            return None
+        try:
+            parts = [_encode(self._envelope(entry)), _encode(fields)]
+            if more:
+                parts.append(_encode(more))
+        except (TypeError, UnicodeEncodeError, OverflowError, msgspec.MsgspecError):
+            return None
+        data = b"{%b}" % b",".join([part[1:-1] for part in parts if len(part) > 2])
+        if len(data) > MAX_LINE_BYTES or not data.isascii() or b"\x7f" in data:
+            return None
+        text = data.decode("ascii")
+        return None if self._redact.found_in(text) else text
+
+    def _envelope(self, entry: Entry) -> dict[str, str]:
+        time, level = self._time(entry.created), level_name(entry.level)
+        return {"time": time, "level": level, "logger": entry.logger, "message": entry.message}
+
+    def _mended(self, entry: Entry) -> str:
+        """With what must not be seen cut out, what is too long cut short, what is harmful escaped."""
         shorten = Shortened(self._redact)
-        line = {name: shorten.text(line[name]) for name in ("time", "level", "logger", "message")}
-        for name, value in fields.items():
+        line: dict[str, object] = {name: shorten.text(value) for name, value in self._envelope(entry).items()}
+        for name, value in told(entry.fields, entry.more).items():
             if not shorten.room:
                 line["truncated"] = True
                 break
             line[shorten.text(name)] = shorten.value(value)
         if entry.exception:
             line["exception"] = self._redact(entry.exception)[-MAX_EXCEPTION:]
-        text = self._bounded(line)
-        return text if entry.content is None else self._with_content(text, entry.content())
-
-    def _as_it_is(self, line: dict[str, object]) -> str | None:
-        """If there is nothing to hide, to cut or to escape in it: nearly always."""
-        if _weighed(line.values(), MAX_LINE_BYTES) < 0:
-            return None
-        try:
-            data = _encode(line)
-        except (TypeError, UnicodeEncodeError, OverflowError, msgspec.MsgspecError):
-            return None
-        if len(data) > MAX_LINE_BYTES or not data.isascii() or b"\x7f" in data:
-            return None
-        text = data.decode("ascii")
-        return None if self._redact.found_in(text) else text
+        return self._bounded(line)
 
     def _time(self, created: float) -> str:
         second = int(created)

@@ -11,9 +11,9 @@ from llmproxy_server.log_line import (
     Entry,
     Shortened,
     escape,
-    fields_of,
     fitting,
     level_name,
+    told,
 )
 from llmproxy_server.log_redact import Redaction
 
@@ -39,7 +39,7 @@ class TextLines:
         self._max_content = max_content_bytes
 
     def line(self, entry: Entry) -> str:
-        fields = fields_of(entry)
+        fields = told(entry.fields, entry.more)
         time = datetime.fromtimestamp(entry.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         level = level_name(entry.level)
         status = fields.get("status") if "duration_ms" in fields else None

@@ -1,7 +1,13 @@
-"""The thread that writes the log, and the bounded queue before it: no output, however slow, holds up a call."""
+"""
+The thread that writes the log, and the bounded queue before it: no output, however slow, holds up a call.
+
+Lines are made by the thread, too, but for those that an event loop put and makes itself, many at a time: two threads
+that take turns with the interpreter for every few lines cost a call more than its line does.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -19,11 +25,22 @@ MOST_BYTES = 32 << 20
 FLUSH_S = 1.0
 _FOR_WARNINGS = 500  # lines, kept free for those of level warning and above
 _AT_ONCE = 8  # lines, about one write; then others have their turn with the interpreter
+_AT_ONCE_IN_LOOP = 64  # then what else the loop has to do has its turn
 _BREATH_S = 0.0001
 
 
+class Made:
+    """Lines that are to be written, of so many entries of so many bytes in all."""
+
+    __slots__ = ("lines", "size")
+
+    def __init__(self, lines: list[bytes], size: int) -> None:
+        self.lines = lines
+        self.size = size
+
+
 class LineWriter:
-    """Takes entries from any thread, without waiting; one thread of its own makes lines of them and writes them."""
+    """Takes entries from any thread, without waiting; a thread of its own writes them."""
 
     def __init__(self, output: Output, lines: Lines, *, warm_up: Callable[[], object] | None = None) -> None:
         """*warm_up* is run once, in the thread, after the first lines."""
@@ -35,6 +52,10 @@ class LineWriter:
         self._written = threading.Condition()
         self._wake, self._hurry, self._breath = threading.Event(), threading.Event(), threading.Event()
         self._queue: deque[Entry] = deque()
+        self._made: deque[Made] = deque()
+        self._making = threading.Lock()  # held while entries of the queue become lines, so that they keep their order
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
         self._bytes = 0
         self._taken = 0  # entries accepted so far
         self._done = 0  # of these, those that are written or lost
@@ -43,6 +64,11 @@ class LineWriter:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._stuck = False
+
+    @property
+    def waiting(self) -> int:
+        """How many lines are to be written."""
+        return self._taken - self._done
 
     @property
     def dropped(self) -> int:
@@ -56,7 +82,7 @@ class LineWriter:
             if entry.size > 1024 and entry.content is not None and self._bytes + entry.size > MOST_BYTES:
                 entry.content, entry.size = _no_room, 1024
             most = MOST_LINES if urgent else MOST_LINES - _FOR_WARNINGS
-            if len(self._queue) >= most or self._bytes + entry.size > MOST_BYTES or (self._closed and self._stuck):
+            if self.waiting >= most or self._bytes + entry.size > MOST_BYTES or (self._closed and self._stuck):
                 self._dropped += 1
                 return
             self._queue.append(entry)
@@ -65,10 +91,19 @@ class LineWriter:
             first = len(self._queue) == 1
         if urgent:
             self._hurry.set()
-        if first or urgent:
+        if urgent or (first and not self._is_left_to_loop(entry)):
             self._wake.set()
             if self._thread is None:
                 self._start()
+
+    def follow(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """
+        From now on have *loop*, whose thread this is, make the lines of what is put in it; None: the thread does.
+
+        Content is left to the thread: there may be much of it.
+        """
+        self._loop = loop
+        self._loop_thread = 0 if loop is None else threading.get_ident()
 
     def start(self) -> None:
         """Start the thread now, so that *warm_up* is done when it is needed."""
@@ -118,6 +153,36 @@ class LineWriter:
         elif not self._stuck and thread is not threading.current_thread():
             thread.join(FLUSH_S)
 
+    # -- in the event loop ---------------------------------------------------------------------------------------
+
+    def _is_left_to_loop(self, entry: Entry) -> bool:
+        loop = self._loop
+        if loop is None or entry.content is not None or self._thread is None:
+            return False
+        if threading.get_ident() != self._loop_thread or loop.is_closed():
+            return False
+        loop.call_later(GATHER_S, self._make_in_loop)
+        return True
+
+    def _make_in_loop(self) -> None:
+        if not self._making.acquire(blocking=False):
+            self._hand_over()  # the thread makes lines now; it is to look once more when it has done so
+            return
+        try:
+            made = self._next(_AT_ONCE_IN_LOOP, content=False)
+            if made is not None:
+                self._made.append(made)
+        finally:
+            self._making.release()
+        if made is not None and len(made.lines) == _AT_ONCE_IN_LOOP and self._loop is not None:
+            self._loop.call_soon(self._make_in_loop)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._hurry.set()
+        self._wake.set()
+
     # -- in the thread -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -137,21 +202,40 @@ class LineWriter:
 
     def _drain(self) -> None:
         while True:
-            with self._lock:
-                entries = [self._queue.popleft() for _ in range(min(_AT_ONCE, len(self._queue)))]
-            if not entries:
+            with self._making:
+                made = self._made.popleft() if self._made else self._next(_AT_ONCE)
+            if made is None:
                 break
             written = 0
             try:
                 self._tell_of_dropped()
-                written = self.output.write([self._encoded(entry) for entry in entries])
+                written = self.output.write(made.lines)
             finally:
                 with self._lock:
-                    self._bytes -= sum(entry.size for entry in entries)
-                    self._dropped += len(entries) - written
-                self._count(len(entries))
-            if len(entries) == _AT_ONCE:
+                    self._bytes -= made.size
+                    self._dropped += len(made.lines) - written
+                self._count(len(made.lines))
+            if not self._made and len(made.lines) == _AT_ONCE:
                 self._breath.wait(_BREATH_S)
+
+    def _next(self, most: int, *, content: bool = True) -> Made | None:
+        """Lines of the next entries, at most so many; None: there are none, or the next one has *content*."""
+        with self._lock:
+            queue = self._queue
+            entries: list[Entry] = []
+            while queue and len(entries) < most and (content or queue[0].content is None):
+                entries.append(queue.popleft())
+        if not entries:
+            return None
+        size = sum(entry.size for entry in entries)
+        try:
+            return Made([self._encoded(entry) for entry in entries], size)
+        except Exception:  # noqa: BLE001 - a bug in a form: what it cannot say is lost, and counted
+            with self._lock:
+                self._bytes -= size
+                self._dropped += len(entries)
+            self._count(len(entries))
+            return Made([], 0)
 
     def _count(self, entries: int) -> None:
         with self._written:

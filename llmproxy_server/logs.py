@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -60,9 +61,14 @@ class BatchHandler(logging.Handler):
         self._output.long_lines = long_lines
         self._writer.lines = lines
 
-    def start(self) -> None:
-        """Start its thread before there is something to write, and have done what takes time when it is needed."""
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """*loop* runs here, and begins to serve: have done now what takes time; it makes the lines of its calls."""
         self._writer.start()
+        self._writer.follow(loop)
+
+    def served(self) -> None:
+        """The loop of `serve` makes no lines any more."""
+        self._writer.follow(None)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -111,14 +117,24 @@ class BatchHandler(logging.Handler):
     def _held(self, text: str) -> str:
         return text if len(text) <= _HELD else self._redact(text)[:_HELD]
 
-    def add(self, logger: str, level: int, fields: Fields, *, content: Content | None = None, size: int = 512) -> None:
+    def add(
+        self,
+        logger: str,
+        level: int,
+        fields: Fields,
+        *,
+        more: Mapping[str, object] | None = None,
+        content: Content | None = None,
+        size: int = 512,
+    ) -> None:
         """
-        Write a line of *fields*, without a record: the quick way, for the lines of calls.
+        Write a line of *fields* and *more*, without a record: the quick way, for the lines of calls.
 
-        What gives *fields* and *content* is called when the line is written, in another thread; *size* is about how
-        many bytes of memory they hold until then.
+        What gives *content* is called when the line is written, in another thread; *size* is about how many bytes of
+        memory all of it holds until then.
         """
-        self._writer.put(Entry(time.time(), logger, level, "exchange", fields, content=content, size=size))
+        entry = Entry(time.time(), logger, level, "exchange", fields, more=more, content=content, size=size)
+        self._writer.put(entry)
 
     def flush(self, timeout_s: float = FLUSH_S) -> None:
         """Wait until what was logged is written, at most *timeout_s* seconds. `logging` does so at exit."""

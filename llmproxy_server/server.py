@@ -154,6 +154,7 @@ class Server:
         self.life.ready = True
         self.life.begin()
         self._watch()
+        self._log.begin()
         self.life.late = self._load_late()
         if self._started is not None:
             self._started(self)
@@ -329,6 +330,7 @@ class Server:
         await asyncio.gather(*(generation.aclose(timeout_s) for generation in self.generations))
         await self.tasks.drain(timeout_s)
         await self._maker.aclose()
+        self._log.end()
 
     # -- a whole process -----------------------------------------------------------------------------------------
 

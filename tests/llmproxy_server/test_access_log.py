@@ -20,7 +20,8 @@ from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.request import Request
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.trace_context import TraceContext
-from llmproxy_server.access_log import LOGGER, AccessLog, Facts
+from llmproxy_server.access_line import access_line, more_of
+from llmproxy_server.access_log import LOGGER, AccessLog
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.logs import BatchHandler
 from llmproxy_server.record import Ended
@@ -366,33 +367,32 @@ def test_our_overhead_is_the_time_in_which_no_upstream_worked(
 ) -> None:
     ended, _ = over(began_s=10.0, attempts=attempts)
 
-    assert Facts(ended, 20.0).fields()["overhead_ms"] == overhead_ms
+    assert access_line(ended, 20.0).overhead_ms == overhead_ms
 
 
 def test_what_is_written_is_what_was_so_when_the_exchange_ended() -> None:
     ended, exchange = over(began_s=10.0, attempts=[(11.0, 12.0)])
     exchange.log_fields["cache"] = "miss"
-    facts = Facts(ended, 20.0)
+    line, more = access_line(ended, 20.0), more_of(ended)
 
     exchange.log_fields["cache"] = "changed"
     exchange.log_fields["later"] = 1
     exchange.attempts[0].status = 500
     exchange.attempts.append(exchange.attempts[0])
 
-    fields = facts.fields()
-    assert fields["cache"] == "miss"
-    assert "later" not in fields
-    assert [(it["status"]) for it in fields["attempts"]] == [200]  # type: ignore[attr-defined]
+    assert more == {"cache": "miss"}
+    assert line.attempts is not None
+    assert [it.status for it in line.attempts] == [200]
 
 
 def test_a_line_that_waits_does_not_keep_the_bodies_of_its_call_in_memory() -> None:
     ended, exchange = over(began_s=10.0, attempts=[(11.0, 12.0)])
     exchange.attempts[0].error = RouteNotFound("nothing")
     outcome = attrs.evolve(ended.outcome, error=RouteNotFound("nothing"))
-    facts = Facts(Ended(ended.call, exchange, outcome, 404, None), 20.0)
+    line = access_line(Ended(ended.call, exchange, outcome, 404, None), 20.0)
 
     seen = set[int]()
-    left: list[object] = [facts.fields]
+    left: list[object] = [line]
     while left:
         found = left.pop()
         if id(found) not in seen and not isinstance(found, type | types.ModuleType | types.FunctionType):

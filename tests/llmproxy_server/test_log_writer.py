@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import msgspec
 import pytest
 
 from llmproxy_server import log_writer
@@ -339,15 +340,15 @@ def test_a_value_that_cannot_be_said_costs_its_own_line_only(writers: list[LineW
     for value in (1, Unspeakable(), 2):
         writer.put(Entry(1.0, "x", logging.INFO, "m", {"n": value}))
 
-    def broken() -> dict[str, object]:
-        raise RuntimeError("sk-never-shown")
+    class Broken(msgspec.Struct):
+        value: object
 
-    writer.put(Entry(1.0, "x", logging.INFO, "m", broken))
+    writer.put(Entry(1.0, "x", logging.INFO, "m", Broken(Unspeakable())))
     assert writer.flush(WAIT_S)
 
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line.get("n") for line in lines] == [1, None, 2, None]
-    assert [line.get("error_type") for line in lines] == [None, "ZeroDivisionError", None, "RuntimeError"]
+    assert [line.get("error_type") for line in lines] == [None, "ZeroDivisionError", None, "TypeError"]
     assert "sk-never-shown" not in out.getvalue()
 
 
@@ -387,6 +388,88 @@ def test_many_threads_lose_nothing_and_keep_their_order(writers: list[LineWriter
     assert len(lines) == 4000
     for thread_number in range(8):
         assert [n % 1000 for n in lines if n // 1000 == thread_number] == list(range(500))
+
+
+async def test_lines_that_an_event_loop_makes_come_whole_and_in_order(writers: list[LineWriter]) -> None:
+    """Also between those of threads, and those with content, which the thread makes."""
+    out = io.StringIO()
+    writer = writer_to(out, writers)
+    writer.start()
+    writer.follow(asyncio.get_running_loop())
+    loud = [n for n in range(1000) if n % 97 == 0]
+
+    def more() -> None:
+        for n in range(1000, 1500):
+            writer.put(said(n))
+
+    thread = threading.Thread(target=more)
+    thread.start()
+    for n in range(1000):
+        level = logging.WARNING if n in loud else logging.INFO
+        content = (lambda: {"text": "x"}) if n % 31 == 0 else None
+        writer.put(Entry(1.0, "x", level, "m", {"n": n}, content=content))
+        if n % 10 == 0:
+            await asyncio.sleep(0)
+    await until(lambda: len(out.getvalue().splitlines()) == 1500)
+    thread.join(WAIT_S)
+
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [n for n in numbers(lines) if n < 1000] == list(range(1000))
+    assert [n for n in numbers(lines) if n >= 1000] == list(range(1000, 1500))
+    assert [line["n"] for line in lines if "text" in line and line["n"] < 1000 and line["logger"] == "x"] == list(
+        range(0, 1000, 31)
+    )
+
+
+async def test_the_thread_takes_no_turn_for_each_of_the_lines_that_a_loop_makes(writers: list[LineWriter]) -> None:
+    made_in: list[int] = []
+
+    class Noting(JsonLines):
+        def line(self, entry: Entry) -> str:
+            made_in.append(threading.get_ident())
+            return super().line(entry)
+
+    out, begun = io.StringIO(), threading.Event()
+    writer = LineWriter(Output(out), Noting(), warm_up=begun.set)
+    writers.append(writer)
+    writer.start()
+    await until(begun.is_set)
+    writer.follow(asyncio.get_running_loop())
+    for n in range(200):
+        writer.put(said(n))
+    await until(lambda: len(out.getvalue().splitlines()) == 200)
+    in_loop = list(made_in)
+    writer.follow(None)
+    writer.put(said(200))
+    await until(lambda: len(out.getvalue().splitlines()) == 201)
+
+    assert set(in_loop) == {threading.get_ident()}
+    assert made_in[-1] != threading.get_ident()
+
+
+async def test_a_flush_writes_what_a_loop_has_not_made_yet(writers: list[LineWriter]) -> None:
+    out = io.StringIO()
+    writer = writer_to(out, writers)
+    writer.start()
+    writer.follow(asyncio.get_running_loop())
+    writer.put(said(1))
+
+    assert writer.flush(WAIT_S)
+
+    assert numbers([json.loads(line) for line in out.getvalue().splitlines()]) == [1]
+
+
+async def test_a_form_that_fails_in_a_loop_is_counted_and_fails_no_call(writers: list[LineWriter]) -> None:
+    class Broken:
+        def line(self, entry: Entry) -> str:
+            raise ZeroDivisionError
+
+    writer = writer_to(io.StringIO(), writers, Broken())
+    writer.start()
+    writer.follow(asyncio.get_running_loop())
+    writer.put(said(1))
+
+    await until(lambda: writer.dropped == 1)
 
 
 def test_a_signal_that_interrupts_a_put_may_log_itself(writers: list[LineWriter]) -> None:

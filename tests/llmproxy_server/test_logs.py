@@ -14,9 +14,12 @@ import pytest
 import structlog
 
 from llmproxy_core.config import LogConfig, ServerConfig, structure
+from llmproxy_core.dialect import Operation
+from llmproxy_core.outcome import End
 from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret
 from llmproxy_server import log_events, logs
+from llmproxy_server.access_line import AccessLine, AttemptLine
 from llmproxy_server.log_line import TRACE
 from tests.llmproxy_server.logging_to import HOSTILE, config_with, logging_restored, read
 from tests.proxy import STANDARD_PLUGINS, openai_at
@@ -106,13 +109,29 @@ def test_content_is_kept_for_those_lines_alone_that_hold_it() -> None:
 def test_what_is_added_reads_as_its_record_would() -> None:
     out = io.StringIO()
     handler = logs.configure(config_with(), out)
-    fields = {"method": "GET", "path": "/x\n", "status": 200, "duration_ms": 1.5, "attempts": [{"llm": "up", "ms": 1}]}
+    attempt = AttemptLine("up", 200, None, 1.5)
+    line = AccessLine(
+        "GET", "/x\n", 200, 1.5, "r", "127.0.0.1", "v1", Operation.CHAT, end=End.FAILED, attempts=[attempt]
+    )
+    told = {
+        "method": "GET",
+        "path": "/x\n",
+        "status": 200,
+        "duration_ms": 1.5,
+        "request_id": "r",
+        "client": "127.0.0.1",
+        "route": "v1",
+        "operation": "chat",
+        "end": "failed",
+        "attempts": [{"llm": "up", "status": 200, "error": None, "ms": 1.5}],
+        "cache": "miss",
+    }
 
     def content() -> dict[str, str]:
         return {"query": "q"}
 
-    handler.add("llmproxy.access", logging.INFO, lambda: fields, content=content)
-    logging.getLogger("llmproxy.access").info("exchange", extra={"fields": fields, "content": content})
+    handler.add("llmproxy.access", logging.INFO, line, more={"cache": "miss"}, content=content)
+    logging.getLogger("llmproxy.access").info("exchange", extra={"fields": told, "content": content})
 
     added, logged = read(out, handler)
     assert added.pop("time")
@@ -449,6 +468,7 @@ def test_structlog_is_not_imported_before_it_is_needed() -> None:
 
 
 def test_the_thread_imports_it_beforehand() -> None:
-    code = SETUP + "handler.start()\nhandler.flush(20)\nhandler._writer.close()\nassert 'structlog' in sys.modules"
+    serve = "import asyncio\nasync def serve():\n    handler.serve(asyncio.get_running_loop())\nasyncio.run(serve())\n"
+    code = SETUP + serve + "handler.flush(20)\nhandler._writer.close()\nassert 'structlog' in sys.modules"
 
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True, stderr=subprocess.DEVNULL)

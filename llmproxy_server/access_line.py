@@ -1,0 +1,169 @@
+"""What the line of an exchange tells: its members, their order, and what each is taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+
+import msgspec
+
+from llmproxy_core.dialect import Operation
+from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.exchange import Attempt
+from llmproxy_core.outcome import End
+from llmproxy_core.trace_context import read_parent
+from llmproxy_server.log_line import ENVELOPE
+from llmproxy_server.record import Ended
+
+_STARTED = attrgetter("started_s")
+
+
+class AttemptLine(msgspec.Struct, gc=False):
+    """One upstream call. *status* is null where no answer came, *ms* where it was not over when the exchange ended."""
+
+    llm: str
+    status: int | None
+    error: str | None
+    ms: float | None
+
+
+class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
+    """
+    An exchange that is over; what is not known is left out.
+
+    It is taken when the exchange ends, and written later: it holds neither the bodies of the call nor anything else
+    that changes.
+    """
+
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    request_id: str
+    client: str
+    route: str
+    operation: Operation
+    model: str | None = None
+    """The model that answered, else the one that was sent for."""
+    end: End | None = None
+    error: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    error_cause: str | None = None
+    upstream_status: int | None = None
+    first_byte_ms: float | None = None
+    overhead_ms: float | None = None
+    """How long no upstream worked for the call."""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    usage_source: str | None = None
+    cost: str | None = None
+    attempts: list[AttemptLine] | None = None
+    upstream_request_id: str | None = None
+    child_attempts: list[AttemptLine] | None = None
+    trace_id: str | None = None
+    """Of our own trace, else the caller's."""
+
+
+_MEMBERS = frozenset(AccessLine.__struct_fields__) | ENVELOPE
+
+
+def access_line(ended: Ended, now: float) -> AccessLine:
+    """The line of what has ended at *now*, in seconds of the clock of its call."""
+    call, exchange, outcome = ended.call, ended.exchange, ended.outcome
+    incoming, began_s, attempts = call.incoming, call.began_s, exchange.attempts
+    line = AccessLine(
+        incoming.method,
+        incoming.path,
+        ended.status,
+        milliseconds(now - began_s),
+        call.request_id,
+        call.address,
+        exchange.route,
+        exchange.operation,
+        outcome.model,
+        outcome.end,
+    )
+    if outcome.error is not None:
+        _tell_error(line, outcome.error)
+    if (first_byte_s := outcome.first_byte_s) is not None:
+        line.first_byte_ms = milliseconds(first_byte_s - began_s)
+    if (usage := outcome.usage) is not None:
+        line.input_tokens = usage.input_tokens
+        line.output_tokens = usage.output_tokens
+        line.cached_input_tokens = usage.cached_input_tokens or None
+        line.reasoning_tokens = usage.reasoning_tokens or None
+        line.usage_source = usage.source
+    if outcome.cost is not None:
+        line.cost = str(outcome.cost)
+    if attempts:
+        last = attempts[-1]
+        if not line.model:
+            line.model = last.model
+        line.attempts = [_attempt(it) for it in attempts]
+        line.upstream_request_id = last.upstream_id
+    children = exchange.child_attempts
+    if children:
+        line.child_attempts = [_attempt(it) for it in children]
+    line.overhead_ms = milliseconds(_overhead_s((*attempts, *children) if children else attempts, began_s, now))
+    trace = exchange.trace
+    line.trace_id = trace.trace_hex if trace is not None else _callers(incoming.headers.get("traceparent"))
+    return line
+
+
+def more_of(ended: Ended) -> Mapping[str, object] | None:
+    """What processors have added to the line under names of their own."""
+    found = ended.exchange.log_fields
+    return {name: value for name, value in found.items() if name not in _MEMBERS} if found else None
+
+
+def error_fields(error: ProxyError) -> dict[str, object]:
+    """What is told of an error; the error itself may hold the whole call."""
+    fields: dict[str, object] = {
+        "error": error.code,
+        "error_type": type(error).__name__,
+        "error_message": error.message,
+    }
+    if error.__cause__ is not None:
+        fields["error_cause"] = type(error.__cause__).__name__
+    if isinstance(error, UpstreamError) and error.upstream_status is not None:
+        fields["upstream_status"] = error.upstream_status
+    return fields
+
+
+def _tell_error(line: AccessLine, error: ProxyError) -> None:
+    for name, value in error_fields(error).items():
+        setattr(line, name, value)
+
+
+def _attempt(it: Attempt) -> AttemptLine:
+    error, ended_s = it.error, it.ended_s
+    return AttemptLine(
+        it.llm,
+        it.status,
+        None if error is None else error.code,
+        None if ended_s is None else milliseconds(ended_s - it.started_s),
+    )
+
+
+def _overhead_s(attempts: Sequence[Attempt], began_s: float, ended_s: float) -> float:
+    waited_s, until_s = 0.0, began_s
+    for it in attempts if len(attempts) == 1 else sorted(attempts, key=_STARTED):
+        end_s = ended_s if it.ended_s is None or it.ended_s > ended_s else it.ended_s
+        start_s = max(until_s, it.started_s)
+        if end_s > start_s:
+            waited_s += end_s - start_s
+        until_s = max(until_s, end_s)
+    return max(0.0, ended_s - began_s - waited_s)
+
+
+def _callers(traceparent: str | None) -> str | None:
+    parent = None if traceparent is None else read_parent(traceparent)
+    return None if parent is None else f"{parent.trace_id:032x}"
+
+
+def milliseconds(seconds: float) -> float:
+    """*seconds* as lines have it."""
+    return round(seconds * 1000, 1)
