@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.outcome import End, KeptBody
+from llmproxy_core.relay import Whole
 from llmproxy_core.request import Request
 from llmproxy_server.access_line import access_line, error_fields, milliseconds, more_of
 from llmproxy_server.log_content import ContentText
@@ -46,14 +47,20 @@ class AccessLog:
 
     def refused(self, call: Recorded, error: ProxyError) -> None:
         """Log a request that ended before it was an exchange."""
-        if _log.isEnabledFor(logging.INFO):
-            fields = self._asked(call, error.status)
-            self._write(logging.INFO, {**fields, "end": End.of(error), **error_fields(error)})
+        end = End.of(error)
+        level = _level(end)
+        if _log.isEnabledFor(level):
+            self._write(level, {**self._asked(call, error.status), "end": end, **error_fields(error)})
 
     def left(self, call: Recorded) -> None:
         """Log a request whose client left before it was an exchange."""
         if _log.isEnabledFor(logging.INFO):
             self._write(logging.INFO, {**self._asked(call, CLIENT_GONE), "end": End.ABANDONED})
+
+    def told(self, call: Recorded, whole: Whole) -> None:
+        """Log the body of an error, where bodies are logged."""
+        if self._steps is not None:
+            self._steps.told(call.request_id, whole.status, whole.body)
 
     def own(self, call: Recorded) -> None:
         """Log a call of one of our own endpoints: in silence, since monitors call them all the time."""
@@ -74,14 +81,15 @@ class AccessLog:
         """Log an exchange that is over."""
         if self._steps is not None:
             self._steps.ended(ended)
-        if not _log.isEnabledFor(logging.INFO):
+        level = _level(ended.outcome.end)
+        if not _log.isEnabledFor(level):
             return
         line, more = access_line(ended, self._clock()), more_of(ended)
         if self._content is None:
-            self._write(logging.INFO, line, more, size=512 + len(line.path))
+            self._write(level, line, more, size=512 + len(line.path))
         else:
             content = Said(self._content, ended.exchange.request, ended.body)
-            self._write(logging.INFO, line, more, content=content.texts, size=1024 + content.size)
+            self._write(level, line, more, content=content.texts, size=1024 + content.size)
 
     def _write(
         self,
@@ -98,6 +106,10 @@ class AccessLog:
         # By hand: `log` would look for the line of code that called it, which is always the same.
         extra = {"fields": told(fields, more), "content": content, "content_bytes": size}
         _log.handle(_log.makeRecord(LOGGER, level, "", 0, "exchange", (), None, extra=extra))
+
+
+def _level(end: End) -> int:
+    return logging.ERROR if end is End.FAILED else logging.INFO
 
 
 class Said:

@@ -336,7 +336,9 @@ class Call:
         else:
             self._door.shared.recorder.refused(self, error)
         if not self.answer.head_sent:
-            await self._send(error_answer(error, self._dialect, self.request_id))
+            whole = error_answer(error, self._dialect, self.request_id)
+            self._door.shared.recorder.log.told(self, whole)
+            await self._send(whole)
             return
         if self._flow is not None and self._flow.error is None and exchange is not None:
             self.answer.write(self._last_words(error, exchange))

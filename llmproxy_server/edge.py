@@ -7,7 +7,6 @@ aiohttp parses heads, frames bodies, and cancels the task of a request whose cli
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
@@ -23,8 +22,9 @@ from llmproxy_server.door_id import REQUEST_ID
 from llmproxy_server.door_request import ClientGone, Incoming, fields
 from llmproxy_server.edge_body import AiohttpBody
 from llmproxy_server.edge_protocol import CLOSE, KEEP, EdgeProtocol, too_much_head
+from llmproxy_server.log_events import get_logger
 
-_log = logging.getLogger("llmproxy")
+_log = get_logger()
 _SWEEP_S = 1.0
 _CLOSE_S = 1.0
 _COMPLAINT_S = 1.0
@@ -161,9 +161,15 @@ class Edge:
             return
         peer = protocol.peername
         address = peer[0] if isinstance(peer, tuple) else ""
-        more = f" ({self._unsaid} more since the last such line)" if self._unsaid else ""
+        _log.info(
+            "refused what was no request",
+            status=error.status,
+            error_message=error.message,
+            client=address,
+            request_id=request_id,
+            unsaid_since=self._unsaid,
+        )
         self._complained_s, self._unsaid = now, 0
-        _log.info("refused %s from %s, request %s: %s%s", error.status, address, request_id, error.message, more)
 
     def broke(self, error: BaseException) -> None:
         """Something failed that should not have, outside of any call."""

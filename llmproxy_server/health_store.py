@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -13,6 +12,7 @@ from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.health_llm import own_code
 from llmproxy_server.health_reason import Reason
+from llmproxy_server.log_events import get_logger
 
 TIMEOUT_S = 0.25
 """How long a store may take for its answer."""
@@ -20,7 +20,7 @@ CACHED_S = 1.0
 """How long an answer counts."""
 TOO_SLOW = "store_timeout"
 _SPACE, _KEY, _SPACE_BYTES = "llmproxy_health", "probe", 1024
-_log = logging.getLogger("llmproxy")
+_log = get_logger()
 
 State = Literal["unknown", "ok", "failing"]
 
@@ -79,9 +79,9 @@ class StoreProbe:
             self._since_s = self._clock()
             if state == "failing":
                 why = code if bug is None else type(bug).__name__
-                _log.warning("the store %s does not answer as it should: %s", self._name, why)
+                _log.warning("a store does not answer as it should", store=self._name, reason=why)
             elif self.state == "failing":
-                _log.info("the store %s answers again", self._name)
+                _log.info("a store answers again", store=self._name)
         self.state, self.code = state, code
 
     def close(self) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Sequence
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
+from llmproxy_server.log_events import get_logger
 
-_log = logging.getLogger("llmproxy")
+_log = get_logger()
 BACKLOG = 1024
 _RETRY_S = 1.0
 
@@ -91,7 +91,7 @@ class Listener:
             try:
                 connection, _ = await loop.sock_accept(listening)
             except OSError as error:  # the client is gone again, or we are out of descriptors
-                _log.warning("a connection could not be accepted: %s", error.strerror)
+                _log.warning("a connection could not be accepted", reason=error.strerror)
                 await asyncio.sleep(_RETRY_S)
             else:
                 handshake = self._tasks.start(self._serve(connection), name="handshake")

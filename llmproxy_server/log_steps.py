@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from urllib.parse import urlsplit
 
+from llmproxy_core.body import Body, Sink
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import ProxyError, RequestRejected
 from llmproxy_core.exchange import Exchange
@@ -29,6 +30,8 @@ from llmproxy_server.logs import level_of
 from llmproxy_server.record import Ended
 
 LOGGER = "llmproxy.steps"
+_AN_ERROR = 400
+_MOST_ERROR_BYTES = 64 << 10
 _log = logging.getLogger(LOGGER)
 
 
@@ -65,6 +68,11 @@ class Steps:
     def transports(self, transport: Callable[[Pool], Transport]) -> Callable[[Pool], Transport]:
         """*transport*, each that it gives watched."""
         return lambda pool: _WatchedTransport(transport(pool), bodies=self._bodies)
+
+    def told(self, request_id: str, status: int, body: bytes) -> None:
+        """A client is told of an error."""
+        if self._bodies:
+            _say(request_id, "answer", {"status": status}, body)
 
     def ended(self, ended: Ended) -> None:
         """A client's call is over, and its answer is known."""
@@ -169,6 +177,8 @@ class _WatchedTransport:
         try:
             response = await self._transport.open(request, timeouts)
             told = {"status": response.status}
+            if self._bodies and response.status >= _AN_ERROR:
+                response.body = _WatchedBody(response.body, call, {**place, **told})
             return response
         except ProxyError as error:
             told = {"error": error.code, "error_message": error.message}
@@ -179,6 +189,46 @@ class _WatchedTransport:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+class _WatchedBody:
+    """An upstream's error, which nobody may see but who reads the log at this level: a line once it is read."""
+
+    def __init__(self, body: Body, call: str, fields: Mapping[str, object]) -> None:
+        self._body = body
+        self._call = call
+        self._fields = fields
+        self._read: list[bytes] = []
+        self._size = 0
+
+    async def read(self) -> bytes:
+        data = await self._body.read()
+        if self._size < _MOST_ERROR_BYTES:
+            self._read.append(data)
+            self._size += len(data)
+        return data
+
+    def attach(self, sink: Sink) -> None:
+        self._body.attach(sink)
+
+    def pause(self) -> None:
+        self._body.pause()
+
+    def resume(self) -> None:
+        self._body.resume()
+
+    def close(self) -> None:
+        self._tell()
+        self._body.close()
+
+    def release(self) -> None:
+        self._tell()
+        self._body.release()
+
+    def _tell(self) -> None:
+        body, self._read = b"".join(self._read), []
+        if body:
+            _say(self._call, "attempt answered with an error", self._fields, body)
 
 
 def _place(url: str) -> str:

@@ -94,7 +94,13 @@ def _shown(value: object) -> str:
 
 
 def _set_in(text: str) -> Iterator[str]:
-    for each in text.split("\n")[-_MOST_LINES:]:
+    """The beginning of *text*, which says who talks of what, and its end, which says most of a traceback."""
+    lines = text.split("\n")
+    left_out = len(lines) - _MOST_LINES
+    if left_out > 0:
+        half = _MOST_LINES // 2
+        lines[half : half + left_out] = [f"… {left_out} lines left out …"]
+    for each in lines:
         yield _bounded("    " + escape(each), MAX_LINE_BYTES)
 
 

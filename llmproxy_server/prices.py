@@ -8,7 +8,6 @@ first asked for, or `start` says that one will be, and in a thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -20,13 +19,14 @@ from llmproxy_core.config import Config
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.money import Money, Price
 from llmproxy_core.prices import ModelPrice
+from llmproxy_server.log_events import get_logger
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, Tier, TieredPrices
     from genai_prices.types import ModelPrice as Rates
 
-_log = logging.getLogger("llmproxy")
+_log = get_logger()
 
 _LONGEST_MODEL = 256
 """No model has a longer name; what clients make up is not looked for in thousands of patterns."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.outcome import End, KeptBody, Outcome
+from llmproxy_core.relay import Whole
 from llmproxy_core.response import Response
 from llmproxy_core.subscription import Keep
 from llmproxy_server.door_request import Incoming
@@ -69,6 +70,10 @@ class Log(Protocol):
 
     def left(self, call: Recorded) -> None:
         """A request whose client left before it was an exchange."""
+        ...
+
+    def told(self, call: Recorded, whole: Whole) -> None:
+        """A client is about to be told of an error."""
         ...
 
     def own(self, call: Recorded) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from llmproxy_server.health_reason import Growing
 from llmproxy_server.lag import Lag
 from llmproxy_server.life import Life
 from llmproxy_server.listener import Listener
+from llmproxy_server.log_events import get_logger
 from llmproxy_server.log_follow import LogFollower
 from llmproxy_server.maker import Maker, MakeTransport, installed_version
 from llmproxy_server.metrics.metering import Metering
@@ -42,7 +42,7 @@ from llmproxy_server.reload import Reloader, reload_endpoint
 from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.transport import AiohttpTransport
 
-_log = logging.getLogger("llmproxy")
+_log = get_logger()
 EXIT_AT_ONCE = 130
 """The exit code of a second Ctrl-C, as a shell reports a process that SIGINT ended."""
 
@@ -309,7 +309,7 @@ class Server:
         for generation in list(self.generations):
             await generation.background_over(due_s)
         if ended:
-            _log.warning("ended %d calls that were not over after %g s (drain_timeout_s)", ended, timeout_s)
+            _log.warning("ended calls that were not over in time", calls=ended, drain_timeout_s=timeout_s)
         await self.aclose()
 
     def _wind_down(self) -> None:
@@ -368,7 +368,7 @@ class Server:
         await ending.wait()
         if self._stopping is not None:
             self._stopping()
-        _log.info("draining: %d calls in flight", self.admission.in_flight)
+        _log.info("draining", calls=self.admission.in_flight)
         await self.stop()
         _log.info("stopped")
 

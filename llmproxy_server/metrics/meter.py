@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
+from llmproxy_server.log_events import get_logger
 from llmproxy_server.metrics.values import SCRATCH, Family, Values, labels_of
 
-_log = logging.getLogger("llmproxy")
+_log = get_logger()
 _NAME = re.compile(r"llmproxy_[a-z0-9_]+", re.ASCII)
 _LABEL = re.compile(r"(?!__)[a-z_][a-z0-9_]*", re.ASCII)
 _RESERVED = frozenset({"le", "quantile"})

@@ -7,14 +7,15 @@ be a mapped file that other processes read (`slot`). One process writes it, in o
 
 from __future__ import annotations
 
-import logging
 import mmap
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import attrs
 
-_log = logging.getLogger("llmproxy")
+from llmproxy_server.log_events import get_logger
+
+_log = get_logger()
 
 Kind = Literal["counter", "gauge", "latest", "histogram"]
 """`gauge`: of several processes the sum counts; `latest`: the largest, as for moments in time."""
@@ -136,7 +137,7 @@ class Values:
             if self._log is not None:
                 self._log.append(series)
         except OSError as error:
-            _log.error("a series of metrics cannot be written down: %s", error.strerror)
+            _log.error("a series of metrics cannot be written down", reason=error.strerror)
             return False
         return True
 

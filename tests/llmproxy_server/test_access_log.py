@@ -42,8 +42,10 @@ class Lines(logging.Handler):
         super().__init__()
         self.fields: list[dict[str, Any]] = []
         self.content: list[Any] = []
+        self.levels: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.levels.append(record.levelname)
         self.fields.append(record.__dict__["fields"])
         self.content.append(record.__dict__["content"])
 
@@ -187,6 +189,27 @@ async def test_a_failure_has_its_own_status_also_behind_a_200(lines: Lines) -> N
     assert (second["error"], second["error_type"]) == ("upstream_cut", "UpstreamCut")
     assert [(it["status"], it["error"]) for it in first["attempts"]] == [(500, first["error"])]
     assert [(it["status"], it["error"]) for it in second["attempts"]] == [(200, "upstream_cut")]
+
+
+async def test_a_failure_is_an_error_of_the_log_and_a_refusal_is_none(lines: Lines) -> None:
+    """Who logs errors only hears of what broke, at once, and not of what callers do wrong."""
+    async with (
+        Upstream() as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as first,
+        connected(proxy.port) as client,
+    ):
+        well = reply(completion("Hi"))
+        upstream.then(reply(error("broken"), 500), [Head(), Chunk(ONE), Cut()], well, well)
+        await ask(first, post())
+        await ask(first, post(STREAM))
+        await ask(client, post())
+        await ask(client, post(b"{"))
+        logging.getLogger(LOGGER).setLevel(logging.ERROR)
+        await ask(client, post())
+
+    assert [line["end"] for line in lines.fields] == ["failed", "failed", "completed", "refused"]
+    assert lines.levels == ["ERROR", "ERROR", "INFO", "INFO"]
 
 
 async def test_a_client_that_left_is_a_499(lines: Lines) -> None:

@@ -489,9 +489,9 @@ async def test_a_store_is_told_of_in_the_log_when_that_changes(caplog: pytest.Lo
     broken = False
     await told(health)
 
-    assert [it.getMessage() for it in caplog.records] == [
-        "the store s does not answer as it should: store_unavailable",
-        "the store s answers again",
+    assert [(it.getMessage(), vars(it)["fields"]) for it in caplog.records] == [
+        ("a store does not answer as it should", {"store": "s", "reason": "store_unavailable"}),
+        ("a store answers again", {"store": "s"}),
     ]
 
 

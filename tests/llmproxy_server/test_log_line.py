@@ -254,3 +254,12 @@ def test_levels_of_others_have_their_own_names() -> None:
     said.level = logging.WARNING + 3
 
     assert json.loads(JsonLines().line(said))["level"] == "level 33"
+
+
+def test_of_a_long_text_people_see_how_it_begins_and_how_it_ends() -> None:
+    text = "\n".join(f"line {number}" for number in range(100))
+    said = TextLines().line(entry("exchange", {}, query=text)).splitlines()
+
+    assert [line.strip() for line in said[1:4]] == ["query:", "line 0", "line 1"]
+    assert said[-1].strip() == "line 99"
+    assert [line.strip() for line in said if "left out" in line] == ["… 40 lines left out …"]

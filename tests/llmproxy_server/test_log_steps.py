@@ -28,9 +28,10 @@ from llmproxy_server.log_redact import Redaction
 from llmproxy_server.log_steps import LOGGER, Steps, observed, steps_of
 from llmproxy_server.record import Ended
 from llmproxy_server.transport import AiohttpTransport
-from tests.llmproxy_server.edging import HELLO, Around, Processing, processed
+from tests.llmproxy_server.edging import HELLO, Around, Processing, ask, post, processed, request
 from tests.llmproxy_server.transporting import until
-from tests.proxy import SECRET, STANDARD_PLUGINS, openai_at
+from tests.proxy import SECRET, STANDARD_PLUGINS, Proxy, openai_at
+from tests.rawclient import connected
 from tests.upstream import Stall, Upstream, completion, error, reply
 
 WAIT_S = 20
@@ -308,6 +309,30 @@ async def test_bodies_are_told_at_trace_as_they_stand(told: Told) -> None:
     assert answered["body"] == '{"the":"answer"}'
     for secret in ("header-text", "query-text", SECRET):
         assert secret not in "".join(told.raw)
+
+
+async def test_the_bodies_of_errors_are_told_at_trace_too(told: Told) -> None:
+    """What the upstream said, also where no client may see it, and what the client is told instead."""
+    async with Upstream(reply({"error": {"message": "no such key"}}, status=401)) as upstream:
+        mapping = openai_at(upstream.base_url, server={"log": {"level": "trace"}})
+        async with Proxy(mapping) as proxy, connected(proxy.port) as client:
+            sent = await ask(client, post())
+
+    (theirs,), (ours,) = told.of("attempt answered with an error"), told.of("answer")
+    assert json.loads(theirs["body"]) == {"error": {"message": "no such key"}}
+    assert theirs["status"] == 401
+    assert ours["body"].encode() == sent.body
+    assert (theirs["level"], ours["level"], ours["status"]) == ("trace", "trace", sent.status)
+    assert theirs["request_id"] == ours["request_id"]
+
+
+async def test_the_error_of_an_opaque_call_is_told_and_passed_on_whole(told: Told) -> None:
+    async with Upstream(reply({"error": "x" * 1000}, status=404)) as upstream:
+        mapping = openai_at(upstream.base_url, route={"operations": ["opaque"]}, server={"log": {"level": "trace"}})
+        async with Proxy(mapping) as proxy, connected(proxy.port) as client:
+            sent = await ask(client, request("GET", "/v1/files/none"))
+
+    assert json.loads(sent.body) == {"error": "x" * 1000}
 
 
 @attrs.frozen
