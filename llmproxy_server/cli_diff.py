@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import attrs
 import msgspec
 
+from llmproxy_core.errors import Problem
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.plugins import Registry
 from llmproxy_server.cli_exit import ExitCode, problems_of
 from llmproxy_server.cli_load import LookTransport, load_configuration, load_registry, look_at
 from llmproxy_server.cli_terminal import columns, faint, say, strong
 from llmproxy_server.difference import Change, Difference, difference
+from llmproxy_server.generation import kept_settings
 from llmproxy_server.loader import Loaded
+from llmproxy_server.sharing import unshared
 
 _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
@@ -22,10 +26,13 @@ def diff(old: str, new: str, *, as_json: bool) -> ExitCode:
     registry = load_registry()
     before, after = _served(old, registry), _served(new, registry)
     found = difference(before.config, after.config)
+    server, _ = kept_settings(before.config.server, after.config.server)
+    refused = list(unshared(attrs.evolve(after.config, server=server)))
     if as_json:
-        say(msgspec.json.format(msgspec.json.encode(_said(found))).decode())
+        said = _said(found) | {"refused": [{"path": it.path, "message": it.message} for it in refused]}
+        say(msgspec.json.format(msgspec.json.encode(said)).decode())
     else:
-        for line in _lines(found, old, new):
+        for line in _lines(found, old, new, refused):
             say(line)
     return ExitCode.OK if found.is_nothing else ExitCode.NOT_SO
 
@@ -42,11 +49,16 @@ async def _nothing(gateway: Gateway, _: LookTransport) -> None:
     """That it could be built is all that is asked."""
 
 
-def _lines(found: Difference, old: str, new: str) -> Iterator[str]:
+def _lines(found: Difference, old: str, new: str, refused: Sequence[Problem]) -> Iterator[str]:
     if found.is_nothing:
         yield f"{old} and {new} configure the same"
         return
     yield f"a reload from {strong(old)} to {strong(new)}"
+    if refused:
+        yield ""
+        yield strong("would be refused: restart instead", "red")
+        for problem in refused:
+            yield f"  {problem.path}: {problem.message}"
     changes = found.taking_effect
     if changes:
         yield ""

@@ -9,12 +9,12 @@ import attrs
 import msgspec
 
 from llmproxy_core.config import Config, ProcessorConfig, StoreConfig
-from llmproxy_core.config_names import references
 from llmproxy_core.fingerprint import fingerprint
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.secret import Secret
 from llmproxy_server.generation import KeptSetting, kept_settings
+from llmproxy_server.sharing import stores_of
 
 Section = Literal["route", "llm", "processor", "store", "server", "telemetry"]
 Kind = Literal["added", "removed", "changed"]
@@ -154,11 +154,12 @@ def _plain(value: Any) -> object:
 
 def _drops(old: Config, new: Config) -> Iterator[str]:
     for name, store in old.stores.items():
-        users = [it for it in old.processors.values() if name in _stores_of(it)]
+        users = [it for it in old.processors.values() if name in stores_of(it)]
         if not store.type.shared and new.stores.get(name) != store and users:
             yield f"the content of store.{name}, which is in memory alone: {', '.join(map(_kept_by, users))}"
     for name, processor in old.processors.items():
-        left = [it for it in _stores_of(processor) if it not in _stores_of(new.processors.get(name))]
+        after = new.processors.get(name)
+        left = [it for it in stores_of(processor) if after is None or it not in stores_of(after)]
         left = [it for it in left if old.stores[it].type.shared or new.stores.get(it) == old.stores[it]]
         if left:
             yield f"{_kept_by(processor)}: it stays in {', '.join(f'store.{it}' for it in left)}, and is not asked for"
@@ -172,15 +173,6 @@ def _kept_by(processor: ProcessorConfig) -> str:
     return f"what processor.{processor.name} kept"
 
 
-def _stores_of(processor: ProcessorConfig | None) -> list[str]:
-    """The stores that *processor* names."""
-    if processor is None:
-        return []
-    kind: Any = type(processor.config)
-    values = {field.name: getattr(processor.config, field.name) for field in attrs.fields(kind)}
-    return [it.name for it in references(kind, values, ()) if it.section == "store"]
-
-
 def _unreachable(old: Config, new: Config) -> Iterator[str]:
     """Answers are kept for a route as it is configured: for another one they would be wrong."""
     routes = {route.name: route for route in new.routes}
@@ -189,7 +181,7 @@ def _unreachable(old: Config, new: Config) -> Iterator[str]:
         keeping = [
             f"processor.{name}"
             for name in route.processors
-            if _stores_of(old.processors[name]) and not old.processors[name].type.needs_shared_store
+            if stores_of(old.processors[name]) and not old.processors[name].type.needs_shared_store
         ]
         if keeping and after is not None and fingerprint(route, old) != fingerprint(after, new):
             yield f"the answers of route {route.name} that {', '.join(keeping)} kept: it may answer otherwise now"

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from llmproxy_core.config import Config, ServerConfig, is_loopback
 from llmproxy_core.endpoint import Endpoint
+from llmproxy_core.errors import ConfigError
 from llmproxy_core.gateway import Gateway, build
 from llmproxy_core.llm import LLMClient, Transport
 from llmproxy_core.plugins import Registry
@@ -30,6 +31,7 @@ from llmproxy_server.metrics.endpoint import metrics_endpoints
 from llmproxy_server.metrics.metering import Metering, Scope
 from llmproxy_server.prices import BundledPrices
 from llmproxy_server.record import Recorder
+from llmproxy_server.sharing import unshared
 from llmproxy_server.telemetry.export import Drops, Export
 from llmproxy_server.telemetry.tracer import LaterSpans, Tracer
 from llmproxy_server.wire_head import HeadWriter
@@ -79,6 +81,8 @@ class Maker:
 
         ConfigError with every problem that shows only now, or whatever a plugin raises; nothing is left then.
         """
+        if problems := list(unshared(config)):
+            raise ConfigError(problems)
         lease, tasks, scope = self.resources.lease(), Tasks(), self._metering.scope()
         steps = steps_of(config.server)
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.plugins import Registry
+from llmproxy_server.aside import aside
 from llmproxy_server.difference import difference, written
 from llmproxy_server.generation import KeptSetting
 from llmproxy_server.health import Health
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = get_logger()
 PATH = "/api/reload"
+READ_S = 30.0
+"""How long reading the files of a configuration may take."""
+T = TypeVar("T")
 _MOST_TOLD = 20
 """Changes that a line of the log names."""
 
@@ -99,9 +104,7 @@ class LocalReloader:
         await self._server.life.started()
         async with self._one:
             if self._server.life.draining:
-                _log.info("not reloaded: the process is about to end", cause=cause)
-                problem = Problem("", "the process is about to end")
-                return Reloaded(False, self._server.number, (problem,), busy=True)
+                return about_to_end(self._server.number, cause)
             try:
                 done = await self._reload()
             except Exception as error:  # noqa: BLE001 - whatever it is, the proxy goes on, and somebody waits to be told
@@ -113,7 +116,7 @@ class LocalReloader:
         return done
 
     async def _reload(self) -> Reloaded:
-        loaded = await asyncio.to_thread(self._load)  # the calls in flight go on meanwhile
+        loaded = await read_aside(self._load)
         if self._server.is_serving(loaded.config):
             return Reloaded(True, self._server.number, unchanged=True, warnings=loaded.warnings)
         return await serve(self._server, loaded)
@@ -143,6 +146,14 @@ async def serve(server: Server, loaded: Loaded) -> Reloaded:
     return Reloaded(True, server.number, kept_settings=prepared.kept, changes=tuple(changes), warnings=loaded.warnings)
 
 
+async def read_aside(read: Callable[[], T]) -> T:
+    """What *read* reads of the files of a configuration, while calls are served; ConfigError when it takes too long."""
+    try:
+        return await aside(read, timeout_s=READ_S)
+    except TimeoutError:
+        raise ConfigError([Problem("", f"it could not be read within {READ_S:g} s")]) from None
+
+
 def _as_problem(error: BaseException) -> ConfigError:
     """*error* itself, or what stands for a bug."""
     if isinstance(error, ConfigError):
@@ -165,6 +176,12 @@ def tell_health(health: Health, done: Reloaded) -> None:
         health.clear("reload")
     else:
         health.complain("reload", "reload_failed", "the last reload failed: the log has its problems")
+
+
+def about_to_end(number: int, cause: str) -> Reloaded:
+    """A reload for *cause* is refused; *number* is the generation that is served."""
+    _log.info("not reloaded: the process is about to end", cause=cause)
+    return Reloaded(False, number, (Problem("", "the process is about to end"),), busy=True)
 
 
 def report(done: Reloaded, cause: str, name: str) -> None:

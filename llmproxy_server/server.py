@@ -13,7 +13,7 @@ from functools import partial
 
 import attrs
 
-from llmproxy_core.config import Config
+from llmproxy_core.config import Config, ServerConfig
 from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.gateway import Gateway
@@ -64,6 +64,7 @@ class Server:
         make_transport: MakeTransport = AiohttpTransport,
         started: Callable[[Server], None] | None = None,
         stopping: Callable[[], None] | None = None,
+        running: ServerConfig | None = None,
         listening: Sequence[socket.socket] | None = None,
         own_listening: Sequence[socket.socket] | None = None,
         reloader: Reloader | None = None,
@@ -74,7 +75,8 @@ class Server:
     ) -> None:
         """
         *observers* are told of every exchange that begins, *started* once, when the ports are open, *stopping* when a
-        drain begins in `serve`.
+        drain begins in `serve`. *running*: what only a restart changes is as there, whatever *config* says; None: as in
+        *config*.
 
         *listening* and *own_listening* are bound sockets to be used instead of binding `host` and `own_endpoints`. The
         *reloader* is what SIGHUP (in `serve`) and `POST /api/reload` call; without one there is neither. *log* writes
@@ -100,6 +102,7 @@ class Server:
         self._lag = Lag(lambda: self.gateway, self.metering.meter)
         self.health.add(self._lag.reasons)
         self._given = config
+        self._running = config.server if running is None else running
         self._current: Generation
         self.generations: list[Generation] = []
         """Those that are not closed: the one that is served from is the last."""
@@ -141,7 +144,8 @@ class Server:
         try:
             if self.reloader is not None:
                 self._maker.more_endpoints.append(reload_endpoint(self.reloader))
-            self._current = await self._maker.make(self._given, self._given)
+            effective, _ = kept_settings(self._running, self._given.server)
+            self._current = await self._maker.make(self._given, attrs.evolve(self._given, server=effective))
             self.generations.append(self._current)
             self._log.take(self._given, self._given)
             self.number = self.number or 1

@@ -19,7 +19,7 @@ T = TypeVar("T")
 Heard = Callable[["Child", messages.AskAll | messages.Reload], None]
 """Told of what a worker asks of its parent."""
 MOST_UNANSWERED = 16
-"""Questions that a worker may leave open; it is asked no more until it answers, for they wait in our memory."""
+"""Questions that a worker may leave open; others wait until it answers, and not in its channel."""
 LAST_WORDS_S = 0.5
 """How long a process that has ended may still be heard: a process of a plugin's may hold its channel open."""
 GOODBYE_S = 5.0
@@ -42,6 +42,7 @@ class Child:
         self._heard = heard
         self._over = False
         self._numbers = itertools.count(1)
+        self._places = asyncio.Semaphore(MOST_UNANSWERED)
         self._answers: dict[int, asyncio.Future[Reply]] = {}
         self._prepared: dict[int, asyncio.Future[list[Problem] | None]] = {}
         self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -125,17 +126,34 @@ class Child:
 
     async def ask(self, asked: messages.AskAll, timeout_s: float) -> Reply:
         """Its own answer; NO_ANSWER when there is none in time."""
-        if len(self._answers) >= MOST_UNANSWERED or not self.serves:
+        if not self.serves:
+            return NO_ANSWER
+        try:
+            async with asyncio.timeout(timeout_s), self._places:
+                return await self._answer(asked)
+        except TimeoutError:
+            return NO_ANSWER
+
+    async def _answer(self, asked: messages.AskAll) -> Reply:
+        if not self.is_running:
             return NO_ANSWER
         id = next(self._numbers)
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._answers[id] = waiting
-        self._channel.send(Ask(id, asked.method, asked.path, asked.query, asked.headers, asked.body))
+        try:
+            self._channel.send(Ask(id, asked.method, asked.path, asked.query, asked.headers, asked.body))
+            return await waiting
+        finally:
+            self._answers.pop(id, None)
+
+    async def is_alive(self, timeout_s: float) -> bool:
+        """Whether its event loop turns: whether it answers anything within *timeout_s*."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await waiting
+                await self._answer(messages.AskAll(0, "GET", "/livez", "", [], b""))
         except TimeoutError:
-            return NO_ANSWER
+            return False
+        return True
 
     def tell(self, message: messages.Told) -> bool:
         """Send what is not answered; False when it is too long for the channel."""

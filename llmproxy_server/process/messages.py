@@ -60,6 +60,10 @@ class Begin(Told):
     """Whether Ready is to say what people are told."""
     handed_down: bool
     """Whether the sockets are the service manager's."""
+    first: bytes
+    """What the process began with: what only a restart changes is as there."""
+    reload_ok: bool
+    """Whether the last reload went well."""
 
 
 class Prepare(Told):

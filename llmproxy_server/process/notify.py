@@ -25,6 +25,11 @@ class Notifier:
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
+    @property
+    def watchdog_s(self) -> float | None:
+        """How long the process may be silent before it is restarted; None: nobody looks."""
+        return self._watchdog_s
+
     def ready(self, status: str = "") -> None:
         """The ports are open, or a reload is over. From the first time on the watchdog is fed by the event loop."""
         if self._stopping:

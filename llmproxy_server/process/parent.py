@@ -34,7 +34,7 @@ from llmproxy_server.process.reloading import PREPARE_S, Reloading
 from llmproxy_server.process.said import said_of
 from llmproxy_server.process.slots import Slot, Slots
 from llmproxy_server.process.spawn import Spawn, spawn_worker
-from llmproxy_server.reload import Reloaded, report, result_of
+from llmproxy_server.reload import Reloaded, about_to_end, report, result_of
 from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.source import Snapshot, Source
 from llmproxy_server.watch import Watch
@@ -72,7 +72,8 @@ class Parent:
     ) -> None:
         """
         *snapshot* is what *loaded* was made of. *started* is called once, when all workers serve, with what people are
-        told then. *handed_down*: the sockets are the service manager's. *prepare_s*: see `reloading`.
+        told then. *handed_down*: the sockets are the service manager's. *prepare_s*: see `reloading`. CannotBegin when
+        there is no place for what the workers count.
         """
         self._source = source
         self._started = started
@@ -81,10 +82,13 @@ class Parent:
         self._one = asyncio.Lock()
         self._ending = asyncio.Event()
         self._begun = False
+        self._settled = asyncio.Event()
+        """It has begun, or is about to end."""
+        self._reload_ok = True
+        self._asking: dict[_Question, asyncio.Task[list[messages.Reply]]] = {}
         self._handed_down = handed_down
         self._reloading = Reloading(source, snapshot, loaded, registry, prepare_s=prepare_s)
-        self._directory = _directory()
-        self._metering = Metering.of_parent(self._directory)
+        self._directory, self._metering = _metering([slot.name for slot in slots])
         self.slots = self._reloading.slots = Slots(
             slots,
             spawn,
@@ -119,6 +123,10 @@ class Parent:
 
     def _serving(self) -> None:
         self._begun = True
+        self._settled.set()
+        if (patience_s := self._notifier.watchdog_s) is not None:
+            for slot in self.slots.all:
+                _ = self._tasks.start(self.slots.watch(slot, patience_s), name="the pulse of a worker")
         self._notifier.ready(f"{len(self.slots.all)} workers")
         self._metering.start()
         self._watch_or_not()
@@ -127,6 +135,7 @@ class Parent:
     def end(self) -> None:
         """Drain all workers, and end."""
         self._ending.set()
+        self._settled.set()
         self.slots.stop()
 
     def _handlers(self) -> Mapping[int, Callable[[], object]]:
@@ -176,6 +185,8 @@ class Parent:
             workers=len(self.slots.all),
             greets=slot is self.slots.all[0] and not self._begun,
             handed_down=self._handed_down,
+            first=self._reloading.first,
+            reload_ok=self._reload_ok,
         )
 
     def _forget(self, slot: Slot) -> None:
@@ -201,19 +212,32 @@ class Parent:
         child.tell(messages.ReloadOver(asked.id, said_of(done)))
 
     async def _ask_all(self, child: Child, asked: messages.AskAll) -> None:
-        timeout_s = messages.patience_s(asked.method)
-        replies = await asyncio.gather(*(_ask(slot, asked, timeout_s) for slot in self.slots.all))
+        replies = await self._replies(asked)
         if not child.tell(messages.Answers(asked.id, replies)):
             child.tell(messages.Answers(asked.id, [messages.NO_ANSWER for _ in replies]))
+
+    async def _replies(self, asked: messages.AskAll) -> list[messages.Reply]:
+        """What all workers answer. Who looks up what another is looking up at that time gets the same."""
+        if asked.method != "GET":
+            return await self._gathered(asked)
+        question = (asked.path, asked.query, tuple(asked.headers), asked.body)
+        if (asking := self._asking.get(question)) is None:
+            asking = self._asking[question] = self._tasks.start(self._gathered(asked), name="a look-up in all workers")
+            asking.add_done_callback(lambda _: self._asking.pop(question, None))
+        return await asyncio.shield(asking)
+
+    async def _gathered(self, asked: messages.AskAll) -> list[messages.Reply]:
+        timeout_s = messages.patience_s(asked.method)
+        return await asyncio.gather(*(_ask(slot, asked, timeout_s) for slot in self.slots.all))
 
     # -- reloading -----------------------------------------------------------------------------------------------
 
     async def reload(self, cause: str) -> Reloaded:
-        """See Reloader: all workers serve the configuration as it is now, or none does."""
+        """See Reloader: all workers serve the configuration as it is now, or none does. While they start it waits."""
+        await self._settled.wait()
         async with self._one:
-            if self._ending.is_set() or not self._begun:
-                problem = Problem("", "the process is about to end, or has not begun")
-                return Reloaded(False, self._reloading.number, (problem,), busy=True)
+            if self._ending.is_set():
+                return about_to_end(self._reloading.number, cause)
             self._notifier.reloading()
             try:
                 done = await self._reloading.reload()
@@ -221,6 +245,7 @@ class Parent:
                 done = Reloaded(False, self._reloading.number, tuple(error.problems))
             else:
                 self._watch_or_not()
+            self._reload_ok = done.ok
             self._upkeep.reloaded(result_of(done))
             for child in self.slots.children:
                 child.tell(messages.Outcome(done.ok))
@@ -243,7 +268,26 @@ async def _ask(slot: Slot, asked: messages.AskAll, timeout_s: float) -> messages
     return messages.NO_ANSWER if slot.child is None else await slot.child.ask(asked, timeout_s)
 
 
-def _directory() -> Path:
-    """Where the workers keep what all read. It is ours alone (0700), and in memory where there is such a place."""
-    where = str(_MEMORY) if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="llmproxy-", dir=where))
+_Question = tuple[str, str, tuple[tuple[str, str], ...], bytes]
+
+
+def _metering(workers: Sequence[str]) -> tuple[Path, Metering]:
+    """
+    Where the *workers* keep what all read, and our own part of it.
+
+    It is ours alone (0700), and in memory where there is such a place, and room for all. CannotBegin when nowhere is.
+    """
+    reasons: list[str] = []
+    for where in [*([_MEMORY] if _MEMORY.is_dir() else []), Path(tempfile.gettempdir())]:
+        try:
+            directory = Path(tempfile.mkdtemp(prefix="llmproxy-", dir=where))
+            try:
+                for each in workers:
+                    zero_gauges(directory, each)  # it has its size from now on: no worker finds the place full
+                return directory, Metering.of_parent(directory)
+            except BaseException:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
+        except OSError as error:
+            reasons.append(f"{where}: {error.strerror or error}")
+    raise CannotBegin([Problem("", f"there is no place for what the workers count ({'; '.join(reasons)})")])

@@ -17,7 +17,7 @@ from llmproxy_server.log_events import get_logger
 from llmproxy_server.process import messages
 from llmproxy_server.process.child import Child
 from llmproxy_server.process.slots import Slots
-from llmproxy_server.reload import Reloaded
+from llmproxy_server.reload import Reloaded, read_aside
 from llmproxy_server.source import Snapshot, Source
 
 _log = get_logger()
@@ -34,6 +34,8 @@ class Reloading:
         """*snapshot* is what *loaded* was made of. ConfigError when the certificate cannot be read."""
         self.slots: Slots
         """To be set before the first reload."""
+        self.first = snapshot.to_bytes()
+        """What the process began with."""
         self.snapshot = snapshot
         """What a worker that begins now is to serve."""
         self.number = 1
@@ -49,7 +51,7 @@ class Reloading:
 
     async def reload(self) -> Reloaded:
         """Read the configuration and have all workers serve it. ConfigError: nothing has changed."""
-        snapshot, loaded, digest = await asyncio.to_thread(self._read)  # workers are kept and answered meanwhile
+        snapshot, loaded, digest = await read_aside(self._read)  # workers are kept and answered meanwhile
         if loaded.config == self._given and digest == self._digest:
             return Reloaded(True, self.number, unchanged=True, warnings=loaded.warnings)
         server, kept = kept_settings(self.config.server, loaded.config.server)
@@ -66,7 +68,8 @@ class Reloading:
         try:
             snapshot = self._source.read()
             loaded = snapshot.load(self._registry)
-            return snapshot, loaded, Certificate.read(loaded.config.server).digest
+            effective, _ = kept_settings(self.config.server, loaded.config.server)
+            return snapshot, loaded, Certificate.read(effective).digest
         except ConfigError:
             raise
         except Exception as bug:
@@ -78,15 +81,24 @@ class Reloading:
         """
         Have all workers serve *snapshot*; ConfigError when one cannot, and then none does.
 
-        A worker that takes the place of another meanwhile has begun with what was served before, and prepares too.
+        A worker that takes the place of another meanwhile has begun with what was served before, and prepares too. One
+        that is gone is no reason to refuse; two in a row are, since it may be the configuration that kills them.
         """
         self._attempt += 1
         attempt, data = self._attempt, snapshot.to_bytes()
         asked: list[Child] = []
+        lost = set[str]()
         while new := [child for child in self.slots.children if child not in asked]:
             asked += new
             found = await asyncio.gather(*(child.prepare(attempt, data, self._prepare_s) for child in new))
-            if problems := _problems_of(new, found):
+            problems = _problems_of(found)
+            for child in [it for it, said in zip(new, found, strict=True) if said is None]:
+                if child.is_running or child.slot in lost or not await self.slots.successor(child, self._prepare_s):
+                    problems.append(Problem("", f"worker {child.slot} ended, or was silent, while it was to prepare"))
+                lost.add(child.slot)
+            if self.slots.is_stopping:
+                problems.append(Problem("", "the process is about to end"))
+            if problems:
                 for child in asked:
                     child.tell(messages.Abort(attempt))
                 raise ConfigError(problems)
@@ -96,10 +108,6 @@ class Reloading:
             child.tell(messages.Commit(attempt, self.number))
 
 
-def _problems_of(children: Sequence[Child], found: Sequence[list[Problem] | None]) -> list[Problem]:
-    """What stands against serving, each reason once; a worker that said nothing is one."""
-    problems: dict[Problem, None] = {}
-    for child, said in zip(children, found, strict=True):
-        silent = Problem("", f"worker {child.slot} ended, or was silent, while it was to prepare")
-        problems.update(dict.fromkeys([silent] if said is None else said))
-    return list(problems)
+def _problems_of(found: Sequence[list[Problem] | None]) -> list[Problem]:
+    """What stands against serving, each reason once."""
+    return list(dict.fromkeys(it for said in found for it in said or ()))

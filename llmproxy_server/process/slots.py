@@ -25,6 +25,20 @@ time. One that dies later is replaced at once, however often."""
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.1, 10.0
 
 
+class Pulse:
+    """Wakes all who wait, each time."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    async def wait(self) -> None:
+        await self._next.wait()
+
+    def beat(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+
 @attrs.define
 class Slot:
     """A worker's place: its sockets, and the process that has it now."""
@@ -74,6 +88,8 @@ class Slots:
         self._tasks = tasks
         self._stopping = asyncio.Event()
         self._begun = False
+        self._cannot_start: list[Problem] = []
+        self._replaced = Pulse()
         self._keeping: list[asyncio.Task[None]] = []
 
     @property
@@ -89,7 +105,13 @@ class Slots:
     async def start(self) -> bool:
         """Start all workers; whether all serve. False as soon as one has ended before it did, or when stopped."""
         for slot in self.all:
-            await self._start(slot)
+            if self._stopping.is_set():
+                return False
+            try:
+                await self._start(slot)
+            except OSError as error:
+                self._cannot_start = [Problem("", f"a worker cannot be started: {error.strerror or error}")]
+                return False
             self._keeping.append(self._tasks.start(self._keep(slot), name="a slot"))
         ready = self._tasks.start(self._all_ready(), name="all workers begin")
         stopping = self._tasks.start(self._wait_for_stop(), name="the end")
@@ -111,11 +133,27 @@ class Slots:
     @property
     def problems(self) -> list[Problem]:
         """Why workers could not begin, each reason once."""
-        return list(dict.fromkeys(it for child in self._children() for it in child.problems))
+        return list(dict.fromkeys(it for child in self._children() for it in child.problems)) + self._cannot_start
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    async def successor(self, child: Child, timeout_s: float) -> bool:
+        """Whether another worker serves in the place of *child*, which is gone, within *timeout_s*."""
+        slot = next(it for it in self.all if it.name == child.slot)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while slot.child is child and not self._stopping.is_set():
+                    await self._replaced.wait()
+                return slot.child is not None and slot.child is not child and await slot.child.ready()
+        except TimeoutError:
+            return False
 
     def stop(self) -> None:
         """Let all drain and end; none is replaced any more. Our sockets are closed: the workers have their own."""
         self._stopping.set()
+        self._replaced.beat()
         for child in self._children():
             child.tell(messages.Stop())
         for slot in self.all:
@@ -141,6 +179,7 @@ class Slots:
         # Nothing is awaited from here on: a configuration that is committed now reaches this worker in one way.
         child.begin(self._begin(slot))
         slot.child = child
+        self._replaced.beat()
         if self._stopping.is_set():
             child.tell(messages.Stop())
 
@@ -160,6 +199,14 @@ class Slots:
             self._mourn(slot, child, pause_s)
             if not await self._replace(slot, pause_s):
                 return
+
+    async def watch(self, slot: Slot, patience_s: float) -> None:
+        """End the worker of *slot* whenever its event loop has not turned for so long; it is replaced then."""
+        while not await self._stopped_within(patience_s / 2):
+            child = slot.child
+            if child is not None and child.serves and not await child.is_alive(patience_s) and child.is_running:
+                _log.error("a worker is stuck, and is ended", worker=slot.name, silent_for_s=patience_s)
+                child.process.kill()
 
     async def _count_when_ready(self, child: Child) -> None:
         await child.ready()

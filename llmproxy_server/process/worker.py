@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -30,7 +31,7 @@ from llmproxy_server.process.channel import Channel, to_parent
 from llmproxy_server.process.messages import Begin, Place, Reply, ToWorker
 from llmproxy_server.process.said import read_reloaded
 from llmproxy_server.process.spawn import HELD_BACK
-from llmproxy_server.reload import Reloaded, tell_health
+from llmproxy_server.reload import Reloaded, read_aside, tell_health
 from llmproxy_server.server import Server, loop_factory, settle_memory
 from llmproxy_server.source import Snapshot, with_lines
 
@@ -76,9 +77,11 @@ class Worker:
         loaded = Snapshot.from_bytes(begin.snapshot).load(self._registry)
         handler = logs.configure(loaded.config)
         handler.addFilter(Numbered(begin.slot))
+        first = loaded if begin.first == begin.snapshot else Snapshot.from_bytes(begin.first).load(self._registry)
         self._server = server = Server(
             loaded.config,
             self._registry,
+            running=first.config.server,
             listening=_sockets(begin.listening),
             own_listening=None if begin.own_listening is None else _sockets(begin.own_listening),
             reloader=self,
@@ -91,9 +94,11 @@ class Worker:
         except ConfigError as error:
             raise ConfigError(with_lines(error.problems, loaded)) from error
         server.number = begin.number
+        tell_health(server.health, Reloaded(begin.reload_ok, begin.number))
+        greeting = self._greeting(loaded) if begin.greets else ""
         server.watch_loop()
         settle_memory()
-        self._channel.send(messages.Ready(self._greeting(loaded) if begin.greets else ""))
+        self._channel.send(messages.Ready(greeting))
         hearing = [
             server.tasks.start(self._listen(), name="messages of the parent"),
             server.tasks.start(self._change(), name="reloads"),
@@ -158,14 +163,17 @@ class Worker:
     async def _prepare(self, message: messages.Prepare) -> None:
         problems: Sequence[Problem] = ()
         try:
-            loaded = await asyncio.to_thread(self._load, message.snapshot)  # the calls in flight go on meanwhile
+            loaded = await read_aside(partial(self._load, message.snapshot))
             try:
                 self._prepared[message.number] = await self._server.prepare(loaded.config)
             except ConfigError as error:
                 problems = with_lines(error.problems, loaded)
         except ConfigError as error:
             problems = error.problems
-        except Exception as bug:  # noqa: BLE001 - a plugin's code runs here; the parent says it
+        except (Exception, asyncio.CancelledError) as bug:  # a plugin's code runs here; the parent says it
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             _log.error("a configuration could not be prepared", exc_info=bug)
             problems = [
                 Problem("", f"could not be prepared ({type(bug).__name__}): a mistake in llmproxy or in a plugin")

@@ -93,6 +93,7 @@ def test_machines_read_json(folder: Path) -> None:
         ],
         "drops": ["the answers of route /v1 that processor.answers kept: it may answer otherwise now"],
         "needs_restart": [{"setting": "server.port", "running": 3000, "given": 3001}],
+        "refused": [],
     }
 
 
@@ -117,3 +118,16 @@ def test_no_key_is_shown(folder: Path) -> None:
         assert ran.code == 1
         assert KEY not in ran.out + ran.err
         assert other not in ran.out + ran.err
+
+
+def test_what_a_reload_would_refuse_though_the_file_is_right_is_said(folder: Path) -> None:
+    """The number of workers stays as it is until a restart."""
+    budget = '[processor.budget]\ntype = "cost_limit"\ndaily_usd = "1.00"\n\n[[route]]'
+    rewrite(folder, ("[[route]]", budget), ('["answers"]', '["answers", "budget"]'))
+    (folder / "old.toml").write_text(OLD.replace("port = 3000", "port = 3000\nworkers = 2"))
+
+    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+    as_json = llmproxy("diff", "old.toml", "new.toml", "--json", cwd=folder, KEY=KEY)
+
+    assert "would be refused: restart instead\n  processor.budget: each of the 2 workers" in ran.out
+    assert [it["path"] for it in json.loads(as_json.out)["refused"]] == ["processor.budget"]

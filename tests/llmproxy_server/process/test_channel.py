@@ -29,7 +29,7 @@ async def pair() -> AsyncIterator[tuple[Channel[messages.ToParent], Channel[mess
 
 async def test_messages_come_whole_and_in_order() -> None:
     sent: list[messages.Told] = [
-        messages.Begin("1", b"{}", [3, 4], None, "/metrics", 1, 2, True, False),
+        messages.Begin("1", b"{}", [3, 4], None, "/metrics", 1, 2, True, False, b"{}", True),
         messages.Prepare(2, b"x" * 200_000),
         messages.Commit(2, 3),
         messages.Ask(4, "GET", "/health", "", [("a", "b")], b""),
