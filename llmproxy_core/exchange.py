@@ -97,7 +97,11 @@ class Attempt:
     sent_s: float | None = None
     """When the first byte of the request was sent."""
     ended_s: float | None = None
-    """When it failed, or its answer was over."""
+    """
+    When it failed, or the last of its answer was read; of a stream, when that was over.
+
+    What processors do with a whole answer, and how long its client takes to get it, is no time of the upstream's.
+    """
     request: Request | None = None
     """What was asked, with what processors made of it."""
     outcome: Outcome | None = None
@@ -111,7 +115,9 @@ class Attempt:
 
     def answered(self, outcome: Outcome) -> None:
         """The answer is over."""
-        self.outcome, self.ended_s = outcome, outcome.ended_s
+        self.outcome = outcome
+        if self.ended_s is None:
+            self.ended_s = outcome.ended_s
         if isinstance(outcome.error, UpstreamError):
             self.error = outcome.error
 

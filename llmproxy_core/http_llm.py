@@ -127,15 +127,14 @@ class HttpLLM:
         api = self._api(request)
         sent = self._sent(request.head.model)
         body = self._body(request, api, sent) if api.has_body else None
-        attempt = exchange.attempt(self._config.name, sent)
-        upstream = UpstreamRequest(
-            api.method, self._url(api, request, sent), self._headers(exchange, attempt, body), body
-        )
+        url = self._url(api, request, sent)
         price: ModelPrice | None = None
         if sent is not None and api.operation in BILLED_OPERATIONS:
             # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by
             # then that this one's price is forgotten.
             price = self._prices[sent] if sent in self._prices else await self._price(sent)
+        attempt = exchange.attempt(self._config.name, sent)
+        upstream = UpstreamRequest(api.method, url, self._headers(exchange, attempt, body), body)
         exchange.attempts.append(attempt)
         rate = None if price is None else price.price
         try:

@@ -292,6 +292,8 @@ class Reply(ResponseBase):
             attempt=attempt,
         )
         self.first_byte_s = self.started_s
+        if attempt is not None and attempt.ended_s is None:
+            attempt.ended_s = self.started_s  # all of it has been read
 
     def _read_tokens(self) -> int:
         if self.api is None or self.api.operation is not Operation.CHAT:

@@ -53,7 +53,7 @@ class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
     upstream_status: int | None = None
     first_byte_ms: float | None = None
     overhead_ms: float | None = None
-    """How long no upstream worked for the call."""
+    """How long no upstream worked for the call, from its whole request on."""
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
@@ -107,7 +107,8 @@ def access_line(ended: Ended, now: float) -> AccessLine:
     children = exchange.child_attempts
     if children:
         line.child_attempts = [_attempt(it) for it in children]
-    line.overhead_ms = milliseconds(_overhead_s((*attempts, *children) if children else attempts, began_s, now))
+    served = (*attempts, *children) if children else attempts
+    line.overhead_ms = milliseconds(_overhead_s(served, exchange.started_s, now))
     trace = exchange.trace
     line.trace_id = trace.trace_hex if trace is not None else _callers(incoming.headers.get("traceparent"))
     return line

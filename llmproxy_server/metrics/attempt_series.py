@@ -8,6 +8,7 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
+from llmproxy_core.llm_config import GroupConfig
 from llmproxy_server.metrics.call_series import CallSeries
 from llmproxy_server.metrics.families import SERVES
 from llmproxy_server.metrics.genai import GenAI, GenAISeries
@@ -56,7 +57,9 @@ class AttemptTable:
         self._genai = genai
         self._calls = calls
         self._now = gateway.services.now
-        self._llms = {name: LLMSeries(values, name, self._now) for name in gateway.llms}
+        configured = gateway.config.llms
+        callable_ones = (name for name in gateway.llms if not isinstance(configured.get(name), GroupConfig))
+        self._llms = {name: LLMSeries(values, name, self._now) for name in callable_ones}
         self._found: dict[tuple[str | None, ...], AttemptSeries] = {}
 
     def of(self, attempt: Attempt, operation: Operation) -> AttemptSeries:

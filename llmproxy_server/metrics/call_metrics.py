@@ -112,6 +112,8 @@ class CallMetrics:
             if not begun.certain:
                 series = self._learnt(exchange.route, begun, attempts[-1])
             self._own_time(exchange, attempts, now)
+        elif series is self._other and not begun.certain:  # a processor may have asked for the price meanwhile
+            series = self._guess(exchange.route, begun.asked).series
         series.ended(ended.status, now - began_s)
         client = exchange.client
         if client is not None and client.stream:
@@ -155,7 +157,13 @@ class CallMetrics:
         if asked is not None and asked in self._names.written:
             begun = self._known[asked] = Begun(self.model(asked), asked, certain=True)
             return begun
-        return self._guesses.get((route, asked)) or self._remember(route, asked, self._names.asked(route, asked))
+        remembered = self._guesses.get((route, asked))
+        if remembered is not None:
+            return remembered
+        model = self._names.asked(route, asked)
+        if model is None:
+            return Begun(self._other, asked, certain=False)
+        return self._remember(route, asked, model)
 
     def _learnt(self, route: str, begun: Begun, attempt: Attempt) -> CallSeries:
         """What a call is counted as whose request named no model that is known: what its LLM was sent."""
@@ -179,7 +187,8 @@ class CallMetrics:
         calls = exchange.child_calls
         if len(attempts) == 1 and not calls:
             attempt = attempts[0]
-            seconds = now - exchange.started_s - (_upstream_end(attempt, now) - attempt.started_s)
+            ended_s = now if attempt.ended_s is None else attempt.ended_s
+            seconds = now - exchange.started_s - (ended_s - attempt.started_s)
         else:
             seconds = now - exchange.started_s - _covered(exchange, now)
         seconds = max(seconds, 0.0)
@@ -191,23 +200,12 @@ def _all_attempts(exchange: Exchange) -> Sequence[Attempt]:
     return [*exchange.attempts, *exchange.child_attempts] if exchange.child_calls else exchange.attempts
 
 
-def _upstream_end(attempt: Attempt, now: float) -> float:
-    """
-    When nothing more was to come for *attempt*.
-
-    Of a whole reply that is when it was read: its outcome comes later, once it is made ready for the client.
-    """
-    outcome = attempt.outcome
-    if outcome is not None and outcome.first_byte_s == outcome.started_s and attempt.error is None:
-        return outcome.started_s
-    return now if attempt.ended_s is None else attempt.ended_s
-
-
 def _covered(exchange: Exchange, now: float) -> float:
     """How many seconds of *exchange* at least one attempt was under way."""
     covered, end = 0.0, exchange.started_s
     for attempt in sorted(_all_attempts(exchange), key=_STARTED):
-        start, stop = max(attempt.started_s, end), min(_upstream_end(attempt, now), now)
+        start = max(attempt.started_s, end)
+        stop = now if attempt.ended_s is None else min(attempt.ended_s, now)
         if stop > start:
             covered += stop - start
             end = stop

@@ -54,6 +54,9 @@ UPSTREAM = Family(
     "llmproxy_upstream_duration_seconds", "histogram", "Attempts on an LLM, from start to the end.", DURATION_S
 )
 UPSTREAM_ERRORS = Family("llmproxy_upstream_errors_total", "counter", "Attempts that failed, by the kind of error.")
+ABANDONED = Family(
+    "llmproxy_upstream_abandoned_total", "counter", "Attempts that were given up before the LLM had answered."
+)
 LAST_SUCCESS = Family(
     "llmproxy_upstream_last_success_timestamp_seconds", "latest", "When an LLM answered last, since the epoch."
 )

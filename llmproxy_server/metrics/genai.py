@@ -11,10 +11,17 @@ from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.usage import Usage
-from llmproxy_server.metrics.genai_families import SECONDS, TOKENS, GenAIFamilies, newest, released
+from llmproxy_server.metrics.genai_families import (
+    SECONDS,
+    TOKENS,
+    GenAIFamilies,
+    newest,
+    newest_of_embeddings,
+    released,
+)
 from llmproxy_server.metrics.llm_series import kind_of
 from llmproxy_server.metrics.model_names import ModelNames
-from llmproxy_server.metrics.values import Labels, Values, labels_of
+from llmproxy_server.metrics.values import Family, Labels, Values, labels_of
 from llmproxy_server.telemetry.conventions import operation_name, provider_name
 
 _SECONDS_SUM = len(SECONDS) + 1
@@ -30,15 +37,17 @@ class GenAI:
         config = gateway.config
         self._values = values
         self._names = names
-        self._families = newest() if config.telemetry.newest_metric_names else released()
+        is_newest = config.telemetry.newest_metric_names
+        self._families = newest() if is_newest else released()
+        self._of_embeddings = newest_of_embeddings() if is_newest else self._families
         self._llms = {name: _llm_labels(llm) for name, llm in config.llms.items()}
 
     def series(self, attempt: Attempt, operation: Operation) -> GenAISeries | None:
         """None for what is no operation of a model: lists, counts, and what nobody looks into."""
         request, outcome = attempt.request, attempt.outcome
-        named = operation_name(
-            request.operation if request is not None else operation, None if request is None else request.api
-        )
+        operation = operation if request is None else request.operation
+        named = operation_name(operation, None if request is None else request.api)
+        families = self._of_embeddings if operation is Operation.EMBEDDINGS else self._families
         if named is None:
             return None
         sent = self._names.sent(attempt)
@@ -48,9 +57,9 @@ class GenAI:
         error = attempt.error
         failed = {} if error is None else {"error_type": kind_of(error).removeprefix("status_")}
         of_duration = labels_of(**labels, **failed)
-        if not self._values.admits(self._families.duration, of_duration):
+        if not self._values.admits(families.duration, of_duration):
             return None
-        return GenAISeries(self._values, self._families, labels_of(**labels), of_duration)
+        return GenAISeries(self._values, families, labels_of(**labels), of_duration)
 
 
 def _llm_labels(config: LLMConfig) -> dict[str, str]:
@@ -104,35 +113,41 @@ class GenAISeries:
             return
         usage, first_s = outcome.usage, outcome.first_byte_s
         if first_s is not None and first_s > outcome.started_s:  # a stream: a whole reply begins when it is there
-            self._chunks(first_s - began_s, outcome, usage, first_s)
+            self._chunks(first_s - began_s, outcome, usage, (ended_s or outcome.ended_s) - first_s)
         if usage is not None:
             self._tokens(usage)
 
-    def _chunks(self, first_chunk_s: float, outcome: Outcome, usage: Usage | None, first_s: float) -> None:
-        cells, start = self._cells, self._first_chunk
+    def _chunks(self, first_chunk_s: float, outcome: Outcome, usage: Usage | None, rest_s: float) -> None:
+        """*rest_s*: from the first chunk to the last."""
+        cells, start, families = self._cells, self._first_chunk, self._families
+        if families.first_chunk is None or families.per_chunk is None:
+            return
         if start is None:
-            start = self._first_chunk = self._values.place(self._families.first_chunk, self._labels)
+            start = self._first_chunk = self._values.place(families.first_chunk, self._labels)
         cells[start + bisect_left(SECONDS, first_chunk_s)] += 1
         cells[start + _SECONDS_SUM] += first_chunk_s
         if usage is None or usage.output_tokens < 2 or outcome.end is not End.COMPLETED:
             return
         start = self._per_chunk
         if start is None:
-            start = self._per_chunk = self._values.place(self._families.per_chunk, self._labels)
-        seconds = (outcome.ended_s - first_s) / (usage.output_tokens - 1)
+            start = self._per_chunk = self._values.place(families.per_chunk, self._labels)
+        seconds = rest_s / (usage.output_tokens - 1)
         cells[start + bisect_left(SECONDS, seconds)] += 1
         cells[start + _SECONDS_SUM] += seconds
 
     def _tokens(self, usage: Usage) -> None:
-        cells, first, out = self._cells, self._input, self._output
-        if first is None or out is None:
-            first, out = self._place_tokens()
+        cells, start, families = self._cells, self._input, self._families
+        if start is None:
+            start = self._input = self._place_tokens(families.input, "input")
         count = usage.input_tokens
-        cells[first + bisect_left(_TOKENS, count)] += 1
-        cells[first + _TOKENS_SUM] += count
-        if count := usage.output_tokens:  # embeddings have none
-            cells[out + bisect_left(_TOKENS, count)] += 1
-            cells[out + _TOKENS_SUM] += count
+        cells[start + bisect_left(_TOKENS, count)] += 1
+        cells[start + _TOKENS_SUM] += count
+        if (count := usage.output_tokens) and families.output is not None:  # embeddings have none
+            start = self._output
+            if start is None:
+                start = self._output = self._place_tokens(families.output, "output")
+            cells[start + bisect_left(_TOKENS, count)] += 1
+            cells[start + _TOKENS_SUM] += count
         if self._families.usage:
             self._count(usage)
 
@@ -144,10 +159,6 @@ class GenAISeries:
                     index = self._usage[field] = self._values.place(family, self._labels)
                 self._cells[index] += used
 
-    def _place_tokens(self) -> tuple[int, int]:
-        labels, families = dict(self._labels), self._families
-        types = ({"gen_ai_token_type": it} if families.typed else {} for it in ("input", "output"))
-        of_input, of_output = (labels_of(**labels, **it) for it in types)
-        self._input = first = self._values.place(families.input, of_input)
-        self._output = out = self._values.place(families.output, of_output)
-        return first, out
+    def _place_tokens(self, family: Family, kind: str) -> int:
+        typed = {"gen_ai_token_type": kind} if self._families.typed else {}
+        return self._values.place(family, labels_of(**dict(self._labels), **typed))

@@ -12,6 +12,10 @@ import attrs
 from llmproxy_server.metrics.values import Family
 from llmproxy_server.telemetry import conventions
 
+EMBEDDINGS_DURATION = "gen_ai.client.embeddings.duration"
+EMBEDDINGS_INPUT_TOKENS = "gen_ai.client.embeddings.operation.input_tokens"
+"""The newest conventions tell embeddings from inference; those released do not."""
+
 SECONDS = tuple(round(0.01 * 2**step, 2) for step in range(14))
 TOKENS = tuple(float(4**step) for step in range(14))
 """The buckets that the conventions advise."""
@@ -35,29 +39,27 @@ def _count(name: str, doc: str) -> Family:
 
 @attrs.frozen
 class GenAIFamilies:
-    """*usage* counts by the field of a usage; *input* and *output* are one family where a label tells them apart."""
+    """*usage* counts by the field of a usage. What an operation does not have is None."""
 
     duration: Family
-    first_chunk: Family
-    per_chunk: Family
     input: Family
-    output: Family
+    output: Family | None = None
+    first_chunk: Family | None = None
+    per_chunk: Family | None = None
     usage: tuple[tuple[str, Family], ...] = ()
-
-    @property
-    def typed(self) -> bool:
-        """Whether a label tells input from output."""
-        return self.input is self.output
+    typed: bool = False
+    """Whether a label tells input from output."""
 
 
 _DURATION = "GenAI operation duration: an attempt on an LLM, from the first byte sent to the last one read."
 _FIRST_CHUNK = "Time from the first byte sent to the first bytes of a streamed answer."
 _PER_CHUNK = "The mean time between two tokens of a streamed answer, one value for each answer."
+_EMBEDDINGS = "GenAI embeddings duration: an attempt on an LLM, from the first byte sent to the last one read."
 _INPUT, _OUTPUT = "Input tokens of a call.", "Output tokens of a call."
 
 
 def released() -> GenAIFamilies:
-    """Those of the last release of the conventions."""
+    """Those of the last release of the conventions, for all operations."""
     tokens = _tokens(conventions.TOKEN_USAGE, "Tokens of a call, by the label gen_ai_token_type.")
     return GenAIFamilies(
         duration=_seconds(conventions.OPERATION_DURATION, _DURATION),
@@ -65,11 +67,12 @@ def released() -> GenAIFamilies:
         per_chunk=_seconds(conventions.TIME_PER_OUTPUT_CHUNK, _PER_CHUNK),
         input=tokens,
         output=tokens,
+        typed=True,
     )
 
 
 def newest() -> GenAIFamilies:
-    """Those of the newest draft."""
+    """Those of the newest draft, for all operations but embeddings."""
     return GenAIFamilies(
         duration=_seconds(conventions.INFERENCE_DURATION, _DURATION),
         first_chunk=_seconds(conventions.INFERENCE_TIME_TO_FIRST_CHUNK, _FIRST_CHUNK),
@@ -83,4 +86,12 @@ def newest() -> GenAIFamilies:
             ("cache_write_tokens", _count(conventions.USAGE_CACHE_WRITE_INPUT_TOKENS, "Input tokens kept in a cache.")),
             ("reasoning_tokens", _count(conventions.USAGE_REASONING_OUTPUT_TOKENS, "Reasoning tokens used.")),
         ),
+    )
+
+
+def newest_of_embeddings() -> GenAIFamilies:
+    """Those of the newest draft for embeddings, which neither stream nor write."""
+    return GenAIFamilies(
+        duration=_seconds(EMBEDDINGS_DURATION, _EMBEDDINGS),
+        input=_tokens(EMBEDDINGS_INPUT_TOKENS, "Input tokens of a call for embeddings."),
     )

@@ -7,7 +7,15 @@ from collections.abc import Callable
 
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Attempt
-from llmproxy_server.metrics.families import DURATION_S, LAST_FAILURE, LAST_SUCCESS, UPSTREAM, UPSTREAM_ERRORS
+from llmproxy_core.outcome import End
+from llmproxy_server.metrics.families import (
+    ABANDONED,
+    DURATION_S,
+    LAST_FAILURE,
+    LAST_SUCCESS,
+    UPSTREAM,
+    UPSTREAM_ERRORS,
+)
 from llmproxy_server.metrics.values import Values, labels_of
 
 _SUM = len(DURATION_S) + 1
@@ -46,6 +54,7 @@ def is_providers_fault(error: ProxyError | None) -> bool:
 
 class LLMSeries:
     __slots__ = (
+        "_abandoned",
         "_cells",
         "_errors",
         "_last_failure",
@@ -67,6 +76,7 @@ class LLMSeries:
         self._upstream_sum = self._upstream + _SUM
         self._last_success = values.place(LAST_SUCCESS, labels)
         self._last_failure = values.place(LAST_FAILURE, labels)
+        self._abandoned = values.place(ABANDONED, labels)
         self._errors: dict[str, int] = {}
 
     def ended(self, attempt: Attempt, seconds: float) -> None:
@@ -78,6 +88,8 @@ class LLMSeries:
             self._failed(attempt, attempt.error)
         elif attempt.status is not None:
             cells[self._last_success] = self._now()
+        elif attempt.outcome is None or attempt.outcome.end is End.ABANDONED:
+            cells[self._abandoned] += 1
 
     def _failed(self, attempt: Attempt, error: ProxyError) -> None:
         cells, kind = self._cells, kind_of(error)

@@ -7,15 +7,19 @@ configuration, or the author of a price list. All else is `other`.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
+
+import attrs
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.estimate import BILLED_OPERATIONS
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
+from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import GroupConfig
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.option import options
 from llmproxy_core.prices import ModelPrice
 
 OTHER = "other"
@@ -41,12 +45,15 @@ class ModelNames:
             yield from (sent for _, sent in llm.models.entries if sent is not None)
             yield from (it for it in [llm.models.override] if it is not None)
             yield from (it for it, _ in self._gateway.config.llms[name].prices if not _WILD & set(it))
+        for processor in self._gateway.config.processors.values():
+            yield from _models_of(processor.config)
 
-    def asked(self, route: str, model: str | None) -> str:
+    def asked(self, route: str, model: str | None) -> str | None:
         """
         What a call of *route* that asks for *model* is counted as, before anything of it is known.
 
-        The name itself; else, where the route's LLM sends another one in its place, that.
+        The name itself; else, where the route's LLM sends another one in its place, that; else the name of the price
+        list's entry for it. None when that is not known yet: the list may still be loading.
         """
         if model in self.written and model is not None:
             return model
@@ -54,7 +61,12 @@ class ModelNames:
         if llm is None or (model is not None and len(model) > _LONGEST):
             return OTHER
         sent = llm.models.override if model is None else llm.models.sent(model)
-        return sent if sent in self.written and sent is not None else OTHER
+        if sent is None:
+            return OTHER
+        if sent in self.written:
+            return sent
+        found = _at_once(_prices(llm, model))
+        return None if found is None else _entry_of(found) or OTHER
 
     def sent(self, attempt: Attempt) -> str:
         """What *attempt* sent: the name itself, else that of the price list's entry for it."""
@@ -93,9 +105,7 @@ class ModelNames:
             return None
         if len(attempt.model or "") > _LONGEST:
             return None
-        found: Sequence[ModelPrice | None] = _at_once(_prices(llm.prices(asked_of(attempt)))) or ()
-        entry = next(iter(found), None)
-        return None if entry is None or _WILD & set(entry.name) else entry.name
+        return _entry_of(_at_once(_prices(llm, asked_of(attempt))) or ())
 
     # -- who serves what -----------------------------------------------------------------------------------------
 
@@ -126,9 +136,29 @@ def asked_of(attempt: Attempt) -> str | None:
         return None
 
 
-async def _prices(waiting: Any) -> Sequence[ModelPrice | None]:
-    found: Sequence[ModelPrice | None] = await waiting
-    return found
+def _models_of(config: object) -> Iterator[str]:
+    """
+    The models that the table of a processor names: what its keys `model` and `models` say.
+
+    By the names of the keys, since a plugin's table may have any. Whatever they hold, it is the operator who wrote it.
+    """
+    if not attrs.has(type(config)):
+        return
+    for field, _ in options(type(config)):
+        if field.name in ("model", "models"):
+            said = getattr(config, field.name)
+            names = [said] if isinstance(said, str) else said if isinstance(said, Iterable) else ()
+            yield from (it for it in names if isinstance(it, str) and not _WILD & set(it))
+
+
+def _entry_of(found: Sequence[ModelPrice | None]) -> str | None:
+    """The name of a price list's first entry of *found*; a pattern is none."""
+    entry = next(iter(found), None)
+    return None if entry is None or _WILD & set(entry.name) else entry.name
+
+
+async def _prices(llm: LLMClient, model: str | None) -> Sequence[ModelPrice | None]:
+    return await llm.prices(model)
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T | None:

@@ -448,6 +448,32 @@ async def test_an_attempt_tells_when_it_began_was_sent_and_ended_and_what_it_gav
     assert attempt.error is None
 
 
+async def test_what_is_done_with_a_whole_answer_is_no_time_of_its_attempt(tasks: Tasks) -> None:
+    called = Called(ANSWER, tasks=tasks)
+    exchange = called.exchange(chat())
+
+    response = await asyncio.wait_for(called.llm.send(exchange), SOON_S)
+    called.clock.advance(7)  # a processor takes its time
+    response.finish(End.COMPLETED)
+
+    [attempt] = exchange.attempts
+    assert attempt.outcome is not None
+    assert (attempt.started_s, attempt.ended_s, attempt.outcome.ended_s) == (1000.0, 1000.0, 1007.0)
+
+
+async def test_a_stream_ends_its_attempt_when_it_is_over(tasks: Tasks) -> None:
+    called = Called(STREAM, tasks=tasks)
+    exchange = called.exchange(chat())
+
+    response = await asyncio.wait_for(called.llm.send(exchange), SOON_S)
+    [attempt] = exchange.attempts
+    assert attempt.ended_s is None
+    called.clock.advance(7)
+    response.finish(End.ABANDONED)
+
+    assert attempt.ended_s == 1007.0
+
+
 async def test_an_attempt_that_fails_tells_when_and_why(tasks: Tasks) -> None:
     called = Called(UpstreamCut("gone"), tasks=tasks)
     exchange = called.exchange(chat())

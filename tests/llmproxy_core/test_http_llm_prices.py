@@ -101,6 +101,20 @@ async def test_the_list_is_asked_once_per_model_whatever_it_says(tasks: Tasks) -
     assert [model for _, model in called.list.asked] == ["gpt-4o", "unknown", "gpt-4o-mini"]
 
 
+async def test_the_wait_for_the_list_is_no_time_of_the_attempt(tasks: Tasks) -> None:
+    called = Priced(ANSWER, tasks=tasks)
+    called.list.go_on.clear()
+    exchange = called.exchange(chat())
+
+    async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
+        group.create_task(called.llm.send(exchange))
+        await called.list.was_asked.wait()
+        called.clock.advance(3)
+        called.list.go_on.set()
+
+    assert [attempt.started_s for attempt in exchange.attempts] == [1003.0]
+
+
 async def test_calls_that_come_together_ask_the_list_once(tasks: Tasks) -> None:
     """It may take a while at first, when it is loaded."""
     called = Priced(tasks=tasks)

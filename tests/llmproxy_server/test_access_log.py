@@ -75,7 +75,8 @@ async def test_a_line_tells_what_was_asked_and_how_it_ended(lines: Lines) -> Non
     took = attempt.pop("ms")
     assert all(isinstance(each, float) for each in (duration, first_byte, overhead, took))
     assert duration >= first_byte >= 0
-    assert duration == pytest.approx(overhead + took, abs=0.11), "rounded to a tenth"
+    assert duration >= overhead + took - 0.11, "rounded to a tenth; what is before the whole request is nobody's"
+    assert overhead > 0
     assert line == {
         "method": "POST",
         "path": "/v1/chat/completions",

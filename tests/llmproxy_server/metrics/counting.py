@@ -14,6 +14,7 @@ from llmproxy_core.config import structure
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway, build
+from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
 from llmproxy_core.prices import NoPrices, Prices
 from llmproxy_core.request import client_view
@@ -50,7 +51,7 @@ class Call:
 
     @property
     def incoming(self) -> Incoming:
-        raise NotImplementedError
+        return Incoming(self.method, self.path, (1, 1), Headers(), peer=self.address, secure=False)
 
 
 class Counting:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from llmproxy_core import End as EndOf
-from llmproxy_core import Money, Outcome, Request, Usage
+from llmproxy_core import Money, Outcome, Reply, Request, Usage
 from llmproxy_core.errors import BadRequest, UpstreamConnectError, UpstreamError
 from llmproxy_core.exchange import Attempt, ChildCall
+from llmproxy_server.access_line import access_line
 from llmproxy_server.metrics.families import OVERHEAD_S
 from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.values import Values
@@ -160,6 +161,30 @@ def test_our_own_time_is_what_no_attempt_covers() -> None:
     cells = counting.cells("llmproxy_overhead_seconds")
     assert cells[-1] == pytest.approx(0.010)
     assert cells[OVERHEAD_S.index(0.01) : OVERHEAD_S.index(0.01) + 2].count(1) == 1
+
+
+def test_what_processors_do_with_a_whole_answer_is_our_own_time_and_no_upstreams() -> None:
+    counting = Counting(priced_at(URL))
+    began_s = counting.clock.now
+    exchange = counting.exchange(MODEL)
+    counting.calls.begin(exchange)
+    attempt = Attempt("openai", MODEL, began_s, request=exchange.request, sent_s=began_s, status=200)
+    exchange.attempts.append(attempt)
+    counting.clock.now += 0.5
+    assert exchange.request.dialect is not None
+    answer = Reply(
+        exchange, b"{}", dialect=exchange.request.dialect, api=exchange.request.api, llm="openai", attempt=attempt
+    )
+    counting.clock.now += 7
+    answer.finish(EndOf.COMPLETED)
+
+    ended = counting.end(exchange, began_s=began_s)
+
+    upstream = counting.cells("llmproxy_upstream_duration_seconds", llm="openai")[-1]
+    ours = counting.cells("llmproxy_overhead_seconds")[-1]
+    (genai,) = counting.metering.snapshot().of("gen_ai_client_operation_duration_seconds").cells.values()
+    assert [upstream, ours, genai[-1]] == pytest.approx([0.5, 7, 0.5])
+    assert access_line(ended, counting.clock.now).overhead_ms == pytest.approx(ours * 1000), "the log says the same"
 
 
 def test_the_upload_of_a_request_is_not_our_own_time() -> None:

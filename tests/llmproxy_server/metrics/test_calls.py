@@ -19,6 +19,7 @@ from tests.upstream import (
     End,
     Head,
     Reached,
+    Stall,
     Step,
     Upstream,
     Wait,
@@ -253,6 +254,42 @@ async def test_the_time_that_an_upstream_takes_is_not_ours() -> None:
     whole_s = seen("llmproxy_request_duration_seconds_sum", model=MODEL)
     assert whole_s >= 0.5
     assert seen("llmproxy_overhead_seconds_sum") <= whole_s - 0.49
+
+
+async def test_an_attempt_that_was_given_up_unanswered_is_neither_a_success_nor_a_failure() -> None:
+    async with Upstream([Stall()]) as upstream, Proxy(priced_at(upstream.base_url)) as proxy:
+        async with connected(proxy.port) as client:
+            body = json.dumps(QUESTION).encode()
+            client.send(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            await upstream.received()
+        seen = await scrape_until(proxy, "llmproxy_upstream_abandoned_total", 1, llm="openai")
+        alone = json.loads((await ask("GET", f"{proxy.url}/metrics")).body)
+        upstream.then(reply(completion("Hi")), reply(error("Broken"), status=500))
+        await chat(proxy)
+        await chat(proxy)
+        others = json.loads((await ask("GET", f"{proxy.url}/metrics")).body)
+
+    assert seen("llmproxy_upstream_duration_seconds_count", llm="openai") == 1
+    assert alone["llms"]["openai"]["total_requests"] == 1
+    assert alone["llms"]["openai"]["success_rate"] is None
+    assert others["providers"]["openai"]["total_requests"] == 3
+    assert others["providers"]["openai"]["success_rate"] == 0.5
+
+
+async def test_a_group_is_no_llm_of_the_summary() -> None:
+    async with Upstream(reply(completion("Hi"))) as upstream:
+        configured = priced_at(upstream.base_url)
+        configured["llm"]["both"] = {"provider": "by_model", "members": ["openai"]}
+        configured["route"][0]["target_llm"] = "both"
+        async with Proxy(configured) as proxy:
+            await chat(proxy)
+            said = json.loads((await ask("GET", f"{proxy.url}/metrics")).body)
+
+    assert list(said["llms"]) == list(said["providers"]) == ["openai"]
+    assert said["llms"]["openai"]["total_requests"] == 1
 
 
 async def test_a_summary_tells_how_each_llm_and_provider_does() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import llmproxy_cache
 import llmproxy_cost_limit
 
 from llmproxy_server.metrics.process import watch_spans
-from tests.llmproxy_server.metrics.scraping import chat, priced_at, scrape_until
+from tests.exact import post
+from tests.llmproxy_server.metrics.scraping import MODEL, chat, priced_at, scrape_until
 from tests.proxy import Proxy
 from tests.upstream import Upstream, chat_chunk, completion, error, reply, stream, usage_chunk
 
@@ -41,9 +43,11 @@ async def exported(mapping: dict[str, Any]) -> set[str]:
         Proxy({**mapping, **_target(mapping, upstream)}, plugins=[llmproxy_cache, llmproxy_cost_limit]) as proxy,
     ):
         watch_spans(proxy.server.metering.sampler, lambda: 0.0)
-        upstream.then(streamed, reply({**completion("Hi"), "usage": usage}), reply(error("Busy"), status=503))
+        embedded = reply({"object": "list", "data": [], "usage": {"prompt_tokens": 4, "total_tokens": 4}})
+        upstream.then(streamed, reply({**completion("Hi"), "usage": usage}), reply(error("Busy"), status=503), embedded)
         for number in range(3):
             await chat(proxy, stream=number == 0, user=str(number))
+        await post(f"{proxy.base_url}/embeddings", json.dumps({"model": MODEL, "input": "x"}).encode())
         seen = await scrape_until(proxy, "llmproxy_upstream_errors_total", 1, llm="openai", code="status_503")
     return {line.split(" ")[2] for line in seen.text.splitlines() if line.startswith("# TYPE")}
 

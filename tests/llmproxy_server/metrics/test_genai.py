@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 
 import pytest
 
@@ -76,6 +78,28 @@ def test_the_newest_names_are_a_matter_of_configuration() -> None:
     assert not {"gen_ai_client_operation_duration_seconds", "gen_ai_client_token_usage"} & set(
         counting.metering.snapshot().totals
     )
+
+
+@pytest.mark.parametrize(
+    ("newest", "families"),
+    [
+        (True, {"gen_ai_client_embeddings_duration_seconds", "gen_ai_client_embeddings_operation_input_tokens"}),
+        (False, {"gen_ai_client_operation_duration_seconds", "gen_ai_client_token_usage"}),
+    ],
+)
+async def test_embeddings_are_counted_apart_from_inference_and_have_no_output(newest: bool, families: set[str]) -> None:
+    embedding = {"object": "list", "data": [], "model": MODEL, "usage": {"prompt_tokens": 4, "total_tokens": 4}}
+    async with Upstream(reply(embedding)) as upstream:
+        configured = {**priced_at(upstream.base_url), "telemetry": {"newest_metric_names": newest}}
+        async with Proxy(configured) as proxy:
+            await post(f"{proxy.base_url}/embeddings", json.dumps({"model": MODEL, "input": "x"}).encode())
+            seen = await scrape(proxy)
+
+    duration, tokens = sorted(families, key=lambda name: "token" in name)
+    assert {name.removesuffix("_count") for name, _ in seen.samples if re.match("gen_ai_.*_count$", name)} == families
+    assert seen.total(f"{duration}_count", gen_ai_operation_name="embeddings") == 1
+    assert seen.total(f"{tokens}_sum") == 4
+    assert seen.values(f"{tokens}_sum", "gen_ai_token_type") <= {"input"}
 
 
 def test_a_failure_is_told_by_its_kind() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import llmproxy_cost_limit
+import llmproxy_enhance_query
 import pytest
 
 from llmproxy_core.errors import UpstreamError
@@ -22,6 +25,24 @@ class List:
 
     async def find(self, base_url: str, model: str) -> ModelPrice | None:
         return ModelPrice("gpt-9", Price(1, 2)) if model.startswith("gpt-9-") else None
+
+
+class LateList(List):
+    """It is loaded when *there* is set."""
+
+    def __init__(self) -> None:
+        self.there = asyncio.Event()
+
+    async def find(self, base_url: str, model: str) -> ModelPrice | None:
+        await self.there.wait()
+        return await super().find(base_url, model)
+
+
+def refuse(counting: Counting, model: str) -> None:
+    """A processor refuses a call before anything is sent."""
+    exchange = counting.exchange(model)
+    counting.calls.begin(exchange)
+    counting.end(exchange, status=402)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +95,68 @@ def test_a_name_that_only_an_attempt_told_is_remembered_for_who_comes_without_on
 
     assert counting.value("llmproxy_requests_total", model="gpt-9", status="200") == 2
     assert counting.value("llmproxy_active_requests", model="gpt-9") == 0
+
+
+def test_a_name_of_the_price_list_is_counted_also_when_nothing_was_sent() -> None:
+    counting = Counting(openai_at(URL), prices=List())
+
+    refuse(counting, "gpt-9-x")
+    refuse(counting, "made-up")
+
+    assert counting.value("llmproxy_requests_total", model="gpt-9", status="402") == 1
+    assert counting.value("llmproxy_requests_total", model="other", status="402") == 1
+
+
+async def test_a_name_is_looked_up_again_once_the_price_list_is_there() -> None:
+    prices = LateList()
+    counting = Counting(openai_at(URL), prices=prices)
+
+    refuse(counting, "gpt-9-x")
+    prices.there.set()
+    refuse(counting, "gpt-9-x")
+
+    assert counting.value("llmproxy_requests_total", model="other", status="402") == 1
+    assert counting.value("llmproxy_requests_total", model="gpt-9", status="402") == 1
+
+
+async def test_a_name_whose_price_came_while_the_call_went_on_is_counted_at_its_end() -> None:
+    prices = LateList()
+    counting = Counting(openai_at(URL), prices=prices)
+    exchange = counting.exchange("gpt-9-x")
+
+    counting.calls.begin(exchange)
+    prices.there.set()
+    counting.end(exchange, status=402)
+
+    assert counting.value("llmproxy_requests_total", model="gpt-9", status="402") == 1
+    assert counting.value("llmproxy_active_requests", model="other") == 0
+
+
+async def test_what_a_budget_refuses_is_counted_by_the_bundled_price_list() -> None:
+    configured = openai_at("https://api.openai.com/v1")
+    configured["processor"] = {"budget": {"type": "cost_limit", "per_request_usd": "0.0000001"}}
+    configured["route"][0] |= {"processors": ["budget"], "operations": ["chat"]}
+    async with Proxy(configured, plugins=[llmproxy_cost_limit]) as proxy:
+        answers = [(await chat(proxy, model="gpt-4o")).status for _ in range(3)]
+        seen = await scrape(proxy)
+
+    assert answers == [402, 402, 402]
+    assert seen("llmproxy_requests_total", model="gpt-4o", status="402") == 3
+    assert seen.values("llmproxy_requests_total", "status") == {"200", "402"}
+
+
+@pytest.mark.parametrize("key", ["model", "config_value"])
+async def test_the_model_that_a_processors_table_names_is_a_label(key: str) -> None:
+    async with Upstream(reply(completion("Better."))) as upstream:
+        configured = openai_at(upstream.base_url, models=["my-*"])
+        configured["processor"] = {"better": {"type": "enhance_query", "llm": "openai", key: "my-rewriter"}}
+        configured["route"][0] |= {"processors": ["better"], "operations": ["chat"]}
+        async with Proxy(configured, plugins=[llmproxy_enhance_query]) as proxy:
+            await chat(proxy, model="my-thing")
+            seen = await scrape(proxy)
+
+    assert seen.total("llmproxy_tokens_processed_total", model="my-rewriter") > 0
+    assert seen.values("llmproxy_tokens_processed_total", "model") == {"my-rewriter", "other"}
 
 
 def test_what_a_processor_chose_for_a_made_up_name_is_counted_each_time() -> None:
