@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
 
 from llmproxy_core.option import options, variable_type
+from llmproxy_server.log_events import get_logger
 
+_log = get_logger()
 LEVELS = ("trace", "debug", "info", "warn", "error")
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|h|m|s))+", re.ASCII)
 _DURATION_PART = re.compile(r"([\d.]+)(ms|h|m|s)", re.ASCII)
@@ -109,16 +112,58 @@ LLM_VARIABLES = (
 )
 
 
+# -- those of OpenTelemetry ------------------------------------------------------------------------------------------
+
+# Its specification has what cannot be understood warned about, and then taken as not set: other programs share these.
+
+_PROTOCOLS = ("http/protobuf", "grpc")
+_OTHER_EXPORTERS = frozenset({"none", "console", "logging", "zipkin", "jaeger"})
+_WITHOUT_SCHEME = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(4317|443)", re.ASCII)
+_IGNORED: Mapping[str, object] = {}
+
+
+def _ignored(name: str, text: str, expected: str) -> Mapping[str, object]:
+    _log.warning("an environment variable is ignored", variable=name, value=text[:64], expected=expected)
+    return _IGNORED
+
+
+def _read_endpoint(key: str, text: str) -> Mapping[str, object]:
+    """A URL; grpc's may lack a scheme, and is then secure. On another port it must have one, as over HTTP."""
+    return {key: f"https://{text}" if _WITHOUT_SCHEME.fullmatch(text) else text, "traces": True}
+
+
+def _read_protocol(name: str, text: str) -> Mapping[str, object]:
+    return {"protocol": text} if text in _PROTOCOLS else _ignored(name, text, " or ".join(_PROTOCOLS))
+
+
 def _read_sampler(text: str) -> Mapping[str, object]:
-    if text not in SAMPLERS:
-        raise ValueError("expected one of " + ", ".join(SAMPLERS))
-    return SAMPLERS[text]
+    return SAMPLERS.get(text) or _ignored("OTEL_TRACES_SAMPLER", text, "one of " + ", ".join(SAMPLERS))
+
+
+def _read_sampler_arg(text: str) -> Mapping[str, object]:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= 1:
+        return _ignored("OTEL_TRACES_SAMPLER_ARG", text, "a number from 0 to 1")
+    return {"sample_ratio": ratio}
 
 
 def _read_exporter(text: str) -> Mapping[str, object]:
-    if text not in ("otlp", "none"):
-        raise ValueError("expected otlp or none")
-    return {"traces": text == "otlp"}
+    """Names, separated by commas: ours is otlp, and those of exporters that we lack mean that it is not wanted."""
+    name, names = "OTEL_TRACES_EXPORTER", {it.strip() for it in text.split(",")} - {""}
+    known = names & (_OTHER_EXPORTERS | {"otlp"})
+    if known != names or known - {"otlp", "none"}:
+        _ignored(name, ",".join(sorted(names - {"otlp", "none"})), "otlp or none")
+    return {"traces": "otlp" in known} if known else _IGNORED
+
+
+def _read_disabled(text: str) -> Mapping[str, object]:
+    lower = text.lower()
+    if lower not in ("true", "false"):
+        return _ignored("OTEL_SDK_DISABLED", text, "true or false")
+    return {"traces": False} if lower == "true" else _IGNORED
 
 
 SAMPLERS: Mapping[str, Mapping[str, object]] = {
@@ -135,24 +180,32 @@ TELEMETRY_VARIABLES = (
     Variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "endpoint",
-        lambda text: {"endpoint": text, "traces": True},
+        partial(_read_endpoint, "endpoint"),
         "Where to; it also switches traces on.",
     ),
     Variable(
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         "traces_endpoint",
-        lambda text: {"traces_endpoint": text, "traces": True},
+        partial(_read_endpoint, "traces_endpoint"),
         "The whole URL for traces; it also switches them on.",
     ),
-    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol", read_text, "http/protobuf or grpc."),
-    Variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "protocol", read_text, "The same, for traces alone."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "protocol",
+        partial(_read_protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        "http/protobuf or grpc.",
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "protocol",
+        partial(_read_protocol, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"),
+        "The same, for traces alone.",
+    ),
     Variable("OTEL_SERVICE_NAME", "service_name", read_text, "The service that the spans name."),
-    Variable("OTEL_TRACES_SAMPLER_ARG", "sample_ratio", read_number, "The part of the traces that is recorded."),
+    Variable("OTEL_TRACES_SAMPLER_ARG", "sample_ratio", _read_sampler_arg, "The part of the traces that is recorded."),
     Variable("OTEL_TRACES_SAMPLER", "sample_ratio", _read_sampler, "How it is decided what is recorded."),
     Variable("OTEL_TRACES_EXPORTER", "traces", _read_exporter, "otlp or none."),
-    Variable(
-        "OTEL_SDK_DISABLED", "traces", lambda text: {"traces": False} if read_switch(text) else {}, "true: no traces."
-    ),
+    Variable("OTEL_SDK_DISABLED", "traces", _read_disabled, "true: no traces."),
     Variable(
         "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
         "capture_content",

@@ -25,6 +25,7 @@ from llmproxy_core.errors import ProxyError
 from llmproxy_core.outcome import KeptBody
 from llmproxy_core.request import Request
 from llmproxy_server.kept_reply import ReplyReader
+from llmproxy_server.log_redact import Redaction
 from llmproxy_server.telemetry import conventions as names
 
 _CUT = "…"
@@ -36,21 +37,23 @@ Json = dict[str, object]
 class _Budget:
     """How much may still be said."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, redact: Redaction) -> None:
         self._left = max_bytes
+        self._redact = redact
 
     @property
     def is_spent(self) -> bool:
         return self._left <= 0
 
     def text(self, text: str) -> str:
-        """*text*, cut where the budget ends."""
+        """*text*, cut where the budget ends: not within a secret, whose beginning nobody would know for one."""
         self._left -= _ENVELOPE
         size = len(text.encode("utf-8", "replace"))
         if size <= self._left:
             self._left -= size
             return text
-        kept = text.encode("utf-8", "replace")[: max(self._left, 0)].decode("utf-8", "ignore")
+        left = max(self._left, 0)
+        kept = self._redact.head(text, left).encode("utf-8", "replace")[:left].decode("utf-8", "ignore")
         self._left = 0
         return kept + _CUT
 
@@ -58,10 +61,11 @@ class _Budget:
 class Content:
     """Nothing in it raises: what cannot be read is left out."""
 
-    def __init__(self, dialects: Iterable[Dialect], max_bytes: int) -> None:
+    def __init__(self, dialects: Iterable[Dialect], max_bytes: int, redact: Redaction) -> None:
         """*max_bytes*: of a query, and of an answer."""
         self._reader = ReplyReader(dialects)
         self._max_bytes = max_bytes
+        self._redact = redact
 
     def asked(self, request: Request) -> dict[str, str]:
         if request.operation is not Operation.CHAT:
@@ -70,7 +74,7 @@ class Content:
             chat = request.chat
         except ProxyError:
             return {}
-        budget = _Budget(self._max_bytes)
+        budget = _Budget(self._max_bytes, self._redact)
         # The last turns say most: they are written first, and what does not fit is at the beginning.
         turns = [it for it in (_turn(turn, budget) for turn in reversed(chat.messages) if not budget.is_spent) if it]
         system = [it for it in turns if it["role"] in _SYSTEM]
@@ -89,7 +93,7 @@ class Content:
         reply = self._reader.reply(body)
         if reply is None:
             return {}
-        budget = _Budget(self._max_bytes)
+        budget = _Budget(self._max_bytes, self._redact)
         said: list[Json] = []
         for choice in reply.choices:
             if budget.is_spent:

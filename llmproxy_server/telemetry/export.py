@@ -1,13 +1,13 @@
 """
-Sending spans to a collector: a thread of its own, so that no trouble with it touches a call.
+Sending spans to a collector, in threads of its own: no trouble with it touches a call.
 
-The exporters are OpenTelemetry's; their SDK is imported in that thread, once the ports are open. What does not fit into
-the queue, or that the collector does not take, is dropped and counted.
+One makes the spans of the calls that are over, so that these are let go of, the other one sends them: a collector that
+hangs holds up only that one. The exporters are OpenTelemetry's; their SDK is imported in the threads, once the ports
+are open. What does not fit, or that the collector does not take, is dropped and counted.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -21,7 +21,11 @@ from llmproxy_core.config import TelemetryConfig
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.secret import Secret
 from llmproxy_server.log_events import get_logger
+from llmproxy_server.log_redact import Redaction
+from llmproxy_server.logs import secrets_of
 from llmproxy_server.record import Ended
+from llmproxy_server.telemetry.exporter import export_headers, make_exporter, make_resource, quieten
+from llmproxy_server.telemetry.held import call_bytes, span_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +36,12 @@ if TYPE_CHECKING:
 
 _log = get_logger()
 MAKE_S = 0.2
-"""How often spans are made of the calls that are over: until then a call's request is held."""
+"""How often spans are made of the calls that are over, where few are: until then a call's request is held."""
 MOST_CALLS = 2048
 MOST_HELD_BYTES = 64 << 20
-"""Of the requests of calls whose spans are not made yet."""
+"""Of calls whose spans are not made yet, and of spans that are not sent yet."""
+_MANY_BYTES = 4 << 20
+"""With so many more that are held, spans are made at once."""
 COMPLAINT_S = 60.0
 CLOSE_S = 2.0
 """How long the end of the process waits for the last spans to leave."""
@@ -59,6 +65,11 @@ class Batching:
         batch = _positive(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)
         return cls(most, min(batch, most), _positive(environ, "OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000)
 
+    @property
+    def calls(self) -> int:
+        """So many calls make about half a batch: their spans are made at once."""
+        return max(self.batch // 4, 1)
+
 
 def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name, "").strip()
@@ -76,18 +87,24 @@ class _Over:
     size: int
 
 
-@attrs.define
 class Drops:
     """Spans that nobody has got, and calls whose spans were not even made: of all exports of a process."""
 
-    count: int = 0
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """In any thread."""
+        with self._lock:
+            self.count += count
 
 
 class Export:
     """
     The way to one collector, for all gateways with that configuration.
 
-    `add` is called in the event loop and never waits. `start` begins the thread, `aclose` ends it.
+    `add` is called in the event loop and never waits. `start` begins the threads, `close` ends them.
     """
 
     def __init__(
@@ -96,74 +113,85 @@ class Export:
         self._config = config
         self._drops = drops
         self._version = version
+        self._environ = environ
         self._resource: Resource | None = None
         self._batching = Batching.read(environ)
+        self._calls_at_once = self._batching.calls
         self._over: deque[_Over] = deque()
+        self._spans: deque[tuple[ReadableSpan, int]] = deque()
+        """Each with the bytes that it holds."""
         self._held_bytes = 0
-        self._spans: deque[ReadableSpan] = deque()
-        self._wake = threading.Event()
+        self._counting = threading.Lock()
+        """Of `_held_bytes`, for as long as a number is added to it."""
+        self._calls_due = threading.Event()
+        self._batch_due = threading.Event()
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._maker: threading.Thread | None = None
+        self._sender: threading.Thread | None = None
         self._complained_s = float("-inf")
         self.ready = threading.Event()
         """The exporter is there, or cannot be made."""
 
     def start(self) -> None:
-        """Import what is needed and begin to send, in a thread. May be called again."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="llmproxy-traces", daemon=True)
-            self._thread.start()
+        """Import what is needed and begin to send. May be called again."""
+        if self._sender is None:
+            self._maker = threading.Thread(target=self._make_all, name="llmproxy-traces", daemon=True)
+            self._sender = threading.Thread(target=self._send_all, name="llmproxy-export", daemon=True)
+            self._sender.start()
+            self._maker.start()
 
     def add(self, spans: MakesSpans, ended: Ended, bill: Outcome) -> None:
         """A sampled call is over; in the event loop."""
-        size = len(ended.exchange.request.body)
-        if len(self._over) >= MOST_CALLS or self._held_bytes + size > MOST_HELD_BYTES:
-            self._drops.count += 1
+        size = call_bytes(ended)
+        if len(self._over) >= MOST_CALLS or not self._hold(size):
+            self._lost(1, "calls end faster than spans are made")
             return
-        self._held_bytes += size
         self._over.append(_Over(spans, ended, bill, time.time_ns() - time.monotonic_ns(), size))
+        held = self._held_bytes
+        if len(self._over) == self._calls_at_once or held // _MANY_BYTES != (held - size) // _MANY_BYTES:
+            self._calls_due.set()
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Send what there is, and end; waits at most *timeout_s* seconds. Not in the event loop."""
         self._closing = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+        self._calls_due.set()
+        self._batch_due.set()
+        if self._sender is not None:
+            self._sender.join(timeout_s)
 
     def resource(self) -> Resource:
-        """Who the spans are from: the same for all of them. In the thread."""
+        """Who the spans are from: the same for all of them. In the thread that makes them."""
         if self._resource is None:
-            self._resource = _resource(self._config, self._version)
+            self._resource = make_resource(self._config, self._version, self._environ)
         return self._resource
 
-    # -- the thread ----------------------------------------------------------------------------------------------
+    def _hold(self, size: int) -> bool:
+        """Count *size* bytes as held, unless they are too many."""
+        with self._counting:
+            if self._held_bytes + size > MOST_HELD_BYTES:
+                return False
+            self._held_bytes += size
+            return True
 
-    def _run(self) -> None:
-        _quieten()
-        try:
-            exporter = _exporter(self._config)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, calls go on without traces
-            exporter = None
-            _log.error("traces cannot be exported", reason=f"{type(error).__name__}: {self._redacted(str(error))}")
-        self.ready.set()
-        due_s = time.monotonic() + self._batching.delay_s
+    def _let_go(self, size: int) -> None:
+        with self._counting:
+            self._held_bytes -= size
+
+    # -- the thread that makes spans -----------------------------------------------------------------------------
+
+    def _make_all(self) -> None:
+        self.ready.wait()  # two threads that import the same are in each other's way
         while not self._closing:
-            self._wake.wait(MAKE_S)
+            self._calls_due.wait(MAKE_S)
+            self._calls_due.clear()
             self._make()
-            if len(self._spans) >= self._batching.batch or time.monotonic() >= due_s:
-                self._send(exporter, self._batching.batch)
-                due_s = time.monotonic() + self._batching.delay_s
         self._make()
-        while self._spans and self._send(exporter, self._batching.batch):
-            pass
-        if exporter is not None:
-            exporter.shutdown()
 
     def _make(self) -> None:
         """Spans of the calls that are over."""
         while self._over:
             over = self._over.popleft()
-            self._held_bytes -= over.size
+            self._let_go(over.size)
             try:
                 for span in over.spans.of(over.ended, over.bill, over.behind_ns):
                     self._keep(span)
@@ -171,73 +199,74 @@ class Export:
                 self._lost(1, f"a span could not be made: {type(bug).__name__}", bug)
 
     def _keep(self, span: ReadableSpan) -> None:
-        if len(self._spans) >= self._batching.most_spans:
-            self._drops.count += 1
-        else:
-            self._spans.append(span)
+        size = span_bytes(span)
+        if len(self._spans) >= self._batching.most_spans or not self._hold(size):
+            self._lost(1, "more of them wait for the collector than are kept")
+            return
+        self._spans.append((span, size))
+        if len(self._spans) == self._batching.batch:
+            self._batch_due.set()
 
-    def _send(self, exporter: SpanExporter | None, most: int) -> bool:
+    # -- the thread that sends them ------------------------------------------------------------------------------
+
+    def _send_all(self) -> None:
+        quieten()
+        try:
+            exporter = make_exporter(self._config, self._environ)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, calls go on without traces
+            exporter = None
+            _log.error("traces cannot be exported", reason=self._told(error))
+        self.ready.set()
+        while not self._closing:
+            self._send_due(exporter)
+        assert self._maker is not None
+        self._maker.join()  # it makes the last ones now
+        while self._spans and self._send(exporter):
+            pass
+        if exporter is not None:
+            exporter.shutdown()
+
+    def _send_due(self, exporter: SpanExporter | None) -> None:
+        """Wait for a batch, or until the delay is over; then send what is due."""
+        in_time = self._batch_due.wait(self._batching.delay_s)
+        self._batch_due.clear()
+        most = self._batching.batch
+        while len(self._spans) >= most and not self._closing:
+            self._send(exporter)
+        if not in_time and not self._closing:
+            self._send(exporter)
+
+    def _send(self, exporter: SpanExporter | None) -> bool:
         """Whether the collector took them; they are not sent again: the exporter has tried as often as it should."""
-        batch = [self._spans.popleft() for _ in range(min(most, len(self._spans)))]
-        if not batch:
+        count = min(self._batching.batch, len(self._spans))
+        held = [self._spans.popleft() for _ in range(count)]
+        if not held:
             return True
         try:
-            sent = exporter is not None and exporter.export(batch).name == "SUCCESS"
+            sent = exporter is not None and exporter.export([span for span, _ in held]).name == "SUCCESS"
+            reason = "the collector does not take them"
         except Exception as error:  # noqa: BLE001 - as the collector's answer, so what a library makes of it
-            self._lost(len(batch), f"{type(error).__name__}: {self._redacted(str(error))}")
-            return False
+            sent, reason = False, self._told(error)
+        self._let_go(sum(size for _, size in held))
         if not sent:
-            self._lost(len(batch), "the collector does not take them")
+            self._lost(count, reason)
         return sent
 
+    # -- what goes wrong -----------------------------------------------------------------------------------------
+
     def _lost(self, count: int, reason: str, bug: BaseException | None = None) -> None:
-        """Count them, and say so once a minute."""
-        self._drops.count += count
+        """Count them, and say so once a minute. In any thread."""
+        self._drops.add(count)
         now = time.monotonic()
-        if now - self._complained_s >= COMPLAINT_S:
-            self._complained_s = now
+        with self._counting:
+            silent = now - self._complained_s < COMPLAINT_S
+            if not silent:
+                self._complained_s = now
+        if not silent:
             _log.warning("spans are dropped", reason=reason[:512], dropped=self._drops.count, exc_info=bug)
 
-    def _redacted(self, text: str) -> str:
-        for _, value in self._config.headers:
-            if isinstance(value, Secret):
-                text = text.replace(value.reveal(), "***")
-        return text
-
-
-def _quieten() -> None:
-    """The exporters log each failure, with what the collector said; ours is one line a minute."""
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
-
-
-def _resource(config: TelemetryConfig, version: str) -> Resource:
-    """Who the spans are from: the configuration, and OTEL_RESOURCE_ATTRIBUTES, which wins."""
-    import uuid
-
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-
-    own: dict[str, str | int] = {
-        "service.name": config.service_name,
-        "service.version": version,
-        "service.instance.id": str(uuid.uuid4()),
-        "process.pid": os.getpid(),
-        **config.resource,
-    }
-    # `create` adds what the SDK says of itself, and OTEL_RESOURCE_ATTRIBUTES, over which it lets us win: the other way
-    # round it is meant, but for the name, which the configuration has from OTEL_SERVICE_NAME.
-    named = Resource({"service.name": config.service_name})
-    return Resource.create(own).merge(OTELResourceDetector().detect()).merge(named)
-
-
-def _exporter(config: TelemetryConfig) -> SpanExporter:
-    """OpenTelemetry's own; what *config* does not say it reads from the environment itself."""
-    headers = {name: value.reveal() if isinstance(value, Secret) else value for name, value in config.headers} or None
-    if config.protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
-
-        endpoint = config.traces_endpoint or config.endpoint
-        return OverGrpc(endpoint=endpoint, headers=headers)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
-
-    endpoint = config.traces_endpoint or (None if config.endpoint is None else f"{config.endpoint}/v1/traces")
-    return OverHttp(endpoint=endpoint, headers=headers)
+    def _told(self, error: Exception) -> str:
+        """*error* without the secrets of the configuration, and without what the environment says in headers."""
+        headers = export_headers(self._config, self._environ).values()
+        redact = Redaction([*secrets_of(self._config), *map(Secret, headers)])
+        return f"{type(error).__name__}: {redact(str(error))}"

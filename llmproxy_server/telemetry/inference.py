@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.request import Request
+from llmproxy_server.log_redact import Redaction
 from llmproxy_server.telemetry import conventions as names
 
 if TYPE_CHECKING:
@@ -18,9 +21,16 @@ _LONGEST = 256
 _FORMATS = {"text": "text", "json_object": "json", "json_schema": "json"}
 
 
-def request_attributes(request: Request) -> dict[str, AttributeValue]:
+def cut(text: str, most: int, redact: Redaction) -> str:
+    """*text* up to *most* characters, and no part of a secret at its end: the whole ones are cut out of the span."""
+    return text if len(text) <= most else redact.head(text, most)
+
+
+def request_attributes(request: Request, redact: Redaction) -> dict[str, AttributeValue]:
     """The parameters of *request*; of one that cannot be read, what was read before."""
     found: dict[str, AttributeValue] = {}
+    if request.operation is Operation.EMBEDDINGS:
+        return _embeddings_attributes(request, redact)
     if request.operation is not Operation.CHAT:
         return found
     try:
@@ -37,7 +47,7 @@ def request_attributes(request: Request) -> dict[str, AttributeValue]:
         names.REQUEST_PRESENCE_PENALTY: chat.presence_penalty,
         names.REQUEST_SEED: chat.seed,
         names.REQUEST_CHOICE_COUNT: chat.n if chat.n != 1 else None,
-        names.REQUEST_STOP_SEQUENCES: tuple(it[:_LONGEST] for it in chat.stop[:_MOST_STOPS]) or None,
+        names.REQUEST_STOP_SEQUENCES: tuple(cut(it, _LONGEST, redact) for it in chat.stop[:_MOST_STOPS]) or None,
     }
     if chat.reasoning is not None:
         said[names.REQUEST_REASONING_LEVEL] = chat.reasoning.effort
@@ -46,21 +56,42 @@ def request_attributes(request: Request) -> dict[str, AttributeValue]:
     return {name: value for name, value in said.items() if value is not None and _fits(value)}
 
 
+def _embeddings_attributes(request: Request, redact: Redaction) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {}
+    try:
+        members = request.json
+    except ProxyError:
+        return found
+    size, form = (_plain(members.get(name)) for name in ("dimensions", "encoding_format"))
+    if isinstance(size, int) and not isinstance(size, bool) and _fits(size):
+        found[names.EMBEDDINGS_DIMENSION_COUNT] = size
+    if isinstance(form, str):
+        found[names.REQUEST_ENCODING_FORMATS] = (cut(form, _LONGEST, redact),)
+    return found
+
+
+def _plain(member: msgspec.Raw | None) -> object:
+    try:
+        return None if member is None else msgspec.json.decode(member)
+    except msgspec.DecodeError:
+        return None
+
+
 def _fits(value: object) -> bool:
     """Whether OTLP can say it: integers have 64 bits there."""
     return not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
 
 
-def response_attributes(outcome: Outcome, began_s: float) -> dict[str, AttributeValue]:
+def response_attributes(outcome: Outcome, began_s: float, redact: Redaction) -> dict[str, AttributeValue]:
     """What *outcome*, of an answer that was asked for at *began_s*, tells."""
     found: dict[str, AttributeValue] = {names.END: str(outcome.end)}
     if outcome.model:
-        found[names.RESPONSE_MODEL] = outcome.model[:_LONGEST]
+        found[names.RESPONSE_MODEL] = cut(outcome.model, _LONGEST, redact)
     if outcome.response_id:
-        found[names.RESPONSE_ID] = outcome.response_id[:_LONGEST]
+        found[names.RESPONSE_ID] = cut(outcome.response_id, _LONGEST, redact)
     if outcome.finish:
-        found[names.RESPONSE_FINISH_REASONS] = tuple(it[:_LONGEST] for it in outcome.finish[:_MOST_STOPS])
-    if outcome.first_byte_s is not None:
+        found[names.RESPONSE_FINISH_REASONS] = tuple(cut(it, _LONGEST, redact) for it in outcome.finish[:_MOST_STOPS])
+    if outcome.first_byte_s is not None and outcome.first_byte_s > outcome.started_s:  # else it came whole
         found[names.RESPONSE_TIME_TO_FIRST_CHUNK] = max(outcome.first_byte_s - began_s, 0.0)
     if outcome.cost is not None:
         found[names.COST_USD] = outcome.cost.nanodollars / 1e9

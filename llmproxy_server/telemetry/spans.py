@@ -8,36 +8,39 @@ from urllib.parse import urlsplit
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from llmproxy_core.exchange import Attempt, ChildCall
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
-from llmproxy_core.outcome import End, Outcome
-from llmproxy_core.trace_context import TraceContext
+from llmproxy_core.outcome import End, KeptBody, Outcome
+from llmproxy_server.log_redact import Redaction
 from llmproxy_server.record import Ended
 from llmproxy_server.telemetry import conventions as names
 from llmproxy_server.telemetry.content import Content
-from llmproxy_server.telemetry.inference import request_attributes, response_attributes
+from llmproxy_server.telemetry.inference import cut, request_attributes, response_attributes
+from llmproxy_server.telemetry.span_form import Attributes, Making, SpanForm, read_limits
 
 _NANO = 1_000_000_000
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _PORTS = {"http": 80, "https": 443}
 _LONGEST = 1024  # characters of a value that others chose
-Attributes = dict[str, AttributeValue]
 
 
 class Spans:
     """
     Makes the spans of the calls of one gateway, in whatever thread. Nothing that it reads changes any more.
 
-    *content* says what was asked and answered; None: nobody wants that.
+    *content* says what was asked and answered; None: nobody wants that. *redact* cuts out what others echo of our
+    secrets.
     """
 
-    def __init__(self, gateway: Gateway, resource: Resource, version: str, content: Content | None = None) -> None:
-        self._resource = resource
-        self._scope = InstrumentationScope("llmproxy", version, names.SCHEMA_URL)
+    def __init__(
+        self, gateway: Gateway, resource: Resource, version: str, redact: Redaction, content: Content | None = None
+    ) -> None:
+        scope = InstrumentationScope("llmproxy", version, names.SCHEMA_URL)
+        self._form = SpanForm(resource, scope, redact, read_limits())
+        self._redact = redact
         self._content = content
         self._steps = {(route.name, str(kind)): it for route in gateway.routes for kind, it in route.steps.items()}
         self._llms = {name: _llm_attributes(name, llm) for name, llm in gateway.config.llms.items()}
@@ -46,19 +49,23 @@ class Spans:
         """*behind_ns* is what the epoch's clock was ahead of the monotonic one of the exchange's times."""
         trace = ended.exchange.trace
         assert trace is not None
-        making = _Making(self._resource, self._scope, trace, behind_ns)
+        making = Making(self._form, trace, behind_ns)
         over_s = max(bill.ended_s, ended.outcome.ended_s)
         yield self._server(making, ended, bill)
         attempts = ended.exchange.attempts
+        alone = not self._steps.get((ended.exchange.route, str(ended.exchange.operation)))
         for index, attempt in enumerate(attempts):
-            body = ended if index == len(attempts) - 1 else None
+            if alone and index == len(attempts) - 1:
+                body = ended.body  # nobody changed it on the way to the client
+            else:
+                body = _own_answer(attempt, ended.body)
             yield self._attempt(making, attempt, trace.span_id, over_s, body)
         for call in ended.exchange.child_calls:
             yield from self._child(making, call, trace.span_id, over_s)
 
     # -- the call itself -----------------------------------------------------------------------------------------
 
-    def _server(self, making: _Making, ended: Ended, bill: Outcome) -> ReadableSpan:
+    def _server(self, making: Making, ended: Ended, bill: Outcome) -> ReadableSpan:
         call, exchange, outcome = ended.call, ended.exchange, ended.outcome
         incoming = call.incoming
         method = call.method if call.method in names.METHODS else "_OTHER"
@@ -66,7 +73,7 @@ class Spans:
             names.HTTP_METHOD: method,
             names.HTTP_STATUS: ended.status,
             names.HTTP_ROUTE: exchange.route,
-            names.URL_PATH: call.path[:_LONGEST],
+            names.URL_PATH: cut(call.path, _LONGEST, self._redact),
             names.URL_SCHEME: "https" if incoming.secure else "http",
             names.PROTOCOL_VERSION: f"{incoming.version[0]}.{incoming.version[1]}",
             names.CLIENT_ADDRESS: call.address,
@@ -81,10 +88,12 @@ class Spans:
             attributes[names.COST_USD] = bill.cost.nanodollars / _NANO
         for name, value in exchange.log_fields.items():
             if isinstance(value, str | bool | int | float):
-                attributes.setdefault(names.OURS + name, value[:_LONGEST] if isinstance(value, str) else value)
+                attributes.setdefault(names.OURS + name, self._cut(value) if isinstance(value, str) else value)
+        if self._content is not None and ended.body is not None:
+            attributes.update(self._content.answered(ended.body))
         failed = outcome.end is End.FAILED or ended.status >= 500
         if outcome.error is not None:
-            attributes[names.ERROR_TYPE] = outcome.error.code
+            attributes[names.ERROR_TYPE] = self._cut(outcome.error.code)
         elif failed:
             attributes[names.ERROR_TYPE] = str(ended.status)
         name = f"{method if method != '_OTHER' else 'HTTP'} {exchange.route}"
@@ -101,12 +110,12 @@ class Spans:
 
     # -- processors that call others -----------------------------------------------------------------------------
 
-    def _child(self, making: _Making, call: ChildCall, parent_id: int, over_s: float) -> Iterator[ReadableSpan]:
+    def _child(self, making: Making, call: ChildCall, parent_id: int, over_s: float) -> Iterator[ReadableSpan]:
         ended_s = over_s if call.ended_s is None else call.ended_s
         failed = bool(call.attempts) and call.attempts[-1].error is not None
         attributes: Attributes = {names.PROCESSOR: call.processor}
         if failed and (error := call.attempts[-1].error) is not None:
-            attributes[names.ERROR_TYPE] = error.code
+            attributes[names.ERROR_TYPE] = self._cut(error.code)
         yield making.span(
             f"processor {call.processor}",
             SpanKind.INTERNAL,
@@ -117,40 +126,40 @@ class Spans:
             failed=failed,
         )
         for attempt in call.attempts:
-            yield self._attempt(making, attempt, call.span_id, ended_s, None)
+            yield self._attempt(making, attempt, call.span_id, ended_s, _own_answer(attempt, None))
         for inner in call.calls:
             yield from self._child(making, inner, call.span_id, over_s)
 
     # -- calls upstream ------------------------------------------------------------------------------------------
 
     def _attempt(
-        self, making: _Making, attempt: Attempt, parent_id: int, over_s: float, answered: Ended | None
+        self, making: Making, attempt: Attempt, parent_id: int, over_s: float, answered: KeptBody | None
     ) -> ReadableSpan:
         began_s = attempt.started_s if attempt.sent_s is None else attempt.sent_s
         request, outcome = attempt.request, attempt.outcome
         operation = None if request is None else names.operation_name(request.operation, request.api)
         attributes: Attributes = dict(self._llms.get(attempt.llm, {names.LLM: attempt.llm}))
         if attempt.model is not None:
-            attributes[names.REQUEST_MODEL] = attempt.model[:_LONGEST]
+            attributes[names.REQUEST_MODEL] = self._cut(attempt.model)
         if operation is not None and request is not None:
             attributes[names.OPERATION_NAME] = operation
-            attributes.update(request_attributes(request))
+            attributes.update(request_attributes(request, self._redact))
             if self._content is not None:
                 attributes.update(self._content.asked(request))
-                if answered is not None and answered.body is not None:
-                    attributes.update(self._content.answered(answered.body))
+                if answered is not None:
+                    attributes.update(self._content.answered(answered))
         if outcome is not None:
-            attributes.update(response_attributes(outcome, began_s))
+            attributes.update(response_attributes(outcome, began_s, self._redact))
         if attempt.status is not None:
             attributes[names.HTTP_STATUS] = attempt.status
         if attempt.upstream_id is not None:
-            attributes[names.UPSTREAM_ID] = attempt.upstream_id[:_LONGEST]
+            attributes[names.UPSTREAM_ID] = self._cut(attempt.upstream_id)
         error = attempt.error or (None if outcome is None else outcome.error)
         if error is not None:
-            attributes[names.ERROR_TYPE] = error.code
+            attributes[names.ERROR_TYPE] = self._cut(error.code)
         subject = operation or ("call" if request is None else str(request.operation))
         return making.span(
-            subject if attempt.model is None else f"{subject} {attempt.model[:_LONGEST]}",
+            subject if attempt.model is None else f"{subject} {self._cut(attempt.model)}",
             SpanKind.CLIENT,
             attempt.span_id,
             parent_id,
@@ -159,49 +168,14 @@ class Spans:
             failed=error is not None,
         )
 
+    def _cut(self, text: str) -> str:
+        return cut(text, _LONGEST, self._redact)
 
-class _Making:
-    """What all spans of one call share."""
 
-    def __init__(self, resource: Resource, scope: InstrumentationScope, trace: TraceContext, behind_ns: int) -> None:
-        self.trace = trace
-        self._resource = resource
-        self._scope = scope
-        self._behind_ns = behind_ns
-        self._state = TraceState.from_header([trace.state]) if trace.state else None
-
-    def span(
-        self,
-        name: str,
-        kind: SpanKind,
-        span_id: int,
-        parent_id: int | None,
-        times_s: tuple[float, float],
-        *,
-        attributes: Mapping[str, AttributeValue],
-        failed: bool,
-        parent_is_remote: bool = False,
-    ) -> ReadableSpan:
-        start_ns = self._ns(times_s[0])
-        parent = None if parent_id is None else self._context(parent_id, is_remote=parent_is_remote)
-        return ReadableSpan(
-            name=name,
-            context=self._context(span_id),
-            parent=parent,
-            resource=self._resource,
-            attributes=attributes,
-            kind=kind,
-            status=Status(StatusCode.ERROR) if failed else Status(),
-            start_time=start_ns,
-            end_time=max(self._ns(times_s[1]), start_ns),
-            instrumentation_scope=self._scope,
-        )
-
-    def _context(self, span_id: int, *, is_remote: bool = False) -> SpanContext:
-        return SpanContext(self.trace.trace_id, span_id, is_remote, _SAMPLED, self._state)
-
-    def _ns(self, seconds: float) -> int:
-        return int(seconds * _NANO) + self._behind_ns
+def _own_answer(attempt: Attempt, answer: KeptBody | None) -> KeptBody | None:
+    """What *attempt* answered, where a processor had that kept; what the client got, *answer*, may be another."""
+    body = None if attempt.outcome is None else attempt.outcome.body
+    return None if body is answer else body
 
 
 def _llm_attributes(name: str, llm: LLMConfig) -> Mapping[str, AttributeValue]:

@@ -11,6 +11,8 @@ from llmproxy_core.gateway import Gateway
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.trace_context import TraceContext, new_span_id, new_trace_id, read_parent
 from llmproxy_server.door_request import Incoming
+from llmproxy_server.log_redact import Redaction
+from llmproxy_server.logs import secrets_of
 from llmproxy_server.record import Ended
 from llmproxy_server.telemetry.export import Export
 
@@ -83,5 +85,6 @@ class LaterSpans:
         from llmproxy_server.telemetry.spans import Spans
 
         config, dialects = self._gateway.config.telemetry, self._gateway.registry.dialects.values()
-        content = Content(dialects, config.max_content_bytes) if config.capture_content else None
-        return Spans(self._gateway, self._export.resource(), self._version, content)
+        redact = Redaction(secrets_of(self._gateway.config))
+        content = Content(dialects, config.max_content_bytes, redact) if config.capture_content else None
+        return Spans(self._gateway, self._export.resource(), self._version, redact, content)

@@ -56,6 +56,17 @@ def read(**env: str) -> TelemetryConfig:
             TelemetryConfig(newest_metric_names=True),
         ),
         ({"OTEL_SEMCONV_STABILITY_OPT_IN": "http"}, TelemetryConfig()),
+        ({"OTEL_TRACES_SAMPLER_ARG": ".5"}, TelemetryConfig(sample_ratio=0.5)),
+        ({"OTEL_TRACES_SAMPLER_ARG": "1e-3"}, TelemetryConfig(sample_ratio=0.001)),
+        ({"OTEL_SDK_DISABLED": "TRUE", "OTEL_TRACES_EXPORTER": "otlp"}, TelemetryConfig()),
+        (
+            {BASE + "ENDPOINT": "localhost:4317", BASE + "PROTOCOL": "grpc"},
+            TelemetryConfig(traces=True, endpoint="https://localhost:4317", protocol="grpc"),
+        ),
+        (
+            {BASE + "TRACES_ENDPOINT": "[::1]:4317", BASE + "PROTOCOL": "grpc"},
+            TelemetryConfig(traces=True, traces_endpoint="https://[::1]:4317", protocol="grpc"),
+        ),
     ],
 )
 def test_variables_win(env: dict[str, str], expected: TelemetryConfig) -> None:
@@ -66,18 +77,45 @@ def test_variables_win(env: dict[str, str], expected: TelemetryConfig) -> None:
     ("name", "value"),
     [
         ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
-        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_TRACES_EXPORTER", "pigeon"),
         ("OTEL_TRACES_SAMPLER_ARG", "all"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        ("OTEL_TRACES_SAMPLER_ARG", "nan"),
         ("OTEL_SDK_DISABLED", "maybe"),
+        (BASE + "PROTOCOL", "http/json"),
+        (BASE + "TRACES_PROTOCOL", "http/json"),
     ],
 )
-def test_what_cannot_be_meant_is_a_problem_that_names_the_variable(name: str, value: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read(**{name: value})
+def test_what_the_standard_does_not_know_is_warned_about_and_taken_as_not_set(
+    name: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_so = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_EXPORTER": "otlp", BASE + "PROTOCOL": "grpc"}
+    others = {other: said for other, said in set_so.items() if other != name}
 
-    [problem] = caught.value.problems
-    assert name in problem.path
-    assert value in problem.message
+    assert read(**others, **{name: value}) == read(**others)
+
+    [told] = [it.getMessage() for it in caplog.records]
+    assert "ignored" in told
+    assert [name, value] == [getattr(caplog.records[0], "fields", {}).get(it) for it in ("variable", "value")]
+
+
+@pytest.mark.parametrize(
+    ("value", "traces", "warned"),
+    [
+        ("otlp", True, 0),
+        ("none", False, 0),
+        ("console,otlp", True, 1),
+        ("otlp, pigeon", True, 1),
+        ("console", False, 1),
+        ("zipkin,none", False, 1),
+    ],
+)
+def test_exporters_are_a_list_of_which_ours_is_one(
+    value: str, warned: int, caplog: pytest.LogCaptureFixture, *, traces: bool
+) -> None:
+    found = read(**{BASE + "ENDPOINT": "http://collector:4318", "OTEL_TRACES_EXPORTER": value})
+
+    assert (found.traces, len(caplog.records)) == (traces, warned)
 
 
 @pytest.mark.parametrize("value", ["collector:4318", "ftp://collector"])

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from llmproxy_core import builtin_stores
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.processor import Handler
+from llmproxy_core.response import Response
 from tests.exact import ask
+from tests.llmproxy_server.edging import Processing, processed
 from tests.otlp_receiver import Collector, Span, collector
 from tests.proxy import Proxy, openai_at
 from tests.rawclient import connected
@@ -287,6 +291,46 @@ async def test_an_answer_from_the_cache_has_no_attempt() -> None:
     assert len([it for it in spans if it.kind == "CLIENT"]) == 1
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_only_a_stream_has_a_first_chunk(*, streamed: bool) -> None:
+    async with (
+        collector() as receiver,
+        Upstream(bird(streamed=streamed)) as upstream,
+        Proxy(traced(upstream, receiver)) as proxy,
+    ):
+        await post(proxy, {**HELLO, "stream": streamed})
+        spans = await receiver.received(2)
+
+    assert ("gen_ai.response.time_to_first_chunk" in one(spans, "CLIENT").attributes) is streamed
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"dimensions": 12, "encoding_format": "float"}, (12, ["float"])),
+        ({"dimensions": "12", "encoding_format": None}, (None, None)),
+        ({"dimensions": True}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+async def test_embeddings_tell_in_which_form_they_were_asked_for(asked: object, expected: object) -> None:
+    answer = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.1]}],
+        "model": "gpt-4o-mini",
+        "usage": {"prompt_tokens": 3, "total_tokens": 3},
+    }
+    assert isinstance(asked, dict)
+    body = json.dumps({"model": "gpt-4o-mini", "input": "x", **asked}).encode()
+    async with collector() as receiver, Upstream(reply(answer)) as upstream, Proxy(traced(upstream, receiver)) as proxy:
+        await ask("POST", f"{proxy.base_url}/embeddings", body, [("content-type", "application/json")])
+        spans = await receiver.received(2)
+
+    found = one(spans, "CLIENT").attributes
+    names = ("gen_ai.embeddings.dimension.count", "gen_ai.request.encoding_formats")
+    assert tuple(found.get(name) for name in names) == expected
+
+
 # -- content and secrets ---------------------------------------------------------------------------------------------
 
 
@@ -333,6 +377,58 @@ async def test_content_is_exported_as_the_conventions_write_it_when_that_is_swit
     assert json.loads(found["gen_ai.output.messages"]) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "A bird."}], "finish_reason": "stop"}
     ]
+
+
+class Loud:
+    """A filter."""
+
+    def feed(self, text: str) -> str:
+        return text.upper()
+
+    def flush(self) -> str:
+        return ""
+
+
+async def test_what_a_processor_made_of_an_answer_is_what_the_client_got_not_what_the_model_said() -> None:
+    async def around(exchange: Exchange, call_next: Handler) -> Response:
+        response = await call_next(exchange)
+        response.rewrite(lambda _: Loud())
+        return response
+
+    async with (
+        collector() as receiver,
+        Upstream(reply(completion("A bird."))) as upstream,
+        Proxy(processed(traced(upstream, receiver, capture_content=True)), plugins=[Processing(around)]) as proxy,
+    ):
+        assert b"A BIRD." in (await post(proxy)).body
+        spans = await receiver.received(2)
+
+    assert "A BIRD." in one(spans, "SERVER").attributes["gen_ai.output.messages"]
+    assert "gen_ai.output.messages" not in one(spans, "CLIENT").attributes
+    assert "What is a canary?" in one(spans, "CLIENT").attributes["gen_ai.input.messages"]
+
+
+async def test_an_answer_that_a_processor_keeps_is_that_of_its_own_call() -> None:
+    async def around(exchange: Exchange, call_next: Handler) -> Response:
+        async with exchange.child(exchange.request) as child:
+            response = await call_next(child)
+            response.keep_body(1 << 20)
+            await response.reply()
+        return await call_next(exchange)
+
+    async with (
+        collector() as receiver,
+        Upstream(reply(completion("A bird."))) as upstream,
+        Proxy(processed(traced(upstream, receiver, capture_content=True)), plugins=[Processing(around)]) as proxy,
+    ):
+        upstream.then(reply(completion("A hint.")))
+        assert (await post(proxy)).status == 200
+        spans = await receiver.received(4)
+
+    server, inner = one(spans, "SERVER"), one(spans, "INTERNAL")
+    [own] = [it for it in spans if it.kind == "CLIENT" and it.parent_id == inner.span_id]
+    assert "A bird." in server.attributes["gen_ai.output.messages"]
+    assert "A hint." in own.attributes["gen_ai.output.messages"]
 
 
 async def test_content_is_bounded_and_stays_json() -> None:
