@@ -50,7 +50,8 @@ def pytest_configure() -> None:
     hypothesis.settings.register_profile(
         "ci", deadline=None, max_examples=200, derandomize=True, print_blob=True, database=None
     )
-    hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+    default = "ci" if os.environ.get("CI") else "dev"
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or default)
 
 
 @pytest.hookimpl(trylast=True)
