@@ -61,7 +61,7 @@ def _handed_down(config: Config) -> Inherited:
 def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inherited) -> int:
     """In this process."""
     from llmproxy_server.banner import banner
-    from llmproxy_server.reload import LocalReloader
+    from llmproxy_server.reload_local import LocalReloader
     from llmproxy_server.server import Server
 
     notifier = Notifier(os.environ)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -39,6 +38,7 @@ from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
 from llmproxy_server.prices import needs_list
 from llmproxy_server.reload import Reloader, reload_endpoint
+from llmproxy_server.runtime import loop_factory, settle_memory
 from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.transport import AiohttpTransport
 
@@ -378,27 +378,3 @@ class Server:
 
     def _reload(self, reloader: Reloader) -> None:
         _ = self.tasks.start(reloader.reload("SIGHUP"), name="reload")
-
-
-_LARGE_BYTES = 3 << 20
-
-
-def settle_memory() -> None:
-    """
-    To be called once, when everything is loaded that stays.
-
-    Collections need not look at that again. And glibc learns to keep what a large body needs: a block that it has given
-    back once raises the size from which blocks are (mallopt(3), M_MMAP_THRESHOLD); else each page of each copy of a
-    body of a megabyte is faulted in anew, which costs more than reading it.
-    """
-    bytes(_LARGE_BYTES)
-    gc.freeze()
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where there is one."""
-    try:
-        import uvloop
-    except ImportError:  # pragma: no cover - Windows
-        return None
-    return uvloop.new_event_loop

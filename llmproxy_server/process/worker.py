@@ -32,7 +32,8 @@ from llmproxy_server.process.messages import Begin, Place, Reply, ToWorker
 from llmproxy_server.process.said import read_reloaded
 from llmproxy_server.process.spawn import HELD_BACK
 from llmproxy_server.reload import Reloaded, read_aside, tell_health
-from llmproxy_server.server import Server, loop_factory, settle_memory
+from llmproxy_server.runtime import loop_factory, settle_memory
+from llmproxy_server.server import Server
 from llmproxy_server.source import Snapshot, with_lines
 
 _log = get_logger()

@@ -12,7 +12,8 @@ import llmproxy_cost_limit
 
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.plugins import Registry
-from llmproxy_server.reload import LocalReloader, Reloaded
+from llmproxy_server.reload import Reloaded
+from llmproxy_server.reload_local import LocalReloader
 from llmproxy_server.server import Server
 from llmproxy_server.source import Source
 from tests.proxy import SECRET, STANDARD_PLUGINS

@@ -1,0 +1,30 @@
+"""What a process that serves chooses of its interpreter: the event loop, and how its memory is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+
+_LARGE_BYTES = 3 << 20
+
+
+def settle_memory() -> None:
+    """
+    To be called once, when everything is loaded that stays.
+
+    Collections need not look at that again. And glibc learns to keep what a large body needs: a block that it has given
+    back once raises the size from which blocks are (mallopt(3), M_MMAP_THRESHOLD); else each page of each copy of a
+    body of a megabyte is faulted in anew, which costs more than reading it.
+    """
+    bytes(_LARGE_BYTES)
+    gc.freeze()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # pragma: no cover - Windows
+        return None
+    return uvloop.new_event_loop
