@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from llmproxy_core.config_problem import shown
 from llmproxy_core.option import options, variable_type
 from llmproxy_server.log_events import get_logger
 
@@ -123,7 +124,8 @@ _IGNORED: Mapping[str, object] = {}
 
 
 def _ignored(name: str, text: str, expected: str) -> Mapping[str, object]:
-    _log.warning("an environment variable is ignored", variable=name, value=text[:64], expected=expected)
+    # All in the sentence: it may be said before there is a log that writes values beside it.
+    _log.warning(f"{name} in the environment is ignored: expected {expected}, got {shown(text)}")
     return _IGNORED
 
 

@@ -1,0 +1,80 @@
+"""About how many bytes of memory calls hold whose spans are not made yet, and spans that are not sent yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from llmproxy_core.chat import Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from llmproxy_core.exchange import Attempt
+from llmproxy_core.outcome import KeptBody
+from llmproxy_core.request import Request
+from llmproxy_server.record import Ended
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+_CALL = 8 << 10
+"""An exchange and what belongs to it, without bodies."""
+_SPAN = 2 << 10
+
+
+def call_bytes(ended: Ended) -> int:
+    """Quick: it is asked of every call that is recorded. Never raises."""
+    exchange = ended.exchange
+    attempts = [*exchange.attempts, *exchange.child_attempts] if exchange.child_calls else exchange.attempts
+    requests = {id(exchange.request): exchange.request}
+    size = _CALL
+    for attempt in attempts:
+        if (request := attempt.request) is not None:
+            requests[id(request)] = request
+    for request in requests.values():
+        size += _request(request)
+    if (body := ended.body) is not None:
+        size += _answer(body)
+    for other in _other_answers(attempts, body):
+        size += _answer(other)
+    return size
+
+
+def _other_answers(attempts: list[Attempt], answer: KeptBody | None) -> Iterator[KeptBody]:
+    """What processors let be kept of the answers of *attempts*."""
+    for attempt in attempts:
+        outcome = attempt.outcome
+        if outcome is not None and outcome.body is not None and outcome.body is not answer:
+            yield outcome.body
+
+
+def _answer(body: KeptBody) -> int:
+    """That of a stream is held in its pieces, too, by who kept it."""
+    return len(body.data) * (2 if body.stream else 1)
+
+
+def _request(request: Request) -> int:
+    try:
+        if size := len(request.body):
+            return size
+        if request.api is not None or request.dialect is not None:
+            return 0
+        return sum(_part(part) for turn in request.chat.messages for part in turn.content)
+    except Exception:  # noqa: BLE001 - what its own dialect cannot write, or nothing that has a body: its spans say why
+        return 0
+
+
+def _part(part: Part) -> int:
+    """Of a request of a processor's own, which has no body but the one that was sent for it."""
+    match part:
+        case TextPart() | ReasoningPart():
+            return len(part.text)
+        case ToolCall():
+            return len(part.arguments)
+        case ToolResult():
+            return sum(map(_part, part.content))
+        case _:
+            source = getattr(part, "source", None)
+            return 0 if source is None else len(source.data or source.text or "")
+
+
+def span_bytes(span: ReadableSpan) -> int:
+    """What its texts hold, and the rest about."""
+    return _SPAN + sum(len(value) for value in (span.attributes or {}).values() if isinstance(value, str))
