@@ -156,7 +156,7 @@ class Health:
     async def readyz(self, request: EndpointRequest) -> EndpointReply:
         """200 while calls are wanted and all is loaded, else 503."""
         word = self._word()
-        if word == "ok" and not all(is_there() for is_there in self._life.late):
+        if word == "ok" and not self._life.has_all():
             word = "starting"
         return EndpointReply(msgspec.json.encode({"status": word}), status=200 if word == "ok" else 503)
 

@@ -20,6 +20,10 @@ class Life:
         """What is in flight is finished, nothing new is wanted."""
         self._started = asyncio.Event()
 
+    def has_all(self) -> bool:
+        """Whether everything is there, also what is loaded late."""
+        return all(is_there() for is_there in self.late)
+
     def begin(self) -> None:
         """It is ready, or will never be."""
         self._started.set()

@@ -7,6 +7,19 @@ import gc
 from collections.abc import Callable
 
 _LARGE_BYTES = 3 << 20
+_LOOK_S = 0.25
+
+
+def settle_memory_once(loaded: Callable[[], bool]) -> None:
+    """
+    `settle_memory` as soon as all is *loaded*, which is looked at now and then. In the event loop.
+
+    Before that, what loading needs for a moment would be kept as well: with the price list 25 MB.
+    """
+    if loaded():
+        settle_memory()
+    else:
+        asyncio.get_running_loop().call_later(_LOOK_S, settle_memory_once, loaded)
 
 
 def settle_memory() -> None:

@@ -38,7 +38,7 @@ from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
 from llmproxy_server.prices import needs_list
 from llmproxy_server.reload import Reloader, reload_endpoint
-from llmproxy_server.runtime import loop_factory, settle_memory
+from llmproxy_server.runtime import loop_factory, settle_memory_once
 from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.transport import AiohttpTransport
 
@@ -368,7 +368,7 @@ class Server:
         """Serve until *ending* is set, and drain."""
         await self.start()
         self.watch_loop()
-        settle_memory()
+        settle_memory_once(self.life.has_all)
         await ending.wait()
         if self._stopping is not None:
             self._stopping()
