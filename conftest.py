@@ -55,6 +55,13 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let no collection look again at what was made so far: thousands of tests and what they import stay to the end."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Watch the tasks of every asynchronous test; the synchronous ones have no event loop to pay for."""
     for item in items:

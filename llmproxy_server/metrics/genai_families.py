@@ -12,10 +12,6 @@ import attrs
 from llmproxy_server.metrics.values import Family
 from llmproxy_server.telemetry import conventions
 
-EMBEDDINGS_DURATION = "gen_ai.client.embeddings.duration"
-EMBEDDINGS_INPUT_TOKENS = "gen_ai.client.embeddings.operation.input_tokens"
-"""The newest conventions tell embeddings from inference; those released do not."""
-
 SECONDS = tuple(round(0.01 * 2**step, 2) for step in range(14))
 TOKENS = tuple(float(4**step) for step in range(14))
 """The buckets that the conventions advise."""
@@ -92,6 +88,6 @@ def newest() -> GenAIFamilies:
 def newest_of_embeddings() -> GenAIFamilies:
     """Those of the newest draft for embeddings, which neither stream nor write."""
     return GenAIFamilies(
-        duration=_seconds(EMBEDDINGS_DURATION, _EMBEDDINGS),
-        input=_tokens(EMBEDDINGS_INPUT_TOKENS, "Input tokens of a call for embeddings."),
+        duration=_seconds(conventions.EMBEDDINGS_DURATION, _EMBEDDINGS),
+        input=_tokens(conventions.EMBEDDINGS_INPUT_TOKENS, "Input tokens of a call for embeddings."),
     )

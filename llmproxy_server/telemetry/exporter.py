@@ -32,7 +32,7 @@ def make_exporter(config: TelemetryConfig, environ: Mapping[str, str]) -> SpanEx
     if config.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
 
-        return OverGrpc(endpoint=_grpc_endpoint(config, environ), headers=headers)
+        return OverGrpc(endpoint=grpc_endpoint(config, environ), headers=headers)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
 
     endpoint = config.traces_endpoint or (None if config.endpoint is None else f"{config.endpoint}/v1/traces")
@@ -52,7 +52,7 @@ def export_headers(config: TelemetryConfig, environ: Mapping[str, str]) -> dict[
     return {**found, **parse_env_headers(said, liberal=True)}
 
 
-def _grpc_endpoint(config: TelemetryConfig, environ: Mapping[str, str]) -> str | None:
+def grpc_endpoint(config: TelemetryConfig, environ: Mapping[str, str]) -> str | None:
     """
     Where to; without TLS only when that is said.
 

@@ -6,7 +6,7 @@ import pytest
 
 from llmproxy_core.config import TelemetryConfig
 from llmproxy_core.secret import Secret
-from llmproxy_server.telemetry.exporter import export_headers, make_exporter, make_resource
+from llmproxy_server.telemetry.exporter import export_headers, grpc_endpoint, make_resource
 from tests.llmproxy_server.telemetry.test_traces import SECRET, one, post, quickly, traced
 from tests.otlp_receiver import collector
 from tests.proxy import Proxy
@@ -49,20 +49,13 @@ def test_headers_for_traces_alone_count_in_the_place_of_the_general_ones() -> No
 
 
 @pytest.mark.parametrize(
-    ("insecure", "expected"), [("", False), ("false", False), ("true", True), ("TRUE", True)], ids=repr
+    ("insecure", "scheme"), [("", "https"), ("false", "https"), ("true", "http"), ("TRUE", "http")], ids=repr
 )
-def test_an_endpoint_without_a_scheme_is_secure_unless_that_is_switched_off(
-    insecure: str, monkeypatch: pytest.MonkeyPatch, *, expected: bool
-) -> None:
+def test_an_endpoint_without_a_scheme_is_secure_unless_that_is_switched_off(insecure: str, scheme: str) -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4317", "OTEL_EXPORTER_OTLP_INSECURE": insecure}
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    exporter = make_exporter(TelemetryConfig(endpoint="https://localhost:4317", protocol="grpc"), environ)
-    try:
-        assert getattr(exporter, "_insecure") is expected  # noqa: B009 - the exporter has no public name for it
-        assert getattr(exporter, "_endpoint") == "localhost:4317"  # noqa: B009
-    finally:
-        exporter.shutdown()
+    config = TelemetryConfig(endpoint="https://localhost:4317", protocol="grpc")
+
+    assert grpc_endpoint(config, environ) == f"{scheme}://localhost:4317"
 
 
 # -- who -------------------------------------------------------------------------------------------------------------
