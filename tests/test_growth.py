@@ -224,7 +224,8 @@ def test_a_route_takes_a_bounded_place_in_memory() -> None:
             tracemalloc.stop()
 
     size(1)  # what is imported and cached at the first time is not a route's
-    one, hundred, thousand = size(1), size(101), size(1101)
+    # The least of three: threads that earlier tests have left to load something are counted, too.
+    one, hundred, thousand = (min(size(routes) for _ in range(3)) for routes in (1, 101, 1101))
     few, many = (hundred - one) / 100, (thousand - hundred) / 1000
 
     assert many < 1.5 * few
