@@ -14,8 +14,10 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 LOWEST := .venv-lowest/.installed
 PREVIOUS_SDK := .venv-previous-sdk/.installed
+NODE := .venv-node/.installed
+NODE_CLIENTS := .venv-node/current/.installed .venv-node/previous/.installed
 
-.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk soak bench lock docs hooks clean
+.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk node-clients soak bench lock docs hooks clean
 # One check after the other: they share two cores on a small machine, and their output is read by people.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -50,7 +52,7 @@ types: $(DEV) ## mypy --strict
 imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
 	$(BIN)/lint-imports
 
-tests: $(DEV) ## all tests with branch coverage; the core must be covered by 95 percent
+tests: $(DEV) $(NODE_CLIENTS) ## all tests with branch coverage; the core must be covered by 95 percent
 	$(BIN)/python tools/tests.py -n $(WORKERS) $(ARGS)
 
 wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
@@ -59,10 +61,15 @@ wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 
 lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.toml allows
 	@# Whether they work with us at all is asked here; how deep the property tests dig is the business of `tests`.
-	HYPOTHESIS_PROFILE=dev .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak"
+	@# The official clients are no dependency of ours: `tests` and `previous-sdk` run them.
+	HYPOTHESIS_PROFILE=dev .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak" \
+		--ignore=tests/providers --ignore=tests/clients/test_python_clients.py --ignore=tests/clients/test_node_clients.py
 
-previous-sdk: $(PREVIOUS_SDK) ## run the client tests with the previous major of the openai SDK
-	.venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients
+previous-sdk: $(PREVIOUS_SDK) $(NODE_CLIENTS) ## run the client tests with the previous major of each official client
+	CLIENTS=previous .venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients tests/providers
+
+node-clients: $(DEV) $(NODE_CLIENTS) ## install Node.js and the clients written in JavaScript, and run the tests with them
+	$(BIN)/python -m pytest -n $(WORKERS) tests/clients/test_node_clients.py $(ARGS)
 
 soak: $(DEV) ## run the long tests
 	$(BIN)/python -m pytest -m soak --timeout=0 -s $(ARGS)
@@ -70,7 +77,7 @@ soak: $(DEV) ## run the long tests
 bench: $(DEV) ## measure the proxy beside nginx, a bare relay and other gateways, in one run (Linux, two cores)
 	$(BIN)/python -m bench $(ARGS)
 
-lock: $(DEV) ## write the pinned dependencies anew after a change of pyproject.toml (UPGRADE=1: newer releases)
+lock: $(DEV) $(NODE) ## write the pinned dependencies anew after a change of pyproject.toml (UPGRADE=1: newer releases)
 	UV="$(UV)" tools/lock
 
 docs: $(DEV) ## write docs/configuration.md and config.schema.json anew from the configuration classes
@@ -80,7 +87,7 @@ hooks: $(DEV) ## run the checks of each commit from git
 	$(BIN)/pre-commit install
 
 clean: ## remove the environments and all that the tools leave
-	rm -rf .venv .venv-lowest .venv-previous-sdk dist .coverage .coverage.* htmlcov
+	rm -rf .venv .venv-lowest .venv-node .venv-previous-sdk dist .coverage .coverage.* htmlcov
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -126,4 +133,20 @@ $(LOWEST): pyproject.toml requirements/lowest.txt | $(BIN)/python $(UV)
 $(PREVIOUS_SDK): pyproject.toml requirements/previous-sdk.txt | $(BIN)/python $(UV)
 	@$(BIN)/python -m venv --without-pip .venv-previous-sdk
 	$(call install,.venv-previous-sdk,requirements/previous-sdk.txt,$(call count,requirements/previous-sdk.txt))
+	@touch $@
+
+$(NODE): requirements/node.txt | $(BIN)/python $(UV)
+	@echo "Installing Node.js into .venv-node"
+	@$(BIN)/python -m venv --without-pip .venv-node
+	@$(UV) pip install --quiet --python .venv-node/bin/python --require-hashes -r requirements/node.txt
+	@touch $@
+
+# The packages come pinned by hash, and none of their scripts runs. Scripts of ours are found below them by a link,
+# since Node.js looks for a package in the folders above the script that names it.
+.venv-node/%/.installed: tests/clients/node/%/package.json tests/clients/node/%/package-lock.json $(NODE)
+	@echo "Installing the $* clients of npm into .venv-node/$*"
+	@mkdir -p .venv-node/$*
+	@cp tests/clients/node/$*/package.json tests/clients/node/$*/package-lock.json .venv-node/$*
+	@cd .venv-node/$* && PATH="$(CURDIR)/.venv-node/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@ln -sfn ../../tests/clients/node .venv-node/$*/clients
 	@touch $@

@@ -6,6 +6,7 @@ Names are listed in reading order. What is not in `__all__`, or begins with an u
 """
 
 from llmproxy_core.body import Body, PulledBody, Sink
+from llmproxy_core.carried import Carried, seal, unseal
 from llmproxy_core.dialect import (
     Api,
     Dialect,
@@ -18,6 +19,7 @@ from llmproxy_core.dialect import (
     StreamReader,
     StreamWriter,
 )
+from llmproxy_core.embeddings import EmbeddingInput, EmbeddingsReply, EmbeddingsRequest
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.errors import (
     BadRequest,
@@ -57,6 +59,7 @@ from llmproxy_core.layer import Layer
 from llmproxy_core.llm import LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.meter import CounterMetric, HistogramMetric, Meter
+from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Money, Price
 from llmproxy_core.option import (
@@ -97,6 +100,7 @@ from llmproxy_core.stores import (
 from llmproxy_core.subscription import Keep
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.text import Channel, Replace, TextFilter, Watcher, WordWatcher
+from llmproxy_core.translation import Translation, unsupported
 from llmproxy_core.usage import Usage, UsageSource
 
 __all__ = [
@@ -226,6 +230,15 @@ __all__ = [
     "Scanner",
     "StreamReader",
     "StreamWriter",
+    "Translation",
+    "unsupported",
+    "Carried",
+    "seal",
+    "unseal",
+    "EmbeddingInput",
+    "EmbeddingsRequest",
+    "EmbeddingsReply",
+    "ModelInfo",
     # endpoints
     "Endpoint",
     "EndpointRequest",

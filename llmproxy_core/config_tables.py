@@ -202,6 +202,12 @@ class ServerConfig:
     drain_timeout_s: float = option(
         "Seconds that calls in flight have to finish after SIGTERM.", default=30.0, validator=seconds
     )
+    keepalive_s: float = option(
+        "Seconds of an upstream's silence after which a client of a stream that has begun is sent a sign of life, in "
+        "its protocol's own words; 0: none. Gemini's clients know none.",
+        default=15.0,
+        validator=seconds,
+    )
     settle_timeout_s: float = option(
         "Seconds that the end of an answer waits for its effects (accounting, logs).", default=1.0, validator=seconds
     )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
 import attrs
 
+from llmproxy_core.api_path import api_start
 from llmproxy_core.chat import ChatEvent, ChatReply, ChatRequest
-from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.embeddings import EmbeddingsReply, EmbeddingsRequest
+from llmproxy_core.errors import ProxyError, Unsupported, UpstreamError, UpstreamGarbage
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.headers import Headers
+from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.secret import Secret
+from llmproxy_core.translation import Translation
 from llmproxy_core.usage import Usage
 
 
@@ -40,6 +45,14 @@ class Api:
     method: str
     path: str
     has_body: bool = True
+    form: str = attrs.field(default=attrs.Factory(lambda api: api.name, takes_self=True))
+    """The JSON form of its bodies, which several APIs may share; nodes read from it remember it."""
+    streams: bool | None = None
+    """Whether it answers with streams; None: the body says so."""
+    query: str = ""
+    """What every call to the upstream has in its query (`alt=sse`)."""
+    stream_type: str = "text/event-stream"
+    """The media type of its streams."""
 
 
 @attrs.frozen
@@ -160,17 +173,38 @@ class Dialect(ABC):
     response_header_prefixes: tuple[str, ...] = ()
     query: frozenset[str] = frozenset()
     """Query parameters of known operations that go on to the upstream."""
-    stream_type: str = "text/event-stream"
+    field_names: Mapping[str, str] = FrozenMap()
+    """How clients of this protocol spell fields of ChatRequest that are spelt otherwise there."""
+    versioned_base: bool = True
+    """Whether the base URL that its SDKs take has the version segment in it."""
+    model_member: str = "model"
+    """The member of answers that names the model."""
+    request_id_header: str | None = None
+    """The response header in which its clients look for the id of a call, besides `x-request-id`."""
 
     # -- where ---------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def locate(self, path: str) -> Sequence[Located]:
         """
         The APIs whose path is a suffix of *path*, the longest suffix first; empty when none is.
 
         The version root belongs to the suffix when it is there: `/v1/chat/completions` starts at `/v1`.
         """
+        found = [Located(api, *place) for api in self.apis if (place := api_start(api, self.roots, path)) is not None]
+        return sorted(found, key=lambda located: located.start)
+
+    def claims(self, api: Api, headers: Headers, query: str) -> bool:
+        """
+        Whether a request to *api*, whose path another dialect or another API shares, is surely this one's.
+
+        Told by what its SDKs send: a header, a word of the query, their User-Agent.
+        """
+        return False
+
+    def api_for(self, operation: Operation, *, stream: bool) -> Api | None:
+        """The API that *operation* is called in, streamed or not; None: this protocol does not offer it."""
+        fitting = (api for api in self.apis if api.operation is operation and api.streams in (None, stream))
+        return next(fitting, None)
 
     def crosses(self, header: str) -> bool:
         """Whether the upstream's response header *header* (lower-case) goes on to the client."""
@@ -187,8 +221,13 @@ class Dialect(ABC):
         """The meaning of *body*. BadRequest, naming the field, for what is no request of this protocol."""
 
     @abstractmethod
-    def write_chat(self, api: Api, chat: ChatRequest) -> bytes:
-        """*chat* in this protocol, untouched members and nodes byte-equal. Unsupported for what it cannot say."""
+    def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
+        """
+        *chat* in this protocol, untouched members and nodes byte-equal. Unsupported for what it cannot say.
+
+        With a *translation* it was read from another protocol: that decides what becomes of what cannot be said, and is
+        told of every change. `chat.model` is then the name that is sent.
+        """
 
     @abstractmethod
     def prepare(
@@ -227,6 +266,10 @@ class Dialect(ABC):
     @abstractmethod
     def writer(self, api: Api, *, usage: bool) -> StreamWriter: ...
 
+    def keepalive(self, api: Api) -> bytes:
+        """What is sent to a client while the upstream is silent, a whole event or comment; b"": nothing may be."""
+        return b""
+
     # -- errors --------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -243,8 +286,23 @@ class Dialect(ABC):
         """The body of an error answer; an UpstreamError of this dialect keeps the provider's own body."""
 
     @abstractmethod
-    def error_event(self, error: ProxyError, request_id: str) -> bytes:
-        """The last, whole event of a stream that failed."""
+    def error_event(
+        self,
+        error: ProxyError,
+        request_id: str,
+        api: Api | None = None,
+        told: Scanner | StreamWriter | None = None,
+    ) -> bytes:
+        """
+        What ends a stream of *api* that failed, in whole events.
+
+        *told* is this dialect's own scanner or writer that has seen all that the client got, for protocols that number
+        their events; None: nothing was sent.
+        """
+
+    def error_status(self, error: ProxyError) -> int:
+        """The status that *error* has in this protocol."""
+        return error.status
 
     # -- upstream calls ------------------------------------------------------------------------------------------
 
@@ -253,15 +311,48 @@ class Dialect(ABC):
         """The headers that present our *key* to the provider."""
 
     def constant_headers(self) -> list[tuple[str, str]]:
-        """Headers that every upstream call of this protocol carries (a version, …)."""
+        """Headers that every upstream call of this protocol carries."""
         return []
+
+    def default_headers(self) -> list[tuple[str, str]]:
+        """Headers of upstream calls that a client of this protocol may set otherwise (a version)."""
+        return []
+
+    # -- embeddings ----------------------------------------------------------------------------------------------
+
+    def read_embeddings(self, api: Api, body: bytes) -> EmbeddingsRequest:
+        """The meaning of *body*. BadRequest, naming the field, for what is no such request."""
+        raise Unsupported(f"The protocol {self.name} has no embeddings")
+
+    def write_embeddings(self, api: Api, asked: EmbeddingsRequest, translation: Translation | None = None) -> bytes:
+        """*asked* in this protocol; as `write_chat`."""
+        raise Unsupported(f"The protocol {self.name} has no embeddings")
+
+    def read_embeddings_reply(self, api: Api, body: bytes) -> EmbeddingsReply:
+        """The meaning of a 2xx body. UpstreamGarbage for what is no answer of this protocol."""
+        raise UpstreamGarbage(f"The protocol {self.name} has no embeddings")
+
+    def write_embeddings_reply(self, api: Api, reply: EmbeddingsReply, asked: EmbeddingsRequest) -> bytes:
+        """*reply* in this protocol, in the form that *asked* wants."""
+        raise Unsupported(f"The protocol {self.name} has no embeddings")
+
+    # -- token counts --------------------------------------------------------------------------------------------
+    # The requests of `count_tokens` are conversations: `read_chat` and `write_chat` with their API.
+
+    def read_count(self, api: Api, body: bytes) -> int:
+        """The tokens that a 2xx body tells. UpstreamGarbage for what is no answer of this protocol."""
+        raise UpstreamGarbage(f"The protocol {self.name} counts no tokens")
+
+    def write_count(self, api: Api, tokens: int) -> bytes:
+        """The answer that a request has so many *tokens*."""
+        raise Unsupported(f"The protocol {self.name} counts no tokens")
 
     # -- model lists ---------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def write_models(self, api: Api, models: Sequence[str], *, created: int, model: str | None = None) -> bytes:
-        """
-        A model list (or, with *model*, that one entry) in the form of *api*, for LLMs whose models are configured.
+    def read_models(self, api: Api, body: bytes) -> Sequence[ModelInfo]:
+        """The models that a 2xx body names: a list's, or the one. UpstreamGarbage for what is neither."""
+        raise UpstreamGarbage(f"The protocol {self.name} has no model lists")
 
-        *created* is seconds since the epoch: when this configuration was loaded.
-        """
+    @abstractmethod
+    def write_models(self, api: Api, models: Sequence[ModelInfo]) -> bytes:
+        """The list of *models* (all of them: it is the last page), or, where *api* asks for one, the first of them."""

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, UsageReported
-from llmproxy_core.dialect import Frame, StreamWriter
+from llmproxy_core.dialect import Frame, Scanner, StreamWriter
 from llmproxy_core.errors import InternalError, ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
 from llmproxy_core.estimate import TextCount
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.layer import OUTSIDE, Layer
+from llmproxy_core.model_shown import renamer, show_model
 from llmproxy_core.request import ClientView
 from llmproxy_core.response import Stream, redact_error
 from llmproxy_core.stages import Filtering, TextStage, Watching, apply_to_events
@@ -81,6 +82,11 @@ class Engine(Protocol):
     done: bool
     error: ProxyError | None
 
+    @property
+    def told(self) -> Scanner | StreamWriter | None:
+        """What has seen all that the client got, for an error event that goes on from there."""
+        ...
+
     def feed(self, data: bytes) -> bytes: ...
 
     def end(self) -> bytes:
@@ -92,6 +98,7 @@ class Opaque:
     """Whatever it is, it passes; the end of the body is the end of the answer."""
 
     __slots__ = ("done", "error")
+    told = None
 
     def __init__(self) -> None:
         self.done = False
@@ -108,7 +115,7 @@ class Opaque:
 class Copying:
     """The client speaks as the upstream does and nobody watches: whole events are copied as bytes."""
 
-    __slots__ = ("_keepers", "_response", "_scanner", "done", "error")
+    __slots__ = ("_keepers", "_rename", "_response", "_scanner", "done", "error")
 
     def __init__(self, response: Stream, client: ClientView) -> None:
         assert response.api is not None
@@ -118,8 +125,14 @@ class Copying:
         self._keepers = [
             Keeper(wish, response.api.name, stream=True) for wish in response.subscriptions if isinstance(wish, Keep)
         ]
+        shown = response.shown_model
+        self._rename = None if shown is None else renamer(response.dialect.model_member, shown)
         self.done = False
         self.error: ProxyError | None = None
+
+    @property
+    def told(self) -> Scanner:
+        return self._scanner
 
     def feed(self, data: bytes) -> bytes:
         for keeper in self._keepers:
@@ -130,7 +143,7 @@ class Copying:
             self.error = error
             return b""
         self._look()
-        return out
+        return out if self._rename is None else self._rename(out, self._scanner.model)
 
     def end(self) -> bytes:
         try:
@@ -141,7 +154,7 @@ class Copying:
         self._look()
         if not self.done and self.error is None:
             self.error = UpstreamCut("The upstream's stream ended without its terminal event")
-        return out
+        return out if self._rename is None else self._rename(out, self._scanner.model)
 
     def _look(self) -> None:
         scanner, response = self._scanner, self._response
@@ -212,6 +225,7 @@ class Decoding:
         "_reader",
         "_redact",
         "_same_form",
+        "_shown",
         "_steps",
         "_writer",
         "done",
@@ -224,6 +238,7 @@ class Decoding:
         self._reader = response.dialect.reader(response.api)
         self._writer: StreamWriter = client.dialect.writer(client.api, usage=client.wants_usage)
         self._same_form = client.api.name == response.api.name
+        self._shown = response.shown_model
         self._facts = Facts(response)
         self._redact = response.redact
         self._exchange_id = response.exchange.id
@@ -231,6 +246,10 @@ class Decoding:
         self._steps = event_steps(response, response.subscriptions, self._keepers)
         self.done = False
         self.error: ProxyError | None = None
+
+    @property
+    def told(self) -> StreamWriter:
+        return self._writer
 
     def feed(self, data: bytes) -> bytes:
         try:
@@ -261,6 +280,8 @@ class Decoding:
                 break
             try:
                 events = self._steps.apply(frame, frame.events)
+                if self._shown is not None:
+                    events = show_model(events, self._shown)
                 out.append(self._writer.write(events, frame if self._same_form else None))
             except ProxyError as error:  # a watcher's verdict, its bug, or what the client's dialect cannot say
                 self.error = error

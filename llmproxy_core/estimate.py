@@ -32,24 +32,17 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.request import Request
+from llmproxy_core.request import CONVERSATIONS, Request
+from llmproxy_core.token_estimate import PER_CALL, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage, UsageSource
 
 BILLED_OPERATIONS = frozenset({Operation.CHAT, Operation.EMBEDDINGS})
 """What providers take money for, by tokens."""
 
-_BYTES_PER_TOKEN = 4
 _PER_MESSAGE = 4
 """What the marks of a turn cost (OpenAI's cookbook, "How to count tokens": 3 and the role)."""
-_PER_CALL = 12
-"""What a tool call costs besides its name and arguments: 7 to 16 in what is recorded of OpenAI's models."""
 _PER_MEDIUM = 765
 """An image of 1024 pixels squared at high detail (OpenAI, "Images and vision"); other media are anybody's guess."""
-
-
-def estimated_tokens(size: int) -> int:
-    """The tokens of *size* bytes of text, rounded up."""
-    return -(-size // _BYTES_PER_TOKEN)
 
 
 def estimated_usage(request: Request, output_tokens: int) -> Usage:
@@ -58,7 +51,7 @@ def estimated_usage(request: Request, output_tokens: int) -> Usage:
 
 
 def _input_tokens(request: Request) -> int:
-    if request.operation is Operation.CHAT:
+    if request.operation in CONVERSATIONS:
         try:
             return _chat_tokens(request.chat)
         except ProxyError:  # the provider took what we cannot read
@@ -90,7 +83,7 @@ def _part_tokens(part: Part) -> int:
         case TextPart() | ReasoningPart() | RefusalPart():
             return estimated_tokens(_size(part.text))
         case ToolCall():
-            return _PER_CALL + estimated_tokens(_size(part.name) + _size(part.arguments))
+            return PER_CALL + estimated_tokens(_size(part.name) + _size(part.arguments))
 
 
 def _size(text: str) -> int:
@@ -104,11 +97,6 @@ def estimated_reply(dialect: Dialect, api: Api, body: bytes) -> int:
     except ProxyError:  # what cannot be read was paid for all the same
         return estimated_tokens(len(body))
     return sum(_part_tokens(part) for choice in reply.choices for part in choice.content)
-
-
-def estimated_output(size: int, pieces: int, calls: int) -> int:
-    """The tokens of a stream that came as *pieces* of text, *size* bytes in all; a piece is one token at least."""
-    return max(pieces, estimated_tokens(size)) + calls * _PER_CALL
 
 
 class TextCount:

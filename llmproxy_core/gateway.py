@@ -23,6 +23,7 @@ from llmproxy_core.fingerprint import fingerprint
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
+from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.pipeline import Step, compose
 from llmproxy_core.plugins import Origin, Registry
 from llmproxy_core.processor import Handler, Processor
@@ -33,6 +34,9 @@ from llmproxy_core.services import ExtraCall, RouteView, Services
 from llmproxy_core.stores import Store
 
 _log = logging.getLogger("llmproxy")
+
+DEFAULT_DIALECT = "openai"
+"""What a client is taken to speak where neither it nor the path tells, and the LLM speaks another."""
 
 MakeServices = Callable[[Callable[[str], LLMClient]], Services]
 """Services for a gateway, given the look-up of its LLMs."""
@@ -80,13 +84,15 @@ class Gateway:
 
     def begin(self, match: Match, request: Request, *, request_id: str) -> Exchange:
         """The exchange of *request*. BadRequest when its body is no acceptable JSON."""
+        client = client_view(request)
+        client.drops_unsupported = match.route.config.on_unsupported == "drop"
         return Exchange(
             request,
             id=request_id,
             route=match.route.name,
             tasks=self.services.tasks,
             clock=self.services.clock,
-            client=client_view(request),
+            client=client,
             background=self.background,
         )
 
@@ -228,7 +234,7 @@ def route_dialects(route: RouteConfig, llm: LLMConfig, registry: Registry) -> li
     provider = registry.providers[llm.provider]
     kind = (llm.type if isinstance(llm, HttpLLMConfig) else None) or provider.default_type
     own = provider.types.get(kind) if kind is not None else None
-    return sorted(registry.dialects.values(), key=lambda dialect: dialect.name != own)
+    return sorted(registry.dialects.values(), key=lambda it: (it.name != own, it.name != DEFAULT_DIALECT))
 
 
 def _one_mode(handler: Handler, *, streaming: bool) -> Handler:
@@ -257,5 +263,7 @@ class ModelList:
         asked = request.path_model
         if asked is not None and models.sent(asked) is None:
             raise RouteNotFound(f"The model {asked[:128]!r} does not exist here", code="model_not_found", param="model")
-        body = request.dialect.write_models(request.api, models.names, created=self._created, model=asked)
+        names = models.names if asked is None else [asked]
+        infos = [ModelInfo(name, created=self._created) for name in names]
+        body = request.dialect.write_models(request.api, infos)
         return Reply(exchange, body, dialect=request.dialect, api=request.api)

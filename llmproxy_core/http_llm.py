@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import quote
@@ -20,8 +20,9 @@ from llmproxy_core.errors import (
     UpstreamGarbage,
     UpstreamTimeout,
 )
-from llmproxy_core.estimate import BILLED_OPERATIONS
+from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_usage
 from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
@@ -34,6 +35,7 @@ from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
 from llmproxy_core.trace_context import TraceContext
+from llmproxy_core.translation import CHANGED_HEADER, Translation
 from llmproxy_core.upstream_read import read_head, read_whole
 from llmproxy_core.upstream_url import allowed_query, base_url, without_credentials
 
@@ -57,23 +59,44 @@ _MAX_ERROR_BYTES = 64 << 10
 _AUTH_STATUSES = frozenset({401, 402, 403, 407})
 _IDENTITY = ("accept-encoding", "identity")
 _JSON = ("content-type", "application/json")
+_WITHOUT_USAGE = frozenset({Operation.MODELS, Operation.COUNT_TOKENS})
+_OWN_NAMES: Mapping[str, str] = FrozenMap()
+COUNTED_HEADER = "x-llmproxy-token-count"
+"""Says of a count of tokens that no provider made it."""
 _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the memory of them is bounded
 
 
 class HttpLLM:
     """Sends each exchange as one HTTP call and gives the answer with the dialect and price it came with."""
 
-    def __init__(self, config: HttpLLMConfig, dialect: Dialect, services: Services) -> None:
-        """*dialect* is what the provider speaks for the configured `type`."""
+    def __init__(
+        self,
+        config: HttpLLMConfig,
+        dialect: Dialect,
+        services: Services,
+        *,
+        base: str | None = None,
+        query: str = "",
+        auth: Callable[[Secret], list[tuple[str, str]]] | None = None,
+    ) -> None:
+        """
+        *dialect* is what the provider speaks for the configured `type`.
+
+        For one that is called otherwise than the dialect says: *base* is put before every path, `{model}` in it stands
+        for the model's name; *query* is in every URL; *auth* makes the headers that present our key.
+        """
         self._config = config
+        self._query = query
+        self._auth = auth or dialect.auth_headers
         self._dialect = dialect
         self._services = services
         self._transport: Transport = services.transport(config.pool)
         self._apis = {api.name: api for api in dialect.apis}
-        self._base = base_url(config.base_url, dialect)
+        self._base = base_url(config.base_url, dialect) if base is None else base
         self._constant = self._constant_headers()
         ours = {name for name, _ in self._constant}
         self._passed = (dialect.request_headers | TRACE_HEADERS) - ours
+        self._defaults = [pair for pair in dialect.default_headers() if pair[0] not in ours]
         self._passed_opaque = (self._passed | OPAQUE_REQUEST_HEADERS) - ours
         # Where we trace, the client's own place in the trace is not ours to pass on; unless the operator says which.
         self._names_trace = "traceparent" in ours
@@ -90,7 +113,7 @@ class HttpLLM:
     def _constant_headers(self) -> list[tuple[str, str]]:
         headers = dict(self._dialect.constant_headers())
         if self._config.token is not None:
-            headers.update(self._dialect.auth_headers(self._config.token))
+            headers.update(self._auth(self._config.token))
         for name, value in self._config.headers:
             headers[name] = value.reveal() if isinstance(value, Secret) else value
         return list(headers.items())
@@ -126,7 +149,9 @@ class HttpLLM:
             return await self._send_opaque(exchange)
         api = self._api(request)
         sent = self._sent(request.head.model)
-        body = self._body(request, api, sent) if api.has_body else None
+        if api is None:
+            return await self._count_here(exchange, sent)
+        body = self._body(exchange, api, sent) if api.has_body else None
         url = self._url(api, request, sent)
         price: ModelPrice | None = None
         if sent is not None and api.operation in BILLED_OPERATIONS:
@@ -154,15 +179,24 @@ class HttpLLM:
 
     # -- the call ------------------------------------------------------------------------------------------------
 
-    def _api(self, request: Request) -> Api:
-        """The wire form to send in: the client's own when the dialect is the same, else this dialect's for the task."""
-        own = request.api
-        if own is not None and (same := self._apis.get(own.name)) is not None:
+    def _api(self, request: Request) -> Api | None:
+        """
+        The wire form to send in: the client's own when the dialect is the same, else this dialect's for the task.
+
+        None for a count of tokens that the provider does not offer: it is made here.
+        """
+        own, operation = request.api, request.operation
+        streams = operation is Operation.CHAT and request.head.stream and self._config.supports_streaming
+        if own is not None and (same := self._apis.get(own.name)) is not None and same.streams in (None, streams):
             return same
+        single = own is not None and "{model}" in own.path if operation is Operation.MODELS else None
         for api in self._dialect.apis:
-            if api.operation is request.operation:
+            fits = single is None or ("{model}" in api.path) == single
+            if fits and api.operation is operation and api.streams in (None, streams):
                 return api
-        raise Unsupported(f"The LLM {self._config.name!r} does not offer {request.operation}")
+        if operation is Operation.COUNT_TOKENS:
+            return None
+        raise Unsupported(f"The LLM '{self._config.name}' does not offer {operation}", code="unsupported_operation")
 
     def _sent(self, asked: str | None) -> str | None:
         if asked is None:
@@ -172,34 +206,82 @@ class HttpLLM:
             raise RouteNotFound(f"No LLM here serves the model {asked[:128]!r}", code="model_not_found", param="model")
         return sent
 
-    def _body(self, request: Request, api: Api, sent: str | None) -> bytes:
-        head, config = request.head, self._config
+    def _body(self, exchange: Exchange, api: Api, sent: str | None) -> bytes:
+        request, config = exchange.request, self._config
+        head = request.head
         streams = api.operation is Operation.CHAT and head.stream
         stream_off = streams and not config.supports_streaming
-        return request.render(
+        ask_usage = streams and not stream_off and config.ask_usage
+        own = request.api
+        if own is not None and own.form == api.form:
+            return request.render(
+                self._dialect,
+                api,
+                model=None if sent == head.model or "{model}" in api.path else sent,
+                stream=False if stream_off and api.streams is None else None,
+                ask_usage=ask_usage and not head.wants_usage,
+            )
+        translation = self._translation(exchange, sent)
+        body = request.render(
             self._dialect,
             api,
-            model=None if sent == head.model else sent,
+            model=sent,
             stream=False if stream_off else None,
-            ask_usage=streams and not stream_off and config.ask_usage and not head.wants_usage,
+            ask_usage=ask_usage,
+            translation=translation,
+        )
+        if translation.changes and exchange.client is not None:
+            changed = translation.summary()
+            exchange.response_headers.append((CHANGED_HEADER, changed))
+            exchange.log_fields["changed"] = changed
+        return body
+
+    def _translation(self, exchange: Exchange, sent: str | None) -> Translation:
+        asking: Exchange | None = exchange
+        while asking is not None and asking.client is None:
+            asking = asking.parent  # a processor's own call is made for the client it works for
+        client = None if asking is None else asking.client
+        bounds = self._config.max_output_tokens
+        return Translation(
+            llm=self._config.name,
+            drops=client is not None and client.drops_unsupported,
+            max_output_tokens=next((it for name, it in bounds if sent is not None and fnmatchcase(sent, name)), None),
+            names=_OWN_NAMES if client is None else client.dialect.field_names,
         )
 
+    async def _count_here(self, exchange: Exchange, sent: str | None) -> Response:
+        """The count of tokens of a request, by our own tokenizer, for a provider that offers none."""
+        request = exchange.request
+        if request.dialect is None or request.api is None:
+            raise Unsupported(f"The LLM '{self._config.name}' does not count tokens")
+        tokens = estimated_usage(request, 0).input_tokens
+        body = request.dialect.write_count(request.api, tokens)
+        exchange.response_headers.append((COUNTED_HEADER, "estimated"))
+        return Reply(exchange, body, dialect=request.dialect, api=request.api)
+
     def _url(self, api: Api, request: Request, sent: str | None) -> str:
-        path = api.path
-        if "{model}" in path:
+        path, base = api.path, self._base
+        if "{model}" in path or "{model}" in base:
             slash = "" if "%2f" in request.path.lower() else "/"  # as the client wrote it: some servers tell them apart
             name = quote(sent or "", safe=":@" + slash)
             check_path("/" + name)  # dot segments in it would lead to another path of the provider's
-            path = path.replace("{model}", name)
-        if not request.query:
-            return self._base + path
-        return self._base + path + allowed_query(request.query, self._dialect.query)
+            path, base = path.replace("{model}", name), base.replace("{model}", name)
+        query = [api.query] if api.query else []
+        if request.query and request.api is not None and request.api.form == api.form:
+            query.append(allowed_query(request.query, self._dialect.query).removeprefix("?"))
+        if self._query:
+            query.append(self._query)
+        text = "&".join(filter(None, query))
+        return f"{base}{path}?{text}" if text else base + path
 
     def _headers(self, exchange: Exchange, attempt: Attempt, body: bytes | None) -> list[tuple[str, str]]:
         ours = self._with_identity if body is None else self._with_body
+        theirs = exchange.request.headers
+        if self._defaults:
+            ours = [pair for pair in self._defaults if pair[0] not in theirs] + ours
         if exchange.trace is None or self._names_trace:
-            return exchange.request.headers.pick(self._passed) + ours
-        return exchange.request.headers.pick(self._passed_traced) + _span_headers(exchange.trace, attempt) + ours
+            return theirs.pick(self._passed) + ours
+        return theirs.pick(self._passed_traced) + _span_headers(exchange.trace, attempt) + ours
 
     def _note(self, attempt: Attempt, exchange: Exchange, answer: UpstreamResponse) -> None:
         attempt.headers_s, attempt.status = exchange.clock(), answer.status
@@ -224,8 +306,9 @@ class HttpLLM:
         try:
             self._refuse_encoding(answer)
             content_type = answer.headers.get("content-type", "").lower()
-            if content_type.startswith(self._dialect.stream_type) and api.operation is Operation.CHAT:
-                return Stream(
+            may_stream = api.operation is Operation.CHAT and api.streams is not False
+            if may_stream and content_type.startswith(api.stream_type):
+                stream = Stream(
                     exchange,
                     answer.body,
                     dialect=self._dialect,
@@ -237,6 +320,8 @@ class HttpLLM:
                     redact=self.redact,
                     attempt=attempt,
                 )
+                stream.shown_model = self._shown(exchange, attempt)
+                return stream
             await read_whole(answer, self._config.max_response_bytes, pieces)
             body = b"".join(pieces)
             head = self._scan(api, body)
@@ -248,7 +333,7 @@ class HttpLLM:
                 self._bill_unanswered(exchange, api, attempt, price, error, body=b"".join(pieces))
             raise  # a provider that reports an error bills nothing
         answer.body.release()
-        return Reply(
+        reply = Reply(
             exchange,
             body,
             dialect=self._dialect,
@@ -260,6 +345,15 @@ class HttpLLM:
             price=price,
             attempt=attempt,
         )
+        reply.shown_model = self._shown(exchange, attempt)
+        return reply
+
+    def _shown(self, exchange: Exchange, attempt: Attempt) -> str | None:
+        """The name that the client asked for, where another one was sent."""
+        if not self._config.rewrite_model or exchange.operation is Operation.MODELS:
+            return None
+        asked = exchange.request.head.model
+        return asked if asked is not None and asked != attempt.model else None
 
     def _bill_unanswered(
         self,
@@ -287,7 +381,7 @@ class HttpLLM:
         reply.finish(End.ABANDONED if known is None else End.of(known), known)
 
     def _scan(self, api: Api, body: bytes) -> ReplyHead:
-        if api.operation is Operation.MODELS:
+        if api.operation in _WITHOUT_USAGE:
             return ReplyHead()
         try:
             return self._dialect.scan_reply(api, body)
@@ -344,7 +438,7 @@ class HttpLLM:
         """Whatever it is, both ways in a stream; only the head is ours."""
         request = exchange.request
         query = without_credentials(request.query)
-        url = self._base + request.relative_path + query
+        url = self._base.replace("/{model}", "") + request.relative_path + query
         attempt = exchange.attempt(self._config.name, None)
         headers = self._opaque_headers(exchange, attempt)
         upstream = UpstreamRequest(request.method, url, headers, request.content)

@@ -142,6 +142,22 @@ def _is_field_value(text: str) -> bool:
     )
 
 
+OutputBounds = tuple[tuple[str, int], ...]
+
+
+def read_output_bounds(written: int | Mapping[str, int]) -> OutputBounds:
+    """Pairs (model: a name or glob, tokens) in the order written; one number is for all models."""
+    pairs = tuple(written.items()) if isinstance(written, Mapping) else (("*", written),)
+    found = [Misread("expected 1 or more", name) for name, tokens in pairs if tokens < 1]
+    if found and not isinstance(written, Mapping):
+        raise ValueError("expected 1 or more")
+    Misreadings.refuse(found)
+    return pairs
+
+
+MaxOutputTokens = Annotated[OutputBounds, WrittenAs(int | Mapping[str, int], read_output_bounds)]
+
+
 UpstreamHeaders = Annotated[HeaderPairs, WrittenAs(Mapping[str, str | Secret], read_headers)]
 
 
@@ -266,6 +282,17 @@ class HttpLLMConfig(LLMConfig):
         "Ask for the usage of streams where the client did not, and withhold it from the client. false for servers "
         "that refuse `stream_options`.",
         default=True,
+    )
+    rewrite_model: bool = option(
+        "Where `models` or `model` made another name of the one asked for, the client sees the name it asked for; "
+        "false: it sees the upstream's.",
+        default=True,
+    )
+    max_output_tokens: MaxOutputTokens = option(
+        "The bound on output tokens that is sent where a protocol needs one and the client, speaking another, gave "
+        "none: a number, or a table of a model's name or glob to one. Absent: what the dialect knows of the model.",
+        default=(),
+        example={"claude-opus-*": 32000, "*": 8192},
     )
     max_response_bytes: int = option(
         "The longest plain answer that is read.", default=32 * 1024 * 1024, validator=byte_size

@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 
+import attrs
+
 from llmproxy_core.chat import ChatReply, End
-from llmproxy_core.dialect import Operation
+from llmproxy_core.dialect import Api, Operation, StreamWriter
 from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
 from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.errors import InternalError, ProxyError, Unsupported
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
+from llmproxy_core.model_shown import rename_reply, show_model
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.request import ClientView
@@ -51,7 +54,7 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
     if isinstance(response, Stream):
         if client.stream or response.api is None or client.api is None:
             return Flow(response, client)
-        reply = await drain(response)
+        reply = _shown(await drain(response), response)
         return _whole(response, client, client.dialect.write_reply(client.api, reply))
     if _is_as_asked(response, client):
         whole = _whole(response, client, response.body)
@@ -65,31 +68,65 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
 def _is_as_asked(response: Reply, client: ClientView) -> bool:
     """Whether there is nothing to be done to an answer, as for most."""
     mine, theirs = response.api, client.api
-    if mine is None or theirs is None or client.stream or response.subscriptions:
+    if mine is None or theirs is None or client.stream or response.subscriptions or response.shown_model is not None:
         return False
-    return theirs.operation is Operation.CHAT and mine.name == theirs.name
+    return theirs.operation is Operation.CHAT and mine.form == theirs.form
 
 
 async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
     if client.api is None or response.api is None or client.api.operation is not Operation.CHAT:
         return _deliver_other(response, client)
     if client.stream:
-        reply = await reply_of(response)
-        return _whole(response, client, _as_stream(reply, client), client.dialect.stream_type)
-    same_form = client.api.name == response.api.name
+        reply = _shown(await reply_of(response), response)
+        return _whole(response, client, _as_stream(reply, client), client.api.stream_type)
+    same_form = client.api.form == response.api.form
     if same_form and all(isinstance(wish, Keep) for wish in response.subscriptions):
         _keep(response)
-        return _whole(response, client, response.body)
-    reply = await reply_of(response)
+        return _whole(response, client, _renamed(response))
+    reply = _shown(await reply_of(response), response)
     return _whole(response, client, client.dialect.write_reply(client.api, reply))
+
+
+def _shown(reply: ChatReply, response: Response) -> ChatReply:
+    """*reply* with the model's name that the client is to see."""
+    return reply if response.shown_model is None else attrs.evolve(reply, model=response.shown_model)
+
+
+def _renamed(response: Reply) -> bytes:
+    """The body with the model's name that the client is to see; all other bytes stay."""
+    if response.shown_model is None:
+        return response.body
+    return rename_reply(response.body, response.dialect.model_member, response.shown_model)
 
 
 def _deliver_other(response: Reply, client: ClientView) -> Whole:
     """Lists, embeddings, counts: bytes as they are, to be kept; there is no text in them to subscribe to."""
-    if client.api is not None and response.api is not None and client.api.name != response.api.name:
-        raise Unsupported(f"The target LLM's protocol cannot answer {client.api.name}")
     _keep(response)
-    return _whole(response, client, response.body, response.content_type)
+    theirs, mine = client.api, response.api
+    if theirs is None or mine is None:
+        return _whole(response, client, response.body, response.content_type)
+    if theirs.form == mine.form:
+        return _whole(response, client, _renamed(response), response.content_type)
+    return _whole(response, client, _translated(response, mine, client, theirs))
+
+
+def _translated(response: Reply, mine: Api, client: ClientView, theirs: Api) -> bytes:
+    """An answer that is no conversation, in the client's protocol."""
+    source, target = response.dialect, client.dialect
+    if mine.operation is not theirs.operation:
+        raise Unsupported(f"The target LLM's protocol cannot answer {theirs.name}")
+    match theirs.operation:
+        case Operation.EMBEDDINGS:
+            vectors = source.read_embeddings_reply(mine, response.body)
+            shown = response.shown_model or vectors.model or response.exchange.request.model or ""
+            asked = response.exchange.request.embeddings
+            return target.write_embeddings_reply(theirs, attrs.evolve(vectors, model=shown), asked)
+        case Operation.COUNT_TOKENS:
+            return target.write_count(theirs, source.read_count(mine, response.body))
+        case Operation.MODELS:
+            return target.write_models(theirs, source.read_models(mine, response.body))
+        case _:
+            raise Unsupported(f"The target LLM's protocol cannot answer {theirs.name}")
 
 
 def _keep(response: Reply) -> None:
@@ -124,13 +161,17 @@ class Flow:
         "_client",
         "_engine",
         "_ended",
+        "_has_said",
         "_replaced_all",
         "_response",
         "_tells",
+        "_told",
         "_write",
         "content_type",
         "error",
         "headers",
+        "keepalive",
+        "only_failed",
         "status",
     )
 
@@ -141,13 +182,28 @@ class Flow:
         self._client = client
         self.status = response.status
         self.headers = response.headers
-        self.content_type = response.content_type if response.api is None else client.dialect.stream_type
+        self.content_type = response.content_type
+        if response.api is not None and client.api is not None:
+            self.content_type = client.api.stream_type
+        self.keepalive = b""
+        """What may be sent between two pieces while the upstream is silent; b"": nothing."""
+        if response.api is not None and client.api is not None:
+            self.keepalive = client.dialect.keepalive(client.api)
         self.error: ProxyError | None = None
+        self.only_failed = False
+        """Whether all that was given is the error event."""
+        self._has_said = False
+        self._told: StreamWriter | None = None
         self._replaced_all = False
         replaced = any(isinstance(wish, Replace) for wish in response.subscriptions)
         self._engine: Engine | None = None if replaced else engine_for(response, client)
         self._write: Callable[[bytes], None] | None = None
         self._ended: Callable[[], None] | None = None
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nobody can look into it."""
+        return self._response.api is None
 
     @property
     def complete(self) -> bool:
@@ -176,6 +232,7 @@ class Flow:
                 yield self._failed(out, engine.error)
                 return
             if out:
+                self._has_said = True
                 yield out
             if engine.done or not data:
                 return
@@ -184,10 +241,15 @@ class Flow:
         client = self._client
         assert client.api is not None
         writer = client.dialect.writer(client.api, usage=client.wants_usage)
+        self._told = writer
+        shown = self._response.shown_model
         try:
             async for events in subscribed_events(self._response):
+                if shown is not None:
+                    events = show_model(events, shown)
                 self._replaced_all = bool(events) and isinstance(events[-1], End)
                 if out := writer.write(events, None):
+                    self._has_said = True
                     yield out
                 if self._replaced_all:
                     return
@@ -200,9 +262,18 @@ class Flow:
     def _failed(self, out: bytes, error: ProxyError) -> bytes:
         """The last piece of a failed stream: what was good, then the error event, whole and on its own."""
         self.error = error
+        self.only_failed = not (out or self._has_said)
         if not self._tells:
             return out
-        return out + self._client.dialect.error_event(error, self._response.exchange.id)
+        return out + self.last_words(error)
+
+    def last_words(self, error: ProxyError) -> bytes:
+        """The event that tells a client, who has got what was given so far, of *error*; b"" where there is none."""
+        client = self._client
+        if client.api is None:
+            return b""
+        told = self._told if self._engine is None else self._engine.told
+        return client.dialect.error_event(error, self._response.exchange.id, client.api, told)
 
     # -- pushed --------------------------------------------------------------------------------------------------
 
@@ -245,6 +316,7 @@ class Flow:
 
     def _push(self, out: bytes) -> None:
         if out and self._write is not None:
+            self._has_said = True
             self._write(out)
 
     def _over(self) -> None:

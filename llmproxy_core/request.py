@@ -9,9 +9,14 @@ import msgspec
 
 from llmproxy_core.chat import ChatRequest
 from llmproxy_core.dialect import Api, Dialect, Operation, RequestHead
-from llmproxy_core.errors import BadRequest
+from llmproxy_core.embeddings import EmbeddingsRequest
+from llmproxy_core.errors import BadRequest, Unsupported
 from llmproxy_core.headers import Headers
 from llmproxy_core.jsontext import scan
+from llmproxy_core.translation import Translation
+
+CONVERSATIONS = frozenset({Operation.CHAT, Operation.COUNT_TOKENS})
+"""Operations whose requests are conversations."""
 
 LONGEST_MODEL = 256
 """Characters. No model has a longer name, and names are remembered in many places."""
@@ -26,6 +31,8 @@ class ClientView:
     """None for an opaque call."""
     stream: bool = False
     wants_usage: bool = False
+    drops_unsupported: bool = False
+    """What the LLM's protocol cannot say is left out instead of refused (`on_unsupported` of the route)."""
 
 
 class Request:
@@ -39,6 +46,7 @@ class Request:
     __slots__ = (
         "_body",
         "_chat",
+        "_embeddings",
         "_head",
         "_json",
         "_rendered",
@@ -87,7 +95,8 @@ class Request:
         self._chat = chat
         self._head: RequestHead | None = None
         self._json: dict[str, msgspec.Raw] | None = None
-        self._rendered: dict[tuple[str, str | None, bool | None, bool], bytes] = {}
+        self._embeddings: EmbeddingsRequest | None = None
+        self._rendered: dict[object, tuple[bytes, dict[str, str]]] = {}
 
     @classmethod
     def of_chat(cls, chat: ChatRequest) -> Request:
@@ -122,6 +131,8 @@ class Request:
             return RequestHead(self.path_model)
         head = self.dialect.read_head(self.api, self.body)
         head.model = self.path_model or head.model
+        if self.api.streams is not None:
+            head.stream = head.wants_usage = self.api.streams
         return head
 
     @property
@@ -139,10 +150,25 @@ class Request:
     def chat(self) -> ChatRequest:
         """The neutral conversation of a chat request. BadRequest when its dialect cannot read it."""
         if self._chat is None:
-            if self.dialect is None or self.api is None or self.operation is not Operation.CHAT:
+            if self.dialect is None or self.api is None or self.operation not in CONVERSATIONS:
                 raise BadRequest(f"A {self.operation} request is no conversation")
-            self._chat = self.dialect.read_chat(self.api, self.body)
+            chat = self.dialect.read_chat(self.api, self.body)
+            if self.path_model is not None:  # what the path says, the body need not
+                chat = attrs.evolve(chat, model=self.path_model)
+            if self.api.streams is not None:
+                chat = attrs.evolve(chat, stream=self.api.streams, wants_usage=self.api.streams)
+            self._chat = chat
         return self._chat
+
+    @property
+    def embeddings(self) -> EmbeddingsRequest:
+        """The meaning of an embeddings request. BadRequest when its dialect cannot read it."""
+        if self._embeddings is None:
+            if self.dialect is None or self.api is None or self.operation is not Operation.EMBEDDINGS:
+                raise BadRequest(f"A {self.operation} request asks for no embeddings")
+            asked = self.dialect.read_embeddings(self.api, self.body)
+            self._embeddings = asked if self.path_model is None else attrs.evolve(asked, model=self.path_model)
+        return self._embeddings
 
     # -- change --------------------------------------------------------------------------------------------------
 
@@ -180,28 +206,60 @@ class Request:
 
     # -- for the upstream ----------------------------------------------------------------------------------------
 
-    def render(self, dialect: Dialect, api: Api, *, model: str | None, stream: bool | None, ask_usage: bool) -> bytes:
+    def render(
+        self,
+        dialect: Dialect,
+        api: Api,
+        *,
+        model: str | None,
+        stream: bool | None,
+        ask_usage: bool,
+        translation: Translation | None = None,
+    ) -> bytes:
         """
         The body for an upstream that speaks *api* of *dialect*, made once per distinct form.
 
-        In its own wire form: the bytes received with the fewest changes (`Dialect.prepare`). In another: rendered
-        from the meaning; Unsupported for what cannot be said there.
+        In its own wire form: the bytes received with the fewest changes (`Dialect.prepare`), None and False leaving
+        things as they are. In another: rendered from the meaning, *translation* being told what that cost; Unsupported
+        for what cannot be said there.
         """
-        if model is None and stream is None and not ask_usage and self.api is not None and self.api.name == api.name:
+        same_form = self.api is not None and self.api.form == api.form
+        if same_form and model is None and stream is None and not ask_usage:
             return self.body
         form = (api.name, model, stream, ask_usage)
-        if (body := self._rendered.get(form)) is None:
-            body = self._rendered[form] = self._render(dialect, api, model, stream, ask_usage)
+        if (known := self._rendered.get(form)) is not None:
+            body, changes = known
+            if translation is not None:
+                translation.changes |= changes
+            return body
+        if same_form:
+            body = dialect.prepare(api, self.body, model=model, stream=stream, ask_usage=ask_usage)
+        else:
+            translation = Translation() if translation is None else translation
+            try:
+                body = self._translated(dialect, api, translation, (model, stream, ask_usage))
+            except Unsupported as error:
+                raise translation.told(error) from None
+        self._rendered[form] = body, {} if translation is None else translation.changes
         return body
 
-    def _render(self, dialect: Dialect, api: Api, model: str | None, stream: bool | None, ask_usage: bool) -> bytes:
-        if self.api is not None and self.api.name == api.name:
-            body = self.body
-        else:
-            body = dialect.write_chat(api, self.chat)
-        if model is None and stream is None and not ask_usage:
-            return body
-        return dialect.prepare(api, body, model=model, stream=stream, ask_usage=ask_usage)
+    def _translated(
+        self, dialect: Dialect, api: Api, translation: Translation, changes: tuple[str | None, bool | None, bool]
+    ) -> bytes:
+        """*changes*: the model to send, whether to stream, and to ask for usage; as in `render`."""
+        model, stream, ask_usage = changes
+        if self.operation is Operation.EMBEDDINGS:
+            asked = self.embeddings if model is None else attrs.evolve(self.embeddings, model=model)
+            return dialect.write_embeddings(api, asked, translation)
+        chat = self.chat
+        streams = chat.stream if stream is None else stream
+        chat = attrs.evolve(
+            chat,
+            model=chat.model if model is None else model,
+            stream=streams,
+            wants_usage=streams and (ask_usage or chat.wants_usage),
+        )
+        return dialect.write_chat(api, chat, translation)
 
 
 def client_view(request: Request) -> ClientView:

@@ -60,6 +60,7 @@ class ResponseBase:
         "outcome",
         "price",
         "response_id",
+        "shown_model",
         "started_s",
         "status",
         "subscriptions",
@@ -103,6 +104,8 @@ class ResponseBase:
         self.billed = billed
         head = head or _NO_HEAD
         self.model: str | None = head.model
+        self.shown_model: str | None = None
+        """The name of the model for the client's eyes, where another one was sent; None: as the provider says."""
         self.response_id: str | None = head.id
         self.usage: Usage | None = head.usage
         """What the provider said so far; final once the response has ended, then estimated where it said nothing."""

@@ -10,6 +10,7 @@ import attrs
 from llmproxy_core.config import RouteConfig
 from llmproxy_core.dialect import Api, Dialect, Located, Operation
 from llmproxy_core.errors import BadRequest, MethodNotAllowed, RouteNotFound
+from llmproxy_core.headers import Headers
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.path import begins, check_encoded_slash, check_path
 from llmproxy_core.processor import Handler
@@ -47,6 +48,16 @@ class Match:
     path_model: str | None
     relative_path: str
     """Of an opaque call: what goes behind the upstream's base URL."""
+    others: Sequence[Match] = ()
+    """What the same path may mean to clients of other dialects, or in another form of this one's."""
+
+    def as_asked(self, headers: Headers, query: str) -> Match:
+        """This match, or the one of `others` that the client surely means."""
+        if self.others:
+            for match in (self, *self.others):
+                if match.api is not None and match.dialect.claims(match.api, headers, query):
+                    return match
+        return self
 
 
 class RouteIndex:
@@ -95,9 +106,9 @@ class RouteIndex:
 
     def _operation(self, route: Route, method: str, path: str) -> Match:
         located = _located(route, path)
-        for dialect, found in located:
-            if found.api.method == method and found.api.operation in route.chains:
-                return Match(route, found.api.operation, dialect, found.api, found.model, "")
+        served = [it for it in located if it[1].api.method == method and it[1].api.operation in route.chains]
+        if served:
+            return _shared(route, [it for it in served if it[1].start == served[0][1].start])
         if Operation.OPAQUE in route.chains and not any(_doubled(dialect, path) for dialect in route.dialects):
             _refuse_disguise(route, method, path)
             dialect = route.dialects[0]
@@ -106,6 +117,18 @@ class RouteIndex:
         if methods:
             raise MethodNotAllowed(f"This path takes {' or '.join(methods)}", allowed=methods)
         raise RouteNotFound(_advice(route, path, located))
+
+
+_SPEAKS_FOR_ALL = "openai"
+"""The dialect of model lists for clients that do not say what they speak."""
+
+
+def _shared(route: Route, meanings: Sequence[tuple[Dialect, Located]]) -> Match:
+    """The match for a path with several *meanings*: the first where the client does not tell."""
+    if meanings[0][1].api.operation is Operation.MODELS:
+        meanings = sorted(meanings, key=lambda it: it[0].name != _SPEAKS_FOR_ALL)
+    first, *others = [Match(route, it.api.operation, dialect, it.api, it.model, "") for dialect, it in meanings]
+    return attrs.evolve(first, others=tuple(others)) if others else first
 
 
 def _located(route: Route, path: str) -> list[tuple[Dialect, Located]]:

@@ -14,11 +14,13 @@ def base_url(configured: str, dialect: Dialect) -> str:
     """
     The URL that relative paths are put behind.
 
-    A base URL without any path gets the dialect's version segment: `http://localhost:11434` means its `/v1`.
+    A base URL without any path gets the dialect's version segment: `http://localhost:11434` means its `/v1`; so does
+    one with a path that does not end in it, where the dialect's SDKs add it themselves.
     """
-    if urlsplit(configured).path in ("", "/"):
-        return configured.rstrip("/") + dialect.roots[0]
-    return configured.rstrip("/")
+    base = configured.rstrip("/")
+    if not urlsplit(base).path or not (dialect.versioned_base or base.endswith(dialect.roots)):
+        return base + dialect.roots[0]
+    return base
 
 
 def without_credentials(query: str) -> str:

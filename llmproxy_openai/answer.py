@@ -15,11 +15,11 @@ from llmproxy_core.chat import (
     ToolCall,
     remember,
 )
+from llmproxy_core.wire.members import INTEGER, STRING, Members, array, decode
+from llmproxy_core.wire.splice import encode, join_array, join_object
+from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.calls import read_call, read_legacy_call, write_call, write_legacy_call
-from llmproxy_openai.members import INTEGER, STRING, Members, array, decode
 from llmproxy_openai.parts import read_part, write_part
-from llmproxy_openai.splice import encode, join_array, join_object
-from llmproxy_openai.wire import Wire
 
 REASONING_MEMBERS = ("reasoning_content", "reasoning")
 """De facto members for thinking, the more widespread first (DeepSeek, vLLM; Groq, OpenRouter)."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
 
 class Call:
     """A tool call as far as it is known. *index* is ours, without gaps; *wire_index* the server's, if it gives any."""
@@ -61,9 +59,3 @@ class CallIndex:
         calls = self._calls.get(choice, [])
         call = calls[index] if 0 <= index < len(calls) else None
         return index if call is None or call.wire_index is None else call.wire_index
-
-
-def made_id(*facts: object) -> str:
-    """An id for a call that came without; the same *facts* give the same id, others another."""
-    digest = blake2b("|".join(str(fact) for fact in facts).encode(), digest_size=12)
-    return f"call_{digest.hexdigest()}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from llmproxy_core.chat import ToolCall, remember
-from llmproxy_openai.members import STRING, Members, decode
-from llmproxy_openai.splice import encode, join_object
-from llmproxy_openai.wire import Wire, nested
+from llmproxy_core.wire.members import STRING, Members, decode
+from llmproxy_core.wire.splice import encode, join_object
+from llmproxy_core.wire.wire import Wire, nested
 
 _TEXT_OF = {"function": "arguments", "custom": "input"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmproxy_core.chat import ChatRequest, JSONText, ReasoningConfig, ResponseFormat, Tool, ToolChoice
-from llmproxy_openai.form import Changes, Form, Group, Values, json, strings, unsaid, value
-from llmproxy_openai.members import (
+from llmproxy_core.wire.form import Changes, Form, Group, Values, json, strings, unsaid, value
+from llmproxy_core.wire.members import (
     BOOLEAN,
     INTEGER,
     NUMBER,
@@ -15,8 +15,9 @@ from llmproxy_openai.members import (
     STRINGS,
     Members,
 )
+from llmproxy_core.wire.splice import encode, join_object, with_members
+from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.messages import read_message, write_messages
-from llmproxy_openai.splice import encode, join_object, with_members
 from llmproxy_openai.tools import (
     read_choice,
     read_legacy_choice,
@@ -26,7 +27,6 @@ from llmproxy_openai.tools import (
     write_legacy_choice,
     write_tools,
 )
-from llmproxy_openai.wire import Wire
 
 Before = Mapping[str, JSONText]
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from llmproxy_core.chat import ChatRequest, JSONText, Message, TextPart
 from llmproxy_core.errors import Unsupported
+from llmproxy_core.translation import unsupported
+from llmproxy_core.wire.form import Changes, Form, Group, Values, unsaid, value
+from llmproxy_core.wire.members import INTEGER, STRING, STRINGS, Members, decode
+from llmproxy_core.wire.splice import encode
+from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.chat_form import MODEL, SAMPLING, STREAM
-from llmproxy_openai.form import Changes, Form, Group, Values, unsaid, value
-from llmproxy_openai.members import INTEGER, STRING, STRINGS, Members, decode
-from llmproxy_openai.splice import encode
-from llmproxy_openai.wire import Wire, unsupported
 
 
 def _read_prompt(members: Members, wire: Wire) -> Values:

@@ -23,12 +23,13 @@ from llmproxy_core.chat import (
     ToolCallDelta,
     ToolCallStart,
 )
+from llmproxy_core.wire.made_id import made_id
+from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.answer import read_citation
-from llmproxy_openai.call_index import CallIndex, made_id
+from llmproxy_openai.call_index import CallIndex
 from llmproxy_openai.calls import argument_text, signature_in
 from llmproxy_openai.chunk import CallPiece, Delta, FunctionPiece, Place
 from llmproxy_openai.parts import read_part
-from llmproxy_openai.wire import Wire
 
 _LEGACY_INDEX = -1
 """Stands for the index of `function_call`, which has none and is one call."""

@@ -9,7 +9,6 @@ from llmproxy_core.chat import ChatReply, ChatRequest
 from llmproxy_core.dialect import (
     Api,
     Dialect,
-    Located,
     Operation,
     ReplyHead,
     RequestHead,
@@ -19,13 +18,15 @@ from llmproxy_core.dialect import (
 )
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.headers import Headers
+from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.secret import Secret
+from llmproxy_core.translation import Translation
+from llmproxy_core.wire import Form, read_error, read_request, write_request
 from llmproxy_openai import errors, facts, paths, request
 from llmproxy_openai import models as model_lists
 from llmproxy_openai import reply as replies
 from llmproxy_openai.chat_form import CHAT_FORM
 from llmproxy_openai.completions_form import COMPLETIONS_FORM
-from llmproxy_openai.form import Form
 from llmproxy_openai.reply import ReplyForm
 from llmproxy_openai.scan import ChunkScanner
 from llmproxy_openai.stream_read import ChunkReader
@@ -66,8 +67,9 @@ class OpenAIDialect(Dialect):
         paths.COMPLETIONS.name: StreamForm(paths.COMPLETIONS.name, "text_completion", is_legacy=True),
     }
 
-    def locate(self, path: str) -> Sequence[Located]:
-        return paths.locate(self.apis, self.roots[0], path)
+    def claims(self, api: Api, headers: Headers, query: str) -> bool:
+        agent = (headers.get("user-agent") or "").lower()
+        return agent.startswith("openai/") or "ai-sdk/openai" in agent
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -75,10 +77,10 @@ class OpenAIDialect(Dialect):
         return request.read_head(body)
 
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
-        return request.read_chat(api.name, self.request_forms[api.name], body)
+        return read_request(api.form, self.request_forms[api.form], body)
 
-    def write_chat(self, api: Api, chat: ChatRequest) -> bytes:
-        return request.write_chat(api.name, self.request_forms[api.name], chat)
+    def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
+        return write_request(api.form, self.request_forms[api.form], chat, translation)
 
     def prepare(
         self, api: Api, body: bytes, *, model: str | None = None, stream: bool | None = None, ask_usage: bool = False
@@ -112,12 +114,18 @@ class OpenAIDialect(Dialect):
 
     def read_error(self, status: int, headers: Headers, body: bytes) -> UpstreamError:
         crossing = tuple((name, value) for name, value in headers if self.crosses(name))
-        return errors.read_error(self.name, status, headers, crossing, body)
+        return read_error(self.name, status, headers, crossing, body)
 
     def write_error(self, error: ProxyError, request_id: str) -> bytes:
         return errors.write_error(self.name, error, request_id)
 
-    def error_event(self, error: ProxyError, request_id: str) -> bytes:
+    def error_event(
+        self,
+        error: ProxyError,
+        request_id: str,
+        api: Api | None = None,
+        told: Scanner | StreamWriter | None = None,
+    ) -> bytes:
         return errors.error_event(self.name, error, request_id)
 
     # -- upstream calls --------------------------------------------------------------------------------------------
@@ -127,7 +135,17 @@ class OpenAIDialect(Dialect):
 
     # -- model lists -----------------------------------------------------------------------------------------------
 
-    def write_models(self, api: Api, models: Sequence[str], *, created: int, model: str | None = None) -> bytes:
-        if model is not None:
-            return model_lists.write_model(model, created)
-        return model_lists.write_model_list(models, created)
+    def read_models(self, api: Api, body: bytes) -> Sequence[ModelInfo]:
+        return model_lists.read_models(body)
+
+    def write_models(self, api: Api, models: Sequence[ModelInfo]) -> bytes:
+        if api is paths.MODEL:
+            return model_lists.write_model(models[0])
+        return model_lists.write_model_list(models)
+
+    def keepalive(self, api: Api) -> bytes:
+        return b": keep-alive\n\n"
+
+    def error_status(self, error: ProxyError) -> int:
+        is_own = isinstance(error, UpstreamError) and error.dialect == self.name
+        return 503 if error.status == 529 and not is_own else error.status

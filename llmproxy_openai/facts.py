@@ -9,8 +9,8 @@ import msgspec
 from llmproxy_core.dialect import ReplyHead
 from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_core.usage import Usage
-from llmproxy_openai.envelope import Envelope, read_body
-from llmproxy_openai.errors import reported_error
+from llmproxy_core.wire.envelope import Envelope, read_body
+from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_openai.usage import UsualUsage, read_usage
 
 

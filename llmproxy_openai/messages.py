@@ -8,11 +8,12 @@ from typing import cast
 import attrs
 
 from llmproxy_core.chat import Message, Part, ReasoningPart, Role, TextPart, ToolCall, ToolResult, remember
+from llmproxy_core.translation import unsupported
+from llmproxy_core.wire.members import BOOLEAN, STRING, Members
+from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
+from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.answer import read_answer, read_content, write_answer, write_content
-from llmproxy_openai.members import BOOLEAN, STRING, Members
 from llmproxy_openai.parts import write_part
-from llmproxy_openai.splice import decode_object, encode, join_array, join_object, with_items, with_members
-from llmproxy_openai.wire import Wire, unsupported
 
 _PLAIN_ROLES = {"system", "developer", "user"}
 

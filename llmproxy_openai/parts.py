@@ -20,9 +20,10 @@ from llmproxy_core.chat import (
     VideoPart,
     remember,
 )
-from llmproxy_openai.members import STRING, Members
-from llmproxy_openai.splice import encode, join_array, join_object
-from llmproxy_openai.wire import Wire, nested, unsupported
+from llmproxy_core.translation import unsupported
+from llmproxy_core.wire.members import STRING, Members
+from llmproxy_core.wire.splice import encode, join_array, join_object
+from llmproxy_core.wire.wire import Wire, nested
 
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 

@@ -22,15 +22,15 @@ from llmproxy_core.chat import (
     remember,
 )
 from llmproxy_core.errors import UpstreamGarbage
+from llmproxy_core.wire.form import Changes
+from llmproxy_core.wire.members import INTEGER, NUMBER, STRING, Members, garbage
+from llmproxy_core.wire.provider_error import reported_error
+from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
+from llmproxy_core.wire.wire import Wire, nested
 from llmproxy_openai.answer import REASONING_MEMBERS, read_answer, write_answer
-from llmproxy_openai.errors import reported_error
 from llmproxy_openai.facts import decode_outline, error_in, usage_in
 from llmproxy_openai.finish import read_finish, write_finish
-from llmproxy_openai.form import Changes
-from llmproxy_openai.members import INTEGER, NUMBER, STRING, Members, garbage
-from llmproxy_openai.splice import decode_object, encode, join_array, join_object, with_items, with_members
 from llmproxy_openai.usage import write_usage
-from llmproxy_openai.wire import Wire, nested
 
 
 @attrs.frozen

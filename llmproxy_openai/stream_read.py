@@ -8,16 +8,16 @@ from llmproxy_core.chat import End, Failed, Finished, Ping, Start, TextDelta, Us
 from llmproxy_core.dialect import Frame
 from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
+from llmproxy_core.wire.envelope import Envelope, read_body
+from llmproxy_core.wire.last_event import completed, is_done
+from llmproxy_core.wire.members import garbage
+from llmproxy_core.wire.provider_error import reported_error
+from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.chunk import NOWHERE, Chunk, ChunkChoice, ChunkSource, Place
 from llmproxy_openai.delta_read import DeltaReader, Found
-from llmproxy_openai.envelope import Envelope, read_body
-from llmproxy_openai.errors import reported_error
 from llmproxy_openai.facts import NO_ERROR, choice_usage, groq_usage
 from llmproxy_openai.finish import read_finish
-from llmproxy_openai.last_event import completed, is_done
-from llmproxy_openai.members import garbage
 from llmproxy_openai.usage import read_usage
-from llmproxy_openai.wire import Wire
 
 _decode = msgspec.json.Decoder(Chunk).decode
 _NULLS = (b"", b"null")

@@ -20,14 +20,14 @@ from llmproxy_core.chat import (
     ToolCallStart,
 )
 from llmproxy_core.usage import Usage
+from llmproxy_core.wire.splice import encode, join_array, join_object
+from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.answer import REASONING_MEMBERS, write_citation
 from llmproxy_openai.call_index import CallIndex
 from llmproxy_openai.calls import write_signature
 from llmproxy_openai.finish import write_finish
 from llmproxy_openai.parts import write_part
-from llmproxy_openai.splice import encode, join_array, join_object
 from llmproxy_openai.usage import write_usage
-from llmproxy_openai.wire import Wire
 
 
 @attrs.frozen

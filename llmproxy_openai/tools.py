@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llmproxy_core.chat import BuiltinTool, Raw, Tool, ToolChoice, remember
-from llmproxy_openai.members import BOOLEAN, STRING, Members, decode
-from llmproxy_openai.splice import encode, join_array, join_object
-from llmproxy_openai.wire import Wire, nested, unsupported
+from llmproxy_core.translation import unsupported
+from llmproxy_core.wire.members import BOOLEAN, STRING, Members, decode
+from llmproxy_core.wire.splice import encode, join_array, join_object
+from llmproxy_core.wire.wire import Wire, nested
 
 # -- tools ---------------------------------------------------------------------------------------------------
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from llmproxy_core.usage import Usage, UsageSource
-from llmproxy_openai.splice import encode, join_object
+from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word
+from llmproxy_core.wire.splice import encode, join_object
 
-_MOST_TOKENS = 1_000_000_000
-"""No call uses more; a count above it is a fault and is cut to it, so that sums and prices stay sane."""
-
-_TIER = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII).fullmatch
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)] | None
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None
 
 
 class _InputDetails(msgspec.Struct):
@@ -57,7 +52,7 @@ class UsualUsage(msgspec.Struct):
         thought, spoken = given.reasoning_tokens or 0, given.audio_tokens or 0
         if cached + written > asked or heard > asked or thought > answered or spoken > answered:
             return None
-        tier = service_tier if service_tier is not None and _TIER(service_tier) else None
+        tier = tier_word(service_tier)
         return Usage(asked, answered, cached, written, thought, UsageSource.REPORTED, heard, spoken, tier)
 
 
@@ -89,7 +84,7 @@ def _read_odd(text: bytes, service_tier: str | None) -> Usage | None:
         usage = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    counts = _Counts()
+    counts = Counts()
     asked, answered, total = (
         counts.read(usage, "prompt_tokens"),
         counts.read(usage, "completion_tokens"),
@@ -115,40 +110,11 @@ def _read_odd(text: bytes, service_tier: str | None) -> Usage | None:
         audio_input_tokens=counts.within(asked, counts.read(input_details, "audio_tokens")),
         audio_output_tokens=counts.within(answered, counts.read(output_details, "audio_tokens")),
         source=counts.source,
-        service_tier=service_tier if service_tier is not None and _TIER(service_tier) else None,
+        service_tier=tier_word(service_tier),
     )
 
 
-class _Counts:
-    """Reads counts, and remembers whether one of them could not be true."""
-
-    __slots__ = ("source",)
-
-    def __init__(self) -> None:
-        self.source = UsageSource.REPORTED
-
-    def read(self, members: Mapping[str, Any], name: str) -> int | None:
-        """The count *name*, at most what a call can use; None when it is not there, or is no count."""
-        count = members.get(name)
-        if count is None:
-            return None
-        if isinstance(count, bool) or not isinstance(count, (int, float)) or not count >= 0:
-            self.source = UsageSource.ESTIMATED
-            return None
-        return int(self._cut(count, _MOST_TOKENS))
-
-    def within(self, total: int, count: int | None) -> int:
-        """*count* as a part of *total*."""
-        return int(self._cut(count or 0, total))
-
-    def _cut(self, count: float, most: int) -> float:
-        if count <= most:
-            return count
-        self.source = UsageSource.ESTIMATED
-        return most
-
-
-def _cached(counts: _Counts, usage: Mapping[str, Any], input_details: Mapping[str, Any]) -> int | None:
+def _cached(counts: Counts, usage: Mapping[str, Any], input_details: Mapping[str, Any]) -> int | None:
     """Where OpenAI, DeepSeek and Mistral say what came from the prompt cache."""
     cached = counts.read(input_details, "cached_tokens")
     if cached is None:

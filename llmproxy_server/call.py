@@ -58,6 +58,8 @@ class Call:
         "_flow",
         "_gateway",
         "_head_due_s",
+        "_pulse_due_s",
+        "_pulse_s",
         "_reader",
         "_source",
         "_stopping",
@@ -88,6 +90,8 @@ class Call:
         self._reader: BodyReader | None = None
         self._flow: Flow | None = None
         self._head_due_s: float | None = None
+        self._pulse_due_s: float | None = None
+        self._pulse_s = shared.config.keepalive_s
         self._stopping = False
         self._task: asyncio.Task[object] | None = None
 
@@ -152,9 +156,15 @@ class Call:
         """Called now and then while it runs: what is due by the clock. *now* is of the gateway's clock."""
         if self._reader is not None:
             self._reader.tick(now)
-        if self._head_due_s is not None and now >= self._head_due_s and self._flow is not None:
-            with suppress(ClientGone):  # the task that runs the call learns of it by its cancellation
-                self._begin(self._flow, b"")
+        flow = self._flow
+        if flow is None:
+            return
+        with suppress(ClientGone):  # the task that runs the call learns of it by its cancellation
+            if self._head_due_s is not None and now >= self._head_due_s:
+                self._begin(flow, b"")
+            elif self._pulse_due_s is not None and now >= self._pulse_due_s and not self._client.blocked:
+                self._pulse_due_s = now + self._pulse_s
+                self.answer.write(flow.keepalive)
 
     def _why(self, cancelled: asyncio.CancelledError) -> ProxyError:
         """The error that the cancellation stands for; it is raised again when the client has left."""
@@ -275,17 +285,20 @@ class Call:
             self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
             piece = await anext(pieces, b"")
             self._head_due_s = None
-            if flow.error is not None and not answer.head_sent and piece == self._last_words(flow.error, exchange):
+            if flow.error is not None and not answer.head_sent and flow.only_failed:
                 flow.finish()
                 raise flow.error
             self._begin(flow, piece)
             if client.blocked:
                 await client.drain()
+            self._expect_pulse(flow)
             async for piece in pieces:
                 answer.write(piece)
                 if client.blocked:
                     await client.drain()
+                self._expect_pulse(flow)
         finally:
+            self._pulse_due_s = None
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
         flow.finish()
@@ -297,6 +310,11 @@ class Call:
             answer.break_off()
             _forget_tracebacks(flow.error)
 
+    def _expect_pulse(self, flow: Flow) -> None:
+        """From now on the silence counts after which the client is sent a sign of life; between events it may be."""
+        if self._pulse_s and flow.keepalive:
+            self._pulse_due_s = self._gateway.services.clock() + self._pulse_s
+
     def _begin(self, flow: Flow, piece: bytes) -> None:
         """Send the head, unless that is done, and *piece*."""
         self._head_due_s = None
@@ -304,15 +322,8 @@ class Call:
             self.answer.write(piece)
             return
         assert self.exchange is not None
-        events = flow.content_type == self._dialect.stream_type
-        headers = [*STREAM_HEADERS, *flow.headers] if events else flow.headers
+        headers = flow.headers if flow.is_opaque else [*STREAM_HEADERS, *flow.headers]
         self.answer.begin(flow.status, headers, flow.content_type, self.exchange.response_headers, piece)
-
-    def _last_words(self, error: ProxyError, exchange: Exchange) -> bytes:
-        """What a stream gives of *error*, and all that it gives when it failed before it had begun."""
-        if exchange.operation is Operation.OPAQUE:
-            return b""
-        return self._dialect.error_event(error, exchange.id)
 
     async def _settle(self, exchange: Exchange) -> None:
         """Give the effects of the exchange's end their time, also when that to drain is over."""
@@ -341,7 +352,7 @@ class Call:
             await self._send(whole)
             return
         if self._flow is not None and self._flow.error is None and exchange is not None:
-            self.answer.write(self._last_words(error, exchange))
+            self.answer.write(self._flow.last_words(error))
         self.answer.break_off()
 
 

@@ -135,7 +135,7 @@ class DemoLLM:
             dialect=dialect,
             api=api,
             headers=demo_headers(reply.model),
-            content_type=dialect.stream_type,
+            content_type=api.stream_type,
             llm=self._config.name,
             price=self._price(reply.model),
             attempt=attempt,

@@ -169,9 +169,11 @@ class Door:
             raise RouteNotFound("Only the proxy's own endpoints are served here")
         match = self.shared.gateway.match
         if incoming.method != "HEAD":
-            return match(incoming.method, incoming.path)
-        found = match("GET", incoming.path)
-        return found if found.operation is not Operation.OPAQUE else match("HEAD", incoming.path)
+            found = match(incoming.method, incoming.path)
+        else:
+            found = match("GET", incoming.path)
+            found = found if found.operation is not Operation.OPAQUE else match("HEAD", incoming.path)
+        return found.as_asked(incoming.headers, incoming.query) if found.others else found
 
     def is_preflight(self, incoming: Incoming) -> bool:
         return is_preflight(incoming)

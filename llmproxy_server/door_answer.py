@@ -28,7 +28,7 @@ _SDKS_RETRY = frozenset({408, 409, 429})
 def error_answer(error: ProxyError, dialect: Dialect, request_id: str) -> Whole:
     """*error* as a status and a body of *dialect*."""
     headers = [*SECURE_HEADERS, *_hints(error)]
-    return Whole(error.status, headers, "application/json", dialect.write_error(error, request_id))
+    return Whole(dialect.error_status(error), headers, "application/json", dialect.write_error(error, request_id))
 
 
 def _hints(error: ProxyError) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from llmproxy_core.chat import ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
+from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Price
 from llmproxy_core.prices import ModelPrice
@@ -168,14 +169,14 @@ class PlayedLLM:
         if api is None:
             return self._stream(call, [self._sample(operation)], api, "application/octet-stream")
         if operation is Operation.MODELS:
-            return self._reply(exchange, dialect.write_models(api, [MODEL], created=1_700_000_000), api)
+            return self._reply(exchange, dialect.write_models(api, [ModelInfo(MODEL, created=1_700_000_000)]), api)
         if operation is not Operation.CHAT:
             return self._reply(exchange, self._sample(operation), api)
         client, asked_stream = exchange.client, exchange.request.head.stream
         if asked_stream and client is None:
-            return self._stream(call, play.said.stream(dialect, api, in_words), api, dialect.stream_type)
+            return self._stream(call, play.said.stream(dialect, api, in_words), api, api.stream_type)
         if play.streamed and (asked_stream or (client is not None and not client.stream)):
-            return self._stream(call, play.chunks, api, dialect.stream_type)
+            return self._stream(call, play.chunks, api, api.stream_type)
         return self._reply(exchange, play.said.whole(dialect, api), api)
 
     def _sample(self, operation: Operation) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_openai.splice import decode_array, decode_object, join_array, join_object, with_items, with_members
+from llmproxy_core.wire.splice import decode_array, decode_object, join_array, join_object, with_items, with_members
 from tests.llmproxy_openai.json_strategies import arrays, objects, unknown, values
 
 

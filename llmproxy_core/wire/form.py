@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 
 from llmproxy_core.chat import ChatRequest, JSONText
-from llmproxy_openai.members import Kind, Members
-from llmproxy_openai.splice import encode
-from llmproxy_openai.wire import Wire
+from llmproxy_core.wire.members import Kind, Members
+from llmproxy_core.wire.splice import encode
+from llmproxy_core.wire.wire import Wire
 
 Values = dict[str, Any]
 """Fields of ChatRequest by name, checked by the group that read them."""

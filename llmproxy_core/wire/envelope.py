@@ -26,8 +26,8 @@ class Envelope:
     retry_after_s: float | None = None
     reasons: frozenset[str] = frozenset()
     """Google's machine-readable reasons (`API_KEY_INVALID`)."""
-    is_openai: bool = False
-    """It is an object with an `error` object that has a message: what clients of this protocol expect."""
+    is_nested: bool = False
+    """It is an object with an `error` object that has a message: what most clients expect."""
 
 
 def read_body(body: bytes) -> Envelope | None:
@@ -47,7 +47,7 @@ def read_value(value: object) -> Envelope | None:
     """
     if isinstance(value, list):
         inner = read_value(value[0]) if value else None
-        return None if inner is None else attrs.evolve(inner, is_openai=False)
+        return None if inner is None else attrs.evolve(inner, is_nested=False)
     if isinstance(value, str):
         return Envelope(_shortened(value)) if value.strip() else None
     if not isinstance(value, dict):
@@ -66,7 +66,7 @@ def read_value(value: object) -> Envelope | None:
         param=_word(facts.get("param")),
         retry_after_s=_retry_delay(facts),
         reasons=_reasons(facts),
-        is_openai=isinstance(error, dict) and _word(error.get("message")) is not None,
+        is_nested=isinstance(error, dict) and _word(error.get("message")) is not None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llmproxy_core.sse import BOM, parse_event
-from llmproxy_openai.facts import decode_outline
+from llmproxy_core.wire.splice import decode_object
 
 
 def completed(rest: bytes) -> bytes:
@@ -32,7 +32,7 @@ def is_done(data: bytes) -> bool:
 
 def _is_object(data: bytes) -> bool:
     try:
-        decode_outline(data)
+        decode_object(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return True

@@ -9,7 +9,7 @@ import attrs
 import msgspec
 
 from llmproxy_core.errors import BadRequest, ProxyError, UpstreamGarbage
-from llmproxy_openai.splice import decode_array, decode_object
+from llmproxy_core.wire.splice import decode_array, decode_object
 
 T = TypeVar("T")
 

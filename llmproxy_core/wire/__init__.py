@@ -1,0 +1,85 @@
+"""
+What dialects are built of: JSON text read member by member, changed in one place, and written again.
+
+A `Form` says which members of a body mean which fields of a request; `read_request` and `write_request` do the rest, so
+that untouched members keep their bytes. `read_error` reads every envelope an error arrives in. `EventScanner` copies a
+stream and looks only at the events that tell something.
+"""
+
+from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word
+from llmproxy_core.wire.envelope import Envelope, read_body
+from llmproxy_core.wire.event_scanner import EventScanner
+from llmproxy_core.wire.form import Changes, Form, Group, Values, json, strings, unsaid, value
+from llmproxy_core.wire.last_event import completed
+from llmproxy_core.wire.made_id import made_id
+from llmproxy_core.wire.members import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    STRING,
+    STRING_OR_STRINGS,
+    STRINGS,
+    Kind,
+    Members,
+    array,
+    bad_request,
+    decode,
+    garbage,
+)
+from llmproxy_core.wire.provider_error import auth_error, read_error, reported_error
+from llmproxy_core.wire.request_body import read_request, write_request
+from llmproxy_core.wire.splice import (
+    decode_array,
+    decode_object,
+    encode,
+    join_array,
+    join_object,
+    with_items,
+    with_members,
+)
+from llmproxy_core.wire.wire import Wire, nested
+
+__all__ = [
+    "BOOLEAN",
+    "INTEGER",
+    "MOST_TOKENS",
+    "NUMBER",
+    "STRING",
+    "STRINGS",
+    "STRING_OR_STRINGS",
+    "Changes",
+    "Counts",
+    "Envelope",
+    "EventScanner",
+    "Form",
+    "Group",
+    "Kind",
+    "Members",
+    "Values",
+    "Wire",
+    "array",
+    "auth_error",
+    "bad_request",
+    "completed",
+    "decode",
+    "decode_array",
+    "decode_object",
+    "encode",
+    "garbage",
+    "join_array",
+    "join_object",
+    "json",
+    "made_id",
+    "nested",
+    "read_body",
+    "read_error",
+    "read_request",
+    "reported_error",
+    "strings",
+    "tier_word",
+    "unsaid",
+    "value",
+    "with_items",
+    "with_members",
+    "write_request",
+]

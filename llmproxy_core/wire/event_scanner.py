@@ -1,0 +1,114 @@
+"""A stream of events that is copied as bytes, with a look only at the events that tell something."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.sse import BOM, Event, EventSplitter, SSEError, parse_event, split_events
+from llmproxy_core.token_estimate import estimated_output, estimated_tokens
+from llmproxy_core.usage import Usage
+from llmproxy_core.wire.last_event import completed
+
+_SAMPLE_BYTES = 4 << 10
+"""How much of a stream's beginning is kept, to tell what a byte of the rest amounts to."""
+
+
+class EventScanner(ABC):
+    """
+    A Scanner for a protocol of Server-Sent Events: a subclass says which events tell something, and takes it.
+
+    An event is decoded only when *telling* matches its bytes; all others are copied as they came. A block without data
+    that is no comment is left out, for clients choke on it.
+    """
+
+    telling: ClassVar[re.Pattern[bytes]]
+    """Matches somewhere in every event that `note` must see; best in few others."""
+    texts: ClassVar[re.Pattern[bytes]]
+    """Finds what is said, as JSON text without its quotes in group 1, to estimate the tokens of a broken stream."""
+
+    def __init__(self) -> None:
+        self._splitter = EventSplitter()
+        self._is_over = False
+        self._size = 0
+        self._beginning: list[bytes] = []
+        self.usage: Usage | None = None
+        self.model: str | None = None
+        self.id: str | None = None
+        self.finish: tuple[str, ...] = ()
+        self.done = False
+        self.error: UpstreamError | None = None
+        self.decoded = 0
+
+    @abstractmethod
+    def note(self, event: Event) -> None:
+        """Take what *event* tells: *usage*, *model*, *id*, *finish*, *error*; *done* for the terminal event."""
+
+    def ended(self) -> None:
+        """The body is over: a protocol without a terminal event says here whether the answer is complete."""
+        return
+
+    def feed(self, data: bytes) -> bytes:
+        """See Scanner. UpstreamGarbage when an event is longer than the bound. Bytes after the end are dropped."""
+        if self._is_over:
+            return b""
+        try:
+            block = self._splitter.feed(data)
+        except SSEError as error:
+            self._is_over = True
+            raise UpstreamGarbage("An event of the provider's stream is too long") from error
+        return self._pass(block) if block else b""
+
+    def end(self) -> bytes:
+        """See Scanner."""
+        if self._is_over:
+            return b""
+        whole = completed(self._splitter.end())
+        out = self._pass(whole) if whole else b""
+        if not self._is_over:
+            self.ended()
+        return out
+
+    def output_tokens(self) -> int:
+        """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
+        sample = b"".join(self._beginning)
+        said = [text for text in self.texts.findall(sample) if text]
+        if not said:
+            return 0 if self._size == len(sample) else estimated_tokens(self._size)
+        size = sum(len(text) - 3 * text.count(b"\\u") for text in said)  # six bytes for what are mostly three
+        return -(-estimated_output(size, len(said), 0) * self._size // len(sample))
+
+    def _pass(self, block: bytes) -> bytes:
+        """What of *block*, of whole events, may go on."""
+        if self._size < _SAMPLE_BYTES:
+            self._beginning.append(block[: _SAMPLE_BYTES - self._size])
+        self._size += len(block)
+        if self.telling.search(block) is None and _is_plain(block):
+            return block
+        kept: list[bytes] = []
+        for raw in split_events(block):
+            event = parse_event(raw.removeprefix(BOM))
+            if not event.data.strip():
+                if event.is_forwardable:
+                    kept.append(raw)
+                continue
+            if self.telling.search(raw) is not None:
+                self.decoded += 1
+                self.note(event)
+            elif not event.data.lstrip().startswith(b"{"):
+                self.error = UpstreamGarbage("An event of the provider's stream is no JSON object")
+            if self.error is not None:
+                self._is_over = True
+                break
+            kept.append(raw)
+            if self.done:
+                self._is_over = True
+                break
+        return block if kept and sum(map(len, kept)) == len(block) else b"".join(kept)
+
+
+def _is_plain(block: bytes) -> bool:
+    """Whether nothing in *block* may be left out: no fields without data, no data that is no object."""
+    return block.count(b"data: {") + block.count(b"data:{") == block.count(b"\n\n") + block.count(b"\r\n\r\n")

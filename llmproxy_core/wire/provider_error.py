@@ -1,0 +1,120 @@
+"""The errors of a provider, whatever their envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from llmproxy_core import sse
+from llmproxy_core.errors import UpstreamAuthError, UpstreamError
+from llmproxy_core.headers import Headers
+from llmproxy_core.retry_after import retry_after
+from llmproxy_core.wire.envelope import Envelope, read_body
+
+IsOwn = Callable[[Envelope], bool]
+
+_ABOUT_OUR_KEY = frozenset({401, 402, 403, 407})
+_KEY_CODES = frozenset({"invalid_api_key", "incorrect_api_key", "API_KEY_INVALID"})
+_NEVER_RETRY = frozenset({"insufficient_quota", "credit_balance_exhausted"})
+_WORTH_RETRYING = frozenset({408, 409, 425, 429})
+
+
+def _is_nested(envelope: Envelope) -> bool:
+    return envelope.is_nested
+
+
+def read_error(
+    dialect: str,
+    status: int,
+    headers: Headers,
+    crossing: tuple[tuple[str, str], ...],
+    body: bytes,
+    *,
+    is_own: IsOwn = _is_nested,
+) -> UpstreamError:
+    """
+    The error of an answer with *status*; *crossing* are those of its *headers* that a client may see.
+
+    *is_own* says of what envelopes clients of *dialect* can read the body as it is.
+    """
+    if (headers.get("content-type") or "").startswith("text/event-stream"):
+        body = _first_data(body)
+    envelope = read_body(body)
+    if _is_about_our_key(status, envelope):
+        return auth_error(status, crossing)
+    envelope = envelope or Envelope(_summary(status, headers, body))
+    wait_s = retry_after(headers, datetime.now(UTC))
+    return UpstreamError(
+        envelope.message,
+        status=status if 400 <= status <= 599 else 502,
+        code=envelope.code,
+        retryable=_is_retryable(status, headers, envelope),
+        retry_after_s=envelope.retry_after_s if wait_s is None else wait_s,
+        param=envelope.param,
+        error_type=envelope.kind,
+        upstream_status=status,
+        headers=crossing,
+        dialect=dialect,
+        body=body if is_own(envelope) else None,
+    )
+
+
+def _first_data(body: bytes) -> bytes:
+    """What the first event of *body* says, if there is one: some servers answer an error to a stream as a stream."""
+    return next((data for raw in sse.split_events(body) if (data := sse.parse_event(raw).data)), body)
+
+
+def reported_error(dialect: str, envelope: Envelope, body: bytes, *, is_own: IsOwn = _is_nested) -> UpstreamError:
+    """The error that *body* (an answer of status 200, or an event of its stream) holds in place of an answer."""
+    status = envelope.status or 502
+    if _is_about_our_key(status, envelope):
+        return auth_error(status, ())
+    return UpstreamError(
+        envelope.message,
+        status=status,
+        code=envelope.code,
+        retryable=_is_retryable(status, Headers(), envelope),
+        retry_after_s=envelope.retry_after_s,
+        param=envelope.param,
+        error_type=envelope.kind,
+        upstream_status=200,
+        dialect=dialect,
+        body=body if is_own(envelope) else None,
+    )
+
+
+def auth_error(status: int, crossing: tuple[tuple[str, str], ...]) -> UpstreamAuthError:
+    """Our key was refused. Nothing of the provider's text: it may show the key, and it is not the caller's affair."""
+    return UpstreamAuthError(
+        f"The provider refused this gateway's own key (status {status}). Its operator must check the key, its "
+        "permissions and its account; the request itself may be right.",
+        upstream_status=status,
+        headers=crossing,
+    )
+
+
+def _is_about_our_key(status: int, envelope: Envelope | None) -> bool:
+    """By the status, or (Gemini answers 400 to a bad key) by the body."""
+    if status in _ABOUT_OUR_KEY:
+        return True
+    return envelope is not None and (envelope.code in _KEY_CODES or not _KEY_CODES.isdisjoint(envelope.reasons))
+
+
+def _is_retryable(status: int, headers: Headers, envelope: Envelope) -> bool:
+    """As the provider says (`x-should-retry`), else by what went wrong."""
+    if envelope.code in _NEVER_RETRY or envelope.kind in _NEVER_RETRY:
+        return False
+    said = headers.get("x-should-retry")
+    if said in {"true", "false"}:
+        return said == "true"
+    return status in _WORTH_RETRYING or status >= 500
+
+
+def _summary(status: int, headers: Headers, body: bytes) -> str:
+    """A sentence for an answer that says nothing we can read; a short plain text is quoted."""
+    content_type = (headers.get("content-type") or "").partition(";")[0].strip()
+    text = body.decode(errors="replace").strip()
+    if content_type == "text/plain" and 0 < len(text) <= 300 and text.isprintable():
+        return text
+    about = f" and a body of type {content_type}" if content_type and text else ""
+    return f"The provider answered with status {status}{about}, without saying why."

@@ -1,0 +1,1 @@
+"""The Anthropic protocol, and the provider that speaks it."""

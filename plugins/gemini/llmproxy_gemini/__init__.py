@@ -1,0 +1,1 @@
+"""The Gemini protocol, and the provider that speaks it."""

@@ -1,0 +1,1 @@
+"""The Mistral protocol, and the provider that speaks it."""
