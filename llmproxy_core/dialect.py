@@ -17,6 +17,7 @@ from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.headers import Headers
 from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.secret import Secret
+from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_core.translation import Translation
 from llmproxy_core.usage import Usage
 
@@ -124,7 +125,7 @@ class Scanner(Protocol):
         """The upstream's body has ended: its last event, made whole if nothing but its blank line is missing."""
         ...
 
-    def output_tokens(self) -> int:
+    def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """An estimate of the tokens in what has passed, for a stream that ends without having told its usage."""
         ...
 

@@ -254,7 +254,9 @@ class HttpLLM:
         request = exchange.request
         if request.dialect is None or request.api is None:
             raise Unsupported(f"The LLM '{self._config.name}' does not count tokens")
-        tokens = estimated_usage(request, 0).input_tokens
+        tokenizer = self._services.tokenizer
+        await tokenizer.ready()
+        tokens = estimated_usage(request, 0, tokenizer).input_tokens
         body = request.dialect.write_count(request.api, tokens)
         exchange.response_headers.append((COUNTED_HEADER, "estimated"))
         return Reply(exchange, body, dialect=request.dialect, api=request.api)
@@ -321,6 +323,7 @@ class HttpLLM:
                     attempt=attempt,
                 )
                 stream.shown_model = self._shown(exchange, attempt)
+                stream.tokenizer = self._services.tokenizer
                 return stream
             await read_whole(answer, self._config.max_response_bytes, pieces)
             body = b"".join(pieces)
@@ -346,13 +349,14 @@ class HttpLLM:
             attempt=attempt,
         )
         reply.shown_model = self._shown(exchange, attempt)
+        reply.tokenizer = self._services.tokenizer
         return reply
 
     def _shown(self, exchange: Exchange, attempt: Attempt) -> str | None:
         """The name that the client asked for, where another one was sent."""
         if not self._config.rewrite_model or exchange.operation is Operation.MODELS:
             return None
-        asked = exchange.request.head.model
+        asked = exchange.request.head.model if exchange.client is None else exchange.client.model
         return asked if asked is not None and asked != attempt.model else None
 
     def _bill_unanswered(
@@ -376,7 +380,7 @@ class HttpLLM:
         head = ReplyHead(None, attempt.model)
         name = self._config.name
         reply = Reply(exchange, body, dialect=self._dialect, api=api, head=head, llm=name, price=price, attempt=attempt)
-        reply.first_byte_s = attempt.headers_s
+        reply.first_byte_s, reply.tokenizer = attempt.headers_s, self._services.tokenizer
         known = error if isinstance(error, ProxyError) else None
         reply.finish(End.ABANDONED if known is None else End.of(known), known)
 

@@ -31,6 +31,8 @@ class ClientView:
     """None for an opaque call."""
     stream: bool = False
     wants_usage: bool = False
+    model: str | None = None
+    """The name that it asked for."""
     drops_unsupported: bool = False
     """What the LLM's protocol cannot say is left out instead of refused (`on_unsupported` of the route)."""
 
@@ -265,7 +267,9 @@ class Request:
 def client_view(request: Request) -> ClientView:
     """What the client of *request* expects. Only for requests that came from one (they have a dialect)."""
     assert request.dialect is not None
-    if request.api is None or request.operation is not Operation.CHAT:
-        return ClientView(request.dialect, request.api)
+    if request.api is None:
+        return ClientView(request.dialect, None)
     head = request.head
-    return ClientView(request.dialect, request.api, head.stream, head.wants_usage)
+    if request.operation is not Operation.CHAT:
+        return ClientView(request.dialect, request.api, model=head.model)
+    return ClientView(request.dialect, request.api, head.stream, head.wants_usage, head.model)

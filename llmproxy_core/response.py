@@ -18,6 +18,7 @@ from llmproxy_core.layer import Layer, running
 from llmproxy_core.money import Money, Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
 from llmproxy_core.subscription import Keep, MakeFilter, MakeWatcher, Replace, Rewrite, Subscription, Transform, Watch
+from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_core.usage import Usage
 
 _log = logging.getLogger("llmproxy")
@@ -64,6 +65,7 @@ class ResponseBase:
         "started_s",
         "status",
         "subscriptions",
+        "tokenizer",
         "usage",
         "model",
         "finish_words",
@@ -109,7 +111,9 @@ class ResponseBase:
         self.response_id: str | None = head.id
         self.usage: Usage | None = head.usage
         """What the provider said so far; final once the response has ended, then estimated where it said nothing."""
-        self.output_tokens: Callable[[], int] | None = None
+        self.tokenizer: Tokenizer = ROUGH
+        """Counts what the provider does not; whoever makes the response may set a better one."""
+        self.output_tokens: Callable[[Tokenizer], int] | None = None
         """Gives an estimate of the tokens read so far; set by who reads."""
         self.finish_words: tuple[str, ...] = head.finish
         self.subscriptions: list[Subscription] = []
@@ -236,14 +240,14 @@ class ResponseBase:
 
     def _estimate(self) -> Usage | None:
         try:
-            return estimated_usage(self._request, self._read_tokens())
+            return estimated_usage(self._request, self._read_tokens(), self.tokenizer)
         except Exception:  # noqa: BLE001 - a dialect's bug must not keep the response from ending
             _log.exception("what exchange %s used could not be estimated", self.exchange.id)
             return None
 
     def _read_tokens(self) -> int:
         """An estimate of the tokens of output that were read."""
-        return 0 if self.output_tokens is None else self.output_tokens()
+        return 0 if self.output_tokens is None else self.output_tokens(self.tokenizer)
 
     def _kept(self, *, complete: bool) -> KeptBody | None:
         """What the outermost keeper has. All bytes may have come, and the answer be broken off all the same."""
@@ -301,7 +305,7 @@ class Reply(ResponseBase):
     def _read_tokens(self) -> int:
         if self.api is None or self.api.operation is not Operation.CHAT:
             return 0
-        return estimated_reply(self.dialect, self.api, self.body)
+        return estimated_reply(self.dialect, self.api, self.body, self.tokenizer)
 
     @classmethod
     def of_chat(cls, exchange: Exchange, reply: ChatReply) -> Reply:

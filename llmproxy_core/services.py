@@ -20,6 +20,7 @@ from llmproxy_core.request import Request
 from llmproxy_core.resources import Lease, Resources
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
+from llmproxy_core.token_estimate import ROUGH, Tokenizer
 
 T = TypeVar("T")
 
@@ -103,6 +104,8 @@ class Services:
     now: Callable[[], float] = time.time
     """Seconds since the epoch."""
     random: random.Random = attrs.field(factory=random.Random)
+    tokenizer: Tokenizer = ROUGH
+    """Counts the tokens that providers do not tell."""
     around: Callable[[str, Handler], Handler] | None = None
     """Given the name of each processor and the handler that it makes; what it gives is called instead. To watch it."""
 

@@ -85,7 +85,7 @@ class Call:
         self.began_s = self._gateway.services.clock()
         self._source = source
         self._client = client
-        self._dialect: Dialect = shared.dialect
+        self._dialect: Dialect | None = None  # until the path has told
         self._ticket: Ticket | None = None
         self._reader: BodyReader | None = None
         self._flow: Flow | None = None
@@ -227,6 +227,8 @@ class Call:
     async def _serve_match(self, match: Match) -> None:
         shared, incoming = self._door.shared, self.incoming
         self._dialect = match.dialect
+        if (name := match.dialect.request_id_header) is not None:
+            self.answer.own.append((name, self.request_id))
         check_body(match, incoming)
         self._ticket = ticket = shared.admission.enter()
         limit, body, content = match.route.config.max_body_bytes, b"", None
@@ -347,7 +349,8 @@ class Call:
         else:
             self._door.shared.recorder.refused(self, error)
         if not self.answer.head_sent:
-            whole = error_answer(error, self._dialect, self.request_id)
+            dialect = self._dialect or self._door.spoken(self.incoming)
+            whole = error_answer(error, dialect, self.request_id)
             self._door.shared.recorder.log.told(self, whole)
             await self._send(whole)
             return

@@ -175,6 +175,13 @@ class Door:
             found = found if found.operation is not Operation.OPAQUE else match("HEAD", incoming.path)
         return found.as_asked(incoming.headers, incoming.query) if found.others else found
 
+    def spoken(self, incoming: Incoming) -> Dialect:
+        """What a client speaks whose request did not come far: the dialect that surely claims it, or the usual one."""
+        for dialect in self.shared.gateway.registry.dialects.values():
+            if dialect.apis and dialect.claims(dialect.apis[0], incoming.headers, incoming.query):
+                return dialect
+        return self.shared.dialect
+
     def is_preflight(self, incoming: Incoming) -> bool:
         return is_preflight(incoming)
 

@@ -17,13 +17,12 @@ DEMO_MODELS = MODELS
 
 @attrs.frozen
 class KnownProvider:
-    """A vendor with an OpenAI-compatible URL. The first of *variables* that is set holds the key."""
+    """A vendor. Its name is also its provider's; the first of *variables* that is set holds the key."""
 
     name: str
     variables: tuple[str, ...]
     base_url: str
     models: tuple[str, ...]
-    ask_usage: bool = True
 
 
 KNOWN_PROVIDERS = (
@@ -46,11 +45,11 @@ KNOWN_PROVIDERS = (
             "ft:*",
         ),
     ),
-    KnownProvider("anthropic", ("ANTHROPIC_API_KEY", "CLAUDE_API_KEY"), "https://api.anthropic.com/v1", ("claude-*",)),
+    KnownProvider("anthropic", ("ANTHROPIC_API_KEY", "CLAUDE_API_KEY"), "https://api.anthropic.com", ("claude-*",)),
     KnownProvider(
         "gemini",
-        ("GEMINI_API_KEY",),
-        "https://generativelanguage.googleapis.com/v1beta/openai",
+        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        "https://generativelanguage.googleapis.com",
         ("gemini-*", "gemma-*", "models/gemini-*", "models/gemma-*"),
     ),
     KnownProvider(
@@ -68,7 +67,6 @@ KNOWN_PROVIDERS = (
             "open-mistral-*",
             "open-mixtral-*",
         ),
-        ask_usage=False,  # it reports the usage of streams unasked, and refuses stream_options
     ),
 )
 
@@ -77,7 +75,8 @@ def embedded_config(env: Mapping[str, str]) -> dict[str, object]:
     """
     The embedded default for *env*, in the form that a file would have.
 
-    One route, `/v1`, whose group `default` chooses by model. Without any key the demo answers for every model.
+    Two routes, `/v1` and Gemini's `/v1beta`, whose group `default` chooses by model. Without any key the demo answers
+    for every model.
     """
     llms: dict[str, object] = {}
     for provider in KNOWN_PROVIDERS:
@@ -89,14 +88,14 @@ def embedded_config(env: Mapping[str, str]) -> dict[str, object]:
     members = list(llms)
     llms["default"] = {"provider": "by_model", "members": members}
     # SDKs ask for the model `org/name` at /v1/models/org%2Fname.
-    return {"llm": llms, "route": [{"path_prefix": "/v1", "target_llm": "default", "encoded_slash": True}]}
+    routes = [{"path_prefix": it, "target_llm": "default", "encoded_slash": True} for it in ("/v1", "/v1beta")]
+    return {"llm": llms, "route": routes}
 
 
 def _llm(provider: KnownProvider, variable: str) -> dict[str, object]:
-    table: dict[str, object] = {
-        "provider": "openai",
+    return {
+        "provider": provider.name,
         "base_url": provider.base_url,
         "token_env": variable,
         "models": list(provider.models),
     }
-    return table if provider.ask_usage else {**table, "ask_usage": False}

@@ -34,6 +34,7 @@ from llmproxy_server.record import Recorder
 from llmproxy_server.sharing import unshared
 from llmproxy_server.telemetry.export import Drops, Export
 from llmproxy_server.telemetry.tracer import LaterSpans, Tracer
+from llmproxy_server.tokenizer import BundledTokenizer
 from llmproxy_server.wire_head import HeadWriter
 
 MakeTransport = Callable[[Pool, Tasks], Transport]
@@ -58,6 +59,7 @@ class Maker:
     ) -> None:
         self.resources = Resources()
         self.prices = BundledPrices()
+        self.tokenizer = BundledTokenizer()
         self.drops = Drops()
         self.log: logs.BatchHandler | None = None
         self.more_endpoints: list[Endpoint] = []
@@ -128,6 +130,7 @@ class Maker:
             transport=transport if steps is None else steps.transports(transport),
             tasks=tasks,
             prices=self.prices,
+            tokenizer=self.tokenizer,
             meter=scope.meter,
             lease=lease,
             dialects=self._registry.dialects,

@@ -6,6 +6,9 @@ that untouched members keep their bytes. `read_error` reads every envelope an er
 stream and looks only at the events that tell something.
 """
 
+from llmproxy_core.jsontext import scan
+from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
+from llmproxy_core.sse import encode as encode_event
 from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word
 from llmproxy_core.wire.envelope import Envelope, read_body
 from llmproxy_core.wire.event_scanner import EventScanner
@@ -50,11 +53,14 @@ __all__ = [
     "Changes",
     "Counts",
     "Envelope",
+    "Event",
     "EventScanner",
     "Form",
     "Group",
     "Kind",
     "Members",
+    "SSEDecoder",
+    "SSEError",
     "Values",
     "Wire",
     "array",
@@ -65,16 +71,19 @@ __all__ = [
     "decode_array",
     "decode_object",
     "encode",
+    "encode_event",
     "garbage",
     "join_array",
     "join_object",
     "json",
     "made_id",
     "nested",
+    "parse_event",
     "read_body",
     "read_error",
     "read_request",
     "reported_error",
+    "scan",
     "strings",
     "tier_word",
     "unsaid",

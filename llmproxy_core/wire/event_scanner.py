@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
 from llmproxy_core.sse import BOM, Event, EventSplitter, SSEError, parse_event, split_events
-from llmproxy_core.token_estimate import estimated_output, estimated_tokens
+from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed
+from llmproxy_core.wire.splice import json_text
 
 _SAMPLE_BYTES = 4 << 10
 """How much of a stream's beginning is kept, to tell what a byte of the rest amounts to."""
@@ -71,14 +72,14 @@ class EventScanner(ABC):
             self.ended()
         return out
 
-    def output_tokens(self) -> int:
+    def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
         sample = b"".join(self._beginning)
         said = [text for text in self.texts.findall(sample) if text]
         if not said:
             return 0 if self._size == len(sample) else estimated_tokens(self._size)
-        size = sum(len(text) - 3 * text.count(b"\\u") for text in said)  # six bytes for what are mostly three
-        return -(-estimated_output(size, len(said), 0) * self._size // len(sample))
+        tokens = estimated_output(tokenizer.count("".join(map(json_text, said))), len(said), 0)
+        return -(-tokens * self._size // len(sample))
 
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on."""

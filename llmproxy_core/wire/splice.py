@@ -18,6 +18,17 @@ encode = msgspec.json.Encoder().encode
 _BETWEEN = re.compile(rb"[ \t\r\n]*[\[,][ \t\r\n]*")
 
 
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def json_text(text: bytes) -> str:
+    """The string whose JSON text, without its quotes, is *text*; what is none is taken as it stands."""
+    try:
+        return _decode_text(b'"' + text + b'"')
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # half a surrogate pair, say
+        return text.decode(errors="replace")
+
+
 def join_object(members: Mapping[str, bytes]) -> bytes:
     """An object of *members*, each given as JSON text."""
     return b"{" + b",".join([encode(name) + b":" + text for name, text in members.items()]) + b"}"

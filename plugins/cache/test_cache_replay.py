@@ -15,7 +15,7 @@ from llmproxy_core import End, Money, Usage
 from llmproxy_core.chat import Choice, ReasoningPart, TextPart, ToolCall
 from tests.answers import chat_chunk, completion, replay, reply, stream, usage_chunk
 from tests.llmproxy_core.conversation import question
-from tests.recordings import Recording, recordings, without_usage_chunk
+from tests.recordings import Recording, openai_recordings, without_usage_chunk
 from tests.script import Script
 from tests.upstream import Upstream
 
@@ -58,7 +58,7 @@ def refused(it: Recording) -> bool:
     return "refus" in it.name
 
 
-GOOD = [it for it in recordings() if it.protocol in ("chat", "completions") and it.response_status == 200]
+GOOD = [it for it in openai_recordings() if it.protocol in ("chat", "completions") and it.response_status == 200]
 KEPT = [it for it in GOOD if not refused(it)]
 
 

@@ -29,7 +29,7 @@ _AT_ONCE = 16 << 10  # bytes of a stream that are read in one turn of the loop: 
 _WITHHELD = frozenset({FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.ERROR})
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.1"):
+class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.2"):
     """An answer as its maker sent it, after all that stood below the cache. *stored_at*: seconds since the epoch."""
 
     stored_at: float
@@ -41,6 +41,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.1"
     llm: str
     model: str | None
     finish: tuple[str, ...]
+    shown: str | None = None
+    """The model's name for the client's eyes, where another one was sent."""
 
     @classmethod
     def of(cls, response: Response, kept: KeptBody, *, now: float) -> Self:
@@ -54,6 +56,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.1"
             response.llm,
             response.model,
             response.finish_words,
+            response.shown_model,
         )
 
     @classmethod
@@ -75,7 +78,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.1"
             return None
         if not self.stream:
             head = ReplyHead(None, self.model, self.finish)
-            return Reply(
+            reply = Reply(
                 exchange,
                 self.data,
                 dialect=dialect,
@@ -86,13 +89,15 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.1"
                 price=_FREE,
                 billed=False,
             )
+            reply.shown_model = self.shown
+            return reply
         left = [self.data]
 
         async def read() -> bytes:
             return left.pop() if left else b""
 
         body = PulledBody(read, tasks=tasks)
-        return Stream(
+        stream = Stream(
             exchange,
             body,
             dialect=dialect,
@@ -102,6 +107,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.1"
             price=_FREE,
             billed=False,
         )
+        stream.shown_model = self.shown
+        return stream
 
 
 def _api(dialect: Dialect | None, name: str) -> Api | None:
