@@ -356,7 +356,8 @@ class HttpLLM:
         """The name that the client asked for, where another one was sent."""
         if not self._config.rewrite_model or exchange.operation is Operation.MODELS:
             return None
-        asked = exchange.request.head.model if exchange.client is None else exchange.client.model
+        client = exchange.client
+        asked = (None if client is None else client.model) or exchange.request.head.model
         return asked if asked is not None and asked != attempt.model else None
 
     def _bill_unanswered(

@@ -32,7 +32,7 @@ class ClientView:
     stream: bool = False
     wants_usage: bool = False
     model: str | None = None
-    """The name that it asked for."""
+    """The name of the model that it asked for, of a chat request."""
     drops_unsupported: bool = False
     """What the LLM's protocol cannot say is left out instead of refused (`on_unsupported` of the route)."""
 
@@ -267,9 +267,7 @@ class Request:
 def client_view(request: Request) -> ClientView:
     """What the client of *request* expects. Only for requests that came from one (they have a dialect)."""
     assert request.dialect is not None
-    if request.api is None:
-        return ClientView(request.dialect, None)
+    if request.api is None or request.operation is not Operation.CHAT:
+        return ClientView(request.dialect, request.api)
     head = request.head
-    if request.operation is not Operation.CHAT:
-        return ClientView(request.dialect, request.api, model=head.model)
     return ClientView(request.dialect, request.api, head.stream, head.wants_usage, head.model)

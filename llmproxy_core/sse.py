@@ -142,7 +142,7 @@ class SSEDecoder:
             raise SSEError(f"An event is longer than {self._max} bytes")
 
 
-_ONE_DATA_LINE = re.compile(rb"data: ([^\r\n]*+)\n\n")
+_ONE_DATA_LINE = re.compile(rb"data: ([^\r\n]*+)(?:\n\n|\r\n\r\n)")
 
 
 def parse_event(block: bytes, *, raw: bytes | None = None, complete: bool = True) -> Event:

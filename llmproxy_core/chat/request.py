@@ -21,6 +21,8 @@ class Tool:
     strict: bool | None = None
     kind: Literal["function", "custom", "legacy"] = "function"
     cache: CacheMark | None = None
+    format: JSONText | None = None
+    """What a custom tool takes (a grammar), as OpenAI's Responses say it; None: any text."""
     extra: Mapping[str, JSONText] = attrs.field(factory=dict, repr=False, kw_only=True)
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.sse import BOM, Event, EventSplitter, SSEError, parse_event, split_events
+from llmproxy_core.sse import BOM, DEFAULT_MAX_EVENT_BYTES, Event, EventSplitter, SSEError, parse_event, split_events
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed
@@ -30,8 +30,11 @@ class EventScanner(ABC):
     texts: ClassVar[re.Pattern[bytes]]
     """Finds what is said, as JSON text without its quotes in group 1, to estimate the tokens of a broken stream."""
 
+    max_event_bytes: ClassVar[int] = DEFAULT_MAX_EVENT_BYTES
+    """The longest event: a protocol that sends images in one needs more."""
+
     def __init__(self) -> None:
-        self._splitter = EventSplitter()
+        self._splitter = EventSplitter(self.max_event_bytes)
         self._is_over = False
         self._size = 0
         self._beginning: list[bytes] = []

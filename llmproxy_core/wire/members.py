@@ -120,6 +120,10 @@ class Members:
         text = self.raw(name)
         return [] if text is None else array(text, self.at(name), self.fail)
 
+    def leave(self, name: str, text: bytes) -> None:
+        """Make *text* one of the members that nobody took: an unknown one of an object whose members stand for ours."""
+        self._left[name] = msgspec.Raw(text)
+
     def rest(self, prefix: str = "") -> dict[str, bytes]:
         """What nobody took and is not null; *prefix* goes before the names (`function.` for a nested object)."""
         return {prefix + name: text for name, raw in self._left.items() if (text := bytes(raw)) != b"null"}

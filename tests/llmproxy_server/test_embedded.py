@@ -15,6 +15,7 @@ KEYS = {
     "ANTHROPIC_API_KEY": "anthropic",
     "CLAUDE_API_KEY": "anthropic",
     "GEMINI_API_KEY": "gemini",
+    "GOOGLE_API_KEY": "gemini",
     "MISTRAL_API_KEY": "mistral",
 }
 
@@ -25,7 +26,7 @@ def test_without_a_key_the_demo_answers_for_every_model() -> None:
     assert list(found.config.llms) == ["demo", "default"]
     assert [asked for asked, _ in found.config.llms["demo"].models] == [*DEMO_MODELS, "demo*", "*"]
     assert (found.path, found.text, found.warnings) == (None, None, ())
-    assert [(it.path_prefix, it.target_llm) for it in found.config.routes] == [("/v1", "default")]
+    assert [(it.path_prefix, it.target_llm) for it in found.config.routes] == [("/v1", "default"), ("/v1beta", "default")]
 
 
 @pytest.mark.parametrize(("variable", "name"), KEYS.items())
@@ -54,13 +55,6 @@ def test_an_empty_key_is_none_and_the_newer_name_wins() -> None:
 
     assert "openai" not in llms
     assert llms["anthropic"]["token_env"] == "ANTHROPIC_API_KEY"
-
-
-def test_mistral_is_not_asked_for_usage() -> None:
-    llm = load(None, registry(), {"MISTRAL_API_KEY": "k"}).config.llms["mistral"]
-
-    assert isinstance(llm, HttpLLMConfig)
-    assert not llm.ask_usage
 
 
 def test_the_environment_and_the_command_line_apply_to_it() -> None:

@@ -17,6 +17,7 @@ from llmproxy_core.chat import (
     RefusalPart,
     TextPart,
 )
+from llmproxy_core.testing.dialect.chance import seeded
 from llmproxy_core.testing.dialect.conversations import calls, chosen, said, thoughts
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.says import Says, with_needs
@@ -91,7 +92,7 @@ def one_by_one(declared: DeclaredDialect) -> Iterator[tuple[str, ChatReply]]:
     """An answer for each declared word that an answer can say, and one of plain text."""
     for word in [None, *sorted(declared.says & _ANSWERED)]:
         words: frozenset[Says] = frozenset() if word is None else with_needs(frozenset({word}))
-        yield word or "text", answer(words, Random(0), declared.model, declared.dialect.name)
+        yield word or "text", answer(words, seeded(0), declared.model, declared.dialect.name)
 
 
 def some(declared: DeclaredDialect, random: Random) -> ChatReply:

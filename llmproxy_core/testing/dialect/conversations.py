@@ -28,6 +28,7 @@ from llmproxy_core.chat import (
     ToolChoice,
     ToolResult,
 )
+from llmproxy_core.testing.dialect.chance import seeded
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.says import INSTEAD, OF_ANSWERS, Says, with_needs
 
@@ -98,7 +99,7 @@ class Conversation:
             self._messages.append(Message("assistant", (TextPart(said(self._random)),), prefix=True))
         chat = ChatRequest(model, tuple(self._messages))
         if Says.TOOLS in self._words:
-            mode = ToolChoice(self._random.choice(["auto", "none", "required"]))  # type: ignore[arg-type]
+            mode = ToolChoice(self._random.choice(["auto", "none", "required"]))
             chat = attrs.evolve(chat, tools=self._tools(), tool_choice=self._random.choice([None, mode]))
         fields = {name: it for word, values in _FIELDS.items() if word in self._words for name, it in values.items()}
         return attrs.evolve(chat, **fields)
@@ -184,7 +185,7 @@ def one_by_one(declared: DeclaredDialect) -> Iterator[tuple[str, ChatRequest]]:
     always = declared.says & {Says.MAX_OUTPUT_TOKENS}
     for word in [None, *sorted(declared.says - OF_ANSWERS)]:
         words = always if word is None else with_needs(frozenset({word})) | always
-        yield word or "text", Conversation(words, Random(0), declared.dialect.name).request(declared.model)
+        yield word or "text", Conversation(words, seeded(0), declared.dialect.name).request(declared.model)
 
 
 def some(declared: DeclaredDialect, random: Random) -> ChatRequest:

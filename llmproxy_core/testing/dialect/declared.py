@@ -69,7 +69,7 @@ def _words(words: Collection[str]) -> frozenset[Says]:
 
 
 AsksAgain = Callable[[bytes], bytes]
-"""The body of the next request of a client that got this answer: with the answer in its history, as its SDK sends it."""
+"""The body of a client's next request, the answer that it got in its history, as its SDK sends it."""
 
 
 @attrs.frozen(kw_only=True, eq=False)

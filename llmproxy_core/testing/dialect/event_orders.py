@@ -147,7 +147,7 @@ def _two_choices(random: Random) -> tuple[ChatEvent, ...]:
 
 
 _PIECES: Sequence[Callable[[int, Random], list[ChatEvent]]] = (
-    lambda choice, random: _texts(choice, random),
+    _texts,
     lambda choice, _: _thinking(choice),
     lambda choice, _: _strange(choice),
     lambda choice, _: [RefusalDelta(choice, "No.")],
@@ -161,7 +161,7 @@ def _mixed(random: Random) -> EventOrder:
     while queues := [queue for queue in queues if queue]:
         mixed.append(random.choice(queues).pop(0))
         if random.random() < 0.1:
-            mixed.append(random.choice([Ping(), _used(2)]))
+            mixed.append(Ping() if random.random() < 0.5 else _used(2))
     return EventOrder("a random mixture", (_START, *mixed, _used(7), End()))
 
 

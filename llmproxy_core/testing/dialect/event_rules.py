@@ -16,6 +16,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
+from llmproxy_core.usage import Usage
 
 
 class EventRules:
@@ -53,11 +54,14 @@ class EventRules:
         if not self._has_begun and not isinstance(event, Start | Ping | Failed):
             self.broken.append(f"{name} comes before the Start")
             self._has_begun = True  # said once
+        if isinstance(event, Start):
+            if self._has_begun:
+                self.broken.append("a second Start: only the first event of a stream gives one")
+            self._has_begun = True
+        self._note(event)
+
+    def _note(self, event: ChatEvent) -> None:
         match event:
-            case Start():
-                if self._has_begun:
-                    self.broken.append("a second Start: only the first event of a stream gives one")
-                self._has_begun = True
             case Finished(choice=choice):
                 if choice in self._finished:
                     self.broken.append(f"choice {choice} has a second Finished")
@@ -68,16 +72,19 @@ class EventRules:
                 if not 0 <= index < self._calls[choice]:
                     self.broken.append(f"arguments of call {index} of choice {choice} come before its ToolCallStart")
             case UsageReported(usage=usage):
-                if usage.cached_input_tokens + usage.cache_write_tokens > usage.input_tokens:
-                    self.broken.append("more input tokens were cached than there are: input_tokens includes those")
-                if usage.reasoning_tokens > usage.output_tokens:
-                    self.broken.append("more tokens were thought than given out: output_tokens includes those")
+                self._count(usage)
             case End():
                 self.is_complete = True
             case Failed():
                 self.failed = event
             case _:
                 pass
+
+    def _count(self, usage: Usage) -> None:
+        if usage.cached_input_tokens + usage.cache_write_tokens > usage.input_tokens:
+            self.broken.append("more input tokens were cached than there are: input_tokens includes those")
+        if usage.reasoning_tokens > usage.output_tokens:
+            self.broken.append("more tokens were thought than given out: output_tokens includes those")
 
     def _begin_call(self, event: ToolCallStart) -> None:
         expected = self._calls[event.choice]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from random import Random
 
 import attrs
 
@@ -29,6 +28,7 @@ from llmproxy_core.chat import (
     remember,
 )
 from llmproxy_core.testing.dialect.answers import answer
+from llmproxy_core.testing.dialect.chance import seeded
 from llmproxy_core.testing.dialect.conversations import PDF, SCHEMA, Conversation
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.event_orders import STRANGER
@@ -59,13 +59,13 @@ def word_by_word(declared: DeclaredDialect) -> Iterator[tuple[Says, ChatRequest]
     """For every word there is, declared or not, a request of another protocol that says it."""
     for word in sorted(set(Says) - OF_ANSWERS):
         words = with_needs(frozenset({word}))
-        yield word, as_foreign(Conversation(words, Random(0), STRANGER).request(declared.model))
+        yield word, as_foreign(Conversation(words, seeded(0), STRANGER).request(declared.model))
 
 
 def everything(declared: DeclaredDialect) -> ChatRequest:
     """One request that says all that can be said."""
     leave_out = {Says.PREFIX, Says.JSON_OBJECT, Says.EFFORT, Says.ALLOWED_TOOLS}
-    chat = Conversation(frozenset(Says) - leave_out, Random(1), STRANGER).request(declared.model)
+    chat = Conversation(frozenset(Says) - leave_out, seeded(1), STRANGER).request(declared.model)
     odd: tuple[Part, ...] = (
         TextPart("unknown members", extra={"strange": b"1"}),
         OpaquePart("strange_part", Raw(API, b'{"type":"strange_part"}')),
@@ -153,9 +153,9 @@ _ANSWERS: tuple[frozenset[Says], ...] = (
 def replies() -> Iterator[tuple[str, ChatReply]]:
     """Answers of another protocol, of every kind."""
     for words in _ANSWERS:
-        made = answer(words | _ALWAYS, Random(0), "strange-model", STRANGER)
+        made = answer(words | _ALWAYS, seeded(0), "strange-model", STRANGER)
         yield ", ".join(sorted(words)) or "text", foreign_reply(made)
-    made = answer(_ALWAYS, Random(0), "strange-model", STRANGER)
+    made = answer(_ALWAYS, seeded(0), "strange-model", STRANGER)
     [choice] = made.choices
     yield "no choices", foreign_reply(attrs.evolve(made, choices=()))
     yield "no content", foreign_reply(attrs.evolve(made, choices=(attrs.evolve(choice, content=()),)))

@@ -46,7 +46,7 @@ def of_request(chat: ChatRequest) -> Facts:
         facts["response_format"] = (wanted.kind, schema, wanted.strict)
     facts["tools"] = [_tool(tool) if isinstance(tool, Tool) else tool.kind for tool in chat.tools]
     facts["messages"] = _turns(chat.messages)
-    facts["cache marks"] = [_mark(part.cache) for it in chat.messages for part in it.content if _is_marked(part)]
+    facts["cache marks"] = [mark for it in chat.messages for part in it.content for mark in _marks(part)]
     facts["unknown members"] = dict(chat.extra)
     return facts
 
@@ -59,12 +59,8 @@ def _value(value: object) -> object:
     return value
 
 
-def _is_marked(part: Part) -> bool:
-    return isinstance(part, TextPart) and part.cache is not None
-
-
-def _mark(cache: object) -> object:
-    return getattr(cache, "ttl", None)
+def _marks(part: Part) -> list[str | None]:
+    return [part.cache.ttl] if isinstance(part, TextPart) and part.cache is not None else []
 
 
 def _tool(tool: Tool) -> object:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
+from llmproxy_core.testing.dialect.chance import seeded
+
 Cut = tuple[str, tuple[bytes, ...]]
 """How it was cut, for messages, and the pieces."""
 
@@ -18,7 +20,7 @@ def cuts(stream: bytes, *, most: int = _MOST_PLACES) -> Iterator[Cut]:
     for at in places(stream, most=most):
         around = f"{stream[max(0, at - 8) : at]!r} | {stream[at : at + 8]!r}"
         yield f"cut before byte {at}, {around}", (stream[:at], stream[at:])
-    random = Random(len(stream))
+    random = seeded(len(stream))
     for number in range(5):
         yield f"in random pieces ({number})", tuple(_pieces(stream, random))
 
@@ -28,7 +30,7 @@ def places(stream: bytes, *, most: int = _MOST_PLACES) -> list[int]:
     inside = range(1, len(stream))
     if len(inside) <= most:
         return list(inside)
-    random = Random(len(stream))
+    random = seeded(len(stream))
     odd = [at for at in inside if stream[at] >= 0x80 or stream[at] in b"\r\n" or stream[at - 1] in b'\r\n:"']
     chosen = set(random.sample(odd, min(len(odd), most // 2)))
     return sorted(chosen | set(random.sample(inside, most - len(chosen))))

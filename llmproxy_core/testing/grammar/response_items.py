@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from llmproxy_core.testing.grammar.grammar import Grammar
 from llmproxy_core.testing.grammar.node import Node, brief
-from llmproxy_core.testing.grammar.response_item import INPUTS, ResponseItem
+from llmproxy_core.testing.grammar.response_item import INPUTS, TEXTS, ResponseItem
 
 _TEXT_EVENTS = {
-    "output_text": ("content", "output_text", "text"),
-    "refusal": ("content", "refusal", "refusal"),
-    "reasoning_text": ("content", "reasoning_text", "text"),
-    "reasoning_summary_text": ("summary", "summary_text", "text"),
+    "output_text": ("content", "output_text"),
+    "refusal": ("content", "refusal"),
+    "reasoning_text": ("content", "reasoning_text"),
+    "reasoning_summary_text": ("summary", "summary_text"),
 }
-"""The events' name: the list of the item, the type of the part, the member of `done` with the whole text."""
+"""The events' name: the list of the item, and the type of the part."""
 _PART_EVENTS = {"content_part": "content", "reasoning_summary_part": "summary"}
 _INDEXES = {"content": "content_index", "summary": "summary_index"}
 _INPUT_EVENTS = {
@@ -56,7 +56,7 @@ class ResponseItems:
         elif name == "output_text.annotation" and what == "added":
             self._annotation(item, node)
         elif name in _TEXT_EVENTS and what in ("delta", "done"):
-            self._text(item, node, what, *_TEXT_EVENTS[name])
+            self._text(item, node, what, _TEXT_EVENTS[name])
         elif name in _INPUT_EVENTS and what in ("delta", "done"):
             self._input(item, node, what, _INPUT_EVENTS[name])
         else:
@@ -140,7 +140,8 @@ class ResponseItems:
             part.annotations += 1
 
     @staticmethod
-    def _text(item: ResponseItem, node: Node, what: str, where: str, kind: str, member: str) -> None:
+    def _text(item: ResponseItem, node: Node, what: str, place: tuple[str, str]) -> None:
+        where, kind = place
         part = item.open_part(node, where, kind, node.number(_INDEXES[where]))
         if part is None:
             return
@@ -149,7 +150,7 @@ class ResponseItems:
         if what == "delta":
             part.text += node.text("delta") or ""
         else:
-            node.equal(member, part.text, "as its deltas say")
+            node.equal(TEXTS[kind], part.text, "as its deltas say")
             part.text_done = True
 
     @staticmethod
