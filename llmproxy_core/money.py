@@ -54,8 +54,8 @@ class Price:
     """
     What one model costs, in nanodollars (0 or more) per million tokens of each class.
 
-    A class without a price of its own costs what its parent does (cached, written and audio input: input; audio
-    output: output). *tiers* are prices from a number of input tokens on; the highest one reached prices the whole
+    A class without a price of its own costs what its parent does (cached, written and audio input: input; written for
+    an hour: written; audio output: output). *tiers* are prices from a number of input tokens on; the highest one reached prices the whole
     call. *service_tiers* are by the provider's names of them; the one that a call was billed in prices the whole
     call, with the token tiers of its own.
     """
@@ -68,12 +68,14 @@ class Price:
     audio_output: int | None = None
     tiers: tuple[tuple[int, Price], ...] = ()
     service_tiers: tuple[tuple[str, Price], ...] = ()
+    cache_write_1h: int | None = None
     _input_rates: tuple[int, ...] = attrs.field(init=False, repr=False, eq=False)
     _output_rates: tuple[int, ...] = attrs.field(init=False, repr=False, eq=False)
 
     @_input_rates.default
     def _made_input_rates(self) -> tuple[int, ...]:
-        classes = (self.cached_input, self.cache_write, self.audio_input)
+        written_1h = self.cache_write if self.cache_write_1h is None else self.cache_write_1h
+        classes = (self.cached_input, written_1h, self.cache_write, self.audio_input)
         return (self.input, *(self.input if rate is None else rate for rate in classes))
 
     @_output_rates.default
@@ -88,7 +90,9 @@ class Price:
         audio. What a provider reports beyond that, or below zero, costs nothing.
         """
         price = self._applied(usage) if self.tiers or self.service_tiers else self
-        asked = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens)
+        written_1h = max(0, min(usage.cache_write_1h_tokens, usage.cache_write_tokens))
+        written = usage.cache_write_tokens - written_1h
+        asked = (usage.cached_input_tokens, written_1h, written, usage.audio_input_tokens)
         return _rounded(
             _total(usage.input_tokens, asked, price._input_rates)
             + _total(usage.output_tokens, (usage.audio_output_tokens,), price._output_rates)

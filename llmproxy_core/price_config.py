@@ -43,11 +43,23 @@ class ClassPrices:
     cache_write: Usd | None = option(
         "USD per million input tokens written to the provider's cache; absent: as `input`.", default=None
     )
+    cache_write_1h: Usd | None = option(
+        "USD per million input tokens written to the provider's cache for an hour; absent: as `cache_write`.",
+        default=None,
+    )
     audio_input: Usd | None = option("USD per million input tokens of audio; absent: as `input`.", default=None)
     audio_output: Usd | None = option("USD per million output tokens of audio; absent: as `output`.", default=None)
 
     def price(self) -> Price:
-        return Price(self.input, self.output, self.cached_input, self.cache_write, self.audio_input, self.audio_output)
+        return Price(
+            self.input,
+            self.output,
+            self.cached_input,
+            self.cache_write,
+            self.audio_input,
+            self.audio_output,
+            cache_write_1h=self.cache_write_1h,
+        )
 
 
 @attrs.frozen(kw_only=True)

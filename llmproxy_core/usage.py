@@ -38,6 +38,8 @@ class Usage:
     audio_output_tokens: int = 0
     service_tier: str | None = None
     """The tier that the provider says it billed in, in its own word; None when it says none."""
+    cache_write_1h_tokens: int = 0
+    """Those of the cache-written ones that were written for an hour, which cost more."""
 
     @property
     def total_tokens(self) -> int:
@@ -55,4 +57,5 @@ class Usage:
             self.audio_input_tokens + other.audio_input_tokens,
             self.audio_output_tokens + other.audio_output_tokens,
             self.service_tier if self.service_tier == other.service_tier else None,
+            self.cache_write_1h_tokens + other.cache_write_1h_tokens,
         )

@@ -40,15 +40,15 @@ _CLASSES = {
     "output": ["output_mtok", "output_image_mtok", "output_video_mtok"],
     "cached_input": ["cache_read_mtok"],
     "cache_write": ["cache_write_mtok"],
+    "cache_write_1h": ["cache_write_1h_mtok"],
     "audio_input": ["input_audio_mtok"],
     "audio_output": ["output_audio_mtok"],
 }
 """
 The fields of a Price, and the package's names of what they cost.
 
-What is left out costs what it is a part of (images that are read, reasoning; audio from a cache is cached input, what
-is written to a cache for an hour is written), or is no matter of tokens: fees per request, search, page or second are
-not in a Price.
+What is left out costs what it is a part of (images that are read, reasoning; audio from a cache is cached input), or is
+no matter of tokens: fees per request, search, page or second are not in a Price.
 """
 
 
@@ -190,6 +190,7 @@ def _level(classes: Mapping[str, list[Decimal | TieredPrices]], start: int) -> P
         found.get("cache_write"),
         found.get("audio_input"),
         found.get("audio_output"),
+        cache_write_1h=found.get("cache_write_1h"),
     )
 
 

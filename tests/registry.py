@@ -120,6 +120,7 @@ class Plugin:
         client: type[LLMClient] | Any = never_built
         return [
             ProviderType("openai", HttpLLMConfig, client, {"chat": "openai"}, "chat"),
+            *[ProviderType(name, HttpLLMConfig, client) for name in ("anthropic", "gemini", "mistral")],
             ProviderType("by_model", GroupConfig, client),
             ProviderType("demo", LLMConfig, client),
         ]

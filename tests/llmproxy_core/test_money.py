@@ -205,6 +205,15 @@ def test_the_bound_is_the_dearest_class_of_the_dearest_tier() -> None:
     assert PRICE.bound(-10, -2) == Money()
 
 
+def test_what_is_written_to_a_cache_for_an_hour_has_a_price_of_its_own() -> None:
+    hourly = attrs.evolve(Price(10 * PER, 0, cache_write=12 * PER), cache_write_1h=20 * PER)
+    usage = Usage(100, cache_write_tokens=50, cache_write_1h_tokens=30)
+
+    assert hourly.cost(usage) == Money(50 * 10 + 20 * 12 + 30 * 20)
+    assert attrs.evolve(hourly, cache_write_1h=None).cost(usage) == Money(50 * 10 + 50 * 12)
+    assert hourly.bound(1, 0) == Money(20)
+
+
 RATES = st.integers(0, 10**12)
 OWN_RATES = st.none() | RATES
 COUNTS = st.integers(-(10**3), 10**7)
@@ -223,6 +232,7 @@ def prices(inner: st.SearchStrategy[Price] | None = None) -> st.SearchStrategy[P
         OWN_RATES,
         tiers=nothing if inner is None else st.lists(st.tuples(st.integers(0, 10**6), inner), max_size=2).map(tuple),
         service_tiers=nothing if inner is None else st.lists(st.tuples(NAMES, inner), max_size=2).map(tuple),
+        cache_write_1h=OWN_RATES,
     )
 
 
@@ -236,6 +246,7 @@ USAGES = st.builds(
     audio_input_tokens=COUNTS,
     audio_output_tokens=COUNTS,
     service_tier=st.none() | NAMES,
+    cache_write_1h_tokens=COUNTS,
 )
 
 
