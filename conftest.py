@@ -21,6 +21,7 @@ FOREIGN_VARIABLES = frozenset(
         "CACHE_TTL",
         "CLAUDE_API_KEY",
         "GEMINI_API_KEY",
+        "GOOGLE_API_KEY",
         "HOST",
         "HTTPS_PROXY",
         "HTTP_PROXY",
@@ -71,6 +72,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # Parametrised items share one list, hence the question.
         if "no_leaked_tasks" not in item.fixturenames:
             item.fixturenames.insert(0, "no_leaked_tasks")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which versions of others' programs the tests ran with, as they noted by `record_property("version", …)`."""
+    properties = [each for report in terminalreporter.getreports("passed") for each in report.user_properties]
+    versions = sorted({str(value) for name, value in properties if name == "version"})
+    if versions:
+        terminalreporter.write_line("clients: " + "; ".join(versions))
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hook
 from llmproxy_core.http_llm import HttpLLM
 from llmproxy_core.layer import Layer
 from llmproxy_core.llm import LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.llm_config import BaseUrl, GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.meter import CounterMetric, HistogramMetric, Meter
 from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.model_map import ModelMap
@@ -208,6 +208,7 @@ __all__ = [
     "LLMConfig",
     "HttpLLM",
     "HttpLLMConfig",
+    "BaseUrl",
     "GroupConfig",
     "ModelMap",
     "Transport",

@@ -176,6 +176,8 @@ class Dialect(ABC):
     """Query parameters of known operations that go on to the upstream."""
     field_names: Mapping[str, str] = FrozenMap()
     """How clients of this protocol spell fields of ChatRequest that are spelt otherwise there."""
+    own_members: frozenset[str] = frozenset()
+    """Top-level members of requests that no other dialect has which shares a path with this one."""
     versioned_base: bool = True
     """Whether the base URL that its SDKs take has the version segment in it."""
     model_member: str = "model"

@@ -172,17 +172,17 @@ class Copying:
 class Facts:
     """Notes on a response what its events say about it; finds out whether they end it."""
 
-    __slots__ = ("_count", "_response", "done", "error")
+    __slots__ = ("_count", "done", "error", "response")
 
     def __init__(self, response: Stream) -> None:
-        self._response = response
+        self.response = response
         self._count = TextCount()
         response.output_tokens = self._count.tokens
         self.done = False
         self.error: UpstreamError | None = None
 
     def look(self, events: list[ChatEvent]) -> None:
-        response = self._response
+        response = self.response
         self._count.add(events)
         for event in events:
             if isinstance(event, Start):
@@ -280,6 +280,8 @@ class Decoding:
                 break
             try:
                 events = self._steps.apply(frame, frame.events)
+                if self._facts.done and not self._same_form:
+                    events = self._with_usage(events)
                 if self._shown is not None:
                     events = show_model(events, self._shown)
                 out.append(self._writer.write(events, frame if self._same_form else None))
@@ -296,6 +298,16 @@ class Decoding:
                     keeper.done()
                 break
         return b"".join(out)
+
+    def _with_usage(self, events: list[ChatEvent]) -> list[ChatEvent]:
+        """The last *events*, with an estimated usage where the upstream told none: other protocols always tell one."""
+        response = self._facts.response
+        if response.usage is not None and response.usage.total_tokens:
+            return events
+        usage = response.told_usage()
+        if usage is None:
+            return events
+        return [*(it for it in events if not isinstance(it, End | UsageReported)), UsageReported(usage), End()]
 
 
 def event_steps(

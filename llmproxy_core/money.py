@@ -55,9 +55,9 @@ class Price:
     What one model costs, in nanodollars (0 or more) per million tokens of each class.
 
     A class without a price of its own costs what its parent does (cached, written and audio input: input; written for
-    an hour: written; audio output: output). *tiers* are prices from a number of input tokens on; the highest one reached prices the whole
-    call. *service_tiers* are by the provider's names of them; the one that a call was billed in prices the whole
-    call, with the token tiers of its own.
+    an hour: written; audio output: output). *tiers* are prices from a number of input tokens on; the highest one
+    reached prices the whole call. *service_tiers* are by the provider's names of them; the one that a call was billed
+    in prices the whole call, with the token tiers of its own.
     """
 
     input: int

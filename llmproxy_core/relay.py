@@ -84,6 +84,8 @@ async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
         _keep(response)
         return _whole(response, client, _renamed(response))
     reply = _shown(await reply_of(response), response)
+    if not same_form and (reply.usage is None or not reply.usage.total_tokens):
+        reply = attrs.evolve(reply, usage=response.told_usage())  # other protocols always tell one
     return _whole(response, client, client.dialect.write_reply(client.api, reply))
 
 

@@ -239,11 +239,18 @@ class ResponseBase:
         return usage, None if self.price is None or usage is None else self.price.cost(usage)
 
     def _estimate(self) -> Usage | None:
+        """What was sent and read, counted here: an estimate."""
         try:
             return estimated_usage(self._request, self._read_tokens(), self.tokenizer)
         except Exception:  # noqa: BLE001 - a dialect's bug must not keep the response from ending
             _log.exception("what exchange %s used could not be estimated", self.exchange.id)
             return None
+
+    def told_usage(self) -> Usage | None:
+        """What a client whose protocol always tells the usage is told: as the provider said, else an estimate."""
+        if self.usage is None or not self.usage.total_tokens:
+            return self._estimate()
+        return self.usage
 
     def _read_tokens(self) -> int:
         """An estimate of the tokens of output that were read."""

@@ -49,14 +49,20 @@ class Match:
     relative_path: str
     """Of an opaque call: what goes behind the upstream's base URL."""
     others: Sequence[Match] = ()
-    """What the same path may mean to clients of other dialects, or in another form of this one's."""
+    """All that the same path may mean to clients of other dialects, or in another form of this one; none: only this."""
 
     def as_asked(self, headers: Headers, query: str) -> Match:
-        """This match, or the one of `others` that the client surely means."""
-        if self.others:
-            for match in (self, *self.others):
-                if match.api is not None and match.dialect.claims(match.api, headers, query):
-                    return match
+        """The one of `others` that the client surely means; this match where nobody can tell."""
+        for match in self.others:
+            if match.api is not None and match.dialect.claims(match.api, headers, query):
+                return match
+        return self
+
+    def as_said(self, body: bytes) -> Match:
+        """The one of `others` that *body* is written in: it has a member that no other dialect has. Else this match."""
+        for match in self.others:
+            if any(b'"%b"' % name.encode() in body for name in match.dialect.own_members):
+                return match
         return self
 
 
@@ -127,8 +133,8 @@ def _shared(route: Route, meanings: Sequence[tuple[Dialect, Located]]) -> Match:
     """The match for a path with several *meanings*: the first where the client does not tell."""
     if meanings[0][1].api.operation is Operation.MODELS:
         meanings = sorted(meanings, key=lambda it: it[0].name != _SPEAKS_FOR_ALL)
-    first, *others = [Match(route, it.api.operation, dialect, it.api, it.model, "") for dialect, it in meanings]
-    return attrs.evolve(first, others=tuple(others)) if others else first
+    found = [Match(route, it.api.operation, dialect, it.api, it.model, "") for dialect, it in meanings]
+    return found[0] if len(found) == 1 else attrs.evolve(found[0], others=tuple(found))
 
 
 def _located(route: Route, path: str) -> list[tuple[Dialect, Located]]:

@@ -6,23 +6,24 @@ from collections.abc import Iterable, Sequence
 
 from llmproxy_core.chat import (
     AudioPart,
-    Citation,
     Part,
     ReasoningPart,
     RefusalPart,
     Source,
     TextPart,
     ToolCall,
-    remember,
 )
-from llmproxy_core.wire.members import INTEGER, STRING, Members, array, decode
+from llmproxy_core.wire.members import STRING, Members, array, decode, garbage
 from llmproxy_core.wire.splice import encode, join_array, join_object
 from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.calls import read_call, read_legacy_call, write_call, write_legacy_call
+from llmproxy_openai.citation import cited, written_citations
 from llmproxy_openai.parts import read_part, write_part
+from llmproxy_openai.reasoning_details import must_return, write_details
+from llmproxy_openai.thinking import REASONING_MEMBERS, joined, provider_of, read_carried
 
-REASONING_MEMBERS = ("reasoning_content", "reasoning")
-"""De facto members for thinking, the more widespread first (DeepSeek, vLLM; Groq, OpenRouter)."""
+SAID_OTHERWISE = {"tool_calls", "function_call", "refusal", "audio"}
+"""Beside one of these the content may be null."""
 
 
 def read_content(members: Members, wire: Wire) -> tuple[Part, ...]:
@@ -39,13 +40,20 @@ def read_content(members: Members, wire: Wire) -> tuple[Part, ...]:
     return (TextPart(text),) if text else ()
 
 
-def read_answer(members: Members, wire: Wire) -> tuple[Part, ...]:
-    """The parts of an assistant's message, in the order thinking, content, refusal, speech, calls."""
+def read_answer(members: Members, wire: Wire, *, history: bool = False) -> tuple[Part, ...]:
+    """
+    The parts of an assistant's message, in the order thinking, content, refusal, speech, calls.
+
+    *history*: a client sends it back, and with it perhaps what we gave it to carry.
+    """
     parts: list[Part] = []
     for name in REASONING_MEMBERS:
         if (text := members.take(name, STRING)) and not parts:  # servers that send both send the same
-            parts.append(ReasoningPart(text, member=name))
-    parts += _cited(read_content(members, wire), members, wire)
+            parts.append(ReasoningPart(text, provider=provider_of(name, wire), member=name))
+    if history and (carried := read_carried(members, parts)) is not None:
+        parts = carried
+    content = read_content(members, wire)
+    parts += cited(joined(content, wire) if history else content, members, wire)
     if refusal := members.take("refusal", STRING):
         parts.append(RefusalPart(refusal))
     if (audio := members.object("audio")) is not None:
@@ -57,51 +65,6 @@ def read_answer(members: Members, wire: Wire) -> tuple[Part, ...]:
     if (call := members.object("function_call")) is not None:
         parts.append(read_legacy_call(call))
     return tuple(parts)
-
-
-def _cited(content: tuple[Part, ...], members: Members, wire: Wire) -> Iterable[Part]:
-    """*content* with the message's annotations on its only text, which their offsets count in."""
-    place = members.at("annotations")
-    citations = tuple(
-        read_citation(text, f"{place}[{index}]", wire) for index, text in enumerate(members.array("annotations"))
-    )
-    match content:
-        case (TextPart(text=text),) if citations:
-            return (TextPart(text, citations),)
-        case () if citations:
-            return (TextPart("", citations),)
-    return content
-
-
-def read_citation(text: bytes, place: str, wire: Wire) -> Citation:
-    """One annotation: `{"type": "url_citation", "url_citation": {…}}`."""
-    members = Members(text, place, wire.fail)
-    kind = members.need("type", STRING)
-    cited = members.object(kind)
-    if cited is None:
-        citation = Citation(kind)
-    else:
-        citation = Citation(
-            kind,
-            url=cited.take("url", STRING),
-            title=cited.take("title", STRING),
-            start=cited.take("start_index", INTEGER),
-            end=cited.take("end_index", INTEGER),
-        )
-    return remember(citation, wire.api, text)
-
-
-def write_citation(citation: Citation, wire: Wire) -> bytes:
-    """A citation as an annotation; one of another protocol becomes a `url_citation`."""
-    if (kept := wire.kept(citation.raw)) is not None:
-        return kept
-    cited = {
-        "url": encode(citation.url or ""),
-        "title": encode(citation.title or citation.text or ""),
-        "start_index": encode(citation.start or 0),
-        "end_index": encode(citation.end or 0),
-    }
-    return join_object({"type": b'"url_citation"', "url_citation": join_object(cited)})
 
 
 def _read_audio(audio: Members) -> AudioPart:
@@ -132,40 +95,91 @@ def _is_plain(part: TextPart, wire: Wire) -> bool:
 
 
 def write_answer(parts: Sequence[Part], place: str, wire: Wire) -> dict[str, bytes]:
-    """The members of an assistant's message that *parts* fill; always `content`, null when there is none."""
-    members: dict[str, bytes] = {"content": b"null"}
-    content: list[Part] = []
-    calls: list[bytes] = []
+    """
+    The members of an assistant's message that *parts* fill; always `content`, null when there is none.
+
+    A message of another protocol that says nothing at all has an empty one.
+    """
+    answer = _Answer(place, wire)
     for part in parts:
+        answer.add(part)
+    return answer.written()
+
+
+class _Answer:
+    """An assistant's message being written."""
+
+    def __init__(self, place: str, wire: Wire) -> None:
+        self._place = place
+        self._wire = wire
+        self._members: dict[str, bytes] = {"content": b"null"}
+        self._content: list[Part] = []
+        self._calls: list[bytes] = []
+        self._carried: list[ReasoningPart] = []
+
+    def add(self, part: Part) -> None:
+        """Take a part to its member."""
+        place, wire, members = self._place, self._wire, self._members
         match part:
             case ToolCall(kind="legacy"):
                 members["function_call"] = write_legacy_call(part, f"{place}.function_call", wire)
             case ToolCall():
-                calls.append(write_call(part, f"{place}.tool_calls[{len(calls)}]", wire))
+                self._calls.append(write_call(part, f"{place}.tool_calls[{len(self._calls)}]", wire))
             case RefusalPart() if wire.kept(part.raw) is None:
                 members["refusal"] = encode(part.text)
             case AudioPart(id=str()):
                 members["audio"] = _write_audio(part, f"{place}.audio", wire)
+            case ReasoningPart(member="thinking"):
+                self._content.append(part)
             case ReasoningPart():
-                _add_reasoning(part, members, content, wire)
+                self._think(part)
             case _:
-                content.append(part)
-    if content:
-        members["content"] = _write_said(content, f"{place}.content", wire)
-    if calls:
-        members["tool_calls"] = join_array(calls)
-    citations = [each for part in content if isinstance(part, TextPart) for each in part.citations]
-    if citations:
-        members["annotations"] = join_array(write_citation(each, wire) for each in citations)
-    return members
+                self._content.append(part)
+
+    def _think(self, part: ReasoningPart) -> None:
+        """Thinking goes back where it came from; what another provider needs back goes beside it."""
+        dialect = self._wire.api.partition(".")[0]
+        member = part.member
+        if member is None and self._wire.own and part.provider in (None, dialect):
+            member = REASONING_MEMBERS[0]
+        if member is not None and part.text:
+            before = self._members.get(member)
+            text = part.text if before is None else decode(STRING, before, member, garbage) + part.text
+            self._members[member] = encode(text)
+        if must_return(part, dialect):
+            self._carried.append(part)
+
+    def written(self) -> dict[str, bytes]:
+        """All members."""
+        members, content = self._members, self._content
+        if content:
+            members["content"] = _write_said(content, f"{self._place}.content", self._wire)
+        if self._calls:
+            members["tool_calls"] = join_array(self._calls)
+        if not content and not self._wire.own and members.keys().isdisjoint(SAID_OTHERWISE):
+            members["content"] = b'""'
+        if self._carried:
+            members["reasoning_details"] = write_details(self._carried)
+        if citations := list(written_citations(content, self._wire)):
+            members["annotations"] = join_array(citations)
+        return members
 
 
-def _add_reasoning(part: ReasoningPart, members: dict[str, bytes], content: list[Part], wire: Wire) -> None:
-    """Thinking goes back where it came from; another provider's is nothing to this one and is left out."""
-    if part.member == "thinking":
-        content.append(part)
-    elif part.member is not None and wire.own:
-        members[part.member] = encode(part.text)
+def content_of(parts: Iterable[Part], wire: Wire) -> list[Part]:
+    """Those of an assistant's *parts* that stand in its `content`."""
+    return [part for part in parts if not _stands_elsewhere(part, wire)]
+
+
+def _stands_elsewhere(part: Part, wire: Wire) -> bool:
+    match part:
+        case ReasoningPart(member=member):
+            return member != "thinking"
+        case RefusalPart():
+            return wire.kept(part.raw) is None
+        case AudioPart(id=audio_id):
+            return audio_id is not None
+        case _:
+            return isinstance(part, ToolCall)
 
 
 def _write_said(content: Sequence[Part], place: str, wire: Wire) -> bytes:

@@ -18,6 +18,7 @@ from llmproxy_core.wire.members import (
 from llmproxy_core.wire.splice import encode, join_object, with_members
 from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.messages import read_message, write_messages
+from llmproxy_openai.model_family import family_of
 from llmproxy_openai.tools import (
     read_choice,
     read_legacy_choice,
@@ -189,7 +190,28 @@ def effort_of(reasoning: ReasoningConfig) -> str | None:
     return next((word for bound, word in _EFFORTS if budget <= bound), "high")
 
 
+# -- bounds --------------------------------------------------------------------------------------------------
+
+_CAPS = ("max_completion_tokens", "max_tokens")
+
+
+def _read_cap(members: Members, _: Wire) -> Values:
+    found = [members.take(name, INTEGER) for name in _CAPS]
+    return {"max_output_tokens": next((each for each in found if each is not None), None)}
+
+
+def _write_cap(chat: ChatRequest, wire: Wire, before: Before) -> Changes:
+    """By the client's own name for it; by the old one to servers that may not know the new one."""
+    used = [name for name in _CAPS if before.get(name, b"null") != b"null"]
+    is_new = wire.own or family_of(chat.model).bounds_thinking
+    text = None if chat.max_output_tokens is None else encode(chat.max_output_tokens)
+    return dict.fromkeys(used or _CAPS[0 if is_new else 1 :][:1], text)
+
+
 MODEL = value("model", STRING)
+MESSAGES = Group(("messages",), _read_messages, _write_messages)
+RESPONSE_FORMAT = Group(("response_format",), _read_format, _write_format)
+REASONING = Group(("reasoning",), _read_reasoning, _write_reasoning)
 STREAM = Group(("stream", "wants_usage"), _read_stream, _write_stream)
 SAMPLING: Form = (
     value("temperature", NUMBER),
@@ -209,15 +231,15 @@ TOOLS: Form = (
 
 CHAT_FORM: Form = (
     MODEL,
-    Group(("messages",), _read_messages, _write_messages),
+    MESSAGES,
     STREAM,
-    value("max_output_tokens", INTEGER, "max_completion_tokens", "max_tokens"),
+    Group(("max_output_tokens",), _read_cap, _write_cap),
     *SAMPLING,
     value("logprobs", BOOLEAN),
     value("top_logprobs", INTEGER),
     *TOOLS,
-    Group(("response_format",), _read_format, _write_format),
-    Group(("reasoning",), _read_reasoning, _write_reasoning),
+    RESPONSE_FORMAT,
+    REASONING,
     value("verbosity", STRING),
     strings("modalities", STRINGS),
     json("audio"),

@@ -25,10 +25,10 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.wire.made_id import made_id
 from llmproxy_core.wire.wire import Wire
-from llmproxy_openai.answer import read_citation
 from llmproxy_openai.call_index import CallIndex
 from llmproxy_openai.calls import argument_text, signature_in
 from llmproxy_openai.chunk import CallPiece, Delta, FunctionPiece, Place
+from llmproxy_openai.citation import read_citation
 from llmproxy_openai.parts import read_part
 
 _LEGACY_INDEX = -1
@@ -52,10 +52,11 @@ class Found:
 class DeltaReader:
     """Reads deltas; knows the stream's calls so far."""
 
-    __slots__ = ("_wire", "calls", "start")
+    __slots__ = ("_dialect", "_wire", "calls", "start")
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._dialect = wire.api.partition(".")[0]
         self.calls = CallIndex()
         self.start = Start("", "")
         """The stream's, set before the first delta is read."""
@@ -63,10 +64,10 @@ class DeltaReader:
     def read(self, delta: Delta, choice: int, position: int, logprobs: bytes | None, to: Found) -> None:
         """The events of *delta*, in the order thinking, content, refusal, speech, citations, calls."""
         if delta.reasoning_content:  # servers that send both members send the same in them
-            to.add(
-                ReasoningDelta(choice, delta.reasoning_content, member="reasoning_content"),
-                Place(position, "reasoning_content"),
+            thought = ReasoningDelta(
+                choice, delta.reasoning_content, provider=self._dialect, member="reasoning_content"
             )
+            to.add(thought, Place(position, "reasoning_content"))
         elif delta.reasoning:
             to.add(ReasoningDelta(choice, delta.reasoning, member="reasoning"), Place(position, "reasoning"))
         if isinstance(delta.content, list):
@@ -94,8 +95,10 @@ class DeltaReader:
             match read_part(text, "delta.content", self._wire):
                 case TextPart(text=said):
                     event = TextDelta(choice, said)
-                case ReasoningPart(text=thought):
-                    event = ReasoningDelta(choice, thought, member="thinking")
+                case ReasoningPart(text=thought) as part:
+                    event = ReasoningDelta(
+                        choice, thought, part.signature, part.redacted, part.encrypted, part.provider, "thinking"
+                    )
                 case RefusalPart(text=refusal):
                     event = RefusalDelta(choice, refusal)
                 case OpaquePart(kind=kind):

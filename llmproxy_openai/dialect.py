@@ -16,22 +16,25 @@ from llmproxy_core.dialect import (
     StreamReader,
     StreamWriter,
 )
+from llmproxy_core.embeddings import EmbeddingsReply, EmbeddingsRequest
 from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.headers import Headers
 from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.secret import Secret
 from llmproxy_core.translation import Translation
 from llmproxy_core.wire import Form, read_error, read_request, write_request
-from llmproxy_openai import errors, facts, paths, request
+from llmproxy_openai import embeddings, errors, facts, paths, request
 from llmproxy_openai import models as model_lists
 from llmproxy_openai import reply as replies
 from llmproxy_openai.chat_form import CHAT_FORM
 from llmproxy_openai.completions_form import COMPLETIONS_FORM
 from llmproxy_openai.reply import ReplyForm
 from llmproxy_openai.scan import ChunkScanner
+from llmproxy_openai.stream_form import StreamForm
 from llmproxy_openai.stream_read import ChunkReader
-from llmproxy_openai.stream_render import StreamForm
 from llmproxy_openai.stream_write import ChunkWriter
+from llmproxy_openai.translated_request import RequestTranslator
 
 
 class OpenAIDialect(Dialect):
@@ -42,17 +45,34 @@ class OpenAIDialect(Dialect):
     """
 
     name = "openai"
-    apis = paths.APIS
+    apis: tuple[Api, ...] = paths.APIS
     roots = ("/v1",)
 
     # The account that pays belongs to our key: neither `openai-organization` nor `openai-project` goes on.
     request_headers = frozenset({"openai-beta", "idempotency-key", "x-client-request-id"})
+    own_members = frozenset(
+        {
+            "logit_bias",
+            "max_completion_tokens",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "stream_options",
+            "web_search_options",
+        }
+    )
     influencing_headers = frozenset({"openai-beta"})
     response_headers = frozenset(
         {"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version"}
     )
-    response_header_prefixes = ("x-ratelimit-",)
+    response_header_prefixes: tuple[str, ...] = ("x-ratelimit-",)
     query = frozenset({"after", "before", "limit", "order"})  # paging of lists
+    field_names: Mapping[str, str] = FrozenMap(
+        {
+            "max_output_tokens": "max_completion_tokens",
+            "reasoning": "reasoning_effort",
+            "cache_key": "prompt_cache_key",
+        }
+    )
 
     request_forms: ClassVar[Mapping[str, Form]] = {
         paths.CHAT.name: CHAT_FORM,
@@ -62,6 +82,9 @@ class OpenAIDialect(Dialect):
         paths.CHAT.name: ReplyForm(paths.CHAT.name, "chat.completion"),
         paths.COMPLETIONS.name: ReplyForm(paths.COMPLETIONS.name, "text_completion", is_legacy=True),
     }
+    translators: ClassVar[Mapping[str, type[RequestTranslator]]] = {paths.CHAT.name: RequestTranslator}
+    """What makes requests of other protocols sayable in a form; one without is written as far as it goes."""
+    embeddings_names: ClassVar[embeddings.Names] = embeddings.OPENAI_NAMES
     stream_forms: ClassVar[Mapping[str, StreamForm]] = {
         paths.CHAT.name: StreamForm(paths.CHAT.name, "chat.completion.chunk"),
         paths.COMPLETIONS.name: StreamForm(paths.COMPLETIONS.name, "text_completion", is_legacy=True),
@@ -69,7 +92,7 @@ class OpenAIDialect(Dialect):
 
     def claims(self, api: Api, headers: Headers, query: str) -> bool:
         agent = (headers.get("user-agent") or "").lower()
-        return agent.startswith("openai/") or "ai-sdk/openai" in agent
+        return "openai/" in agent  # also AsyncOpenAI/Python, and Azure's
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -80,7 +103,12 @@ class OpenAIDialect(Dialect):
         return read_request(api.form, self.request_forms[api.form], body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
-        return write_request(api.form, self.request_forms[api.form], chat, translation)
+        form = self.request_forms[api.form]
+        if chat.origin is not None and chat.origin.api != api.form and api.form in self.translators:
+            # Without a translation nobody is told of changes, and what cannot be said is refused.
+            translation = Translation() if translation is None else translation
+            chat = self.translators[api.form](api.form, translation, chat).request()
+        return write_request(api.form, form, chat, translation)
 
     def prepare(
         self, api: Api, body: bytes, *, model: str | None = None, stream: bool | None = None, ask_usage: bool = False
@@ -133,13 +161,27 @@ class OpenAIDialect(Dialect):
     def auth_headers(self, key: Secret) -> list[tuple[str, str]]:
         return [("authorization", f"Bearer {key.reveal()}")]
 
+    # -- embeddings ------------------------------------------------------------------------------------------------
+
+    def read_embeddings(self, api: Api, body: bytes) -> EmbeddingsRequest:
+        return embeddings.read_request(body, self.embeddings_names)
+
+    def write_embeddings(self, api: Api, asked: EmbeddingsRequest, translation: Translation | None = None) -> bytes:
+        return embeddings.write_request(api.form, asked, translation, self.embeddings_names)
+
+    def read_embeddings_reply(self, api: Api, body: bytes) -> EmbeddingsReply:
+        return embeddings.read_reply(body)
+
+    def write_embeddings_reply(self, api: Api, reply: EmbeddingsReply, asked: EmbeddingsRequest) -> bytes:
+        return embeddings.write_reply(reply, asked.encoding)
+
     # -- model lists -----------------------------------------------------------------------------------------------
 
     def read_models(self, api: Api, body: bytes) -> Sequence[ModelInfo]:
         return model_lists.read_models(body)
 
     def write_models(self, api: Api, models: Sequence[ModelInfo]) -> bytes:
-        if api is paths.MODEL:
+        if "{model}" in api.path:
             return model_lists.write_model(models[0])
         return model_lists.write_model_list(models)
 

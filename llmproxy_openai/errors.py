@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from llmproxy_core import sse
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.wire import encode, join_object
@@ -12,6 +14,26 @@ _TYPES = {
     403: "permission_error",
     429: "rate_limit_error",
 }
+
+
+_CODES = {429: "rate_limit_exceeded", 503: "server_is_overloaded", 529: "server_is_overloaded"}
+
+_TOO_LONG = re.compile(
+    r"prompt is too long|context (?:length|window)|maximum context|exceeds the maximum number of (?:input )?tokens"
+    r"|too large for model",
+    re.IGNORECASE,
+)
+
+
+def _code(dialect: str, error: ProxyError) -> str:
+    """The code that programs branch on; where another protocol has none, the one that OpenAI has for the case."""
+    if not isinstance(error, UpstreamError) or error.dialect in (None, dialect):
+        return error.code
+    if error.status in (400, 413) and _TOO_LONG.search(error.message) is not None:
+        return "context_length_exceeded"
+    if error.status == 404 and "model" in error.message.lower():
+        return "model_not_found"
+    return _CODES.get(error.status, error.code) if error.code == UpstreamError.code else error.code
 
 
 def write_error(dialect: str, error: ProxyError, request_id: str) -> bytes:
@@ -25,7 +47,7 @@ def write_error(dialect: str, error: ProxyError, request_id: str) -> bytes:
         "message": encode(error.message),
         "type": encode(kind),
         "param": encode(error.param),
-        "code": encode(error.code),
+        "code": encode(_code(dialect, error)),
     }
     if request_id:
         members["request_id"] = encode(request_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llmproxy_core.chat import Finish, FinishReason
 
 _REASONS = {
@@ -21,13 +23,13 @@ _REASONS = {
     "insufficient_system_resource": FinishReason.ERROR,  # DeepSeek
 }
 
-_WORDS = {
+WORDS = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
     FinishReason.TOOL_CALLS: "tool_calls",
     FinishReason.CONTENT_FILTER: "content_filter",
     FinishReason.REFUSAL: "content_filter",
-    FinishReason.ERROR: "stop",
+    FinishReason.ERROR: "content_filter",  # no word of its own, and no normal end
 }
 
 
@@ -43,8 +45,13 @@ def read_finish(word: str, *, called: bool) -> Finish:
     return Finish(reason, word)
 
 
-def write_finish(finish: Finish, *, legacy: bool = False) -> str:
+def called(finish: Finish) -> Finish:
+    """*finish* of an answer that calls tools: what others name an end is here a wait for their results."""
+    return Finish(FinishReason.TOOL_CALLS, finish.word) if finish.reason is FinishReason.STOP else finish
+
+
+def write_finish(finish: Finish, words: Mapping[FinishReason, str] = WORDS, *, legacy: bool = False) -> str:
     """The word for *finish*; *legacy*: the answer calls a function in the legacy form."""
     if legacy and finish.reason is FinishReason.TOOL_CALLS:
         return "function_call"
-    return _WORDS[finish.reason]
+    return words[finish.reason]

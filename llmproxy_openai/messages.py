@@ -9,11 +9,13 @@ import attrs
 
 from llmproxy_core.chat import Message, Part, ReasoningPart, Role, TextPart, ToolCall, ToolResult, remember
 from llmproxy_core.translation import unsupported
+from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.members import BOOLEAN, STRING, Members
 from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
 from llmproxy_core.wire.wire import Wire
-from llmproxy_openai.answer import read_answer, read_content, write_answer, write_content
+from llmproxy_openai.answer import content_of, read_answer, read_content, write_answer, write_content
 from llmproxy_openai.parts import write_part
+from llmproxy_openai.thinking import REASONING_MEMBERS
 
 _PLAIN_ROLES = {"system", "developer", "user"}
 
@@ -30,14 +32,15 @@ def read_message(text: bytes, place: str, wire: Wire) -> Message:
         name = members.take("name", STRING)
         message = Message(cast("Role", role), content, name, extra=members.rest())
     elif role == "assistant":
-        content = read_answer(members, wire)
+        content = read_answer(members, wire, history=True)
         name = members.take("name", STRING)
         prefix = members.take("prefix", BOOLEAN) or False
         message = Message("assistant", content, name, prefix, extra=members.rest())
     elif role == "tool":
-        result = ToolResult(
-            members.need("tool_call_id", STRING), read_content(members, wire), members.take("name", STRING)
-        )
+        name = members.take("name", STRING)
+        # Mistral pairs by name too.
+        call_id = members.need("tool_call_id", STRING) if name is None else members.take("tool_call_id", STRING)
+        result = ToolResult(call_id or "", read_content(members, wire), name)
         message = Message("tool", (result,), extra=members.rest())
     elif role == "function":  # legacy: paired by name
         result = ToolResult("", read_content(members, wire), members.need("name", STRING))
@@ -67,17 +70,41 @@ def write_messages(messages: Sequence[Message], before: bytes | None, wire: Wire
 def _spliced(message: Message, was: Message, place: str, wire: Wire) -> bytes | None:
     """*message* as the bytes of *was* with other content; None when it has bytes of its own, or more differs."""
     text = wire.kept(was.raw)
-    if text is None or wire.kept(message.raw) is not None or message.role not in _PLAIN_ROLES:
-        return None
-    if attrs.evolve(message, content=was.content) != was:
+    if text is None or wire.kept(message.raw) is not None or attrs.evolve(message, content=was.content) != was:
         return None
     before = bytes(decode_object(text).get("content", b""))
-    content = _said(message.content, place)
-    if content and before.startswith(b"["):
-        written = with_items(before, _items(content, was.content, f"{place}.content", wire))
-    else:
-        written = write_content(content, f"{place}.content", wire)
-    return with_members(text, {"content": written})
+    place = f"{place}.content"
+    match message.content, was.content:
+        case _ if message.role == "assistant":
+            return with_members(text, _answer_changes(message.content, was.content, before, place, wire))
+        case _ if message.role in _PLAIN_ROLES:
+            content = _said(message.content, place)
+            return with_members(text, {"content": _spliced_content(content, was.content, before, place, wire)})
+        case (ToolResult() as result,), (ToolResult() as old,) if attrs.evolve(result, content=old.content) == old:
+            return with_members(
+                text, {"content": _spliced_content(result.content, old.content, before, f"{place}[0].content", wire)}
+            )
+        case _:
+            return None
+
+
+def _spliced_content(now: Sequence[Part], was: Sequence[Part], before: bytes, place: str, wire: Wire) -> bytes:
+    """`content` that was *before*."""
+    if now and before.startswith(b"["):
+        return with_items(before, _items(now, was, place, wire))
+    return write_content(now, place, wire)
+
+
+def _answer_changes(now: Sequence[Part], was: Sequence[Part], before: bytes, place: str, wire: Wire) -> Changes:
+    """The members of an assistant's message that differ; what else repeats a thinking that was changed goes too."""
+    members, old = write_answer(now, place, wire), write_answer(was, place, wire)
+    changes: Changes = {name: members.get(name) for name in old | members if members.get(name) != old.get(name)}
+    content = content_of(now, wire)
+    if "content" in changes and content and before.startswith(b"["):
+        changes["content"] = with_items(before, _items(content, content_of(was, wire), place, wire))
+    if not changes.keys().isdisjoint(REASONING_MEMBERS):
+        changes |= {name: None for name in (*REASONING_MEMBERS, "reasoning_details") if name not in members}
+    return changes
 
 
 def _items(parts: Sequence[Part], was: Sequence[Part], place: str, wire: Wire) -> list[bytes]:
@@ -111,8 +138,6 @@ def _write_message(message: Message, place: str, wire: Wire) -> list[bytes]:
     if message.name is not None:
         members["name"] = encode(message.name)
     if message.prefix:
-        if not wire.own:
-            raise unsupported(f"{place}.prefix", "an assistant's turn to be continued")
         members["prefix"] = b"true"
     return [join_object(members | wire.unknown(message.extra, place))]
 
@@ -132,7 +157,7 @@ def _write_result(part: Part, place: str, wire: Wire) -> dict[str, bytes]:
     content = write_content(_text_only(part.content, place, wire), f"{place}.content", wire)
     if not part.call_id and part.name is not None:
         return {"role": b'"function"', "name": encode(part.name), "content": content}
-    name = {"name": encode(part.name)} if part.name is not None and wire.own else {}
+    name = {} if part.name is None else {"name": encode(part.name)}
     return {"role": b'"tool"', "tool_call_id": encode(part.call_id), "content": content} | name
 
 

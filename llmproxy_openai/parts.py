@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import attrs
+
+from llmproxy_core.carried import unseal
 from llmproxy_core.chat import (
     AudioPart,
     CacheMark,
@@ -24,6 +27,7 @@ from llmproxy_core.translation import unsupported
 from llmproxy_core.wire.members import STRING, Members
 from llmproxy_core.wire.splice import encode, join_array, join_object
 from llmproxy_core.wire.wire import Wire, nested
+from llmproxy_openai.reasoning_details import must_return, sealed
 
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 
@@ -38,7 +42,10 @@ def read_part(text: bytes, place: str, wire: Wire) -> Part:
     read = _READERS.get(kind)
     if read is None:
         return OpaquePart(kind, Raw(wire.api, text))
-    return remember(read(members), wire.api, text)
+    part = read(members)
+    if isinstance(part, ReasoningPart):
+        part = owned(part, wire)
+    return remember(part, wire.api, text)
 
 
 def _text(members: Members) -> Part:
@@ -62,6 +69,11 @@ def _image(members: Members) -> Part:
 
 
 def _audio(members: Members) -> Part:
+    raw = members.peek("input_audio")
+    if raw is not None and raw.startswith(b'"'):  # Mistral's short form: the data, or a URL of it
+        sound = members.need("input_audio", STRING)
+        by_url = sound.startswith(("http://", "https://", "data:"))
+        return AudioPart(source_of_url(sound) if by_url else Source(data=sound), extra=members.rest())
     audio = members.need_object("input_audio")
     form = audio.take("format", STRING)
     source = Source(data=audio.need("data", STRING), media_type=None if form is None else f"audio/{form}")
@@ -69,6 +81,8 @@ def _audio(members: Members) -> Part:
 
 
 def _file(members: Members) -> Part:
+    if members.peek("file") is None and members.peek("file_id") is not None:  # Mistral's
+        return DocumentPart(Source(file_id=members.need("file_id", STRING)), extra=members.rest())
     file = members.need_object("file")
     file_id, data = file.take("file_id", STRING), file.take("file_data", STRING)
     if file_id is not None:
@@ -83,6 +97,12 @@ def _file(members: Members) -> Part:
     return DocumentPart(source, title, cache=_cache(members), extra=members.rest() | file.rest("file."))
 
 
+def _document(members: Members) -> Part:
+    """Mistral's."""
+    source = source_of_url(members.need("document_url", STRING))
+    return DocumentPart(source, members.take("document_name", STRING), extra=members.rest())
+
+
 def _video(members: Members) -> Part:
     """No part of OpenAI's own protocol; compatible servers share this form."""
     video = members.need_object("video_url")
@@ -94,7 +114,23 @@ def _thinking(members: Members) -> Part:
     """Mistral's list of text pieces."""
     pieces = [Members(text, members.at("thinking"), members.fail) for text in members.array("thinking")]
     text = "".join(piece.take("text", STRING) or "" for piece in pieces)
-    return ReasoningPart(text, member="thinking", extra=members.rest())
+    signature = members.take("signature", STRING)
+    return ReasoningPart(text, signature=signature, member="thinking", extra=members.rest())
+
+
+def owned(part: ReasoningPart, wire: Wire) -> ReasoningPart:
+    """*part* as its provider's: of the one whose protocol this is, unless its signature carries another's."""
+    carried = unseal(part.signature or "")
+    if carried is None:
+        return attrs.evolve(part, provider=wire.api.partition(".")[0])
+    return attrs.evolve(
+        part,
+        signature=carried.signature,
+        redacted=carried.redacted,
+        encrypted=carried.encrypted,
+        id=carried.id,
+        provider=carried.provider,
+    )
 
 
 def _cache(members: Members) -> CacheMark | None:
@@ -116,6 +152,7 @@ _READERS: dict[str, Callable[[Members], Part]] = {
     "image_url": _image,
     "input_audio": _audio,
     "file": _file,
+    "document_url": _document,
     "video_url": _video,
     "thinking": _thinking,
 }
@@ -140,21 +177,40 @@ def write_part(part: Part, place: str, wire: Wire) -> bytes:
             members = {"type": b'"input_audio"', "input_audio": _write_audio(part, place)}
         case DocumentPart():
             members = {"type": b'"file"', "file": _write_file(part, place)}
-        case ReasoningPart(member="thinking") if wire.own:
-            piece = join_object({"type": b'"text"', "text": encode(part.text)})
-            members = {"type": b'"thinking"', "thinking": join_array([piece])}
+        case ReasoningPart(member="thinking"):
+            members = _write_thinking(part, wire)
+        case VideoPart() if wire.own:
+            members = {"type": b'"video_url"', "video_url": _write_video(part, place)}
         case OpaquePart():
             raise unsupported(place, f"a part of type {part.kind!r} of another protocol")
         case _:
             raise unsupported(place, f"a {type(part).__name__} here")
     if wire.own and isinstance(part, TextPart | ImagePart | DocumentPart) and part.cache is not None:
         members["cache_control"] = write_cache(part.cache)
-    return join_object(members | wire.unknown(part.extra, place, "image_url", "input_audio", "file"))
+    return join_object(members | wire.unknown(part.extra, place, "image_url", "input_audio", "file", "video_url"))
 
 
 def write_cache(mark: CacheMark) -> bytes:
     """The mark in Anthropic's form."""
     return join_object({"type": b'"ephemeral"'} | ({} if mark.ttl is None else {"ttl": encode(mark.ttl)}))
+
+
+def _write_thinking(part: ReasoningPart, wire: Wire) -> dict[str, bytes]:
+    """Mistral's part; what another provider needs back is its signature."""
+    pieces = [join_object({"type": b'"text"', "text": encode(part.text)})] if part.text else []
+    members = {"type": b'"thinking"', "thinking": join_array(pieces)}
+    if must_return(part, wire.api.partition(".")[0]):
+        members["signature"] = encode(sealed(part))
+    elif part.signature is not None:
+        members["signature"] = encode(part.signature)
+    return members
+
+
+def _write_video(part: VideoPart, place: str) -> bytes:
+    url = part.source.url if part.source.data is None else data_url(part.source, "video/mp4")
+    if url is None:
+        raise unsupported(place, "a video by file id")
+    return join_object({"url": encode(url)} | nested(part.extra, "video_url"))
 
 
 def _write_image(part: ImagePart, place: str) -> bytes:

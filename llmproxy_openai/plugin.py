@@ -1,4 +1,4 @@
-"""The plugin: the OpenAI dialect, and the provider that speaks it."""
+"""The plugin: the OpenAI dialects, and the provider that speaks them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import Any
 from llmproxy_core.dialect import Dialect
 from llmproxy_core.hookspecs import ProviderType, hookimpl
 from llmproxy_core.http_llm import HttpLLM
-from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.services import Services
+from llmproxy_openai.azure import OpenAIConfig, azure_auth, azure_base, azure_query
 from llmproxy_openai.dialect import OpenAIDialect
+from llmproxy_openai.responses import ResponsesDialect
+
+_CHAT = "chat"
+_RESPONSES = "responses"
 
 
-def build(config: HttpLLMConfig, services: Services) -> HttpLLM:
+def build(config: OpenAIConfig, services: Services) -> HttpLLM:
     """An LLM that is called as OpenAI's API is: OpenAI itself, or any compatible server, by its `base_url`."""
-    return HttpLLM(config, OpenAIDialect(), services)
+    dialect = ResponsesDialect() if config.type == _RESPONSES else OpenAIDialect()
+    if config.api_version is None:
+        return HttpLLM(config, dialect, services)
+    base = azure_base(config.base_url, of_model=config.type != _RESPONSES)
+    return HttpLLM(config, dialect, services, base=base, query=azure_query(config.api_version), auth=azure_auth)
 
 
 @hookimpl
 def llmproxy_dialects() -> Iterable[Dialect]:
-    return [OpenAIDialect()]
+    return [OpenAIDialect(), ResponsesDialect()]
 
 
 @hookimpl
 def llmproxy_providers() -> Iterable[ProviderType[Any]]:
-    return [
-        ProviderType(name="openai", config=HttpLLMConfig, build=build, types={"chat": "openai"}, default_type="chat")
-    ]
+    types = {_CHAT: OpenAIDialect.name, _RESPONSES: ResponsesDialect.name}
+    return [ProviderType(name="openai", config=OpenAIConfig, build=build, types=types, default_type=_CHAT)]

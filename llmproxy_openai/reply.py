@@ -12,6 +12,9 @@ from llmproxy_core.chat import (
     ChatOrigin,
     ChatReply,
     Choice,
+    Finish,
+    FinishReason,
+    ImagePart,
     JSONText,
     OpaquePart,
     Part,
@@ -23,13 +26,17 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_core.wire.form import Changes
+from llmproxy_core.wire.made_id import made_id
 from llmproxy_core.wire.members import INTEGER, NUMBER, STRING, Members, garbage
 from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
 from llmproxy_core.wire.wire import Wire, nested
-from llmproxy_openai.answer import REASONING_MEMBERS, read_answer, write_answer
+from llmproxy_openai.answer import SAID_OTHERWISE, read_answer, write_answer
 from llmproxy_openai.facts import decode_outline, error_in, usage_in
-from llmproxy_openai.finish import read_finish, write_finish
+from llmproxy_openai.finish import WORDS, called, read_finish, write_finish
+from llmproxy_openai.parts import write_part
+from llmproxy_openai.reasoning_details import must_return
+from llmproxy_openai.thinking import REASONING_MEMBERS, thinking_member
 from llmproxy_openai.usage import write_usage
 
 
@@ -40,6 +47,17 @@ class ReplyForm:
     api: str
     object: str
     is_legacy: bool = False
+    thinking: str = REASONING_MEMBERS[0]
+    """The member for what other providers thought; `thinking`: a part of the content (Mistral)."""
+    words: Mapping[FinishReason, str] = WORDS
+    """Why an answer ended."""
+    has_refusals: bool = True
+    """Whether a refusal has a member; else it is text."""
+
+    @property
+    def dialect(self) -> str:
+        """The dialect's name."""
+        return self.api.partition(".")[0]
 
 
 _SCALARS = {
@@ -99,11 +117,11 @@ def _read_choice(text: bytes, position: int, form: ReplyForm) -> Choice:
         content = read_answer(message, wire)
         unknown = message.rest("message.")
     word = members.take("finish_reason", STRING)
-    called = any(isinstance(part, ToolCall) for part in content)
+    has_calls = any(isinstance(part, ToolCall) for part in content)
     choice = Choice(
         position if index is None else index,
         content,
-        None if word is None else read_finish(word, called=called),
+        None if word is None else read_finish(word, called=has_calls),
         members.raw("logprobs"),
         extra=members.rest() | unknown,
     )
@@ -121,19 +139,32 @@ def write_reply(form: ReplyForm, reply: ChatReply) -> bytes:
     return _write_anew(form, reply)
 
 
+_NOTHING = Choice(0, (), Finish(FinishReason.CONTENT_FILTER))
+"""An answer of no choice at all: the prompt was blocked. Clients look at the first choice."""
+
+_TIERS = {"standard": "default"}
+
+
+def tier_of(word: str | None) -> str | None:
+    """The service tier in OpenAI's words, of which none means what Anthropic and Google call standard."""
+    return None if word is None else _TIERS.get(word.lower(), word)
+
+
 def _write_anew(form: ReplyForm, reply: ChatReply) -> bytes:
     created = int(time.time()) if reply.created is None else reply.created  # a client's type wants a number
     members = {
-        "id": encode(reply.id),
+        "id": encode(reply.id or made_id(time.time_ns(), prefix="chatcmpl-")),
         "object": encode(form.object),
         "created": encode(created),
         "model": encode(reply.model),
-        "choices": join_array(_write_choice(choice, form, own=reply.origin is None) for choice in reply.choices),
+        "choices": join_array(
+            _write_choice(choice, form, own=reply.origin is None) for choice in reply.choices or (_NOTHING,)
+        ),
     }
     if reply.usage is not None:
         members["usage"] = write_usage(reply.usage)
-    if reply.service_tier is not None:
-        members["service_tier"] = encode(reply.service_tier)
+    if (tier := tier_of(reply.service_tier)) is not None:
+        members["service_tier"] = encode(tier)
     if reply.fingerprint is not None:
         members["system_fingerprint"] = encode(reply.fingerprint)
     if reply.origin is None:  # what another protocol knows is nothing to this one's clients
@@ -149,15 +180,21 @@ def _write_choice(choice: Choice, form: ReplyForm, *, own: bool) -> bytes:
     if form.is_legacy:
         members |= said
     else:
-        members["message"] = join_object({"role": b'"assistant"', "refusal": b"null"} | said)
+        if said["content"] == b"null" and said.keys().isdisjoint(SAID_OTHERWISE):
+            said["content"] = b'""'
+        refusal = {"refusal": b"null"} if form.has_refusals else {}
+        members["message"] = join_object({"role": b'"assistant"'} | refusal | said)
     members["logprobs"] = choice.logprobs or b"null"
-    members["finish_reason"] = _write_finish(choice)
+    members["finish_reason"] = _write_finish(choice, form)
     return join_object(members | Wire(form.api, own=True).unknown(extra, "", "message"))
 
 
-def _write_finish(choice: Choice) -> bytes:
-    legacy = any(isinstance(part, ToolCall) and part.kind == "legacy" for part in choice.content)
-    return b"null" if choice.finish is None else encode(write_finish(choice.finish, legacy=legacy))
+def _write_finish(choice: Choice, form: ReplyForm) -> bytes:
+    if choice.finish is None:
+        return b"null"
+    kinds = {part.kind for part in choice.content if isinstance(part, ToolCall)}
+    finish = called(choice.finish) if kinds else choice.finish
+    return encode(write_finish(finish, form.words, legacy="legacy" in kinds))
 
 
 def _write_said(parts: Sequence[Part], form: ReplyForm) -> dict[str, bytes]:
@@ -166,21 +203,37 @@ def _write_said(parts: Sequence[Part], form: ReplyForm) -> dict[str, bytes]:
         texts = [part.text for part in parts if isinstance(part, TextPart | RefusalPart)]
         return {"text": encode("".join(texts))}
     wire = Wire(form.api, own=True)
-    return write_answer([_native(part) for part in parts if _is_sayable(part, form.api)], "message", wire)
+    images = [part for part in parts if isinstance(part, ImagePart) and wire.kept(part.raw) is None]
+    said = [_native(part, form) for part in parts if part not in images and _is_sayable(part, form)]
+    members = write_answer(said, "message", wire)
+    if images:  # OpenRouter's member for them
+        members["images"] = join_array(write_part(image, "message.images", wire) for image in images)
+    return members
 
 
-def _is_sayable(part: Part, api: str) -> bool:
+def _is_sayable(part: Part, form: ReplyForm) -> bool:
     """Steps of another provider's own tools are no part of the answer; unread thinking is not either."""
-    if isinstance(part, ReasoningPart):
-        return bool(part.text) or part.member is not None
-    return not isinstance(part, OpaquePart) or part.raw.api == api
+    match part:
+        case ReasoningPart():
+            return bool(part.text) or part.member is not None or must_return(part, form.dialect)
+        case OpaquePart():
+            return part.raw.api == form.api
+        case _:
+            return True
 
 
-def _native(part: Part) -> Part:
-    """Thinking of another protocol goes into the member that most clients know."""
-    if isinstance(part, ReasoningPart) and part.member is None:
-        return attrs.evolve(part, member=REASONING_MEMBERS[0])
-    return part
+def _native(part: Part, form: ReplyForm) -> Part:
+    """*part* of an answer as clients of this protocol know it."""
+    match part:
+        case ReasoningPart():
+            member = thinking_member(part.member, part.provider, form.dialect, form.thinking)
+            return part if member == part.member else attrs.evolve(part, member=member)
+        case RefusalPart() if not form.has_refusals:
+            return TextPart(part.text)
+        case ToolCall(kind="function", arguments=""):
+            return attrs.evolve(part, arguments="{}")
+        case _:
+            return part
 
 
 # -- writing again ---------------------------------------------------------------------------------------------
@@ -227,7 +280,7 @@ def _rewrite_choice(choice: Choice, before: Sequence[Choice], form: ReplyForm) -
     elif choice.logprobs is not None and choice.text != was.text:
         changes["logprobs"] = b"null"  # they spell the text that was changed
     if choice.finish != was.finish:
-        changes["finish_reason"] = _write_finish(choice)
+        changes["finish_reason"] = _write_finish(choice, form)
     return with_members(text, changes)
 
 

@@ -7,9 +7,10 @@ import re
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.token_estimate import estimated_output, estimated_tokens
+from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.sse import BOM, EventSplitter, SSEError, event_start, parse_event, split_events
 from llmproxy_core.usage import Usage
+from llmproxy_core.wire.splice import json_text
 from llmproxy_core.wire.last_event import completed, is_done
 from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, usage_in
@@ -95,19 +96,19 @@ class ChunkScanner:
         whole = completed(self._splitter.end())
         return self._pass(whole) if whole else b""
 
-    def output_tokens(self) -> int:
+    def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
         sample = b"".join(self._beginning)
-        texts, names, size = 0, 0, 0
+        said: list[str] = []
+        names = 0
         for found in TEXT(sample):
-            text = found[2]
-            if text:
-                texts += 1
+            if text := found[2]:
+                said.append(json_text(text))
                 names += found[1] == b"name"
-                size += len(text) - 3 * text.count(b"\\u")  # six bytes for what are mostly three
-        if not texts:  # nothing yet, or one event that is longer than all of this
+        if not said:  # nothing yet, or one event that is longer than all of this
             return 0 if self._size == len(sample) else estimated_tokens(self._size)
-        return -(-estimated_output(size, texts, names) * self._size // len(sample))
+        tokens = estimated_output(tokenizer.count("".join(said)), len(said), names)
+        return -(-tokens * self._size // len(sample))
 
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on."""

@@ -26,11 +26,12 @@ from llmproxy_core.chat import (
 from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.splice import decode_array, decode_object, encode, with_items, with_members
 from llmproxy_core.wire.wire import Wire
-from llmproxy_openai.answer import REASONING_MEMBERS, write_citation
 from llmproxy_openai.chunk import ChunkSource, Place
+from llmproxy_openai.citation import write_citation
 from llmproxy_openai.finish import write_finish
 from llmproxy_openai.pairing import Pairing, Slot
 from llmproxy_openai.parts import write_part
+from llmproxy_openai.thinking import REASONING_MEMBERS
 from llmproxy_openai.usage import write_usage
 
 

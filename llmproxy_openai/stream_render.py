@@ -10,7 +10,9 @@ from llmproxy_core.chat import (
     AudioDelta,
     ChatEvent,
     CitationAdded,
+    Finish,
     Finished,
+    FinishReason,
     ReasoningDelta,
     ReasoningPart,
     RefusalDelta,
@@ -20,38 +22,46 @@ from llmproxy_core.chat import (
     ToolCallStart,
 )
 from llmproxy_core.usage import Usage
+from llmproxy_core.wire.made_id import made_id
 from llmproxy_core.wire.splice import encode, join_array, join_object
 from llmproxy_core.wire.wire import Wire
-from llmproxy_openai.answer import REASONING_MEMBERS, write_citation
 from llmproxy_openai.call_index import CallIndex
 from llmproxy_openai.calls import write_signature
-from llmproxy_openai.finish import write_finish
+from llmproxy_openai.citation import write_citation
+from llmproxy_openai.finish import called, write_finish
 from llmproxy_openai.parts import write_part
+from llmproxy_openai.reasoning_details import write_details
+from llmproxy_openai.reply import tier_of
+from llmproxy_openai.stream_form import ChoiceSoFar, StreamForm
+from llmproxy_openai.thinking import REASONING_MEMBERS, thinking_member
 from llmproxy_openai.usage import write_usage
-
-
-@attrs.frozen
-class StreamForm:
-    """One wire form of a stream: *object* is its chunks' type, *is_legacy* that of `/completions`: bare texts."""
-
-    api: str
-    object: str
-    is_legacy: bool = False
 
 
 class ChunkRenderer:
     """Writes complete chunks: each has the stream's id, an index, and `finish_reason`, which is null until the end."""
 
-    __slots__ = ("_form", "_head", "_kinds", "_reasoning_member", "_spoken", "_tail", "calls", "is_native", "start")
+    __slots__ = (
+        "_null_usage",
+        "_reasoning_member",
+        "calls",
+        "choices",
+        "form",
+        "head",
+        "is_native",
+        "kinds",
+        "start",
+    )
 
     def __init__(self, form: StreamForm, *, usage: bool) -> None:
         """*usage*: a usage chunk will come, so every other chunk says `"usage": null`."""
-        self._form = form
-        self._tail = b',"usage":null}\n\n' if usage else b"}\n\n"
-        self._head = b""
-        self._kinds: dict[tuple[int, int], str] = {}
-        self._reasoning_member = REASONING_MEMBERS[0]
-        self._spoken: set[int] = set()
+        self.form = form
+        self._null_usage = b',"usage":null' if usage else b""
+        self.head = b""
+        """How every chunk begins, up to its choices."""
+        self.choices: dict[int, ChoiceSoFar] = {}
+        self.kinds: dict[tuple[int, int], str] = {}
+        """The kinds of the calls, by choice and index."""
+        self._reasoning_member = form.thinking
         self.calls: CallIndex | None = None
         """The calls of a stream of this very form, whose indexes our pieces must use."""
         self.is_native = False
@@ -62,54 +72,97 @@ class ChunkRenderer:
         """Take what all chunks share from *start*."""
         self.start = start
         members = {
-            "id": encode(start.id),
-            "object": encode(self._form.object),
+            "id": encode(start.id or made_id(time.time_ns(), prefix="chatcmpl-")),
+            "object": encode(self.form.object),
             "created": encode(int(time.time()) if start.created is None else start.created),
             "model": encode(start.model),
         }
-        if start.service_tier is not None:
-            members["service_tier"] = encode(start.service_tier)
+        if (tier := tier_of(start.service_tier)) is not None:
+            members["service_tier"] = encode(tier)
         if start.fingerprint is not None:
             members["system_fingerprint"] = encode(start.fingerprint)
-        self._head = b"data: " + join_object(members)[:-1] + b',"choices":'
+        self.head = b"data: " + join_object(members)[:-1] + b',"choices":'
 
     def render(self, event: ChatEvent) -> bytes:
         """The chunks for *event*; b"" when this protocol says nothing for it."""
         if isinstance(event, Start):
             self.begin(event)
-            return self._role(0)
-        if isinstance(event, Finished):
-            legacy = self._kinds.get((event.choice, 0)) == "legacy"
-            word = encode(write_finish(event.finish, legacy=legacy))
-            return self._role(event.choice) + self._choice(event.choice, {}, finish=word)
-        said = self._text(event) if self._form.is_legacy else self._delta(event)
-        if said is None:
+            return self.role(0)
+        choice: int | None = getattr(event, "choice", None)
+        if choice is None:
             return b""
-        choice, members, logprobs = said
-        return self._role(choice) + self._choice(choice, members, logprobs=logprobs)
+        before = self.before(choice, event)
+        if isinstance(event, Finished):
+            return before + self.finish(choice, event.finish)
+        said = self._text(event) if self.form.is_legacy else self._delta(event)
+        if said is None:
+            return before
+        _, members, logprobs = said
+        return before + self.role(choice) + self.chunk(choice, members, logprobs=logprobs)
 
-    def usage(self, usage: Usage) -> bytes:
-        """The chunk that tells *usage*, and no choice."""
-        return self._head + b'[],"usage":' + write_usage(usage) + b"}\n\n"
+    def finish(self, choice: int, finish: Finish) -> bytes:
+        """The chunk that ends *choice*, which it does once."""
+        so_far, role = self.so_far(choice), self.role(choice)
+        if so_far.has_finished:
+            return b""
+        so_far.has_finished = True
+        empty = [] if self.is_native else so_far.empty_calls()
+        calls = [self.chunk(choice, self._arguments(ToolCallDelta(choice, index, "{}"))) for index in empty]
+        return role + b"".join(calls) + self.chunk(choice, {}, finish=self.word(choice, finish))
+
+    def word(self, choice: int, finish: Finish) -> bytes:
+        """Why *choice* ended, as JSON text."""
+        legacy = self.kinds.get((choice, 0)) == "legacy"
+        finish = called(finish) if (choice, 0) in self.kinds else finish
+        return encode(write_finish(finish, self.form.words, legacy=legacy))
+
+    def end(self, usage: Usage | None) -> bytes:
+        """What comes before the end mark: the end of choices without one, and the chunk that tells *usage* alone."""
+        if self.start is None:
+            return b""
+        left = [] if self.is_native else [it for it, so_far in self.choices.items() if not so_far.has_finished]
+        out = b"".join([self.render(Finished(it, Finish(FinishReason.STOP))) for it in left])
+        return out if usage is None else out + self.head + b'[],"usage":' + write_usage(usage) + b"}\n\n"
 
     # -- pieces ------------------------------------------------------------------------------------------------
 
-    def _role(self, choice: int) -> bytes:
-        """The first chunk of a choice."""
-        if choice in self._spoken or self.is_native or self._form.is_legacy:
-            return b""
-        self._spoken.add(choice)
-        return self._choice(choice, {"role": b'"assistant"', "content": b'""'})
+    def so_far(self, choice: int) -> ChoiceSoFar:
+        """What has gone out of *choice*."""
+        if (found := self.choices.get(choice)) is None:
+            found = self.choices[choice] = ChoiceSoFar(self.form.dialect)
+        return found
 
-    def _choice(
+    def role(self, choice: int) -> bytes:
+        """The first chunk of a choice."""
+        so_far = self.so_far(choice)
+        if so_far.has_role or self.is_native or self.form.is_legacy:
+            return b""
+        so_far.has_role = True
+        return self.chunk(choice, {"role": b'"assistant"', "content": b'""'})
+
+    def before(self, choice: int, event: ChatEvent) -> bytes:
+        """What comes before *event*: the block of thinking that it brings to an end."""
+        if self.start is None:  # a reader should have given it: chunks share what it says
+            self.begin(Start("", ""))
+        if self.form.is_legacy or self.is_native:
+            return b""
+        so_far = self.so_far(choice)
+        so_far.note(event)
+        if (thought := so_far.block(event)) is None:
+            return b""
+        return self.role(choice) + self.chunk(choice, self._carried(thought, so_far.thinking.told - 1))
+
+    def chunk(
         self, choice: int, members: dict[str, bytes], *, logprobs: bytes | None = None, finish: bytes = b"null"
     ) -> bytes:
+        """A chunk with *members* as the delta of *choice*."""
         index = encode(choice)
-        tail = b',"logprobs":' + (logprobs or b"null") + b',"finish_reason":' + finish + b"}]" + self._tail
-        if self._form.is_legacy:
+        tail = b',"logprobs":' + (logprobs or b"null") + b',"finish_reason":' + finish + b"}]"
+        tail += self._null_usage + b"}\n\n"
+        if self.form.is_legacy:
             text = members.get("text", b'""')
-            return self._head + b'[{"text":' + text + b',"index":' + index + tail
-        return self._head + b'[{"index":' + index + b',"delta":' + join_object(members) + tail
+            return self.head + b'[{"text":' + text + b',"index":' + index + tail
+        return self.head + b'[{"index":' + index + b',"delta":' + join_object(members) + tail
 
     @staticmethod
     def _text(event: ChatEvent) -> tuple[int, dict[str, bytes], bytes | None] | None:
@@ -126,8 +179,9 @@ class ChunkRenderer:
         match event:
             case TextDelta(text=text) if text or event.logprobs is not None:
                 return event.choice, {"content": encode(text)}, event.logprobs
-            case ReasoningDelta(text=text) if text:
-                return event.choice, self._thinking(event.member or self._reasoning_member, text), None
+            case ReasoningDelta():
+                members = self._thinking(event)
+                return None if members is None else (event.choice, members, None)
             case RefusalDelta(text=text) if text:
                 return event.choice, {"refusal": encode(text)}, None
             case ToolCallStart():
@@ -135,28 +189,49 @@ class ChunkRenderer:
             case ToolCallDelta(arguments=arguments) if arguments:
                 return event.choice, self._arguments(event), None
             case CitationAdded():
-                citation = write_citation(event.citation, Wire(self._form.api, own=True))
-                return event.choice, {"annotations": join_array([citation])}, None
+                return event.choice, {"annotations": self._citation(event)}, None
             case AudioDelta():
                 return event.choice, {"audio": _audio(event)}, None
             case _:
                 return None
 
-    def _thinking(self, member: str, text: str) -> dict[str, bytes]:
-        if member == "thinking":  # Mistral's place for it is the content
-            part = write_part(ReasoningPart(text, member=member), "delta.content", Wire(self._form.api, own=True))
-            return {"content": join_array([part])}
-        return {member if member in REASONING_MEMBERS else REASONING_MEMBERS[0]: encode(text)}
+    def _thinking(self, event: ReasoningDelta) -> dict[str, bytes] | None:
+        dialect = self.form.dialect
+        member = thinking_member(event.member or self._reasoning_member, event.provider, dialect, self.form.thinking)
+        if member == "thinking":
+            signature = event.signature if event.provider in (None, dialect) else None
+            if not event.text and signature is None:
+                return None
+            return self._content(ReasoningPart(event.text, signature=signature, provider=dialect, member=member))
+        if not event.text:
+            return None
+        return {member if member in REASONING_MEMBERS else REASONING_MEMBERS[0]: encode(event.text)}
+
+    def _carried(self, part: ReasoningPart, place: int) -> dict[str, bytes]:
+        """What of a block of thinking, whose text has gone out, must come back."""
+        if self.form.thinking == "thinking":
+            return self._content(attrs.evolve(part, text="", member="thinking"))
+        return {"reasoning_details": write_details([part], place)}
+
+    def _content(self, part: ReasoningPart) -> dict[str, bytes]:
+        """Mistral's place for thinking."""
+        return {"content": join_array([write_part(part, "delta.content", Wire(self.form.api, own=True))])}
+
+    def _citation(self, event: CitationAdded) -> bytes:
+        so_far = self.so_far(event.choice)
+        wire = Wire(self.form.api, own=True)
+        return join_array([write_citation(event.citation, wire, so_far.text_start, so_far.text_length)])
 
     def _call(self, event: ToolCallStart) -> dict[str, bytes]:
         """The first piece of a call: all but its arguments."""
-        self._kinds[event.choice, event.index] = event.kind
+        self.kinds[event.choice, event.index] = event.kind
         if event.kind == "legacy":
             return {"function_call": join_object({"name": encode(event.name), "arguments": b'""'})}
         body, member = ("custom", "input") if event.kind == "custom" else ("function", "arguments")
+        call_id = event.id or made_id(self.start and self.start.id, event.choice, event.index, event.name)
         call = {
             "index": encode(self._wire_index(event.choice, event.index)),
-            "id": encode(event.id),
+            "id": encode(call_id),
             "type": encode(body),
             body: join_object({"name": encode(event.name), member: b'""'}),
         }
@@ -166,7 +241,7 @@ class ChunkRenderer:
 
     def _arguments(self, event: ToolCallDelta) -> dict[str, bytes]:
         """A later piece: the index and more of the arguments."""
-        kind = self._kinds.get((event.choice, event.index))
+        kind = self.kinds.get((event.choice, event.index))
         text = encode(event.arguments)
         if kind == "legacy":
             return {"function_call": join_object({"arguments": text})}
@@ -183,7 +258,7 @@ class ChunkRenderer:
             if self.start is None:
                 self.begin(event)
         elif isinstance(event, ToolCallStart):
-            self._kinds[event.choice, event.index] = event.kind
+            self.kinds[event.choice, event.index] = event.kind
         elif isinstance(event, ReasoningDelta) and event.member is not None:
             self._reasoning_member = event.member
 

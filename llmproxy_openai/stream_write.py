@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from llmproxy_core import sse
 from llmproxy_core.chat import ChatEvent, End, Failed, Ping, Start, UsageReported
@@ -12,9 +13,10 @@ from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.splice import encode
 from llmproxy_openai.chunk import ChunkSource
 from llmproxy_openai.pairing import Pairing, pair
+from llmproxy_openai.stream_form import StreamForm
 from llmproxy_openai.stream_patch import patch
 from llmproxy_openai.stream_read import UNSEEN
-from llmproxy_openai.stream_render import ChunkRenderer, StreamForm
+from llmproxy_openai.stream_render import ChunkRenderer
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -31,9 +33,12 @@ class ChunkWriter:
         """*usage*: the client asked for the usage chunk."""
         self._form = form
         self._wants_usage = usage
-        self._renderer = ChunkRenderer(form, usage=usage)
+        self._renderer = self.renderer(form, usage=usage)
         self._usage: Usage | None = None
         self._shared: Changes = {}
+
+    renderer: ClassVar[type[ChunkRenderer]] = ChunkRenderer
+    """What writes events without a frame."""
 
     def write(self, events: Sequence[ChatEvent], frame: Frame | None) -> bytes:
         """See StreamWriter."""
@@ -101,8 +106,7 @@ class ChunkWriter:
                 self._usage = event.usage
                 return b""
             case End():
-                told = self._wants_usage and self._usage is not None and self._renderer.start is not None
-                return (self._renderer.usage(self._usage) if told and self._usage else b"") + _DONE
+                return self._renderer.end(self._usage if self._wants_usage else None) + _DONE
             case Ping() | Failed():
                 return b""
             case _:

@@ -238,6 +238,9 @@ class Call:
                 content = self._body_reader().pieces(limit)
         elif incoming.has_body:
             body = await self._read_whole(shared.config.max_body_bytes if limit is None else limit, ticket)
+        if match.others and body:
+            match = match.as_said(body)
+            self._dialect = match.dialect
         request = _request(match, incoming, body, content)
         self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id)
         for observe in shared.observers:

@@ -8,7 +8,8 @@ from typing import Literal
 from tests.recordings import Recording
 from tests.script import EVENT_STREAM, Chunk, End, Framing, Head, Headers, Step, fields
 
-Split = Literal["whole", "bytes"] | Iterable[int]
+Split = Literal["whole", "bytes"] | int | Iterable[int]
+"""In one piece, byte by byte, every so many bytes, or at these positions."""
 
 # Head writes these itself, as the script's framing wants them.
 _FRAMING_HEADERS = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
@@ -24,8 +25,8 @@ def replay(
     """
     The script that answers as *recording* does.
 
-    *split* says how the body comes: in one piece, byte by byte, or cut at the given positions (those
-    outside the body do not count). *body* replaces the recorded one.
+    *split* says how the body comes: in one piece, byte by byte, every so many bytes, or cut at the given
+    positions (those outside the body do not count). *body* replaces the recorded one.
     """
     body = recording.response_body if body is None else body
     headers = [(name, value) for name, value in recording.response_headers if name not in _FRAMING_HEADERS]
@@ -39,6 +40,8 @@ def pieces(body: bytes, split: Split) -> list[bytes]:
         cuts: Iterable[int] = ()
     elif split == "bytes":
         cuts = range(len(body))
+    elif isinstance(split, int):
+        cuts = range(0, len(body), split)
     else:
         cuts = split
     ends = [0, *sorted({cut for cut in cuts if 0 < cut < len(body)}), len(body)]

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -14,6 +15,23 @@ FOLDER = Path(__file__).parent / "data" / "recordings"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 Headers = tuple[tuple[str, str], ...]
+
+# Which dialect the APIs belong to; Mistral's chat and embeddings share OpenAI's path.
+_DIALECTS = {
+    "chat": "openai",
+    "completions": "openai",
+    "embeddings": "openai",
+    "responses": "openai-responses",
+    "messages": "anthropic",
+    "count_tokens": "anthropic",
+    "generate": "gemini",
+    "streamGenerate": "gemini",
+    "countTokens": "gemini",
+    "gembed": "gemini",
+    "models": "gemini",
+}
+CHATS = ("chat", "responses", "messages", "generate", "streamGenerate")
+"""The protocols of conversations."""
 
 
 @attrs.frozen
@@ -40,9 +58,42 @@ class Recording:
         return f"{self.provider}/{self.name}"  # the id of a parametrised test
 
     @property
+    def dialect(self) -> str:
+        """The dialect of its bytes: openai, openai-responses, anthropic, gemini or mistral."""
+        return "mistral" if self.provider == "mistral" else _DIALECTS[self.protocol]
+
+    @property
+    def grammar(self) -> str | None:
+        """What `check_stream` calls the protocol of the answer; None when the answer is no stream of a conversation."""
+        if self.protocol not in CHATS or self.response_status != 200:
+            return None
+        if self.is_event_stream:
+            return self.dialect
+        return "gemini-array" if self.protocol == "streamGenerate" else None
+
+    @property
+    def fails(self) -> bool:
+        """Whether the answer is an error, from its status on or in the middle of its stream."""
+        return self.response_status >= 400 or (
+            self.is_event_stream and re.search(rb"^event: error\b", self.response_body, re.MULTILINE) is not None
+        )
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The body of the request."""
+        return json.loads(self.request_body) if self.request_body != b"null" else {}
+
+    @property
+    def model(self) -> str | None:
+        """The model asked for, in the body or in the path; None where no model is."""
+        in_path = re.search(r"/models/([^:/?]+)", self.request_path)
+        said = self.request.get("model")
+        return said if isinstance(said, str) else in_path and in_path[1]
+
+    @property
     def wants_usage(self) -> bool:
         """Whether the client asked for the usage event of a stream."""
-        options = json.loads(self.request_body).get("stream_options") or {}
+        options = self.request.get("stream_options") or {}
         return bool(options.get("include_usage"))
 
     @property
@@ -53,12 +104,36 @@ class Recording:
         )
 
 
-def recordings(*, provider: str | None = None, protocol: str | None = None) -> tuple[Recording, ...]:
-    """Every recording of *provider* and *protocol*, in the order of their names; None takes them all."""
+def recordings(
+    *,
+    provider: str | None = None,
+    protocol: str | None = None,
+    dialect: str | None = None,
+    stream: bool | None = None,
+    status: int | None = None,
+    fails: bool | None = None,
+) -> tuple[Recording, ...]:
+    """
+    Every recording that is as said, in the order of their names; what is None takes them all.
+
+    *stream*: whether the answer is a stream of events.
+    """
     return tuple(
-        recording
-        for recording in _all()
-        if provider in (None, recording.provider) and protocol in (None, recording.protocol)
+        it
+        for it in _all()
+        if provider in (None, it.provider)
+        and protocol in (None, it.protocol)
+        and dialect in (None, it.dialect)
+        and stream in (None, it.is_event_stream)
+        and status in (None, it.response_status)
+        and fails in (None, it.fails)
+    )
+
+
+def openai_recordings(*, protocol: str | None = None) -> tuple[Recording, ...]:
+    """What OpenAI and the servers that copy it say to clients of chat, completions and embeddings."""
+    return tuple(
+        it for it in recordings(dialect="openai", protocol=protocol) if it.provider in ("openai", "compatible")
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,26 +10,42 @@ import pytest
 
 from tests.answers import DONE, Split, chat_chunk, completion, pieces, replay, sse, stream, usage_chunk
 from tests.rawclient import ASK, WAIT_S, connected
-from tests.recordings import FOLDER, recording, recordings, without_usage_chunk
+from tests.recordings import FOLDER, openai_recordings, recording, recordings, without_usage_chunk
 from tests.script import Chunk, End, Head
 from tests.upstream import Upstream
 
 
 def test_every_recording_of_the_providers_is_read() -> None:
-    counts = {
-        (provider, protocol): len(recordings(provider=provider, protocol=protocol))
-        for provider in ("openai", "compatible")
-        for protocol in ("chat", "completions", "embeddings")
-    }
-    assert counts == {
+    assert Counter((it.provider, it.protocol) for it in recordings()) == {
+        ("anthropic", "count_tokens"): 2,
+        ("anthropic", "messages"): 26,
+        ("compatible", "chat"): 8,
+        ("compatible", "responses"): 1,
+        ("gemini", "chat"): 2,
+        ("gemini", "countTokens"): 2,
+        ("gemini", "gembed"): 1,
+        ("gemini", "generate"): 11,
+        ("gemini", "models"): 1,
+        ("gemini", "streamGenerate"): 9,
+        ("mistral", "chat"): 12,
+        ("mistral", "embeddings"): 1,
         ("openai", "chat"): 25,
         ("openai", "completions"): 2,
         ("openai", "embeddings"): 2,
-        ("compatible", "chat"): 8,
-        ("compatible", "completions"): 0,
-        ("compatible", "embeddings"): 0,
+        ("openai", "responses"): 17,
     }
-    assert len(recordings()) == 37 == len({str(each) for each in recordings()})
+    assert len(recordings()) == 122 == len({str(each) for each in recordings()})
+    assert len(openai_recordings()) == 37
+
+
+def test_recordings_are_chosen_by_what_they_are() -> None:
+    assert {it.response_status for it in recordings(fails=True)} == {200, 400, 401, 404, 422, 429, 500, 503, 529}
+    assert {it.response_status for it in recordings(fails=False)} == {200}
+    assert {it.provider for it in recordings(status=529)} == {"anthropic"}
+    assert {it.dialect for it in recordings(protocol="chat")} == {"openai", "mistral"}
+    assert {it.provider for it in recordings(dialect="openai")} == {"openai", "compatible", "gemini"}
+    assert all(it.is_event_stream for it in recordings(stream=True))
+    assert not any(it.is_event_stream for it in recordings(stream=False))
 
 
 @pytest.mark.parametrize("case", recordings(), ids=str)
@@ -70,7 +87,7 @@ def test_only_the_events_that_only_tell_the_usage_are_removed() -> None:
         assert without_usage_chunk(first + kept[0] + usage[1] + b"".join(kept[1:])) == b"".join(kept)
 
 
-@pytest.mark.parametrize("case", [each for each in recordings() if each.is_event_stream], ids=str)
+@pytest.mark.parametrize("case", [each for each in openai_recordings() if each.is_event_stream], ids=str)
 def test_a_stream_has_a_usage_event_when_it_was_asked_for(case: object) -> None:
     each = recording(str(case))
 
@@ -91,6 +108,7 @@ def test_a_body_is_cut_where_asked_and_nowhere_else() -> None:
     assert pieces(b"abcdef", "whole") == [b"abcdef"]
     assert pieces(b"abc", "bytes") == [b"a", b"b", b"c"]
     assert pieces(b"abcdef", [4, 2, 2, 0, 6, 99]) == [b"ab", b"cd", b"ef"]
+    assert pieces(b"abcdefg", 3) == [b"abc", b"def", b"g"]
     assert pieces(b"", "bytes") == []
 
 

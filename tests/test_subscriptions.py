@@ -21,7 +21,7 @@ from tests.answers import chat_chunk, completion, replay, reply, sse, stream, us
 from tests.exact import Seen, post
 from tests.llmproxy_server.edging import Processing, processed
 from tests.proxy import Proxy, openai_at
-from tests.recordings import Recording, recordings, without_usage_chunk
+from tests.recordings import Recording, openai_recordings, without_usage_chunk
 from tests.upstream import Upstream
 
 SAID = ("my se", "cret is", " out")
@@ -271,7 +271,7 @@ async def test_waiting_for_the_beginning_loses_nothing(way: Way) -> None:
 
 # -- recorded answers ------------------------------------------------------------------------------------------------
 
-RECORDED = [it for it in recordings() if it.protocol in ("chat", "completions") and it.response_status == 200]
+RECORDED = [it for it in openai_recordings() if it.protocol in ("chat", "completions") and it.response_status == 200]
 
 
 class Loud:

@@ -5,6 +5,12 @@ For the tests of plugin authors. What every processor must do is in here as test
         processor_type = SHOUT
         changes_answer = {"text"}
 
+and what every dialect must do, with what its protocol can say:
+
+    class TestParley(DialectConformance):
+        dialect = ParleyDialect()
+        says = {"system", "temperature"}
+
 Single questions to a processor in a real gateway, without a server: `ask`, `run`, `ProcessorGateway`. For the finer
 work: an LLM that plays a script, a clock that a test moves, a pipeline of processors that the test makes itself:
 
@@ -17,6 +23,9 @@ from llmproxy_core.testing.client import Result
 from llmproxy_core.testing.clock import FakeClock
 from llmproxy_core.testing.conformance import CHECKS, Check, ProcessorConformance, check_processor
 from llmproxy_core.testing.declared import Declared, Sample
+from llmproxy_core.testing.dialect.conformance import DIALECT_CHECKS, DialectCheck, DialectConformance, check_dialect
+from llmproxy_core.testing.dialect.declared import DeclaredDialect, Recorded, RecordedError, StreamGrammar, grammar_of
+from llmproxy_core.testing.dialect.says import Says
 from llmproxy_core.testing.heard import Aspect
 from llmproxy_core.testing.pipeline import Pipeline
 from llmproxy_core.testing.said import Said
@@ -35,6 +44,17 @@ __all__ = [
     "CHECKS",
     "Check",
     "NotConforming",
+    # what every dialect must do
+    "DialectConformance",
+    "DeclaredDialect",
+    "Says",
+    "Recorded",
+    "RecordedError",
+    "StreamGrammar",
+    "grammar_of",
+    "check_dialect",
+    "DIALECT_CHECKS",
+    "DialectCheck",
     # single questions
     "ask",
     "run",

@@ -1,7 +1,7 @@
-"""The finding that a processor does not do what it must."""
+"""The finding that a processor or a dialect does not do what it must."""
 
 from __future__ import annotations
 
 
 class NotConforming(AssertionError):
-    """What a processor did, and what its author can do about it."""
+    """What was found, and what the author can do about it."""

@@ -37,6 +37,7 @@ from llmproxy_core.wire.splice import (
     encode,
     join_array,
     join_object,
+    json_text,
     with_items,
     with_members,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "join_array",
     "join_object",
     "json",
+    "json_text",
     "made_id",
     "nested",
     "parse_event",

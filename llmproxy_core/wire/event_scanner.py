@@ -50,6 +50,10 @@ class EventScanner(ABC):
     def note(self, event: Event) -> None:
         """Take what *event* tells: *usage*, *model*, *id*, *finish*, *error*; *done* for the terminal event."""
 
+    def withholds(self, event: Event) -> bool:
+        """Whether the client must not see *event*, which `note` has just seen."""
+        return False
+
     def ended(self) -> None:
         """The body is over: a protocol without a terminal event says here whether the answer is complete."""
         return
@@ -101,6 +105,8 @@ class EventScanner(ABC):
             if self.telling.search(raw) is not None:
                 self.decoded += 1
                 self.note(event)
+                if self.withholds(event):
+                    continue
             elif not event.data.lstrip().startswith(b"{"):
                 self.error = UpstreamGarbage("An event of the provider's stream is no JSON object")
             if self.error is not None:

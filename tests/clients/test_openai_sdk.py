@@ -11,16 +11,18 @@ import pytest
 
 from llmproxy_server import demo
 from tests.proxy import Proxy, openai_at
-from tests.recordings import Recording, recording, recordings
+from tests.recordings import Recording, openai_recordings, recording
 from tests.upstream import Chunk, Cut, End, Head, Step, Upstream, replay
 
 ASK: Any = [{"role": "user", "content": "Say hello"}]
 """What is asked does not matter: the upstream plays a recording."""
 
-STREAMS = [it for it in recordings(protocol="chat") if it.stream and it.response_status == 200]
-PLAIN = [it for it in recordings(protocol="chat") if not it.stream and it.response_status == 200]
+STREAMS = [it for it in openai_recordings(protocol="chat") if it.stream and it.response_status == 200]
+PLAIN = [it for it in openai_recordings(protocol="chat") if not it.stream and it.response_status == 200]
 ERRORS = [
-    it for it in recordings(protocol="chat") if it.response_status >= 400 and it.response_status not in (401, 402, 403)
+    it
+    for it in openai_recordings(protocol="chat")
+    if it.response_status >= 400 and it.response_status not in (401, 402, 403)
 ]
 
 
@@ -106,7 +108,7 @@ async def test_the_sdk_raises_the_providers_error(
 async def test_our_refused_key_is_the_operators_trouble_not_the_callers(
     upstream: Upstream, client: openai.AsyncOpenAI
 ) -> None:
-    upstream.then(replay(next(it for it in recordings(protocol="chat") if it.response_status == 401)))
+    upstream.then(replay(next(it for it in openai_recordings(protocol="chat") if it.response_status == 401)))
 
     with pytest.raises(openai.InternalServerError) as raised:
         await client.chat.completions.create(model="m", messages=ASK)
@@ -139,7 +141,7 @@ async def _read_stream(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_the_sdk_gets_embeddings(upstream: Upstream, client: openai.AsyncOpenAI) -> None:
-    recording = next(it for it in recordings(protocol="embeddings") if it.response_status == 200)
+    recording = next(it for it in openai_recordings(protocol="embeddings") if it.response_status == 200)
     upstream.then(replay(recording))
 
     answer = await client.embeddings.create(model="m", input="hello")
@@ -164,7 +166,7 @@ async def test_the_sdk_lists_and_finds_configured_models(upstream: Upstream) -> 
     assert missing.value.code == "model_not_found"
 
 
-COMPLETIONS = [it for it in recordings(protocol="completions") if it.response_status == 200]
+COMPLETIONS = [it for it in openai_recordings(protocol="completions") if it.response_status == 200]
 
 
 @pytest.mark.parametrize("recording", COMPLETIONS, ids=str)

@@ -9,11 +9,11 @@ from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.testing import ScriptedBody
 from llmproxy_openai import OpenAIDialect
 from tests.llmproxy_core.conversation import CHAT, DIALECT, events, exchange, question
-from tests.recordings import recordings, without_usage_chunk
+from tests.recordings import openai_recordings, without_usage_chunk
 
 STREAM = b"".join(events("hello ", "wörld"))
 WITHOUT_USAGE = without_usage_chunk(STREAM)
-STREAMS = [it for it in recordings() if it.is_event_stream and it.protocol == "chat"]
+STREAMS = [it for it in openai_recordings() if it.is_event_stream and it.protocol == "chat"]
 
 
 class Watched(OpenAIDialect):

@@ -46,7 +46,7 @@ from tests.llmproxy_core.conversation import (
     said,
     whole,
 )
-from tests.recordings import Recording, recordings
+from tests.recordings import Recording, openai_recordings
 
 Chunk = bytes | UpstreamError
 
@@ -122,7 +122,11 @@ async def test_every_kind_of_content_is_put_together(tasks: Tasks) -> None:
 
 @pytest.mark.parametrize(
     "recording",
-    [it for it in recordings() if it.is_event_stream and it.protocol == "chat" and b'"error"' not in it.response_body],
+    [
+        it
+        for it in openai_recordings()
+        if it.is_event_stream and it.protocol == "chat" and b'"error"' not in it.response_body
+    ],
     ids=str,
 )
 async def test_a_recorded_stream_can_be_read_and_written_as_a_whole_answer(tasks: Tasks, recording: Recording) -> None:

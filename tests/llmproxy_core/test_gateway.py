@@ -130,6 +130,7 @@ async def test_a_route_can_tell_its_chains(tasks: Tasks) -> None:
 
     assert route.steps == {
         Operation.CHAT: ("first", "chat", "last"),
+        Operation.COUNT_TOKENS: ("first", "last"),
         Operation.EMBEDDINGS: ("first", "last"),
         Operation.MODELS: ("first", "last"),
     }
@@ -299,10 +300,12 @@ def _dialects(tasks: Tasks, llm: Mapping[str, object], **route: object) -> list[
 async def test_a_routes_clients_may_speak_every_dialect_the_llms_own_first(tasks: Tasks) -> None:
     pathy = {**LOCAL, "provider": "pathy"}
 
-    assert _dialects(tasks, LOCAL) == ["openai", "pathy"]
-    assert _dialects(tasks, pathy) == ["pathy", "openai"]
-    assert _dialects(tasks, {**pathy, "type": "chat"}) == ["openai", "pathy"]
-    assert _dialects(tasks, {"provider": "canned"}) == ["openai", "pathy"]  # it has none of its own
+    others = ["openai-responses", "pathy"]
+
+    assert _dialects(tasks, LOCAL) == ["openai", *others]
+    assert _dialects(tasks, pathy) == ["pathy", "openai", "openai-responses"]
+    assert _dialects(tasks, {**pathy, "type": "chat"}) == ["openai", *others]
+    assert _dialects(tasks, {"provider": "canned"}) == ["openai", *others]  # it has none of its own
 
 
 async def test_a_route_may_name_its_dialect(tasks: Tasks) -> None:

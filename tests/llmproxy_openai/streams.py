@@ -8,12 +8,12 @@ from llmproxy_core.chat import ChatEvent
 from llmproxy_core.dialect import Api, Frame
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import CHAT, COMPLETIONS
-from tests.recordings import Recording, recordings
+from tests.recordings import Recording, openai_recordings
 
 OPENAI = OpenAIDialect()
 DONE = b"data: [DONE]\n\n"
 
-STREAMS = [each for each in recordings() if each.is_event_stream and each.response_status == 200]
+STREAMS = [each for each in openai_recordings() if each.is_event_stream and each.response_status == 200]
 
 
 def api_of(recording: Recording) -> Api:

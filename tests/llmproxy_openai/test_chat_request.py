@@ -211,7 +211,7 @@ def test_content_is_understood(content: object, parts: tuple[Part, ...]) -> None
         ),
         pytest.param(
             {"role": "assistant", "reasoning": "hm", "reasoning_content": "hm", "content": "x"},
-            Message("assistant", (ReasoningPart("hm", member="reasoning_content"), TextPart("x"))),
+            Message("assistant", (ReasoningPart("hm", provider="openai", member="reasoning_content"), TextPart("x"))),
             id="thinking said twice",
         ),
         pytest.param(
@@ -315,8 +315,8 @@ def from_elsewhere(chat: ChatRequest) -> ChatRequest:
     return attrs.evolve(chat, origin=ChatOrigin("other.chat", {}, chat, b"{}"))
 
 
-def written(*messages: Message, **fields: Any) -> Any:
-    return json.loads(OPENAI.write_chat(CHAT, from_elsewhere(ChatRequest("m", messages, **fields))))
+def written(*messages: Message, model: str = "m", **fields: Any) -> Any:
+    return json.loads(OPENAI.write_chat(CHAT, from_elsewhere(ChatRequest(model, messages, **fields))))
 
 
 def test_a_conversation_of_another_protocol_is_said_in_openais_words() -> None:
@@ -365,12 +365,12 @@ def test_a_conversation_of_another_protocol_is_said_in_openais_words() -> None:
             {
                 "role": "assistant",
                 "content": None,
-                "tool_calls": [{"id": "2", "type": "function", "function": {"name": "f", "arguments": ""}}],
+                "tool_calls": [{"id": "2", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
             },
         ],
         "stream": True,
         "stream_options": {"include_usage": True},
-        "max_completion_tokens": 5,
+        "max_tokens": 5,
         "stop": ["a"],
         "tools": [
             {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
@@ -411,7 +411,7 @@ def test_a_conversation_of_another_protocol_is_said_in_openais_words() -> None:
     ids=str,
 )
 def test_a_choice_of_tools_is_said(choice: ToolChoice, expected: object) -> None:
-    body = written(tools=(Tool("f"), Tool("g", kind="custom")), tool_choice=choice)
+    body = written(model="gpt-5", tools=(Tool("f"), Tool("g", kind="custom")), tool_choice=choice)
 
     assert body["tool_choice"] == expected
 
@@ -419,7 +419,7 @@ def test_a_choice_of_tools_is_said(choice: ToolChoice, expected: object) -> None
 @pytest.mark.parametrize(
     ("reasoning", "effort"),
     [
-        (ReasoningConfig("xhigh"), "xhigh"),
+        (ReasoningConfig("xhigh"), "high"),
         (ReasoningConfig(budget_tokens=0), "none"),
         (ReasoningConfig(budget_tokens=1024), "low"),
         (ReasoningConfig(budget_tokens=32_000), "high"),
@@ -447,7 +447,6 @@ def test_media_is_said_as_data() -> None:
             "user",
             (
                 DocumentPart(Source(data="AA"), "a.pdf"),
-                DocumentPart(Source(file_id="f")),
                 AudioPart(Source(data="AA", media_type="audio/mpeg")),
             ),
         )
@@ -455,7 +454,6 @@ def test_media_is_said_as_data() -> None:
 
     assert body["messages"][0]["content"] == [
         {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA", "filename": "a.pdf"}},
-        {"type": "file", "file": {"file_id": "f"}},
         {"type": "input_audio", "input_audio": {"data": "AA", "format": "mp3"}},
     ]
 
@@ -511,9 +509,14 @@ OTHER = Raw("other.chat", b'{"type":"x"}')
             ChatRequest("m", (Message("assistant", (TextPart("a"),), prefix=True),)), "messages[0].prefix", id="prefix"
         ),
         pytest.param(
-            ChatRequest("m", (Message("tool", (ToolResult("1", (ImagePart(Source(url="https://a")),)),)),)),
+            ChatRequest("m", (Message("tool", (ToolResult("1", (VideoPart(Source(url="https://a")),)),)),)),
             "messages[0].content[0].content[0]",
-            id="image in a result",
+            id="video in a result",
+        ),
+        pytest.param(
+            ChatRequest("m", (Message("user", (DocumentPart(Source(file_id="f")),)),)),
+            "messages[0].content[0]",
+            id="another provider's file",
         ),
         pytest.param(
             ChatRequest("m", (Message("user", (AudioPart(Source(url="https://a/b")),)),)),

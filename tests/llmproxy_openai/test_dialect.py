@@ -6,6 +6,7 @@ import pytest
 
 import llmproxy_openai
 from llmproxy_core.dialect import Operation
+from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.secret import Secret
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import MODEL, MODELS
@@ -53,14 +54,16 @@ def test_every_api_has_a_name_of_its_own() -> None:
 
 
 def test_configured_models_are_listed() -> None:
-    assert json.loads(OPENAI.write_models(MODELS, ["a", "b/c"], created=5)) == {
+    models = [ModelInfo("a", created=5), ModelInfo("b/c", created=5, owner="meta")]
+
+    assert json.loads(OPENAI.write_models(MODELS, models)) == {
         "object": "list",
         "data": [
             {"id": "a", "object": "model", "created": 5, "owned_by": "llmproxy"},
-            {"id": "b/c", "object": "model", "created": 5, "owned_by": "llmproxy"},
+            {"id": "b/c", "object": "model", "created": 5, "owned_by": "meta"},
         ],
     }
-    assert json.loads(OPENAI.write_models(MODEL, ["a"], created=5, model="a"))["id"] == "a"
+    assert json.loads(OPENAI.write_models(MODEL, models))["id"] == "a"
 
 
 def test_the_public_names_are_there() -> None:

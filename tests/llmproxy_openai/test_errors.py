@@ -23,11 +23,11 @@ from llmproxy_core.errors import (
 )
 from llmproxy_core.headers import Headers
 from llmproxy_openai import OpenAIDialect
-from tests.recordings import Recording, recordings
+from tests.recordings import Recording, openai_recordings
 
 OPENAI = OpenAIDialect()
 AUTH = {401, 402, 403}
-FAILURES = [each for each in recordings() if each.response_status >= 400]
+FAILURES = [each for each in openai_recordings() if each.response_status >= 400]
 
 
 def read(status: int, body: object, **headers: str) -> UpstreamError:

@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
+from llmproxy_core.carried import Carried, seal
 from llmproxy_core.chat import (
     AudioPart,
     ChatOrigin,
@@ -28,14 +29,14 @@ from llmproxy_core.errors import UpstreamAuthError, UpstreamError, UpstreamGarba
 from llmproxy_core.usage import Usage
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import CHAT, COMPLETIONS, EMBEDDINGS, MODELS
-from tests.recordings import Recording, recordings
+from tests.recordings import Recording, openai_recordings
 
 OPENAI = OpenAIDialect()
 STOP = Finish(FinishReason.STOP, "stop")
 
 PLAIN = [
     each
-    for each in recordings()
+    for each in openai_recordings()
     if each.response_status == 200 and not each.stream and each.protocol in {"chat", "completions"}
 ]
 
@@ -155,7 +156,10 @@ def test_a_model_list_is_scanned_too() -> None:
         ({"content": None}, ()),
         ({"content": ""}, ()),
         ({"content": None, "refusal": "no"}, (RefusalPart("no"),)),
-        ({"content": "x", "reasoning_content": "hm"}, (ReasoningPart("hm", member="reasoning_content"), TextPart("x"))),
+        (
+            {"content": "x", "reasoning_content": "hm"},
+            (ReasoningPart("hm", provider="openai", member="reasoning_content"), TextPart("x")),
+        ),
         ({"content": "x", "reasoning": "hm"}, (ReasoningPart("hm", member="reasoning"), TextPart("x"))),
         (
             {
@@ -164,7 +168,7 @@ def test_a_model_list_is_scanned_too() -> None:
                     {"type": "text", "text": "x"},
                 ]
             },
-            (ReasoningPart("hm", member="thinking"), TextPart("x")),
+            (ReasoningPart("hm", provider="openai", member="thinking"), TextPart("x")),
         ),
         (
             {
@@ -411,7 +415,7 @@ def test_a_choice_that_was_not_there_is_added() -> None:
 def test_an_answer_of_another_protocol_loses_only_what_is_that_protocols_own() -> None:
     content: tuple[Part, ...] = (
         ReasoningPart("hm", signature="s", provider="anthropic"),
-        ReasoningPart("", redacted="r"),
+        ReasoningPart("", redacted="r", provider="anthropic"),
         OpaquePart("server_tool_use", Raw("other", b"{}")),
         TextPart("a", (Citation("web", "https://a", text="cited"),)),
         RefusalPart("no"),
@@ -430,11 +434,26 @@ def test_an_answer_of_another_protocol_loses_only_what_is_that_protocols_own() -
                 "role": "assistant",
                 "content": "ab",
                 "reasoning_content": "hm",
+                "reasoning_details": [
+                    {
+                        "type": "reasoning.text",
+                        "text": "hm",
+                        "signature": seal(Carried("anthropic", signature="s")),
+                        "format": "anthropic",
+                        "index": 0,
+                    },
+                    {
+                        "type": "reasoning.encrypted",
+                        "data": seal(Carried("anthropic", redacted="r")),
+                        "format": "anthropic",
+                        "index": 1,
+                    },
+                ],
                 "refusal": "no",
                 "annotations": [
                     {
                         "type": "url_citation",
-                        "url_citation": {"url": "https://a", "title": "cited", "start_index": 0, "end_index": 0},
+                        "url_citation": {"url": "https://a", "title": "cited", "start_index": 0, "end_index": 1},
                     }
                 ],
             },

@@ -13,7 +13,7 @@ from llmproxy_core.chat import ImagePart, Message, OpaquePart, Part, TextPart, T
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import CHAT, COMPLETIONS
 from tests.llmproxy_openai.request_strategies import requests
-from tests.recordings import Recording, recordings
+from tests.recordings import Recording, openai_recordings
 
 OPENAI = OpenAIDialect()
 
@@ -73,7 +73,7 @@ def is_plain(part: Part | None) -> TypeGuard[TextPart]:
     return isinstance(part, TextPart) and part == TextPart(part.text)
 
 
-@pytest.mark.parametrize("recording", recordings(protocol="chat"), ids=str)
+@pytest.mark.parametrize("recording", openai_recordings(protocol="chat"), ids=str)
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_recorded_request_is_written_as_it_was_read(recording: Recording, indent: int | None) -> None:
     body = json.dumps(json.loads(recording.request_body), indent=indent).encode()

@@ -12,7 +12,7 @@ from llmproxy_core.usage import Usage
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.scan import ChunkScanner
 from tests.answers import chat_chunk, pieces, sse
-from tests.recordings import Recording, recordings
+from tests.recordings import Recording, openai_recordings
 
 DIALECT = OpenAIDialect()
 APIS = {api.path: api for api in DIALECT.apis}
@@ -49,7 +49,7 @@ def _before_usage(recording: Recording) -> bytes:
 def _cut() -> list[Recording]:
     """Streams that told their usage, of which some was seen: reasoning that is not shown cannot be counted."""
     found = []
-    for recording in recordings():
+    for recording in openai_recordings():
         if recording.is_event_stream and _path(recording) in APIS and (usage := _usage(recording)) is not None:
             shown = usage.output_tokens - usage.reasoning_tokens
             if shown > 0:

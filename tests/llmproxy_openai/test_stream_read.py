@@ -107,12 +107,14 @@ def test_a_recording_starts_once_finishes_each_choice_once_and_ends(recording: R
         ),
         pytest.param(delta(refusal="no"), [RefusalDelta(0, "no")], id="refusal"),
         pytest.param(
-            delta(reasoning_content="hm"), [ReasoningDelta(0, "hm", member="reasoning_content")], id="DeepSeek thinks"
+            delta(reasoning_content="hm"),
+            [ReasoningDelta(0, "hm", provider="openai", member="reasoning_content")],
+            id="DeepSeek thinks",
         ),
         pytest.param(delta(reasoning="hm"), [ReasoningDelta(0, "hm", member="reasoning")], id="Groq thinks"),
         pytest.param(
             delta(reasoning="hm", reasoning_content="hm", content=""),
-            [ReasoningDelta(0, "hm", member="reasoning_content")],
+            [ReasoningDelta(0, "hm", provider="openai", member="reasoning_content")],
             id="thinking said twice",
         ),
         pytest.param(
@@ -125,7 +127,7 @@ def test_a_recording_starts_once_finishes_each_choice_once_and_ends(recording: R
                 ]
             ),
             [
-                ReasoningDelta(0, "hm", member="thinking"),
+                ReasoningDelta(0, "hm", provider="openai", member="thinking"),
                 TextDelta(0, "a"),
                 RefusalDelta(0, "no"),
                 OpaqueEvent("reference", b'{"type":"reference","ids":[1]}', 0, "openai.chat"),

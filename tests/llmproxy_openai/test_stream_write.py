@@ -186,7 +186,7 @@ def test_data_of_several_lines_becomes_one_event_of_the_same_name() -> None:
         ),
         pytest.param(
             delta(reasoning="old", reasoning_content="old"),
-            ReasoningDelta(0, "old", member="reasoning_content"),
+            ReasoningDelta(0, "old", provider="openai", member="reasoning_content"),
             ReasoningDelta(0, "new"),
             delta(reasoning="new", reasoning_content="new"),
             id="thinking said twice",
@@ -252,8 +252,8 @@ def test_data_of_several_lines_becomes_one_event_of_the_same_name() -> None:
         ),
         pytest.param(
             delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "old"}]}]),
-            ReasoningDelta(0, "old", member="thinking"),
-            ReasoningDelta(0, "new", member="thinking"),
+            ReasoningDelta(0, "old", provider="openai", member="thinking"),
+            ReasoningDelta(0, "new", provider="openai", member="thinking"),
             delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "new"}]}]),
             id="thinking in a list",
         ),
@@ -320,7 +320,7 @@ def test_a_changed_event_changes_its_member(
         ),
         pytest.param(
             delta(reasoning_content="old", finish="stop"),
-            ReasoningDelta(0, "old", member="reasoning_content"),
+            ReasoningDelta(0, "old", provider="openai", member="reasoning_content"),
             delta(reasoning_content="", finish="stop"),
             id="thinking",
         ),

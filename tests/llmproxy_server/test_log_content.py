@@ -23,7 +23,7 @@ from tests.llmproxy_server.edging import HELLO, STREAM, Processing, ask, post, p
 from tests.llmproxy_server.transporting import until
 from tests.proxy import SECRET, Proxy, openai_at
 from tests.rawclient import connected
-from tests.recordings import Recording, recordings
+from tests.recordings import Recording, openai_recordings
 from tests.script import Script
 from tests.upstream import Upstream, chat_chunk, completion, error, reply, stream
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_read_is_told_as_it_stands(body: bytes) -> None:
         assert said["query"].rstrip("…")[:8] in body.decode("utf-8", "replace")
 
 
-@pytest.mark.parametrize("it", [it for it in recordings() if it.protocol in ("chat", "completions")], ids=str)
+@pytest.mark.parametrize("it", [it for it in openai_recordings() if it.protocol in ("chat", "completions")], ids=str)
 def test_every_recorded_conversation_has_a_text(it: Recording) -> None:
     api = APIS[f"openai.{it.protocol}"]
     asked = Request(operation=Operation.CHAT, dialect=DIALECT, api=api, body=it.request_body)

@@ -1,5 +1,6 @@
 """How a fake provider reads a request: strictly, as the real one does, and with a reason when it refuses."""
 
+import base64
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
@@ -60,12 +61,28 @@ def members(value: object, place: str, required: Iterable[str], optional: Collec
     return found
 
 
+def names(text: str) -> frozenset[str]:
+    """The names in *text*, which has them with spaces between."""
+    return frozenset(text.split())
+
+
 def within(mapping: Mapping[str, Any], name: str, low: float, high: float) -> None:
     """Check that the number *name*, if it is there, lies from *low* to *high*."""
     value = mapping.get(name)
     if value is not None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         check(is_number and low <= value <= high, f"{name}: expected a number from {low} to {high}, got {value!r}")
+
+
+def decoded_base64(text: object, place: str, *, url_safe: bool = False) -> bytes:
+    """The bytes in *text*; with *url_safe* in the other alphabet of base64 too, as Google reads it."""
+    written = is_text(text, place)
+    if url_safe:
+        written = written.replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(written, validate=True)
+    except ValueError as error:
+        raise invalid(f"{place}: Invalid base64 data: {error}") from error
 
 
 def decoded(body: bytes) -> JSON:

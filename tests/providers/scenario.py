@@ -25,9 +25,7 @@ SCHEMA: Mapping[str, object] = {
     "required": ["city", "population"],
     "additionalProperties": False,
 }
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-)
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC")
 VECTOR = (0.5, -0.25, 1.0, 0.125)  # each is exact in four bytes
 RETRY_AFTER_S = 7
 COUNTED = 11  # the answer of an endpoint that counts tokens
@@ -150,10 +148,10 @@ def turn(asked: Asked, *, must_return_thoughts: bool = True) -> Turn:
     """
     if asked.model == MISSING_MODEL:
         raise Refusal("model", f"The model `{asked.model}` does not exist.")
-    tag = asked.text.rpartition("[")[2].partition("]")[0]
+    tag = asked.text.rpartition("[")[2].partition("]")[0].removesuffix("_stream")
     if tag in ERRORS:
         raise Refusal(ERRORS[tag], f"This is the failure of the scenario {tag}.")
-    match tag.removesuffix("_stream"):
+    match tag:
         case "chat":
             return Turn(TEXT)
         case "mid_stream_error":
@@ -175,7 +173,8 @@ def turn(asked: Asked, *, must_return_thoughts: bool = True) -> Turn:
         case "vision":
             _needs(list(asked.images) == [("image/png", PNG)], f"the one image, not {asked.images!r}")
             return Turn(SEEN)
-    raise Refusal("invalid", f"no scenario in the text {asked.text!r}")
+        case _:
+            raise Refusal("invalid", f"no scenario in the text {asked.text!r}")
 
 
 def _tools(asked: Asked) -> Turn:
@@ -183,16 +182,30 @@ def _tools(asked: Asked) -> Turn:
     if not asked.results:
         return Turn(calls=CALLS)
     found = {result.name: result.text for result in asked.results}
-    _needs(found == RESULTS, f"the results of both calls, not {asked.results!r}")
+    _needs(found.keys() == RESULTS.keys() and len(asked.results) == len(found), f"both results, not {asked.results!r}")
+    for name, text in found.items():
+        _needs(_says(text, RESULTS[name]), f"{RESULTS[name]!r} as the result of {name}, not {text!r}")
     return Turn(RESULTS_TEXT)
 
 
+def _says(text: str, expected: str) -> bool:
+    """Whether *text* is *expected*, or an object that has it, as some protocols wrap results."""
+    if text == expected:
+        return True
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and expected in value.values()
+
+
 def _thinking_tools(asked: Asked, *, must_return_thoughts: bool) -> Turn:
-    _needs(asked.thinks, "to be asked for thinking")
     said = _tools(asked)
     if said.calls:
+        _needs(asked.thinks, "to be asked for thinking")
         return attrs.evolve(said, thought=THOUGHT, spent=Spent(reasoning=4))
-    if must_return_thoughts:
+    # A client that could not keep the thought gets on when the model need not think in this turn.
+    if must_return_thoughts and asked.thinks:
         _needs(bool(asked.signatures), "the thought that led to the calls")
     return said
 

@@ -64,6 +64,7 @@ class FakeProvider(ABC):
 
     name: ClassVar[str]
     root: ClassVar[str] = ""  # what a client's base_url has behind the port
+    says_retry_after: ClassVar[bool] = True  # in a header
 
     def __init__(self) -> None:
         self.key = f"sk-upstream-{self.name}-0123456789"
@@ -101,7 +102,7 @@ class FakeProvider(ABC):
         except Refusal as refusal:
             self.refusals.append(refusal)
             plain = self.error(refusal)
-            if refusal.kind == "rate_limit":
+            if refusal.kind == "rate_limit" and self.says_retry_after:
                 plain = attrs.evolve(plain, headers=[*plain.headers, ("retry-after", str(RETRY_AFTER_S))])
             return plain
 
@@ -122,13 +123,11 @@ class FakeProvider(ABC):
         )
         match self.answer(received):
             case Plain(body, status, headers):
-                return web.Response(
-                    body=encoded(body), status=status, headers=headers, content_type="application/json"
-                )
+                return web.Response(body=encoded(body), status=status, headers=headers, content_type="application/json")
             case Stream() as stream:
-                return await self._stream(request, stream)
+                return await self._send(request, stream)
 
-    async def _stream(self, request: web.Request, stream: Stream) -> web.StreamResponse:
+    async def _send(self, request: web.Request, stream: Stream) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": stream.content_type})
         await response.prepare(request)
         for chunk in stream.chunks:
@@ -143,9 +142,9 @@ class FakeProvider(ABC):
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         return self

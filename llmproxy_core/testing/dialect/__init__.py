@@ -1,0 +1,1 @@
+"""What every dialect must do, as tests: declare what your protocol can say, and inherit them."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from random import Random
 
 from llmproxy_core.chat import (
+    ChatEvent,
     ChatReply,
     Choice,
     Citation,
@@ -17,6 +18,7 @@ from llmproxy_core.chat import (
     RefusalPart,
     TextPart,
 )
+from llmproxy_core.reply_events import events_of
 from llmproxy_core.testing.dialect.chance import seeded
 from llmproxy_core.testing.dialect.conversations import calls, chosen, said, thoughts
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
@@ -92,9 +94,15 @@ def one_by_one(declared: DeclaredDialect) -> Iterator[tuple[str, ChatReply]]:
     """An answer for each declared word that an answer can say, and one of plain text."""
     for word in [None, *sorted(declared.says & _ANSWERED)]:
         words: frozenset[Says] = frozenset() if word is None else with_needs(frozenset({word}))
-        yield word or "text", answer(words, seeded(0), declared.model, declared.dialect.name)
+        yield str(word or "text"), answer(words, seeded(0), declared.model, declared.dialect.name)
 
 
 def some(declared: DeclaredDialect, random: Random) -> ChatReply:
     """An answer that says some of the declared words."""
     return answer(chosen(declared, random) & _ANSWERED, random, declared.model, declared.dialect.name)
+
+
+def plain_events(declared: DeclaredDialect) -> list[ChatEvent]:
+    """The events of an answer of thinking, text and calls, as far as these are declared."""
+    words = declared.says & {Says.REASONING, Says.TOOLS}
+    return events_of(answer(words, seeded(0), declared.model, declared.dialect.name))

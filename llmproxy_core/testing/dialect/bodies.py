@@ -6,69 +6,49 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from llmproxy_core.chat import ChatEvent, ChatReply, ReasoningDelta, TextDelta, ToolCallDelta
+from llmproxy_core.chat import ChatEvent, ReasoningDelta, TextDelta, ToolCallDelta
 from llmproxy_core.dialect import Api
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.testing.dialect import answers, conversations
+from llmproxy_core.testing.dialect.case import Case
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.json_changes import spaced
-from llmproxy_core.testing.dialect.reading import succeeds
 
-Body = tuple[str, bytes]
-"""Where it comes from, for messages, and the bytes."""
+Given = tuple[Case, bytes]
 
 
-def requests(declared: DeclaredDialect, api: Api) -> Iterator[Body]:
+def requests(declared: DeclaredDialect, api: Api) -> Iterator[Given]:
     """Recorded requests; made ones, each in the dialect's own spacing and indented."""
     for sample in declared.recorded(api):
         if sample.request is not None:
-            yield f"{api.name}, the request of {sample}", sample.request
+            yield Case(declared, api, f"the request of {sample}", recorded=True), sample.request
     for word, chat in conversations.one_by_one(declared):
-        chat = attrs.evolve(chat, stream=api.streams is not False)
-        where = f"{api.name}, a request that says {word!r}"
-        body = succeeds(where, lambda chat=chat: declared.dialect.write_chat(api, chat))  # type: ignore[misc]
-        yield where, body
-        yield f"{where}, indented", spaced(body)
+        case = Case(declared, api, f"a request that says {word!r}")
+        body = case.write_chat(attrs.evolve(chat, stream=api.streams is not False))
+        yield case, body
+        yield case.but("indented"), spaced(body)
 
 
-def replies(declared: DeclaredDialect, api: Api) -> Iterator[Body]:
+def replies(declared: DeclaredDialect, api: Api) -> Iterator[Given]:
     """Recorded answers; made ones, each in the dialect's own spacing and indented."""
     for sample in declared.recorded(api):
         if sample.reply is not None:
-            yield f"{api.name}, the reply of {sample}", sample.reply
+            yield Case(declared, api, f"the reply of {sample}", recorded=True), sample.reply
     for word, reply in answers.one_by_one(declared):
-        where = f"{api.name}, a reply that says {word!r}"
-        body = succeeds(where, lambda reply=reply: declared.dialect.write_reply(api, reply))  # type: ignore[misc]
-        yield where, body
-        yield f"{where}, indented", spaced(body)
+        case = Case(declared, api, f"a reply that says {word!r}")
+        body = case.write_reply(reply)
+        yield case, body
+        yield case.but("indented"), spaced(body)
 
 
-def streams(declared: DeclaredDialect, api: Api) -> Iterator[Body]:
+def streams(declared: DeclaredDialect, api: Api) -> Iterator[Given]:
     """Recorded streams, and made ones."""
     for sample in declared.recorded(api):
         if sample.stream is not None:
-            yield f"{api.name}, the stream of {sample}", sample.stream
+            yield Case(declared, api, f"the stream of {sample}", recorded=True), sample.stream
     for word, reply in answers.one_by_one(declared):
-        where = f"{api.name}, a stream that says {word!r}"
-        yield where, written(declared, api, in_pieces(events_of(reply)), where)
-
-
-def made_stream(declared: DeclaredDialect, api: Api, reply: ChatReply, where: str) -> bytes:
-    """*reply* as a stream, its texts in pieces."""
-    return written(declared, api, in_pieces(events_of(reply)), where)
-
-
-def written(
-    declared: DeclaredDialect, api: Api, events: Iterable[ChatEvent], where: str, *, together: bool = False
-) -> bytes:
-    """*events* as the bytes of a stream, each in a call of its own, or all *together* in one."""
-
-    def write() -> bytes:
-        writer = declared.dialect.writer(api, usage=True)
-        batches = [list(events)] if together else [[event] for event in events]
-        return b"".join([writer.write(batch, None) for batch in batches])
-
-    return succeeds(where, write, advice="the writer must take any event of any protocol")
+        case = Case(declared, api, f"a stream that says {word!r}")
+        yield case, case.write_stream(list(in_pieces(events_of(reply))))
 
 
 def in_pieces(events: Iterable[ChatEvent]) -> Iterator[ChatEvent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import attrs
@@ -10,12 +11,11 @@ from llmproxy_core.chat import ChatReply, TextPart
 from llmproxy_core.dialect import Api
 from llmproxy_core.errors import RateLimited, UpstreamError, UpstreamGarbage
 from llmproxy_core.testing.dialect import answers, bodies
+from llmproxy_core.testing.dialect.case import Case
 from llmproxy_core.testing.dialect.chance import for_many
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.json_changes import changes, text_changes_only, with_unknown
-from llmproxy_core.testing.dialect.reading import read_reply, succeeds
 from llmproxy_core.testing.dialect.sameness import differences, of_reply
-from llmproxy_core.testing.verdict import NotConforming
 
 NOT_REPLIES = (b"", b"null", b"[]", b'"text"', b"{", b"<html>", b"\xff\xfe", b"{}")
 EDIT = " (edited 🚲)"
@@ -25,83 +25,80 @@ def answers_what_it_declares(declared: DeclaredDialect) -> None:
     """An answer that says declared words is written and read again, and says the same."""
     for api in declared.chat_apis(stream=False):
         for word, reply in answers.one_by_one(declared):
-            _survives(declared, api, reply, f"{api.name}, a reply that says {word!r}")
+            _survives(Case(declared, api, f"a reply that says {word!r}"), reply)
 
         def law(random: Random, api: Api = api) -> None:
-            _survives(declared, api, answers.some(declared, random), f"{api.name}, a reply of several words")
+            _survives(Case(declared, api, "a reply of several words"), answers.some(declared, random))
 
         for_many(law, declared.examples)
 
 
-def _survives(declared: DeclaredDialect, api: Api, reply: ChatReply, where: str) -> None:
-    body = succeeds(where, lambda: declared.dialect.write_reply(api, reply))
-    back = read_reply(declared.dialect, api, body, where)
+def _survives(case: Case, reply: ChatReply) -> None:
+    body = case.write_reply(reply)
+    back = case.read_reply(body)
     if found := differences(of_reply(back), of_reply(reply)):
-        raise NotConforming(
-            f"{where}: read again it says something else; write and read it, or do not declare the word:\n  "
-            + "\n  ".join(found)
-            + f"\n  written as {body[:800]!r}"
+        case.fail(
+            "written and read again it says something else; write and read it, or do not declare the word",
+            [*found, f"written as {body[:800]!r}"],
         )
 
 
 def keeps_untouched_replies(declared: DeclaredDialect) -> None:
     """An answer that nobody changed is written byte for byte as it came, whatever it has in it."""
     for api in declared.chat_apis(stream=False):
-        for where, body in bodies.replies(declared, api):
-            for how, text in ((where, body), (f"{where}, with unknown members", with_unknown(body))):
-                reply = read_reply(declared.dialect, api, text, how)
-                out = succeeds(how, lambda reply=reply: declared.dialect.write_reply(api, reply))  # type: ignore[misc]
-                if out != text:
-                    raise NotConforming(
-                        f"{how}: untouched it is written in other bytes; splice into the text of its `ChatOrigin`:\n  "
-                        f"{text[:500]!r}\n  {out[:500]!r}"
-                    )
+        for case, body in bodies.replies(declared, api):
+            _keeps(case, body)
+            _keeps(case.but("with unknown members"), with_unknown(body))
+
+
+def _keeps(case: Case, body: bytes) -> None:
+    if (out := case.write_reply(case.read_reply(body))) != body:
+        case.fail(
+            "untouched it is written in other bytes; splice into the text of its `ChatOrigin`", [body[:500], out[:500]]
+        )
 
 
 def rewrites_the_text_of_replies_alone(declared: DeclaredDialect) -> None:
     """When a text of an answer is changed its string changes, and nothing else."""
     for api in declared.chat_apis(stream=False):
-        for where, body in bodies.replies(declared, api):
+        for case, body in bodies.replies(declared, api):
             text = with_unknown(body)
-            reply = read_reply(declared.dialect, api, text, where)
+            reply = case.read_reply(text)
             for number, choice in enumerate(reply.choices):
                 for place, part in enumerate(choice.content):
-                    if isinstance(part, TextPart) and part.text.strip() and choice.logprobs is None:
+                    # Probabilities, and what is cited, spell the text: they may go with it.
+                    if isinstance(part, TextPart) and part.text.strip() and not (choice.logprobs or part.citations):
                         edited = attrs.evolve(part, text=part.text + EDIT)
                         content = (*choice.content[:place], edited, *choice.content[place + 1 :])
                         new = attrs.evolve(choice, content=content)
                         made = (*reply.choices[:number], new, *reply.choices[number + 1 :])
-                        _rewrite(declared, api, text, attrs.evolve(reply, choices=made), part.text, where)
+                        _rewrite(case, text, attrs.evolve(reply, choices=made), part.text)
 
 
-def _rewrite(declared: DeclaredDialect, api: Api, body: bytes, reply: ChatReply, text: str, where: str) -> None:
-    out = succeeds(where, lambda: declared.dialect.write_reply(api, reply))
+def _rewrite(case: Case, body: bytes, reply: ChatReply, text: str) -> None:
+    out = case.write_reply(reply)
     if (found := text_changes_only(body, out, lambda was: text in was)) or not changes(body, out):
-        raise NotConforming(
-            f"{where}: a text was rewritten, and more than it changed, or nothing did; splice what changed into the "
-            "bytes that were read:\n  " + "\n  ".join(map(str, found))
+        case.fail(
+            "a text was rewritten, and more than it changed, or nothing did; splice what changed into the bytes that "
+            "were read",
+            found or [f"nothing, in {out[:500]!r}"],
         )
-    said = [choice.text for choice in read_reply(declared.dialect, api, out, where).choices]
+    said = [choice.text for choice in case.read_reply(out).choices]
     if said != [choice.text for choice in reply.choices]:
-        raise NotConforming(f"{where}: a text was rewritten, and {said!r} is what the client reads: {out[:500]!r}")
+        case.fail(f"a text was rewritten, and {said!r} is what the client reads: {out[:500]!r}")
 
 
 def scans_replies(declared: DeclaredDialect) -> None:
     """The cheap scan of an answer tells the same as reading it; neither takes an error or garbage for an answer."""
     for api in declared.chat_apis(stream=False):
-        for where, body in bodies.replies(declared, api):
-            reply = read_reply(declared.dialect, api, body, where)
-            head = succeeds(where, lambda body=body: declared.dialect.scan_reply(api, body))  # type: ignore[misc]
-            told = {"usage": head.usage, "model": head.model or "", "id": head.id or ""}
-            said = {"usage": reply.usage, "model": reply.model, "id": reply.id}
+        for case, body in bodies.replies(declared, api):
+            reply = case.read_reply(body)
+            head = case.gives(declared.dialect.scan_reply, api, body)
             words = tuple(it.finish.word for it in reply.choices if it.finish is not None)
-            found = differences(told, said)
-            if head.finish != words:
-                found.append(f"finish: {words!r} became {head.finish!r}")
-            if found:
-                raise NotConforming(
-                    f"{where}: scan_reply tells something else than read_reply:\n  " + "\n  ".join(found)
-                )
+            told = {"usage": head.usage, "model": head.model or "", "id": head.id or "", "finish": head.finish}
+            said = {"usage": reply.usage, "model": reply.model, "id": reply.id, "finish": words}
+            if found := differences(told, said):
+                case.fail("scan_reply tells something else than read_reply", found)
         _refuses(declared, api)
 
 
@@ -110,18 +107,16 @@ def _refuses(declared: DeclaredDialect, api: Api) -> None:
     envelope = dialect.write_error(RateLimited("Too many of them"), "request-1")
     for name, read in (("scan_reply", dialect.scan_reply), ("read_reply", dialect.read_reply)):
         for body in NOT_REPLIES:
-            if name == "scan_reply" and body == b"{}":
-                continue  # a scan may look at less
-            _raises(f"{api.name}: {name}({body!r})", lambda read=read, body=body: read(api, body), UpstreamGarbage)  # type: ignore[misc]
-        _raises(f"{api.name}: {name} of an error with status 200", lambda read=read: read(api, envelope), UpstreamError)  # type: ignore[misc]
+            if name == "read_reply" or body != b"{}":  # a scan may look at less
+                _raises(Case(declared, api, f"{name} of {body!r}"), read, body, UpstreamGarbage)
+        _raises(Case(declared, api, f"{name} of an error with status 200"), read, envelope, UpstreamError)
 
 
-def _raises(where: str, doing: object, kind: type[UpstreamError]) -> None:
-    assert callable(doing)
+def _raises(case: Case, read: Callable[[Api, bytes], object], body: bytes, kind: type[UpstreamError]) -> None:
     try:
-        doing()
+        read(case.api, body)
     except kind:
         return
-    except Exception as error:
-        raise NotConforming(f"{where} raises {type(error).__name__} instead of {kind.__name__}: {error}") from error
-    raise NotConforming(f"{where} takes it for an answer; raise {kind.__name__}")
+    except Exception as error:  # noqa: BLE001 - it is the finding
+        case.fail(f"it raises {error!r} instead of {kind.__name__}")
+    case.fail(f"it is taken for an answer; raise {kind.__name__}")

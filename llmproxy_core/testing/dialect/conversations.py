@@ -60,7 +60,7 @@ _FIELDS: Mapping[Says, Mapping[str, Any]] = {
     Says.USER: {"user": "user-1"},
     Says.METADATA: {"metadata": b'{"team":"blue"}'},
     Says.SERVICE_TIER: {"service_tier": "auto"},
-    Says.STORE: {"store": False},
+    Says.STORE: {"store": True},
     Says.CACHE_KEY: {"cache_key": "key-1"},
     Says.SERIAL_TOOLS: {"parallel_tool_calls": False},
     Says.NAMED_TOOL: {"tool_choice": ToolChoice("named", ("weather",))},
@@ -120,7 +120,8 @@ class Conversation:
 
     def _answered(self) -> None:
         """What the assistant answered before: thoughts, text, calls, and then the results of these."""
-        parts: list[Part] = [*thoughts(self._words, self._random, self._provider)]
+        repeats = Says.PAST_REASONING in self._words
+        parts: list[Part] = [*thoughts(self._words, self._random, self._provider)] if repeats else []
         calls = self._calls()
         if not calls or self._random.random() < 0.5:
             parts.append(TextPart(said(self._random)))
@@ -176,8 +177,15 @@ def chosen(declared: DeclaredDialect, random: Random) -> frozenset[Says]:
     for group in INSTEAD:
         for word in sorted(words & group)[1:]:
             words -= {word}
-    words = with_needs(words & declared.says) | always
+    words = _repeated(with_needs(words & declared.says), declared) | always
     return words if declared.fit_together(words) else always
+
+
+def _repeated(words: frozenset[Says], declared: DeclaredDialect) -> frozenset[Says]:
+    """*words*; thinking is repeated with its signature where there are signatures, else it is worth nothing."""
+    if Says.REASONING in words:
+        words |= declared.says & {Says.PAST_REASONING}
+    return words | (declared.says & {Says.SIGNATURES}) if Says.PAST_REASONING in words else words
 
 
 def one_by_one(declared: DeclaredDialect) -> Iterator[tuple[str, ChatRequest]]:
@@ -185,7 +193,8 @@ def one_by_one(declared: DeclaredDialect) -> Iterator[tuple[str, ChatRequest]]:
     always = declared.says & {Says.MAX_OUTPUT_TOKENS}
     for word in [None, *sorted(declared.says - OF_ANSWERS)]:
         words = always if word is None else with_needs(frozenset({word})) | always
-        yield word or "text", Conversation(words, seeded(0), declared.dialect.name).request(declared.model)
+        words = _repeated(words, declared)
+        yield str(word or "text"), Conversation(words, seeded(0), declared.dialect.name).request(declared.model)
 
 
 def some(declared: DeclaredDialect, random: Random) -> ChatRequest:

@@ -41,6 +41,8 @@ class EventOrder:
     has_start: bool = True
     is_finished: bool = True
     """Whether each choice has its Finished."""
+    is_right: bool = True
+    """Whether a protocol can be expected to like what is made of it: what is not said at all, it cannot tell."""
 
 
 def orders(random: Random, count: int) -> list[EventOrder]:
@@ -52,7 +54,9 @@ def orders(random: Random, count: int) -> list[EventOrder]:
         EventOrder("a call without arguments", _stream([_call(0, 0)], FinishReason.TOOL_CALLS)),
         EventOrder("a call with empty arguments", _stream([_call(0, 0), ToolCallDelta(0, 0, "")])),
         EventOrder(
-            "arguments that are no JSON", _stream([_call(0, 0), ToolCallDelta(0, 0, '{"city": ')], FinishReason.LENGTH)
+            "arguments that are no JSON",
+            _stream([_call(0, 0), ToolCallDelta(0, 0, '{"city": ')], FinishReason.LENGTH),
+            is_right=False,
         ),
         EventOrder("text between and after calls", _stream([_call(0, 0), TextDelta(0, "so"), _call(0, 1)])),
         EventOrder("thinking, text, thinking", _stream(_thinking(0), *([TextDelta(0, "so"), *_thinking(0)],))),
@@ -61,7 +65,9 @@ def orders(random: Random, count: int) -> list[EventOrder]:
         EventOrder(
             "usage at the beginning and the end", _ends(_used(1), Finished(0, Finish(FinishReason.STOP)), _used(7))
         ),
-        EventOrder("no usage", (_START, TextDelta(0, "so"), Finished(0, Finish(FinishReason.STOP)), End())),
+        EventOrder(
+            "no usage", (_START, TextDelta(0, "so"), Finished(0, Finish(FinishReason.STOP)), End()), is_right=False
+        ),
         EventOrder("no finish", (_START, TextDelta(0, "so"), _used(7), End()), is_finished=False),
         EventOrder(
             "no start", (TextDelta(0, "so"), Finished(0, Finish(FinishReason.STOP)), _used(7), End()), has_start=False

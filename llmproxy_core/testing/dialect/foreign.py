@@ -59,6 +59,7 @@ def word_by_word(declared: DeclaredDialect) -> Iterator[tuple[Says, ChatRequest]
     """For every word there is, declared or not, a request of another protocol that says it."""
     for word in sorted(set(Says) - OF_ANSWERS):
         words = with_needs(frozenset({word}))
+        words |= {Says.PAST_REASONING} if Says.REASONING in words else set()
         yield word, as_foreign(Conversation(words, seeded(0), STRANGER).request(declared.model))
 
 

@@ -65,12 +65,18 @@ def with_unknown(text: bytes) -> bytes:
 
 def event_with_unknown(raw: bytes) -> bytes:
     """The event *raw* of a stream with one more member in every object of its data; itself where it has no JSON."""
-    start, end = raw.find(b"{"), raw.rfind(b"}")
+    data = data_of(raw)
+    return raw.replace(data, with_unknown(data), 1) if data else raw
+
+
+def data_of(raw: bytes) -> bytes:
+    """The JSON object in the bytes of an event; b"" where there is none."""
+    data = raw[raw.find(b"{") : raw.rfind(b"}") + 1]
     try:
-        msgspec.json.decode(raw[start : end + 1])
+        msgspec.json.decode(data)
     except msgspec.MsgspecError:
-        return raw
-    return raw[:start] + with_unknown(raw[start : end + 1]) + raw[end + 1 :]
+        return b""
+    return data
 
 
 def spaced(text: bytes) -> bytes:

@@ -44,6 +44,7 @@ def of_request(chat: ChatRequest) -> Facts:
     if wanted is not None:
         schema = None if wanted.schema is None else decoded(wanted.schema)
         facts["response_format"] = (wanted.kind, schema, wanted.strict)
+    facts["store"] = bool(chat.store)  # where it is the default, who does not ask for it is said to want none
     facts["tools"] = [_tool(tool) if isinstance(tool, Tool) else tool.kind for tool in chat.tools]
     facts["messages"] = _turns(chat.messages)
     facts["cache marks"] = [mark for it in chat.messages for part in it.content for mark in _marks(part)]
@@ -65,7 +66,7 @@ def _marks(part: Part) -> list[str | None]:
 
 def _tool(tool: Tool) -> object:
     parameters = None if tool.parameters is None else decoded(tool.parameters)
-    return (tool.kind, tool.name, tool.description, parameters, tool.strict)
+    return (tool.kind, tool.name, tool.description, parameters, bool(tool.strict))  # where strict is the default: False
 
 
 def _turns(messages: Sequence[Message]) -> list[list[object]]:
@@ -114,7 +115,8 @@ def _part(part: Part, names: Mapping[str, str]) -> tuple[object, ...] | None:
             return ("result", part.call_id, name, part.is_error, tuple(_parts(part.content, names)))
         case ImagePart(source=source) | AudioPart(source=source) | DocumentPart(source=source):
             place = (source.url, source.data, source.file_id, source.text)
-            return (type(part).__name__, *place, None if source.url else source.media_type)
+            is_plain = source.url or isinstance(part, AudioPart)  # which tells its own format
+            return (type(part).__name__, *place, None if is_plain else source.media_type)
         case _:
             return (type(part).__name__,)
 

@@ -49,8 +49,11 @@ class Says(StrEnum):
     TOOL_IMAGES = "tool_images"
     """Images (as data) in results."""
 
-    # thinking, in the history and in answers
+    # thinking
     REASONING = "reasoning"
+    """Thinking in answers."""
+    PAST_REASONING = "past_reasoning"
+    """Thinking in the turns that a request repeats."""
     SIGNATURES = "signatures"
     """Thinking that its provider has signed."""
     REDACTED = "redacted"
@@ -130,6 +133,7 @@ NEEDS = {
     Says.TOOL_ERRORS: Says.TOOLS,
     Says.TOOL_IMAGES: Says.TOOLS,
     Says.CALL_SIGNATURES: Says.TOOLS,
+    Says.PAST_REASONING: Says.REASONING,
     Says.SIGNATURES: Says.REASONING,
     Says.REDACTED: Says.REASONING,
     Says.ENCRYPTED: Says.REASONING,
@@ -152,6 +156,7 @@ SILENT = frozenset(
         Says.DEVELOPER,
         Says.ENCRYPTED,
         Says.NAMES,
+        Says.PAST_REASONING,
         Says.REASONING,
         Says.REDACTED,
         Says.SIGNATURES,

@@ -56,9 +56,10 @@ def read_blocks(stream: bytes) -> Iterator[Block]:
         ends.add(end)
         if line:
             fields.append(_field(line.decode(errors="replace")))
-        elif fields:
-            yield Block(tuple(fields), frozenset(ends - {b""}), complete=True)
-            fields, ends = [], set()
+            continue
+        if fields:
+            yield Block(tuple(fields), frozenset(ends), complete=True)
+        fields, ends = [], set()
     if fields:
         yield Block(tuple(fields), frozenset(ends - {b""}), complete=False)
 

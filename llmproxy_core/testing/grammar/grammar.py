@@ -90,7 +90,6 @@ class EventGrammar(Grammar):
         for block in read_blocks(stream):
             if block.is_comment:
                 self.where = f"after event {number}"
-                self.wrong_if(not self.comments, "a comment, which clients of this protocol fail on")
                 self._check_lines(block)
                 continue
             number += 1
@@ -99,6 +98,8 @@ class EventGrammar(Grammar):
             self._read_block(block)
 
     def _check_lines(self, block: Block) -> None:
+        has_comments = bool(block.values(""))
+        self.wrong_if(has_comments and not self.comments, "a comment, which clients of this protocol fail on")
         self.wrong_if(self.strict and not block.complete, "no blank line ends it")
         self.wrong_if(self.strict and b"\r" in block.ends, "a line ends with a CR alone")
         self.wrong_if(len(block.values("data")) > 1 and self.strict, "its data has several lines")

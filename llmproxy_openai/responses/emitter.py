@@ -1,0 +1,34 @@
+"""Events of a stream, numbered as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmproxy_core.wire import encode, join_object, with_members
+
+
+class Emitter:
+    """Each event has its type twice, and the next number."""
+
+    __slots__ = ("_out", "sequence")
+
+    def __init__(self) -> None:
+        self._out: list[bytes] = []
+        self.sequence = 0
+        """The number of the next event."""
+
+    def emit(self, kind: str, members: Mapping[str, bytes], template: bytes | None = None) -> None:
+        """Make an event. *template* is the provider's own, of which other members stay as they are."""
+        number = encode(self.sequence)
+        self.sequence += 1
+        if template is None:
+            data = join_object({"type": encode(kind), "sequence_number": number, **members})
+        else:
+            data = with_members(template, {"sequence_number": number, **members})
+        self._out.append(b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n")
+
+    def take(self) -> bytes:
+        """What was made since the last call."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out

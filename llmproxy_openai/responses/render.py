@@ -1,0 +1,325 @@
+"""Events of another protocol, or of a filter, as the events of a response: item by item, none inside another."""
+
+from __future__ import annotations
+
+import attrs
+
+from llmproxy_core.carried import Carried, seal
+from llmproxy_core.chat import (
+    AudioDelta,
+    ChatEvent,
+    ChatReply,
+    Choice,
+    CitationAdded,
+    End,
+    Finish,
+    Finished,
+    OpaqueEvent,
+    ReasoningDelta,
+    RefusalDelta,
+    Start,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+    UsageReported,
+)
+from llmproxy_core.reply_events import events_of
+from llmproxy_core.usage import Usage
+from llmproxy_core.wire import Wire, encode, join_array, join_object, made_id, with_members
+from llmproxy_openai.responses import response_object
+from llmproxy_openai.responses.citations import write_citation
+from llmproxy_openai.responses.emitter import Emitter
+from llmproxy_openai.responses.open_item import OpenCall, OpenItem, OpenMessage, OpenReasoning
+from llmproxy_openai.responses.paths import CREATE, DIALECT
+
+_SIGNS_CALLS = "gemini"
+"""The one provider whose calls are signed, apart from its thinking."""
+
+
+@attrs.frozen
+class Said:
+    """An event that waits; *template*: the provider's own event that said it."""
+
+    event: ChatEvent
+    template: bytes | None = None
+
+
+@attrs.frozen
+class Passed:
+    """An event of an item that only OpenAI knows; *place* is the item's, as the provider counts."""
+
+    kind: str
+    data: bytes
+    place: int | None = None
+    item: bytes | None = None
+
+
+class Renderer:
+    """
+    Writes the events of one response.
+
+    One item is open at a time. While a call's arguments are not all there, whatever is of another item waits: pieces of
+    calls may come mixed, and what a filter holds back of arguments comes last.
+    """
+
+    def __init__(self) -> None:
+        self.emitter = Emitter()
+        self.response: dict[str, bytes] = {}
+        """The members of the response as it began; empty as long as it has not."""
+        self.items: dict[int, bytes] = {}
+        self.next_index = 0
+        self.finish: Finish | None = None
+        self.usage: Usage | None = None
+        self.next_message: tuple[str, bytes] | None = None
+        """The provider's own item, and its id, in which the next message is said."""
+        self._open: OpenItem | None = None
+        self._waiting: list[Said | Passed] = []
+        self._choice: int | None = None
+        self._places: dict[int, int] = {}
+
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    def feed(self, event: ChatEvent, template: bytes | None = None) -> None:
+        """Take one event."""
+        match event:
+            case Start():
+                self._begin(event)
+            case UsageReported():
+                self.usage = event.usage
+            case Finished():
+                if self._is_ours(event.choice):
+                    self.finish = event.finish
+                    self.settle()
+            case End():
+                self.settle()
+                self._end()
+            case _ if (choice := getattr(event, "choice", None)) is not None and self._is_ours(choice):
+                self._take(Said(event, template))
+            case _:
+                pass
+
+    def pass_on(self, passed: Passed) -> None:
+        """Take an event of an item that only OpenAI knows."""
+        self._take(passed)
+
+    def item_ends(self) -> None:
+        """The provider has begun another item: what is said next is not of the open one."""
+        if self._may_close():
+            self._close()
+
+    def settle(self) -> None:
+        """Nothing more comes: end the open item, and say all that waits."""
+        self._close()
+        waiting, self._waiting = _gathered(self._waiting), []
+        for each in waiting:
+            self._say(each)
+        self._close()
+
+    def _is_ours(self, choice: int) -> bool:
+        """A response is one answer: the first of several."""
+        if self._choice is None:
+            self._choice = choice
+        return choice == self._choice
+
+    def _take(self, each: Said | Passed) -> None:
+        if self._waiting:
+            if not self._is_of_open(each):
+                self._waiting.append(each)
+                return
+        elif not self._is_of_open(each) and not self._may_close():
+            self._waiting.append(each)
+            return
+        self._say(each)
+
+    def _is_of_open(self, each: Said | Passed) -> bool:
+        """Whether it is a piece of the call that is open."""
+        if not isinstance(self._open, OpenCall) or not isinstance(each, Said):
+            return False
+        return isinstance(each.event, ToolCallDelta) and each.event.index == self._open.call
+
+    def _may_close(self) -> bool:
+        return not isinstance(self._open, OpenCall) or self._open.is_complete()
+
+    # -- what goes -----------------------------------------------------------------------------------------------
+
+    def _begin(self, start: Start) -> None:
+        if self.response:
+            return
+        self.response = response_object.begun(start)
+        whole = {"response": join_object(self.response)}
+        self.emitter.emit("response.created", whole)
+        self.emitter.emit("response.in_progress", whole)
+
+    def _say(self, each: Said | Passed) -> None:
+        if not self.response:
+            self._begin(Start("", ""))
+        if isinstance(each, Passed):
+            self._pass(each)
+            return
+        template = each.template
+        match each.event:
+            case TextDelta(text=text, logprobs=logprobs) if text or logprobs is not None:
+                self._message().text(text, logprobs, template)
+            case AudioDelta(transcript=str(text)) if text:
+                self._message().text(text, None, None)
+            case RefusalDelta(text=text) if text:
+                self._message().refusal(text, template)
+            case CitationAdded(citation=citation):
+                self._message().cite(write_citation(citation, Wire(CREATE.form, own=True)), template)
+            case ReasoningDelta() as delta:
+                self._think(delta, template)
+            case ToolCallStart() as start:
+                self._call(start)
+            case ToolCallDelta() as piece if isinstance(self._open, OpenCall) and piece.index == self._open.call:
+                self._open.add(piece.arguments, template)
+            case OpaqueEvent(api=api) as opaque if api == CREATE.form:
+                self._opaque(opaque.raw)
+            case _:
+                pass
+
+    def _message(self) -> OpenMessage:
+        if isinstance(self._open, OpenMessage):
+            return self._open
+        self._close()
+        item_id, item = self.next_message or (self._id("msg_"), None)
+        self.next_message = None
+        message = OpenMessage(self.emitter, self._place(), item_id, item=item, announced=False)
+        self._open = message
+        return message
+
+    def _think(self, delta: ReasoningDelta, template: bytes | None) -> None:
+        if not (delta.text or delta.signature or delta.redacted or delta.encrypted or delta.id):
+            return
+        if not isinstance(self._open, OpenReasoning) or self._open.is_other(delta):
+            self._close()
+            own_id = delta.id if delta.provider == DIALECT else None
+            self._open = OpenReasoning(self.emitter, self._place(), own_id or self._id("rs_"), delta, announced=False)
+        self._open.add(delta, template)
+
+    def _call(self, start: ToolCallStart) -> None:
+        self._close()
+        if start.signature is not None:
+            self._carry(Carried(_SIGNS_CALLS, start.signature, of_call=True))
+        prefix = "ctc_" if start.kind == "custom" else "fc_"
+        call_id = start.id or self._id("call_")
+        self._open = OpenCall(
+            self.emitter, self._place(), start.item_id or self._id(prefix), call_id, start, announced=False
+        )
+
+    def _carry(self, carried: Carried) -> None:
+        """A thinking without a text, that brings *carried* back."""
+        members = {"id": encode(self._id("rs_")), "type": b'"reasoning"', "summary": b"[]"}
+        self._opaque(join_object(members | {"encrypted_content": encode(seal(carried))}))
+
+    def _opaque(self, item: bytes) -> None:
+        """An item that comes whole."""
+        self._close()
+        index = self._place()
+        members = {"output_index": encode(index), "item": item}
+        self.emitter.emit("response.output_item.added", members)
+        self.emitter.emit("response.output_item.done", members)
+        self.items[index] = item
+
+    def _pass(self, passed: Passed) -> None:
+        """One of several events of an item; its place is its own from the first on."""
+        members: dict[str, bytes] = {}
+        if passed.place is not None:
+            if passed.place not in self._places:
+                self._close()
+                self._places[passed.place] = self._place()
+            index = self._places[passed.place]
+            members["output_index"] = encode(index)
+            if passed.item is not None:
+                self.items[index] = passed.item
+        self.emitter.emit(passed.kind, members, passed.data)
+
+    def _place(self) -> int:
+        self.next_index += 1
+        return self.next_index - 1
+
+    def _id(self, prefix: str) -> str:
+        return made_id(self.response.get("id"), self.next_index, prefix=prefix)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self.items[self._open.index] = self._open.close()
+            self._open = None
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def output(self) -> list[bytes]:
+        """The items so far."""
+        return [self.items[index] for index in sorted(self.items)]
+
+    def _end(self) -> None:
+        if not self.response:
+            self._begin(Start("", ""))
+        members = response_object.ended(self.output(), self.finish, self.usage)
+        self.response |= members
+        if "error" in members:
+            self.emitter.emit("error", {"error": _error_of(members["error"])})
+        status = members["status"].strip(b'"').decode()
+        self.emitter.emit(f"response.{status}", {"response": join_object(self.response)})
+
+    def end_as(self, kind: str, data: bytes, response: bytes) -> None:
+        """End with the provider's own event *data*, whose *response* has other items."""
+        output = with_members(response, {"output": join_array(self.output())})
+        self.emitter.emit(kind, {"response": output}, data)
+
+    # -- what the provider said itself ---------------------------------------------------------------------------
+
+    def note_open(self, item: OpenItem | None, index: int) -> None:
+        """The provider has announced an item; None: one that is not said in pieces that are known here."""
+        self._open = item
+        self.next_index = max(self.next_index, index + 1)
+        if item is None:
+            self._places[index] = index
+
+    def note_done(self, index: int, item: bytes) -> None:
+        """The provider has ended an item."""
+        self.items[index] = item
+        if self._open is not None and self._open.index == index:
+            self._open = None
+
+    @property
+    def open(self) -> OpenItem | None:
+        return self._open
+
+
+def _error_of(failure: bytes) -> bytes:
+    return with_members(failure, {"type": b'"server_error"', "param": b"null"})
+
+
+def _gathered(waiting: list[Said | Passed]) -> list[Said | Passed]:
+    """*waiting* with the pieces of each call together, behind its start."""
+    runs: list[list[Said | Passed]] = []
+    calls: dict[int, list[Said | Passed]] = {}
+    for each in waiting:
+        event = each.event if isinstance(each, Said) else None
+        if isinstance(event, ToolCallDelta) and event.index in calls:
+            calls[event.index].append(each)
+            continue
+        run = [each]
+        runs.append(run)
+        if isinstance(event, ToolCallStart):
+            calls[event.index] = run
+    return [each for run in runs for each in run]
+
+
+# -- whole answers -----------------------------------------------------------------------------------------------
+
+
+def rendered_reply(reply: ChatReply) -> bytes:
+    """*reply* as the response that a stream of it would end with."""
+    renderer = Renderer()
+    for event in events_of(reply):
+        renderer.feed(event)
+    return join_object(renderer.response)
+
+
+def rendered_items(choice: Choice) -> list[bytes]:
+    """The items that *choice* is said in."""
+    renderer = Renderer()
+    for event in events_of(ChatReply("", "", (choice,))):
+        renderer.feed(event)
+    return renderer.output()

@@ -1,0 +1,188 @@
+"""Requests of another protocol, as far as the Responses API can say them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from llmproxy_core.chat import (
+    AudioPart,
+    BuiltinTool,
+    ChatRequest,
+    DocumentPart,
+    ImagePart,
+    Message,
+    Part,
+    Raw,
+    ReasoningConfig,
+    ReasoningPart,
+    Source,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
+from llmproxy_core.wire import Wire, encode, join_object, made_id
+from llmproxy_openai.model_family import ModelFamily
+from llmproxy_openai.responses.paths import DIALECT
+from llmproxy_openai.translated_messages import MessageTranslator
+from llmproxy_openai.translated_parts import PartTranslator
+from llmproxy_openai.translated_request import RequestTranslator
+
+_LEAST_OUTPUT = 16
+_LONGEST_ID = 64
+_SEARCHES = ("web_search", "googleSearch", "google_search")
+
+
+class ResponsesParts(PartTranslator):
+    """Here a document may be a URL, and thinking goes back whole."""
+
+    def __init__(self, wire: Wire, family: ModelFamily, *, shares_files: bool = False) -> None:
+        super().__init__(wire, family, shares_files=shares_files)
+        self._shares = shares_files
+
+    def image(self, part: ImagePart, place: str) -> Part | None:
+        """Files of images are known here, as long as they are OpenAI's."""
+        if part.source.file_id is not None and self._shares:
+            return ImagePart(part.source, part.detail)
+        return super().image(part, place)
+
+    def file(self, part: DocumentPart, place: str) -> Part | None:
+        """A document that is no text."""
+        if part.source.url is not None:
+            return DocumentPart(Source(url=part.source.url), part.title)
+        return super().file(part, place)
+
+    def audio(self, part: AudioPart, place: str) -> Part | None:
+        """No sound is taken."""
+        self.wire.refuse(place, "sound")
+        return None
+
+    def thinking(self, part: ReasoningPart) -> Part | None:
+        """What OpenAI encrypted goes back; without that it has kept the thinking itself, if anybody has."""
+        if part.provider != DIALECT or part.encrypted is None:
+            return None
+        return ReasoningPart(part.text, summary=True, id=part.id, encrypted=part.encrypted, provider=DIALECT)
+
+    def call_id(self, call_id: str) -> str:
+        """The same for a call and its result."""
+        return call_id if len(call_id) <= _LONGEST_ID else made_id(call_id)
+
+
+class ResponsesMessages(MessageTranslator):
+    """Nobody has a name here, and a tool's answer holds what it gave."""
+
+    def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """What can be said of *messages*."""
+        for index, message in enumerate(messages):
+            if message.name is not None:
+                self.wire.refuse(f"messages[{index}].name", "the name of who speaks")
+        said = super().messages(messages)
+        return tuple(_identified([attrs.evolve(each, name=None) if each.name else each for each in said]))
+
+    def _result(self, result: ToolResult, place: str, moved: list[Part]) -> ToolResult:
+        self.parts.refuse_unknown(result, place)
+        said = [self.parts.one(part, f"{place}.content[{index}]") for index, part in enumerate(result.content)]
+        content = tuple(part for part in said if part is not None)
+        return ToolResult(self.parts.call_id(result.call_id), content, self.result_name(result))
+
+
+def _identified(messages: Iterable[Message]) -> Iterable[Message]:
+    """
+    *messages* with an id for each call that has none, and for its result.
+
+    These are paired by the tool's name, the first of a name with the first.
+    """
+    open_calls: dict[str, list[str]] = {}
+    calls = 0
+    for message in messages:
+        content: list[Part] = []
+        for part in message.content:
+            if isinstance(part, ToolCall) and not part.id:
+                calls += 1
+                part = attrs.evolve(part, id=made_id(calls, part.name), kind="function")
+                open_calls.setdefault(part.name, []).append(part.id)
+            elif isinstance(part, ToolResult):
+                waiting = open_calls.get(part.name or "", [])
+                known = waiting.pop(0) if not part.call_id and waiting else part.call_id
+                part = attrs.evolve(part, call_id=known, name=None)
+            content.append(part)
+        yield attrs.evolve(message, content=tuple(content))
+
+
+class ResponsesTranslator(RequestTranslator):
+    """Makes of a request of another protocol one that the Responses API can say."""
+
+    most_stops = None  # there are none at all, which its form refuses
+
+    def conversation(self) -> MessageTranslator:
+        """What translates the conversation."""
+        return ResponsesMessages(ResponsesParts(self.wire, self.family, shares_files=self.shares_files))
+
+    def request(self) -> ChatRequest:
+        """What can be said of the request."""
+        return attrs.evolve(super().request(), origin=None)
+
+    def sampling(self) -> dict[str, Any]:
+        """What says what is so anyway is left out."""
+        changes = super().sampling()
+        most = self.chat.max_output_tokens
+        if most is not None and most < _LEAST_OUTPUT:
+            self.wire.convert("max_output_tokens", "clamped")
+            changes["max_output_tokens"] = _LEAST_OUTPUT
+        for name, nothing in (("n", 1), ("frequency_penalty", 0), ("presence_penalty", 0)):
+            if getattr(self.chat, name) == nothing:
+                changes[name] = None
+        return changes
+
+    def thinking(self) -> dict[str, Any]:
+        """How much to think, and whether to show it."""
+        asked = self.chat.reasoning
+        changes = super().thinking()
+        if asked is None or not self.family.is_reasoning or not (asked.summary or asked.include):
+            return changes
+        config = changes["reasoning"]
+        effort = None if config is None else config.effort
+        return {"reasoning": ReasoningConfig(effort, summary=asked.summary, include=asked.include)}
+
+    def tools(self) -> dict[str, Any]:
+        """The tools, and which of them the model must use."""
+        tools: list[Tool | BuiltinTool] = []
+        for index, tool in enumerate(self.chat.tools):
+            place = f"tools[{index}]"
+            if isinstance(tool, BuiltinTool) and tool.kind.startswith(_SEARCHES):
+                tools.append(self._search(tool, place))
+            elif (said := self.tool(tool, place)) is not None:
+                tools.append(attrs.evolve(said, kind="function") if said.kind == "legacy" else said)
+        if not tools:
+            return {"tools": (), "tool_choice": None, "parallel_tool_calls": None}
+        choice = self.chat.tool_choice
+        if choice is not None and choice.names:
+            offered = {tool.name if isinstance(tool, Tool) else tool.kind for tool in tools}
+            names = tuple(name for name in choice.names if name in offered)
+            if not names:
+                self.wire.refuse("tool_choice", "a choice of tools that are not there")
+            choice = ToolChoice(choice.mode, names) if names else None
+        return {"tools": tuple(tools), "tool_choice": choice}
+
+    def _search(self, tool: BuiltinTool, place: str) -> BuiltinTool:
+        """The web search of another provider: OpenAI has one too."""
+        asked = msgspec.json.decode(tool.raw.text, type=dict[str, Any])
+        members = {"type": b'"web_search"'}
+        if domains := asked.get("allowed_domains"):
+            members["filters"] = encode({"allowed_domains": domains})
+        if location := asked.get("user_location"):
+            members["user_location"] = encode(location)
+        for name in ("blocked_domains", "max_uses"):
+            if asked.get(name):
+                self.wire.refuse(f"{place}.{name}", f"the {name} of a web search")
+        self.wire.convert(place, "converted")
+        return BuiltinTool("web_search", Raw(self.wire.api, join_object(members)))
+
+    def advice(self) -> dict[str, Any]:
+        """Answers are kept by OpenAI where nothing is said: not so elsewhere."""
+        changes = super().advice()
+        return changes | {"store": bool(self.chat.store) and self.family.is_openai}

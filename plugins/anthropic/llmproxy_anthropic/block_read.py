@@ -1,0 +1,156 @@
+"""Content blocks, read as the parts of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmproxy_anthropic.cache_mark import take_mark
+from llmproxy_anthropic.citation import read_citations
+from llmproxy_anthropic.own_tool import answer_text, custom_name, custom_text, is_answer
+from llmproxy_anthropic.source import joined_texts, read_source
+from llmproxy_anthropic.thinking_block import read_redacted, read_thinking
+from llmproxy_core import Carried
+from llmproxy_core.chat import (
+    DocumentPart,
+    ImagePart,
+    OpaquePart,
+    Part,
+    Raw,
+    Source,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    remember,
+)
+from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, array, decode
+
+
+def read_content(members: Members, wire: Wire) -> tuple[Part, ...]:
+    """`content`: a string or a list of blocks; "" and an absent one give no part."""
+    raw = members.raw("content")
+    if raw is None:
+        return ()
+    return read_blocks(raw, members.at("content"), wire)
+
+
+def read_blocks(raw: bytes, place: str, wire: Wire) -> tuple[Part, ...]:
+    """A string or a list of blocks."""
+    if not raw.startswith(b"["):
+        text = decode(STRING, raw, place, wire.fail)
+        return (TextPart(text),) if text else ()
+    parts: list[Part] = []
+    signature: str | None = None
+    for index, item in enumerate(array(raw, place, wire.fail)):
+        found = read_block(item, f"{place}[{index}]", wire, signature)
+        if isinstance(found, Carried):
+            signature = found.signature
+            continue
+        signature = None
+        parts.append(found)
+    return tuple(parts)
+
+
+def read_block(text: bytes, place: str, wire: Wire, signature: str | None = None) -> Part | Carried:
+    """
+    The block written as *text*; of an unknown type an OpaquePart, which only this protocol understands.
+
+    *signature* is the one that a block before it carried for it; Carried: this block carries the next one's.
+    """
+    members = Members(text, place, wire.fail)
+    kind = members.need("type", STRING)
+    read = _READERS.get(kind)
+    part = None if read is None else read(members, wire, signature)
+    if part is None:
+        return OpaquePart(kind, Raw(wire.api, text))
+    return part if isinstance(part, Carried) else remember(part, wire.api, text)
+
+
+def _text(members: Members, wire: Wire, _: str | None) -> Part:
+    text, cache = members.need("text", STRING), take_mark(members)
+    return TextPart(text, read_citations(members, wire), cache, extra=members.rest())
+
+
+def _tool_reference(members: Members, _: Wire, __: str | None) -> Part:
+    """What a search for tools found: to everyone else, the name of a tool that is there anyway."""
+    return TextPart(members.need("tool_name", STRING), cache=take_mark(members), extra=members.rest())
+
+
+def _image(members: Members, wire: Wire, _: str | None) -> Part | None:
+    source = read_source(members.need_object("source"), wire)
+    return None if source is None else ImagePart(source, cache=take_mark(members), extra=members.rest())
+
+
+def _document(members: Members, wire: Wire, _: str | None) -> Part | None:
+    source = read_source(members.need_object("source"), wire)
+    if source is None:
+        return None
+    return DocumentPart(
+        source,
+        title=members.take("title", STRING),
+        context=members.take("context", STRING),
+        citations=_wants_citations(members),
+        cache=take_mark(members),
+        extra=members.rest(),
+    )
+
+
+def _search_result(members: Members, wire: Wire, _: str | None) -> Part | None:
+    """A document to everyone else: its texts, with where they were found as the context."""
+    text = joined_texts(members.raw("content") or b"[]", members.at("content"), wire)
+    if text is None:
+        return None
+    return DocumentPart(
+        Source(text=text),
+        title=members.take("title", STRING),
+        context=members.take("source", STRING),
+        citations=_wants_citations(members),
+        cache=take_mark(members),
+        extra=members.rest(),
+    )
+
+
+def _wants_citations(members: Members) -> bool | None:
+    wanted = members.object("citations")
+    return None if wanted is None else wanted.take("enabled", BOOLEAN)
+
+
+def _thinking(members: Members, _: Wire, __: str | None) -> Part:
+    return read_thinking(members)
+
+
+def _redacted(members: Members, _: Wire, __: str | None) -> Part | Carried:
+    return read_redacted(members)
+
+
+def _call(members: Members, _: Wire, signature: str | None) -> Part:
+    name, cache = members.need("name", STRING), take_mark(members)
+    call_id, arguments = members.need("id", STRING), members.raw("input") or b"{}"
+    if is_answer(name):
+        return TextPart(answer_text(arguments))
+    members.raw("caller")
+    if (custom := custom_name(name)) is not None:
+        return ToolCall(call_id, custom, custom_text(arguments), "custom", extra=members.rest())
+    return ToolCall(call_id, name, arguments.decode(), signature=signature, cache=cache, extra=members.rest())
+
+
+def _result(members: Members, wire: Wire, _: str | None) -> Part:
+    return ToolResult(
+        members.need("tool_use_id", STRING),
+        read_content(members, wire),
+        is_error=members.take("is_error", BOOLEAN) or False,
+        cache=take_mark(members),
+        extra=members.rest(),
+    )
+
+
+_READERS: dict[str, Callable[[Members, Wire, str | None], Part | Carried | None]] = {
+    "text": _text,
+    "image": _image,
+    "document": _document,
+    "search_result": _search_result,
+    "thinking": _thinking,
+    "redacted_thinking": _redacted,
+    "tool_reference": _tool_reference,
+    "tool_use": _call,
+    "tool_result": _result,
+}

@@ -1,0 +1,221 @@
+"""Events, written as the bytes of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from llmproxy_anthropic.apis import MESSAGES
+from llmproxy_anthropic.block_queue import Block
+from llmproxy_anthropic.citation import write_citation
+from llmproxy_anthropic.event import EventSource
+from llmproxy_anthropic.stream_patch import (
+    framed,
+    with_call,
+    with_citation,
+    with_finish,
+    with_index,
+    with_start,
+    with_text,
+    with_usage,
+)
+from llmproxy_anthropic.stream_read import UNSEEN
+from llmproxy_anthropic.stream_render import MessageRenderer
+from llmproxy_core import Frame
+from llmproxy_core.chat import (
+    ChatEvent,
+    CitationAdded,
+    End,
+    Failed,
+    Finished,
+    Ping,
+    ReasoningDelta,
+    Start,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+    UsageReported,
+)
+from llmproxy_core.wire import Wire
+
+E = TypeVar("E")
+
+
+class MessageWriter:
+    """
+    A StreamWriter for `POST /messages`.
+
+    The bytes of an untouched frame are given back; of a changed one only what changed is written; events without a
+    frame become events of our own, in blocks of their own. Events are not to be changed in place.
+    """
+
+    def __init__(self) -> None:
+        self._out: list[bytes] = []
+        self._renderer = MessageRenderer(self._out)
+        self._blocks: dict[int, Block | None] = {}
+        """The provider's blocks that are open, by its index; None for one that a processor left out."""
+
+    def write(self, events: Sequence[ChatEvent], frame: Frame | None) -> bytes:
+        """See StreamWriter."""
+        if frame is None:
+            self._render_all(events)
+        elif isinstance(source := frame.source, EventSource):
+            self._pass(events, frame, source)
+        elif frame.source is not UNSEEN and not (frame.events and isinstance(frame.events[0], Failed)):
+            self._render([event for event in events if not isinstance(event, Ping)])
+            self._out.append(frame.raw)
+        else:
+            self._render(events)
+        written = b"".join(self._out)
+        self._out.clear()
+        return written
+
+    def _render_all(self, events: Sequence[ChatEvent]) -> None:
+        """What is known of the usage by now may be told where the message begins."""
+        if not self._renderer.started:
+            for event in events:
+                if isinstance(event, UsageReported):
+                    self._renderer.usage = event.usage
+        self._render(events)
+
+    def _render(self, events: Sequence[ChatEvent]) -> None:
+        for event in events:
+            self._renderer.render(event)
+
+    # -- events of the provider's own ----------------------------------------------------------------------------
+
+    def _pass(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        match source.kind:
+            case "content_block_delta":
+                self._delta(events, frame, source)
+            case "content_block_start":
+                self._open(events, frame, source)
+            case "content_block_stop":
+                self._close(events, frame, source)
+            case "message_start":
+                self._message_start(events, frame, source)
+            case "message_delta":
+                self._message_delta(events, frame, source)
+            case "message_stop":
+                self._render([event for event in events if not isinstance(event, End)])
+                self._renderer.close_all()
+                self._out.append(frame.raw)
+            case "error":
+                self._render([event for event in events if not isinstance(event, Failed)])
+            case _:
+                own = frame.events[0] if frame.events else None
+                self._render([event for event in events if event != own])
+                if own is None or own in events:
+                    self._out.append(frame.raw)
+
+    def _message_start(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        was, now = _first(frame.events, Start), _first(events, Start)
+        self._renderer.started = True
+        data = source.data
+        if was is not None and now is not None:
+            self._renderer.render(now)
+            data = data if now == was else with_start(data, was, now)
+        self._out.append(framed(frame, source, data))
+        self._render([event for event in events if not isinstance(event, Start)])
+
+    def _message_delta(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        """What filters held back until now comes before it."""
+        own = (Finished, UsageReported)
+        self._render([event for event in events if not isinstance(event, own)])
+        self._renderer.close_all()
+        data = source.data
+        was, now = _first(frame.events, Finished), _first(events, Finished)
+        if now is not None:
+            self._renderer.finished = True
+            if was is not None and now != was:
+                data = with_finish(data, now, called=bool(self._renderer.calls))
+        told, tells = _first(frame.events, UsageReported), _first(events, UsageReported)
+        if told is not None and tells is not None and tells != told:
+            data = with_usage(data, tells)
+        self._out.append(framed(frame, source, data))
+
+    # -- blocks ------------------------------------------------------------------------------------------------
+
+    def _open(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        call, now = _first(frame.events, ToolCallStart), _first(events, ToolCallStart)
+        if call is not None and now is None:  # a processor left it out
+            self._blocks[source.index] = None
+            self._render(events)
+            return
+        self._renderer.settle()
+        block = self._renderer.blocks.begin(source.block, native=True)
+        self._blocks[source.index] = block
+        data = source.data if call is None or now is None or now == call else with_call(source.data, now)
+        was, text = _said(frame.events), _said(events)
+        if was != text and source.member:
+            data = with_text(source, was, text)
+            block.holds = not text.startswith(was)
+        if call is not None:
+            self._renderer.calls[call.index] = block
+            block.arguments += [event.arguments for event in events if isinstance(event, ToolCallDelta)]
+        self._renderer.blocks.say(block, framed(frame, source, self._indexed(data, block, source)))
+
+    def _delta(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        block = self._blocks.get(source.index)
+        if block is None:
+            return
+        was = frame.events[0] if frame.events else None
+        now = was if events is frame.events else next((it for it in events if type(it) is type(was)), None)
+        self._render([event for event in events if event is not now])
+        data: bytes | None = source.data
+        if was is not None:
+            block.holds = now != was and not _spoken(now).startswith(_spoken(was))
+            data = data if now == was else _changed(source, was, now)
+        if isinstance(now, ToolCallDelta):
+            block.arguments.append(now.arguments)
+        if data is not None:
+            self._renderer.blocks.say(block, framed(frame, source, self._indexed(data, block, source)))
+
+    def _close(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        """End the block; it waits for what a filter may still hold of it."""
+        block = self._blocks.pop(source.index, None)
+        if block is None:
+            return
+        if not frame.events:
+            self._render(events)
+        elif block.is_call and (arguments := _first(events, ToolCallDelta)) is not None:
+            block.arguments.append(arguments.arguments)
+        block.stop = framed(frame, source, self._indexed(source.data, block, source))
+        if not block.holds or (block.is_call and block.is_whole):
+            self._renderer.close(block)
+
+    @staticmethod
+    def _indexed(data: bytes, block: Block, source: EventSource) -> bytes:
+        """*data* with the client's index, which is another where blocks of our own were put in."""
+        return data if block.index == source.index else with_index(data, block.index)
+
+
+def _changed(source: EventSource, was: ChatEvent, now: ChatEvent | None) -> bytes | None:
+    """The event's JSON for *now*; None when there is nothing left to say."""
+    match was, now:
+        case TextDelta(), TextDelta() if now.text:
+            return with_text(source, was.text, now.text)
+        case ReasoningDelta(), ReasoningDelta() if now.text or now.signature:
+            return with_text(source, was.text, now.text) if now.text else source.data
+        case ToolCallDelta(), ToolCallDelta() if now.arguments:
+            return with_text(source, was.arguments, now.arguments)
+        case CitationAdded(), CitationAdded():
+            return with_citation(source.data, write_citation(now.citation, Wire(MESSAGES.form, own=True)))
+        case _:
+            return None
+
+
+def _said(events: Sequence[ChatEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta | ReasoningDelta))
+
+
+def _spoken(event: ChatEvent | None) -> str:
+    match event:
+        case TextDelta(text=text) | ReasoningDelta(text=text) | ToolCallDelta(arguments=text):
+            return text
+        case _:
+            return ""
+
+
+def _first(events: Sequence[ChatEvent], kind: type[E]) -> E | None:
+    return next((event for event in events if isinstance(event, kind)), None)

@@ -1,0 +1,203 @@
+"""How much to think, and in what form to answer: `thinking` and `output_config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmproxy_anthropic.claude import Claude, claude
+from llmproxy_anthropic.conversation import may_think
+from llmproxy_anthropic.output_limit import output_limit
+from llmproxy_anthropic.schema import strict_schema
+from llmproxy_anthropic.tools import forces_a_tool
+from llmproxy_core.chat import ChatRequest, JSONText, ReasoningConfig, ResponseFormat
+from llmproxy_core.wire import (
+    INTEGER,
+    STRING,
+    Changes,
+    Members,
+    Values,
+    Wire,
+    encode,
+    join_object,
+    with_members,
+)
+
+_SMALLEST_BUDGET = 1_024
+
+# Efforts as numbers of tokens, for the models that count, and back; the widespread split of gateways.
+_BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 24_576, "xhigh": 32_768, "max": 49_152}
+_EFFORTS = ((2_048, "low"), (8_192, "medium"))
+_NEAREST = {"minimal": "low", "xhigh": "high"}
+_OFF = {"type": b'"disabled"'}
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def read_thinking(members: Members, wire: Wire) -> Values:
+    """The fields `reasoning` and `response_format`. An `output_config` that says more stays an unknown member too."""
+    config = _config(members, wire)
+    effort = None if config is None else config.take("effort", STRING)
+    wanted = None if config is None else _read_format(config, wire)
+    if config is not None and not config.rest():
+        members.raw("output_config")
+    if wanted is None and (old := members.peek("output_format") or b"null") != b"null":  # its name while it was a beta
+        wanted = _read_format(Members(b'{"format":' + old + b"}", "", wire.fail), wire)
+        if wanted is not None:
+            members.raw("output_format")
+    return {"reasoning": _read_reasoning(members, effort), "response_format": wanted}
+
+
+def _config(members: Members, wire: Wire) -> Members | None:
+    text = members.peek("output_config") or b"null"
+    return None if text == b"null" else Members(text, members.at("output_config"), wire.fail)
+
+
+def _read_reasoning(members: Members, effort: str | None) -> ReasoningConfig | None:
+    thinking = members.object("thinking")
+    if thinking is None:
+        return None if effort is None else ReasoningConfig(effort)
+    display = thinking.take("display", STRING)
+    include = None if display is None else display != "omitted"
+    match thinking.need("type", STRING):
+        case "enabled":
+            budget = thinking.need("budget_tokens", INTEGER)
+            return ReasoningConfig(effort, budget, include=include)
+        case "adaptive":
+            return ReasoningConfig(effort, adaptive=effort is None, include=include)
+        case "between_tools":
+            return ReasoningConfig(effort, between_tools=True, include=include)
+        case _:
+            return ReasoningConfig("none")
+
+
+def _read_format(config: Members, wire: Wire) -> ResponseFormat | None:
+    """A form that nobody knows stays an unknown member."""
+    text = config.peek("format")
+    if text is None or text == b"null":
+        return None
+    inner = Members(text, config.at("format"), wire.fail)
+    if inner.need("type", STRING) != "json_schema":
+        return None
+    config.raw("format")
+    return ResponseFormat("json_schema", name=inner.take("name", STRING), schema=inner.raw("schema"))
+
+
+# -- writing -------------------------------------------------------------------------------------------------
+
+
+def write_thinking(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
+    """`thinking` and `output_config`; *before* is empty for a request that is written anew."""
+    thinking, effort = _again(chat.reasoning, before) if before else asked_thinking(chat, wire)
+    config: Changes = {"effort": None if effort is None else encode(effort), "format": _format(chat, wire, before)}
+    was = before.get("output_config", b"null")
+    written: JSONText | None = with_members(b"{}" if was == b"null" else was, config)
+    old = {"output_format": None} if "output_format" in before else {}
+    return {
+        "thinking": join_object(thinking) if thinking else None,
+        "output_config": None if written == b"{}" else written,
+    } | old
+
+
+def _format(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> bytes | None:
+    wanted = chat.response_format
+    if wanted is None or wanted.kind != "json_schema" or wanted.schema is None:
+        return None
+    if not before and not claude(chat.model).takes_format:
+        return None  # a tool says it
+    schema = wanted.schema if before else strict_schema(wanted.schema)
+    if schema != wanted.schema:
+        wire.convert("response_format", "cleaned")
+    return join_object({"type": b'"json_schema"', "schema": schema})
+
+
+def _again(reasoning: ReasoningConfig | None, before: Mapping[str, JSONText]) -> tuple[dict[str, bytes], str | None]:
+    """What a request of this protocol, that a processor changed, says: as it is, for whatever model."""
+    if reasoning is None:
+        return {}, None
+    if _is_off(reasoning):
+        return _OFF, None
+    display = _display(reasoning)
+    if reasoning.budget_tokens is not None and reasoning.budget_tokens > 0:
+        return {"type": b'"enabled"', "budget_tokens": encode(reasoning.budget_tokens)} | display, reasoning.effort
+    if reasoning.between_tools:
+        return {"type": b'"between_tools"'} | display, reasoning.effort
+    if reasoning.effort is not None and b'"effort"' in before.get("output_config", b"") and "thinking" not in before:
+        return {}, reasoning.effort  # of the whole answer, which is not to think
+    return {"type": b'"adaptive"'} | display, reasoning.effort
+
+
+def asked_thinking(chat: ChatRequest, wire: Wire) -> tuple[dict[str, bytes], str | None]:
+    """The members of `thinking`, and the effort, as the model takes them; recorded where they are other than asked."""
+    reasoning, rules = chat.reasoning, claude(chat.model)
+    if reasoning is None:
+        return {}, None
+    if _is_off(reasoning):
+        return (_OFF if rules.thinks else {}), None
+    if not rules.thinks:
+        wire.refuse("reasoning", "thinking with this model")
+        return {}, None
+    if reasoning.between_tools:
+        return {"type": b'"between_tools"'}, _effort(reasoning, rules, wire)
+    if _adapts(chat, reasoning):
+        return {"type": b'"adaptive"'} | _display(reasoning), _effort(reasoning, rules, wire)
+    return _budgeted(chat, reasoning, wire), None
+
+
+def thinks(chat: ChatRequest, wire: Wire) -> bool:
+    """Whether the model will think, as it is asked anew."""
+    reasoning, rules = chat.reasoning, claude(chat.model)
+    if reasoning is None or _is_off(reasoning) or not rules.thinks:
+        return False
+    return reasoning.between_tools or _adapts(chat, reasoning) or _has_room(chat, wire)
+
+
+def _adapts(chat: ChatRequest, reasoning: ReasoningConfig) -> bool:
+    """Whether the model decides how much; one that takes a number too gets the number that was asked for."""
+    rules = claude(chat.model)
+    has_budget = reasoning.budget_tokens is not None and reasoning.budget_tokens > 0 and reasoning.effort is None
+    return rules.adapts and not (has_budget and rules.takes_budget and not forces_a_tool(chat))
+
+
+def _has_room(chat: ChatRequest, wire: Wire) -> bool:
+    """Whether a number of tokens for thinking fits into the answer's, and nothing forbids it."""
+    return output_limit(chat, wire) > _SMALLEST_BUDGET and not forces_a_tool(chat) and may_think(chat.messages)
+
+
+def _budgeted(chat: ChatRequest, reasoning: ReasoningConfig, wire: Wire) -> dict[str, bytes]:
+    """Thinking within a number of tokens."""
+    if not _has_room(chat, wire):
+        wire.convert("reasoning", "dropped")
+        return {}
+    asked, limit = reasoning.budget_tokens, output_limit(chat, wire)
+    wanted = asked if asked is not None and asked > 0 else _BUDGETS.get(reasoning.effort or "", _BUDGETS["medium"])
+    budget = max(_SMALLEST_BUDGET, limit * 3 // 4 if wanted >= limit else wanted)
+    if budget != wanted:
+        wire.convert("reasoning", "clamped")
+    return {"type": b'"enabled"', "budget_tokens": encode(budget)}
+
+
+def _effort(reasoning: ReasoningConfig, rules: Claude, wire: Wire) -> str | None:
+    """The word for how much to think that *rules* allow; None where the model decides."""
+    word, budget = reasoning.effort, reasoning.budget_tokens
+    if word is None:
+        if budget is None or budget < 0:
+            return None
+        return next((it for bound, it in _EFFORTS if budget <= bound), "high")
+    if word in rules.efforts:
+        return word
+    wire.convert("reasoning", "clamped")
+    return _NEAREST.get(word, "high")
+
+
+def _is_off(reasoning: ReasoningConfig) -> bool:
+    return reasoning.effort == "none" or (reasoning.budget_tokens == 0 and reasoning.effort is None)
+
+
+def _display(reasoning: ReasoningConfig) -> dict[str, bytes]:
+    """Newer models show nothing of their thinking unless they are asked to."""
+    if reasoning.include is False:
+        return {"display": b'"omitted"'}
+    if reasoning.include or reasoning.summary not in (None, "none"):
+        return {"display": b'"summarized"'}
+    return {}

@@ -1,0 +1,106 @@
+"""Whole answers, read."""
+
+from __future__ import annotations
+
+import attrs
+
+from llmproxy_core import ReplyHead, UpstreamGarbage
+from llmproxy_core.chat import ChatOrigin, ChatReply, Choice, Part, TextPart, ToolCall, remember
+from llmproxy_core.wire import Members, Wire, decode_object, garbage
+from llmproxy_gemini.apis import FORM
+from llmproxy_gemini.call_ids import CallIds
+from llmproxy_gemini.chunk import NULLS, Chunk, decode_candidate, decode_chunk, error_in
+from llmproxy_gemini.citations import read_citations
+from llmproxy_gemini.finish import blocked, read_finish
+from llmproxy_gemini.logprobs import read_logprobs
+from llmproxy_gemini.part_read import read_part
+from llmproxy_gemini.usage import read_usage
+
+WIRE = Wire(FORM, own=True, fail=garbage)
+_KNOWN = ("candidates", "usageMetadata", "modelVersion", "responseId", "createTime")
+_KNOWN_OF_CHOICE = ("content", "finishReason", "finishMessage", "index", "logprobsResult")
+
+
+def scan_reply(body: bytes) -> ReplyHead:
+    """See `Dialect.scan_reply`."""
+    chunk = _checked(body)
+    finish = [decode_candidate(bytes(text)).finish_reason for text in chunk.candidates or ()]
+    words = tuple(word for word in finish if word is not None)
+    if not words and chunk.blocked is not None:
+        words = (chunk.blocked,)
+    return ReplyHead(read_usage(bytes(chunk.usage_metadata)), chunk.model_version, words, chunk.response_id)
+
+
+def _checked(body: bytes) -> Chunk:
+    chunk = decode_chunk(body)
+    if (error := error_in(chunk, body)) is not None:
+        raise error
+    return chunk
+
+
+def read_reply(body: bytes) -> ChatReply:
+    """The meaning of *body*. UpstreamGarbage when it is no answer, UpstreamError when it is an error."""
+    chunk = _checked(body)
+    if chunk.candidates is None and chunk.prompt_feedback is None and bytes(chunk.usage_metadata) in NULLS:
+        raise UpstreamGarbage("The provider's answer has no candidates")
+    usage = read_usage(bytes(chunk.usage_metadata))
+    choices = [_read_choice(bytes(text), place, chunk) for place, text in enumerate(chunk.candidates or ())]
+    if not choices:
+        feedback = chunk.prompt_feedback
+        message = None if feedback is None else feedback.block_reason_message
+        choices = [Choice(0, (), None if chunk.blocked is None else blocked(chunk.blocked, message))]
+    members = Members(body, "", garbage)
+    for name in _KNOWN:
+        members.raw(name)
+    reply = ChatReply(
+        id=chunk.response_id or "",
+        model=chunk.model_version or "",
+        choices=tuple(choices),
+        usage=usage,
+        created=chunk.created,
+        service_tier=None if usage is None else usage.service_tier,
+        extra=members.rest(),
+    )
+    raws = {name: bytes(raw) for name, raw in decode_object(body).items()}
+    return attrs.evolve(reply, origin=ChatOrigin(FORM, raws, reply, body))
+
+
+def _read_choice(text: bytes, position: int, chunk: Chunk) -> Choice:
+    candidate = decode_candidate(text)
+    index = position if candidate.index is None else candidate.index
+    ids = CallIds(chunk.response_id, index)
+    texts = (candidate.content.parts if candidate.content is not None else None) or ()
+    parts: list[Part] = []
+    for place, raw in enumerate(texts):
+        parts.append(read_part(bytes(raw), f"candidates[{position}].content.parts[{place}]", WIRE, ids, is_answer=True))
+    called = any(isinstance(part, ToolCall) for part in parts)
+    word = candidate.finish_reason
+    members = Members(text, "", garbage)
+    for name in _KNOWN_OF_CHOICE:
+        members.raw(name)
+    logprobs = bytes(candidate.logprobs_result)
+    choice = Choice(
+        index,
+        _cited(parts, bytes(candidate.grounding_metadata), bytes(candidate.citation_metadata)),
+        None if word is None else read_finish(word, candidate.finish_message, called=called),
+        None if logprobs in NULLS else read_logprobs(logprobs),
+        extra=members.rest(),
+    )
+    return remember(choice, FORM, text)
+
+
+def _cited(parts: list[Part], grounding: bytes, citation: bytes) -> tuple[Part, ...]:
+    """*parts* with the citations on the last text, where a stream tells them too."""
+    if grounding in NULLS and citation in NULLS:
+        return tuple(parts)
+    said = [place for place, part in enumerate(parts) if isinstance(part, TextPart)]
+    text = "".join(part.text for part in parts if isinstance(part, TextPart))
+    citations = read_citations(grounding, citation, text)
+    if not said or not citations:
+        return tuple(parts)
+    last = parts[said[-1]]
+    assert isinstance(last, TextPart)
+    cited: TextPart = attrs.evolve(last, citations=tuple(citations))
+    if last.raw is not None:
+        remember(cited, last.raw.api, last.raw.text)
+    return (*parts[: said[-1]], cited, *parts[said[-1] + 1 :])

@@ -1,0 +1,211 @@
+"""Events of another protocol, or of a filter, written as chunks of our own making."""
+
+from __future__ import annotations
+
+from llmproxy_core import Usage
+from llmproxy_core.chat import (
+    AudioDelta,
+    ChatEvent,
+    Citation,
+    CitationAdded,
+    Finish,
+    Finished,
+    OpaqueEvent,
+    ReasoningDelta,
+    RefusalDelta,
+    Start,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+    UsageReported,
+)
+from llmproxy_core.wire import encode, join_array, join_object
+from llmproxy_gemini.apis import FORM
+from llmproxy_gemini.call_ids import is_made
+from llmproxy_gemini.citations import write_citations
+from llmproxy_gemini.finish import write_finish
+from llmproxy_gemini.logprobs import write_logprobs
+from llmproxy_gemini.reply_write import content, head, new_id
+from llmproxy_gemini.response_object import write_arguments
+from llmproxy_gemini.seals import signature_for_client
+from llmproxy_gemini.usage import write_usage
+
+
+class _Call:
+    """A call whose arguments still come."""
+
+    __slots__ = ("arguments", "start")
+
+    def __init__(self, start: ToolCallStart) -> None:
+        self.start = start
+        self.arguments: list[str] = []
+
+    def part(self) -> bytes:
+        start = self.start
+        arguments = write_arguments("".join(self.arguments), is_json=start.kind != "custom")
+        call = {"name": encode(start.name), "args": arguments}
+        if not is_made(start.id):
+            call["id"] = encode(start.id)
+        members = {"functionCall": join_object(call)}
+        if start.signature is not None:
+            members["thoughtSignature"] = encode(start.signature)
+        return join_object(members)
+
+
+class _Candidate:
+    """One candidate of the stream: what waits for its end."""
+
+    __slots__ = ("calls", "citations", "finish", "text")
+
+    def __init__(self) -> None:
+        self.calls: dict[int, _Call] = {}
+        self.citations: list[Citation] = []
+        self.finish: Finish | None = None
+        self.text: list[str] = []
+
+
+class ChunkRenderer:
+    """
+    Makes chunks.
+
+    Calls go out whole, since Gemini's clients know no pieces of them; finishes, sources and the usage wait for the
+    end: the last chunk has them all.
+    """
+
+    __slots__ = ("_candidates", "_finished", "_is_native", "_usage", "start")
+
+    def __init__(self) -> None:
+        self.start: Start | None = None
+        self._usage: Usage | None = None
+        self._candidates: dict[int, _Candidate] = {}
+        self._finished: set[int] = set()
+        self._is_native = False
+
+    def note(self, event: ChatEvent) -> None:
+        """Remember what went out in a chunk of the provider's own."""
+        self._is_native = True
+        if isinstance(event, Start):
+            self.start = event
+        elif isinstance(event, UsageReported):
+            self._usage = event.usage
+        elif isinstance(event, Finished):
+            self._finished.add(event.choice)
+        elif isinstance(event, TextDelta):
+            self._candidate(event.choice).text.append(event.text)
+
+    def _candidate(self, choice: int) -> _Candidate:
+        if (found := self._candidates.get(choice)) is None:
+            found = self._candidates[choice] = _Candidate()
+        return found
+
+    def render(self, event: ChatEvent) -> list[bytes]:
+        """The chunks for *event*, as JSON; none where this protocol says nothing, or waits."""
+        match event:
+            case Start():
+                self.start = event
+            case UsageReported(usage=usage):
+                self._usage = usage
+            case Finished(choice=choice, finish=finish):
+                if choice not in self._finished:
+                    self._candidate(choice).finish = finish
+            case CitationAdded(choice=choice, citation=citation):
+                self._candidate(choice).citations.append(citation)
+            case ToolCallStart(choice=choice, index=index):
+                self._candidate(choice).calls[index] = _Call(event)
+            case ToolCallDelta(choice=choice, index=index, arguments=arguments):
+                if (call := self._candidate(choice).calls.get(index)) is not None:
+                    call.arguments.append(arguments)
+            case _:
+                return self._said(event)
+        return []
+
+    def _said(self, event: ChatEvent) -> list[bytes]:
+        choice = getattr(event, "choice", None)
+        part = _part(event)
+        if part is None or choice is None:
+            return []
+        candidate = self._candidate(choice)
+        calls = self._calls(candidate)
+        if isinstance(event, TextDelta):
+            candidate.text.append(event.text)
+        members: dict[str, bytes] = {}
+        if isinstance(event, TextDelta) and event.logprobs is not None:
+            logprobs = write_logprobs(event.logprobs)
+            members = {} if logprobs is None else {"logprobsResult": logprobs}
+        return [self._chunk([_candidate_text(choice, [*calls, part], members)])]
+
+    def _calls(self, candidate: _Candidate) -> list[bytes]:
+        """The calls that are complete, as far as can be told, to stand before what follows."""
+        calls, candidate.calls = candidate.calls, {}
+        return [calls[index].part() for index in sorted(calls)]
+
+    def last(self) -> list[bytes]:
+        """The chunk that ends the stream; none when the provider's own has done so."""
+        waiting = {
+            choice: candidate
+            for choice, candidate in self._candidates.items()
+            if choice not in self._finished or candidate.calls or candidate.citations
+        }
+        if not waiting and (self._is_native or self._finished):
+            return []
+        texts = [self._ended(choice, waiting[choice]) for choice in sorted(waiting)]
+        return [self._chunk(texts or [self._ended(0, _Candidate())])]
+
+    def _ended(self, choice: int, candidate: _Candidate) -> bytes:
+        members: dict[str, bytes] = {}
+        if choice not in self._finished:
+            self._finished.add(choice)
+            members["finishReason"] = encode(write_finish(candidate.finish))
+            if candidate.finish is not None and candidate.finish.detail is not None:
+                members["finishMessage"] = encode(candidate.finish.detail)
+        if candidate.citations:
+            members["groundingMetadata"] = write_citations(candidate.citations, "".join(candidate.text))
+        return _candidate_text(choice, self._calls(candidate), members)
+
+    def _chunk(self, candidates: list[bytes]) -> bytes:
+        members = {"candidates": join_array(candidates)}
+        if self._usage is not None:
+            members["usageMetadata"] = write_usage(self._usage)
+        if self.start is None or not self.start.id:
+            start = self.start or Start("", "")
+            self.start = Start(new_id(), start.model, start.created)
+        return join_object(members | head(self.start.id, self.start.model, self.start.created))
+
+
+def _candidate_text(choice: int, parts: list[bytes], members: dict[str, bytes]) -> bytes:
+    return join_object({"content": content(parts)} | members | {"index": encode(choice)})
+
+
+def _part(event: ChatEvent) -> bytes | None:
+    """What *event* says as a part; None when it says nothing here."""
+    match event:
+        case TextDelta(text=text) if text or event.signature is not None or event.logprobs is not None:
+            signed = {} if event.signature is None else {"thoughtSignature": encode(event.signature)}
+            return join_object({"text": encode(text)} | signed)
+        case RefusalDelta(text=text) if text:
+            return join_object({"text": encode(text)})
+        case ReasoningDelta():
+            return _thought(event)
+        case AudioDelta(data=str(data)) if data:
+            blob = {"mimeType": b'"audio/L16"', "data": encode(data)}
+            return join_object({"inlineData": join_object(blob)})
+        case AudioDelta(transcript=str(text)) if text:
+            return join_object({"text": encode(text)})
+        case OpaqueEvent(api=api, raw=raw) if api == FORM:
+            return raw
+        case _:
+            return None
+
+
+def _thought(event: ReasoningDelta) -> bytes | None:
+    signature = signature_for_client(
+        signature=event.signature,
+        redacted=event.redacted,
+        encrypted=event.encrypted,
+        provider=event.provider,
+        id=event.id,
+    )
+    if not event.text and signature is None:
+        return None
+    signed = {} if signature is None else {"thoughtSignature": encode(signature)}
+    return join_object({"text": encode(event.text), "thought": b"true"} | signed)

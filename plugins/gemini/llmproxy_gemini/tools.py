@@ -1,0 +1,170 @@
+"""Tools the caller offers, and which of them the model must use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from llmproxy_core import unsupported
+from llmproxy_core.chat import BuiltinTool, ChatRequest, JSONText, Raw, Tool, ToolChoice, remember
+from llmproxy_core.wire import (
+    STRING,
+    STRINGS,
+    Changes,
+    Members,
+    Values,
+    Wire,
+    decode_object,
+    encode,
+    join_array,
+    join_object,
+    with_members,
+)
+from llmproxy_gemini.model_kind import checks_signatures
+from llmproxy_gemini.schema import to_json_schema
+from llmproxy_gemini.spelling import Spelled, snake, spelled
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+_SEARCH = "googleSearch"
+CONFIG = "toolConfig"
+_CALLING = "functionCallingConfig"
+_SERVER_SIDE = "includeServerSideToolInvocations"
+
+
+# -- tools ---------------------------------------------------------------------------------------------------
+
+
+def read_tools(members: Members, wire: Wire) -> Values:
+    """The functions of all entries, and what else is in them: tools that Google runs."""
+    tools: list[Tool | BuiltinTool] = []
+    for index, text in enumerate(members.array("tools")):
+        entry = Spelled(text, f"{members.at('tools')}[{index}]", wire.fail)
+        place = entry.at("functionDeclarations")
+        functions = entry.array("functionDeclarations")
+        tools += [_read_function(each, f"{place}[{number}]", wire) for number, each in enumerate(functions)]
+        for name, value in entry.rest().items():
+            tools.append(BuiltinTool(name, Raw(wire.api, join_object({name: value}))))
+    return {"tools": tuple(tools)}
+
+
+def _read_function(text: bytes, place: str, wire: Wire) -> Tool:
+    function = Spelled(text, place, wire.fail)
+    schema = function.raw("parametersJsonSchema")
+    if schema is None and (parameters := function.raw("parameters")) is not None:
+        schema = to_json_schema(parameters, function.at("parameters"), wire.fail)
+    tool = Tool(function.need("name", STRING), function.take("description", STRING), schema, extra=function.rest())
+    return remember(tool, wire.api, text)
+
+
+def write_tools(chat: ChatRequest, wire: Wire, _: Mapping[str, JSONText]) -> Changes:
+    """One entry for all functions, one for each tool that Google runs."""
+    functions: list[bytes] = []
+    others: list[bytes] = []
+    for index, tool in enumerate(chat.tools):
+        place = f"tools[{index}]"
+        if (kept := wire.kept(tool.raw)) is not None:
+            (functions if isinstance(tool, Tool) else others).append(kept)
+        elif isinstance(tool, BuiltinTool):
+            found = wire.attempt(lambda tool=tool, place=place: _write_builtin(tool, place))  # type: ignore[misc]
+            others += [] if found is None else [found]
+        elif (text := _write_function(tool, place, wire)) is not None:
+            functions.append(text)
+    entries = [join_object({"functionDeclarations": join_array(functions)})] if functions else []
+    return {"tools": join_array(entries + others) if entries or others else None}
+
+
+def _write_builtin(tool: BuiltinTool, place: str) -> bytes:
+    """Web search is the one tool that several providers run."""
+    if tool.kind.startswith("web_search"):
+        return join_object({_SEARCH: b"{}"})
+    raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
+
+
+def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
+    if tool.kind == "custom":
+        wire.refuse(place, "a tool whose input is free text")
+        return None
+    if _NAME.fullmatch(tool.name) is None:
+        wire.refuse(f"{place}.name", "such a name of a tool")
+        return None
+    members = {"name": encode(tool.name)}
+    if tool.description is not None:
+        members["description"] = encode(tool.description)
+    if tool.parameters is not None and not _is_empty(tool.parameters):
+        members["parametersJsonSchema"] = tool.parameters
+    if tool.strict and not wire.own:
+        wire.convert(f"{place}.strict", "dropped")
+    return join_object(members | wire.unknown(tool.extra, place))
+
+
+def _is_empty(schema: JSONText) -> bool:
+    """Whether *schema* is that of a function without parameters, which some models refuse to see spelt out."""
+    try:
+        members = msgspec.json.decode(schema)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    known = {"type", "properties", "additionalProperties", "required", "title", "$schema"}
+    return isinstance(members, dict) and not members.get("properties") and members.keys() <= known
+
+
+# -- choice --------------------------------------------------------------------------------------------------
+
+
+def read_choice(members: Members, wire: Wire) -> Values:
+    """`toolConfig`; of it, what is not the choice, stays unknown."""
+    text = members.raw(CONFIG) or members.raw(snake(CONFIG))
+    if text is None:
+        return {}
+    config = Spelled(text, CONFIG, wire.fail)
+    calling = config.object(_CALLING)
+    for name, value in config.rest(f"{CONFIG}.").items():
+        members.leave(name, value)
+    if calling is None:
+        return {}
+    mode, names = calling.take("mode", STRING), calling.take("allowedFunctionNames", STRINGS)
+    for name, value in calling.rest(f"{CONFIG}.{_CALLING}.").items():
+        members.leave(name, value)
+    match (mode or "AUTO").upper():
+        case "ANY":
+            choice = ToolChoice("named", tuple(names)) if names else ToolChoice("required")
+        case "NONE":
+            choice = ToolChoice("none")
+        case "AUTO" | "VALIDATED" | "MODE_UNSPECIFIED":
+            choice = ToolChoice("allowed", tuple(names)) if names else ToolChoice("auto")
+        case _:
+            raise wire.fail(calling.at("mode"), "one of AUTO, ANY, NONE, VALIDATED")
+    return {"tool_choice": choice}
+
+
+def write_choice(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
+    """`toolConfig` with the choice, its other members as they were."""
+    name = spelled(CONFIG, before)
+    text = before.get(name, b"{}")
+    changes = _calling(chat.tool_choice, text)
+    if not wire.own and _searches_among_functions(chat):
+        changes[_SERVER_SIDE] = b"true"
+    config = with_members(b"{}" if text == b"null" else text, changes)
+    return {name: None if config.strip() == b"{}" else config}
+
+
+def _calling(choice: ToolChoice | None, config: JSONText) -> Changes:
+    if choice is None:
+        return {spelled(_CALLING, decode_object(config)) if config.startswith(b"{") else _CALLING: None}
+    match choice.mode:
+        case "auto" | "none":
+            mode = choice.mode.upper()
+        case "allowed":
+            mode = "VALIDATED"  # the one mode that may call and may be kept to some names
+        case _:
+            mode = "ANY"
+    members: dict[str, bytes] = {"mode": encode(mode)}
+    if choice.names:
+        members["allowedFunctionNames"] = encode(list(choice.names))
+    return {_CALLING: join_object(members), snake(_CALLING): None}
+
+
+def _searches_among_functions(chat: ChatRequest) -> bool:
+    kinds = [type(tool) for tool in chat.tools]
+    return checks_signatures(chat.model) and BuiltinTool in kinds and Tool in kinds

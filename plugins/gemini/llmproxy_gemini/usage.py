@@ -1,0 +1,90 @@
+"""Token counts as Gemini reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from llmproxy_core import Usage
+from llmproxy_core.wire import Counts, encode, join_object, tier_word
+
+_TIERS = frozenset({"standard", "flex", "priority"})
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_NAMES = (
+    "promptTokenCount",
+    "candidatesTokenCount",
+    "totalTokenCount",
+    "thoughtsTokenCount",
+    "toolUsePromptTokenCount",
+)
+
+
+def read_usage(text: bytes) -> Usage | None:
+    """
+    The counts in a `usageMetadata` object; None when *text* is no object or has no usable count.
+
+    Thoughts are output, and not among the candidates' tokens; what tools brought is input, and not among the prompt's;
+    cached tokens are among the prompt's. What the total has beyond all these was generated too.
+    """
+    try:
+        members = _decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    counts = Counts()
+    asked, said, total, thought, brought = (counts.read(members, name) for name in _NAMES)
+    if asked is None and said is None and total is None:
+        return None
+    thoughts = thought or 0
+    input_tokens = (asked or 0) + (brought or 0)
+    output_tokens = (said or 0) + thoughts
+    if asked is None:
+        input_tokens = max(input_tokens, (total or 0) - output_tokens)
+    output_tokens += max(0, (total or 0) - input_tokens - output_tokens)
+    cached = counts.within(input_tokens, counts.read(members, "cachedContentTokenCount"))
+    tier = members.get("serviceTier")
+    return Usage(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_input_tokens=cached,
+        reasoning_tokens=thoughts,
+        source=counts.source,
+        audio_input_tokens=counts.within(input_tokens, _spoken(counts, members, "promptTokensDetails")),
+        audio_output_tokens=counts.within(output_tokens, _spoken(counts, members, "candidatesTokensDetails")),
+        service_tier=tier_word(tier if isinstance(tier, str) else None),
+    )
+
+
+def _spoken(counts: Counts, members: Mapping[str, Any], name: str) -> int:
+    """The tokens of sound among those that *name* tells apart."""
+    details = members.get(name)
+    found = [each for each in details if isinstance(each, dict)] if isinstance(details, list) else []
+    return sum(counts.read(each, "tokenCount") or 0 for each in found if each.get("modality") == "AUDIO")
+
+
+def write_usage(usage: Usage) -> bytes:
+    """*usage* as Gemini reports it."""
+    members = {
+        "promptTokenCount": usage.input_tokens,
+        "candidatesTokenCount": usage.output_tokens - usage.reasoning_tokens,
+        "totalTokenCount": usage.total_tokens,
+    }
+    if usage.cached_input_tokens:
+        members["cachedContentTokenCount"] = usage.cached_input_tokens
+    if usage.reasoning_tokens:
+        members["thoughtsTokenCount"] = usage.reasoning_tokens
+    texts = {name: encode(count) for name, count in members.items()}
+    if usage.audio_input_tokens:
+        texts["promptTokensDetails"] = _modalities(usage.input_tokens, usage.audio_input_tokens)
+    if usage.audio_output_tokens:
+        said = usage.output_tokens - usage.reasoning_tokens
+        texts["candidatesTokensDetails"] = _modalities(said, usage.audio_output_tokens)
+    if usage.service_tier in _TIERS:
+        texts["serviceTier"] = encode(usage.service_tier)
+    return join_object(texts)
+
+
+def _modalities(total: int, audio: int) -> bytes:
+    counts = [("TEXT", total - audio), ("AUDIO", audio)]
+    return encode([{"modality": word, "tokenCount": count} for word, count in counts if count > 0])

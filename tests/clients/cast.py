@@ -1,0 +1,217 @@
+"""Who plays: the official clients, the providers behind the proxy, and what each client sees of each provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from tests.clients.play import SCENARIOS, Models
+from tests.providers import anthropic, gemini, mistral, openai
+from tests.providers.anthropic import Anthropic
+from tests.providers.gemini import Gemini
+from tests.providers.mistral import Mistral
+from tests.providers.openai import OpenAI
+from tests.providers.openai_responses import OpenAIResponses
+from tests.providers.refusal import Kind
+from tests.providers.scenario import (
+    CALLS,
+    COUNTED,
+    RESULTS_TEXT,
+    RETRY_AFTER_S,
+    SEEN,
+    STRUCTURED,
+    TEXT,
+    THOUGHT,
+    VECTOR,
+    Spent,
+)
+from tests.providers.server import FakeProvider
+
+JSON = dict[str, Any]
+ANYTHING = object()
+"""What is expected where only the presence of the member counts."""
+
+
+@attrs.frozen
+class Provider:
+    """A provider behind the proxy."""
+
+    fake: Callable[[], FakeProvider]
+    dialect: str
+    llm: Mapping[str, str]  # the keys of its `[llm.NAME]`
+    models: Models
+    listed: tuple[str, ...]
+    statuses: Mapping[Kind, int]
+    thinks: bool = True  # its answers show thoughts
+    has_embeddings: bool = True
+    counts: bool = True  # it has an endpoint that counts tokens
+
+
+def _statuses(errors: Mapping[Kind, tuple[Any, ...]]) -> dict[Kind, int]:
+    return {kind: error[0] for kind, error in errors.items()}
+
+
+_GPT = Models("gpt-4.1", "o4-mini", "text-embedding-3-small")
+PROVIDERS: Mapping[str, Provider] = {
+    "openai": Provider(
+        OpenAI,
+        "openai",
+        {"provider": "openai", "type": "chat"},
+        _GPT,
+        openai.MODELS,
+        _statuses(openai.ERRORS),
+        thinks=False,
+        counts=False,
+    ),
+    "openai-responses": Provider(
+        OpenAIResponses,
+        "openai-responses",
+        {"provider": "openai", "type": "responses"},
+        _GPT,
+        openai.MODELS,
+        _statuses(openai.ERRORS),
+    ),
+    "anthropic": Provider(
+        Anthropic,
+        "anthropic",
+        {"provider": "anthropic"},
+        Models("claude-sonnet-4-6", "claude-sonnet-4-6", "claude-sonnet-4-6"),
+        anthropic.MODELS,
+        _statuses(anthropic.ERRORS),
+        has_embeddings=False,
+    ),
+    "gemini": Provider(
+        Gemini,
+        "gemini",
+        {"provider": "gemini"},
+        Models("gemini-2.5-flash", "gemini-3-pro-preview", "gemini-embedding-001"),
+        gemini.MODELS,
+        _statuses(gemini.ERRORS),
+    ),
+    "mistral": Provider(
+        Mistral,
+        "mistral",
+        {"provider": "mistral"},
+        Models("mistral-large-latest", "magistral-medium-latest", "mistral-embed"),
+        mistral.MODELS,
+        mistral.STATUSES,
+        counts=False,
+    ),
+}
+
+
+@attrs.frozen
+class Role:
+    """One way to use an official client."""
+
+    dialect: str
+    own: str  # the provider it was made for
+    stop: str  # its word for an end
+    tools: str  # and for an end with calls
+    lacks: frozenset[str] = frozenset()  # the scenarios it has no method for
+    sees_thoughts: bool = True  # also those of a provider that has them not in this dialect's official form
+    sees_headers: bool = True  # its errors show the headers of the answer
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """What it can be asked."""
+        return tuple(each for each in SCENARIOS if each not in self.lacks)
+
+
+def _lacks(*scenarios: str) -> frozenset[str]:
+    return frozenset(scenarios)
+
+
+_OPENAI = Role("openai", "openai", "stop", "tool_calls", _lacks("count"))
+_RESPONSES = Role("openai-responses", "openai-responses", "completed", "completed", _lacks("embeddings"))
+_ANTHROPIC = Role("anthropic", "anthropic", "end_turn", "tool_use", _lacks("embeddings"))
+_GEMINI = Role("gemini", "gemini", "STOP", "STOP")
+_MISTRAL = Role("mistral", "mistral", "stop", "tool_calls", _lacks("count"))
+
+
+def _ai(role: Role, *lacks: str, **more: Any) -> Role:
+    """The AI SDK has words of its own, no lists of models and no counts."""
+    return attrs.evolve(role, stop="stop", tools="tool-calls", lacks=_lacks("models", "count", *lacks), **more)
+
+
+PYTHON_CLIENTS: Mapping[str, Role] = {
+    "python-openai-chat": _OPENAI,
+    "python-openai-responses": _RESPONSES,
+    "python-anthropic": _ANTHROPIC,
+    "python-google-genai": _GEMINI,
+    "python-mistralai": _MISTRAL,
+}
+NODE_CLIENTS: Mapping[str, Role] = {
+    "npm-openai-chat": _OPENAI,
+    "npm-openai-responses": _RESPONSES,
+    "npm-anthropic": _ANTHROPIC,
+    "npm-google-genai": attrs.evolve(_GEMINI, sees_headers=False),
+    # It reads only what OpenAI documents.
+    "ai-openai-chat": _ai(_OPENAI, sees_thoughts=False),
+    "ai-openai-responses": _ai(_RESPONSES, "embeddings"),
+    "ai-anthropic": _ai(_ANTHROPIC, "embeddings"),
+    "ai-google": _ai(_GEMINI),
+    "ai-mistral": _ai(_MISTRAL),
+}
+
+
+def expected(role: Role, provider: Provider, scenario: str, *, direct: bool = False) -> JSON:
+    """
+    What the client must see of *provider* in *scenario*, or at least these members of it.
+
+    *direct*: no proxy between them.
+    """
+    spent = {"input": Spent().input, "output": Spent().output}
+    said = {"text": TEXT, "finish": role.stop, **spent}
+    calls = [[call.name, dict(call.arguments)] for call in CALLS]
+    looped = {"calls": calls, "finish": role.tools, "text": RESULTS_TEXT}
+    thought = {"thought": THOUGHT if provider.thinks and role.sees_thoughts else ""}
+    if scenario.startswith("error_"):
+        return {"error": _error(role, provider, scenario.removesuffix("_stream"), direct=direct)}
+    table: Mapping[str, JSON] = {
+        "vision": {**said, "text": SEEN},
+        "tools": looped,
+        "structured": {"value": dict(STRUCTURED)},
+        "thinking": {"text": TEXT, **thought, **spent},
+        "thinking_tools": {**looped, **thought},
+        "models": {"models": sorted(provider.listed)},
+        "embeddings": {"vectors": [list(VECTOR)] * 2} if provider.has_embeddings else {"error": {"status": 400}},
+        "count": {"tokens": COUNTED if provider.counts else ANYTHING},
+        "mid_stream_error": {"error": ANYTHING},
+        "cut": {"error": ANYTHING},
+    }
+    return table.get(scenario.removesuffix("_stream"), said)
+
+
+def _error(role: Role, provider: Provider, scenario: str, *, direct: bool) -> JSON:
+    statuses = provider.statuses
+    match scenario:
+        case "error_401":  # our key is no business of the caller's
+            return {"status": statuses["auth"] if direct else 502}
+        case "error_404":
+            return {"status": statuses["model"]}
+        case "error_429":
+            told = role.sees_headers and not (direct and provider.dialect == "gemini")
+            return {"status": 429, "retry_after": str(RETRY_AFTER_S) if told else None}
+        case "error_500":
+            return {"status": statuses["server"]}
+        case _:  # each protocol has its own status for this
+            return {"status": statuses["overloaded"] if direct else 529 if role.dialect == "anthropic" else 503}
+
+
+def differences(seen: JSON, wanted: JSON) -> list[str]:
+    """How *seen* differs from *wanted*, in sentences; empty when every wanted member is there as it should be."""
+    found = []
+    for name, value in wanted.items():
+        if name not in seen:
+            found.append(f"no {name}")
+        elif isinstance(value, dict) and isinstance(seen[name], dict) and name == "error":
+            found += differences(seen[name], value)
+        elif value is ANYTHING:
+            if not seen[name]:
+                found.append(f"{name} is {seen[name]!r}")
+        elif seen[name] != value:
+            found.append(f"{name} is {seen[name]!r}, not {value!r}")
+    return found

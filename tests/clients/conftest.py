@@ -1,0 +1,20 @@
+"""One proxy with every provider behind it for all tests of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.clients.stage import Stage
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    # Here, since tests of one client alone need nothing of this.
+    from tests.clients.stage import Stage
+
+    with Stage() as running:
+        yield running

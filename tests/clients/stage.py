@@ -1,0 +1,109 @@
+"""
+The proxy with every provider behind it, in a thread of its own, so that clients of any kind may block.
+
+Each provider has a route of its name: `/anthropic` is what a client takes for Anthropic's API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from importlib import import_module
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Self
+
+from llmproxy_core.plugins import Registry
+from tests.clients.cast import PROVIDERS, Provider, Role
+from tests.providers.server import FakeProvider
+from tests.proxy import STANDARD_PLUGINS, Proxy
+
+START_S = 30.0
+
+
+def _plugins() -> tuple[object, ...]:
+    """The plugins of the other dialects, as far as there is something in them."""
+    names = [name for name in ("llmproxy_anthropic", "llmproxy_gemini", "llmproxy_mistral") if find_spec(name)]
+    found = [plugin for plugin in map(import_module, names) if plugin not in STANDARD_PLUGINS]
+    return tuple(plugin for plugin in found if not Registry.of(plugin).broken)
+
+
+PLUGINS = _plugins()
+_REGISTRY = Registry.of(*STANDARD_PLUGINS, *PLUGINS)
+
+
+def speaks(role: Role) -> bool:
+    """Whether the proxy speaks the dialect of *role*."""
+    return role.dialect in _REGISTRY.dialects
+
+
+def reaches(provider: Provider) -> bool:
+    """Whether the proxy has the provider type that *provider* needs."""
+    built = _REGISTRY.providers.get(provider.llm["provider"])
+    return built is not None and ("type" not in provider.llm or provider.llm["type"] in built.types)
+
+
+LIT = tuple(name for name, provider in PROVIDERS.items() if reaches(provider))
+"""The providers that the proxy can stand before."""
+
+
+class Stage:
+    """All fakes, and the proxy before those it can reach; entered, it is ready."""
+
+    def __init__(self) -> None:
+        self.fakes: Mapping[str, FakeProvider] = {name: each.fake() for name, each in PROVIDERS.items()}
+        self._url = ""
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="stage")
+
+    def url(self, provider: str) -> str:
+        """Where a client finds *provider* behind the proxy; no version in the path."""
+        return f"{self._url}/{provider}"
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - raised again where the stage is entered
+            self._failure = error
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        async with AsyncExitStack() as entered:
+            for fake in self.fakes.values():
+                await entered.enter_async_context(fake)
+            proxy = await entered.enter_async_context(Proxy(self._mapping(), plugins=PLUGINS, env=self._keys()))
+            self._url = proxy.url
+            self._ready.set()
+            await self._end.wait()
+
+    def _mapping(self) -> dict[str, object]:
+        llms = {
+            name: {**PROVIDERS[name].llm, "base_url": self.fakes[name].base_url, "token_env": _variable(name)}
+            for name in LIT
+        }
+        return {"llm": llms, "route": [{"path_prefix": f"/{name}", "target_llm": name} for name in LIT]}
+
+    def _keys(self) -> dict[str, str]:
+        return {_variable(name): fake.key for name, fake in self.fakes.items()}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(START_S), "the proxy did not start"
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(START_S)
+
+
+def _variable(name: str) -> str:
+    return f"KEY_{name.upper().replace('-', '_')}"
