@@ -21,6 +21,7 @@ from bench.flame import record_flames
 from bench.machine import Cores, described
 from bench.measures import FULL, MEASURES, TINY, Scale
 from bench.ours import before, features, install_plugin, main_systems
+from bench.pairs import run as run_pairs
 from bench.peers import peers
 from bench.rounds import measure_all, say
 from bench.system import Row, System
@@ -31,6 +32,9 @@ from bench.upstream import Missing, rig
 def main(argv: list[str] | None = None) -> int:
     """Gives the exit code: 1 when a program is missing that nothing goes without."""
     asked = _arguments().parse_args(argv)
+    if asked.pairs:
+        print(run_pairs(rounds=asked.rounds, tiny=asked.tiny))
+        return 0
     scale = attrs.evolve(TINY if asked.tiny else FULL, **({"seconds": asked.seconds} if asked.seconds else {}))
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, asked.out.open("a") as out:
@@ -45,6 +49,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").strip())
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--features", action="store_true", help="what each feature of llmproxy costs, instead")
+    what.add_argument("--pairs", action="store_true", help="what it costs to translate between protocols, instead")
     what.add_argument("--flame", metavar="FOLDER", type=Path, help="record where the time goes into FOLDER, instead")
     parser.add_argument("--only", help="systems or features, by their names with commas between")
     parser.add_argument("--tests", default=",".join(MEASURES), help="with commas between; default: %(default)s")

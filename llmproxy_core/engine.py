@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, UsageReported
+from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, TextDelta, UsageReported
 from llmproxy_core.dialect import Frame, Scanner, StreamWriter
 from llmproxy_core.errors import InternalError, ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
 from llmproxy_core.estimate import TextCount
@@ -182,6 +182,9 @@ class Facts:
         self.error: UpstreamError | None = None
 
     def look(self, events: list[ChatEvent]) -> None:
+        if len(events) == 1 and type(events[0]) is TextDelta:  # nearly all frames
+            self._count.note(events[0].text)
+            return
         response = self.response
         self._count.add(events)
         for event in events:

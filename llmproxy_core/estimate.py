@@ -116,22 +116,25 @@ class TextCount:
         for event in events:
             match event:
                 case TextDelta() | ReasoningDelta() | RefusalDelta():
-                    text = event.text
+                    self.note(event.text)
                 case ToolCallDelta():
-                    text = event.arguments
+                    self.note(event.arguments)
                 case AudioDelta(transcript=str(text)):
-                    pass
+                    self.note(text)
                 case ToolCallStart():
                     self._calls += 1
-                    text = event.name
+                    self.note(event.name)
                 case _:
-                    continue
-            if text:
-                self._size += len(text)
-                self._deltas += 1
-                if self._held < _REMEMBERED:
-                    self._held += len(text)
-                    self._beginning.append(text)
+                    pass
+
+    def note(self, text: str) -> None:
+        """Count a piece of what is said."""
+        if text:
+            self._size += len(text)
+            self._deltas += 1
+            if self._held < _REMEMBERED:
+                self._held += len(text)
+                self._beginning.append(text)
 
     def tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """An estimate of the tokens so far."""

@@ -255,12 +255,10 @@ class Request:
             return dialect.write_embeddings(api, asked, translation)
         chat = self.chat
         streams = chat.stream if stream is None else stream
-        chat = attrs.evolve(
-            chat,
-            model=chat.model if model is None else model,
-            stream=streams,
-            wants_usage=streams and (ask_usage or chat.wants_usage),
-        )
+        wants_usage = streams and (ask_usage or chat.wants_usage)
+        model = chat.model if model is None else model
+        if (model, streams, wants_usage) != (chat.model, chat.stream, chat.wants_usage):
+            chat = attrs.evolve(chat, model=model, stream=streams, wants_usage=wants_usage)
         return dialect.write_chat(api, chat, translation)
 
 

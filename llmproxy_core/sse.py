@@ -78,9 +78,14 @@ class SSEDecoder:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that *chunk* completes."""
-        self._has_cr = self._has_cr or b"\r" in chunk
         if not self._held:
-            return self._take(chunk, self._next_end(chunk))
+            events, rest = self._usual(chunk)
+            if not rest:
+                return events
+            self._has_cr = b"\r" in rest
+            events += self._take(rest, self._next_end(rest))
+            return events
+        self._has_cr = self._has_cr or b"\r" in chunk
         self._held += chunk
         end = self._next_end(self._held)
         if end < 0:
@@ -89,6 +94,22 @@ class SSEDecoder:
         data = bytes(self._held)
         self._held.clear()
         return self._take(data, end)
+
+    def _usual(self, chunk: bytes) -> tuple[list[Event], bytes]:
+        """The events at the beginning of *chunk* that are as nearly all are, and what comes after them."""
+        events: list[Event] = []
+        position = 0
+        while (found := _USUAL_EVENT(chunk, position)) is not None:
+            end = found.end()
+            self._check_bound(end - position)
+            name = found[1]
+            raw = chunk if end - position == len(chunk) else chunk[position:end]
+            events.append(Event(raw, found[2], event=name.decode(errors="replace") if name else ""))
+            position = end
+        if position:
+            self._at_start = False
+            self.scanned_bytes += position
+        return events, chunk[position:]
 
     def end(self) -> list[Event]:
         """What is left at the end of the stream: at most one event, incomplete unless it ends in a blank line."""
@@ -142,6 +163,7 @@ class SSEDecoder:
             raise SSEError(f"An event is longer than {self._max} bytes")
 
 
+_USUAL_EVENT = re.compile(rb"(?:event: ([^\r\n]*+)\r?\n)?data: ([^\r\n]*+)(?:\n\n|\r\n\r\n)").match
 _ONE_DATA_LINE = re.compile(rb"data: ([^\r\n]*+)(?:\n\n|\r\n\r\n)")
 
 

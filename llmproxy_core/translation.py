@@ -55,10 +55,14 @@ class Translation:
         try:
             return write()
         except Unsupported as error:
-            if not self.drops or error.param is None:
-                raise
-            self.changes[self._own(error.param)] = "dropped"
+            self.leave_out(error)
             return None
+
+    def leave_out(self, error: Unsupported) -> None:
+        """Leave out what raised *error*, when such things are left out; else it is raised on."""
+        if not self.drops or error.param is None:
+            raise error
+        self.changes[self._own(error.param)] = "dropped"
 
     def advise(self, place: str) -> None:
         """Leave out advice: what changes neither what is answered nor its form."""

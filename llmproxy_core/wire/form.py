@@ -32,6 +32,10 @@ class Group:
     read: Callable[[Members, Wire], Values]
     write: Callable[[ChatRequest, Wire, Mapping[str, JSONText]], Changes]
     """Its last argument: the members the request was read from, empty for one that is written anew."""
+    names: frozenset[str] | None = None
+    """Its members: when a body has none of them, `read` need not be called. None: it always is."""
+    says_nothing: bool = False
+    """Whether fields that are not set say nothing, so that `write` need not be called for a request written anew."""
 
 
 Form = tuple[Group, ...]
@@ -54,12 +58,12 @@ def value(field: str, kind: Kind[Any], *names: str) -> Group:
         used = [name for name in names if before.get(name, b"null") != b"null"]
         return dict.fromkeys(used or names[:1], text)
 
-    return Group((field,), read, write)
+    return Group((field,), read, write, frozenset(names), says_nothing=True)
 
 
 def unsaid(*fields: str) -> Group:
     """Advice of other protocols that this one does without: it is dropped, not refused."""
-    return Group(fields, lambda members, wire: {}, lambda chat, wire, before: {})
+    return Group(fields, lambda members, wire: {}, lambda chat, wire, before: {}, frozenset(), says_nothing=True)
 
 
 def json(field: str, name: str | None = None) -> Group:
@@ -72,7 +76,7 @@ def json(field: str, name: str | None = None) -> Group:
     def write(chat: ChatRequest, _: Wire, __: Mapping[str, JSONText]) -> Changes:
         return {name: getattr(chat, field)}
 
-    return Group((field,), read, write)
+    return Group((field,), read, write, frozenset({name}), says_nothing=True)
 
 
 def strings(field: str, kind: Kind[Any]) -> Group:
@@ -89,4 +93,4 @@ def strings(field: str, kind: Kind[Any]) -> Group:
         was_string = before.get(field, b"").startswith(b'"')
         return {field: encode(now[0] if was_string and len(now) == 1 else now)}
 
-    return Group((field,), read, write)
+    return Group((field,), read, write, frozenset({field}), says_nothing=True)

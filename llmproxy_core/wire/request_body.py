@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import attrs
 
 from llmproxy_core.chat import ChatOrigin, ChatRequest
+from llmproxy_core.errors import Unsupported
 from llmproxy_core.jsontext import scan
 from llmproxy_core.translation import Translation
 from llmproxy_core.wire.form import Changes, Form
@@ -29,11 +31,12 @@ def read_request(api: str, form: Form, body: bytes) -> ChatRequest:
     members = Members(body, "", wire.fail)
     values: dict[str, Any] = {}
     for group in form:
-        values |= group.read(members, wire)
+        if group.names is None or not group.names.isdisjoint(raws):
+            values |= group.read(members, wire)
     values.setdefault("model", None)
-    chat = ChatRequest(**values, extra=members.rest())
-    origin = ChatOrigin(api, {name: bytes(raw) for name, raw in raws.items()}, chat, body)
-    return attrs.evolve(chat, origin=origin)
+    extra = members.rest()
+    origin = ChatOrigin(api, {name: bytes(raw) for name, raw in raws.items()}, ChatRequest(**values, extra=extra), body)
+    return ChatRequest(**values, extra=extra, origin=origin)
 
 
 def write_request(api: str, form: Form, chat: ChatRequest, translation: Translation | None = None) -> bytes:
@@ -50,8 +53,14 @@ def write_request(api: str, form: Form, chat: ChatRequest, translation: Translat
     _refuse_unsaid(form, chat, None, wire)
     members: Changes = {}
     for group in form:
-        members |= wire.attempt(lambda group=group: group.write(chat, wire, {})) or {}  # type: ignore[misc]
-    members |= wire.unknown(chat.extra, "")
+        if group.says_nothing and not _is_set(chat, group.fields):
+            continue
+        try:
+            members |= group.write(chat, wire, {})
+        except Unsupported as error:
+            wire.leave_out(error)
+    if chat.extra:
+        members |= wire.unknown(chat.extra, "")
     return join_object({name: text for name, text in members.items() if text is not None})
 
 
@@ -68,17 +77,27 @@ def _changes(form: Form, chat: ChatRequest, origin: ChatOrigin, before: ChatRequ
     return changes
 
 
+def _is_set(chat: ChatRequest, fields: tuple[str, ...]) -> bool:
+    return any(getattr(chat, field) != _DEFAULTS.get(field) for field in fields)
+
+
 def _differs(chat: ChatRequest, before: ChatRequest, field: str) -> bool:
     now, was = getattr(chat, field), getattr(before, field)
     return now is not was and now != was
 
 
+@lru_cache(64)
+def _unsaid(form: Form) -> list[tuple[str, Any]]:
+    """The fields that no group of *form* says, and their defaults."""
+    said = {field for group in form for field in group.fields}
+    return [(field, default) for field, default in _DEFAULTS.items() if field not in said]
+
+
 def _refuse_unsaid(form: Form, chat: ChatRequest, before: ChatRequest | None, wire: Wire) -> None:
     """Refuse a field that is set, and not as it was read, and that no group of the form says."""
-    said = {field for group in form for field in group.fields}
-    for field, default in _DEFAULTS.items():
+    for field, default in _unsaid(form):
         now = getattr(chat, field)
-        if field not in said and now != default and (before is None or now != getattr(before, field)):
+        if now != default and (before is None or now != getattr(before, field)):
             if field in ADVICE_FIELDS and wire.translation is not None:
                 wire.translation.advise(field)
             else:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import attrs
 
 from llmproxy_core.chat import JSONText, Raw
+from llmproxy_core.errors import Unsupported
 from llmproxy_core.translation import Translation, unsupported
 from llmproxy_core.wire.members import Fail, bad_request
 
@@ -74,6 +75,12 @@ class Wire:
     def attempt(self, write: Callable[[], T]) -> T | None:
         """What *write* gives; None when it cannot be said here, and such things are left out."""
         return write() if self.translation is None else self.translation.attempt(write)
+
+    def leave_out(self, error: Unsupported) -> None:
+        """Leave out what raised *error*, when such things are left out; else it is raised on."""
+        if self.translation is None:
+            raise error
+        self.translation.leave_out(error)
 
     def refuse(self, place: str, what: str) -> None:
         """*what* cannot be said here: Unsupported, unless such things are left out."""

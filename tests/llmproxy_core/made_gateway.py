@@ -13,6 +13,7 @@ from llmproxy_core import (
     Dialect,
     Exchange,
     Handler,
+    HttpLLM,
     HttpLLMConfig,
     LLMClient,
     LLMConfig,
@@ -35,6 +36,7 @@ from llmproxy_core.config import structure
 from llmproxy_core.gateway import Gateway, build
 from llmproxy_core.plugins import Registry
 from llmproxy_core.testing import FakeClock
+from llmproxy_openai import OpenAIDialect
 from tests.llmproxy_core.conversation import CHAT, DIALECT, SOON_S, question, whole
 from tests.llmproxy_core.path_model_dialect import PathModelDialect
 from tests.llmproxy_core.transport_double import Played, ScriptedTransport, services
@@ -125,8 +127,11 @@ class Pathy:
     @hookimpl
     def llmproxy_providers(self) -> Iterable[ProviderType[Any]]:
         types = {"chat": "openai", "generate": "pathy"}
-        kind = llmproxy_openai.plugin.build
-        return [ProviderType("pathy", HttpLLMConfig, kind, types, "generate")]
+        return [ProviderType("pathy", HttpLLMConfig, _spoken, types, "generate")]
+
+
+def _spoken(config: HttpLLMConfig, services: Services) -> HttpLLM:
+    return HttpLLM(config, OpenAIDialect(), services)
 
 
 class Made:

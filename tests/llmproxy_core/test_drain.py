@@ -112,7 +112,7 @@ async def test_every_kind_of_content_is_put_together(tasks: Tasks) -> None:
     reply = await _read(response)
 
     assert reply.choices[0].content == (
-        ReasoningPart("hm", member="reasoning_content"),
+        ReasoningPart("hm", provider="openai", member="reasoning_content"),
         TextPart("hello"),
         ToolCall("call", "look", '{"a":1}'),
     )

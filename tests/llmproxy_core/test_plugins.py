@@ -28,7 +28,7 @@ def test_what_a_plugin_offers_is_found_by_name_with_its_origin() -> None:
     registry = Registry.of(Plugin())
 
     assert set(registry.processors) == {"openai_chat", "cost_limit", "guard"}
-    assert set(registry.providers) == {"openai", "by_model", "demo"}
+    assert set(registry.providers) == {"openai", "anthropic", "gemini", "mistral", "by_model", "demo"}
     assert set(registry.dialects) == {"openai"}
     assert registry.origins["processor", "guard"] == Origin(None, "tests.registry.Plugin")
     assert not registry.broken

@@ -178,7 +178,10 @@ def chosen(declared: DeclaredDialect, random: Random) -> frozenset[Says]:
         for word in sorted(words & group)[1:]:
             words -= {word}
     words = _repeated(with_needs(words & declared.says), declared) | always
-    return words if declared.fit_together(words) else always
+    for group in declared.never_together:
+        if words.issuperset(group):
+            words -= {Says(random.choice(sorted(group)))}
+    return words
 
 
 def _repeated(words: frozenset[Says], declared: DeclaredDialect) -> frozenset[Says]:

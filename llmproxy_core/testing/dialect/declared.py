@@ -115,7 +115,3 @@ class DeclaredDialect:
 
     def recorded(self, api: Api) -> Iterator[Recorded]:
         return (sample for sample in self.samples if sample.api == api.name)
-
-    def fit_together(self, words: frozenset[Says]) -> bool:
-        """Whether the protocol takes *words* in one request."""
-        return not any(words.issuperset(_words(apart)) for apart in self.never_together)

@@ -40,6 +40,8 @@ def of_request(chat: ChatRequest) -> Facts:
         for field in attrs.fields(ChatRequest)
         if field.name not in _COMPARED_APART
     }
+    thinking = chat.reasoning
+    facts["reasoning"] = None if thinking is None else (thinking.effort, thinking.budget_tokens)
     wanted = chat.response_format
     if wanted is not None:
         schema = None if wanted.schema is None else decoded(wanted.schema)
