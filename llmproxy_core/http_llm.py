@@ -30,14 +30,14 @@ from llmproxy_core.money import Price
 from llmproxy_core.outcome import End
 from llmproxy_core.path import check_path
 from llmproxy_core.prices import ModelPrice
-from llmproxy_core.request import Request
+from llmproxy_core.request import Request, without_credentials
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
 from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.translation import CHANGED_HEADER, Translation
 from llmproxy_core.upstream_read import read_head, read_whole
-from llmproxy_core.upstream_url import allowed_query, base_url, without_credentials
+from llmproxy_core.upstream_url import allowed_query, base_url
 
 SPAN_HEADERS = frozenset({"traceparent", "tracestate"})
 TRACE_HEADERS = SPAN_HEADERS | {"baggage"}
@@ -76,14 +76,16 @@ class HttpLLM:
         services: Services,
         *,
         base: str | None = None,
+        model_base: str | None = None,
         query: str = "",
         auth: Callable[[Secret], list[tuple[str, str]]] | None = None,
     ) -> None:
         """
         *dialect* is what the provider speaks for the configured `type`.
 
-        For one that is called otherwise than the dialect says: *base* is put before every path, `{model}` in it stands
-        for the model's name; *query* is in every URL; *auth* makes the headers that present our key.
+        For one that is called otherwise than the dialect says: *base* is put before every path; *model_base* instead
+        before those of operations that name a model in their body, `{model}` in it stands for that name; *query* is in
+        every URL; *auth* makes the headers that present our key.
         """
         self._config = config
         self._query = query
@@ -93,6 +95,7 @@ class HttpLLM:
         self._transport: Transport = services.transport(config.pool)
         self._apis = {api.name: api for api in dialect.apis}
         self._base = base_url(config.base_url, dialect) if base is None else base
+        self._model_base = model_base
         self._constant = self._constant_headers()
         ours = {name for name, _ in self._constant}
         self._passed = (dialect.request_headers | TRACE_HEADERS) - ours
@@ -263,6 +266,8 @@ class HttpLLM:
 
     def _url(self, api: Api, request: Request, sent: str | None) -> str:
         path, base = api.path, self._base
+        if self._model_base is not None and api.has_body:
+            base = self._model_base
         if "{model}" in path or "{model}" in base:
             slash = "" if "%2f" in request.path.lower() else "/"  # as the client wrote it: some servers tell them apart
             name = quote(sent or "", safe=":@" + slash)
@@ -443,7 +448,9 @@ class HttpLLM:
         """Whatever it is, both ways in a stream; only the head is ours."""
         request = exchange.request
         query = without_credentials(request.query)
-        url = self._base.replace("/{model}", "") + request.relative_path + query
+        if self._query:
+            query = f"{query}&{self._query}" if query else f"?{self._query}"
+        url = self._base + request.relative_path + query
         attempt = exchange.attempt(self._config.name, None)
         headers = self._opaque_headers(exchange, attempt)
         upstream = UpstreamRequest(request.method, url, headers, request.content)

@@ -24,16 +24,18 @@ class OpenAIConfig(HttpLLMConfig):
     )
 
 
-def azure_base(base_url: str, *, of_model: bool = True) -> str:
-    """
-    What every path is put behind; `{model}` in it stands for the deployment. A path of the operator's own stays.
+def azure_base(base_url: str) -> str:
+    """What paths are put behind: a resource's host alone means its `/openai`. A path of the operator's own stays."""
+    return base_url.removesuffix("/openai") + "/openai" if _is_bare(base_url) else base_url
 
-    *of_model*: the API is that of a deployment, as all are but that of responses.
-    """
-    if urlsplit(base_url).path.rstrip("/") not in {"", "/openai"}:
-        return base_url
-    root = base_url.removesuffix("/openai") + "/openai"
-    return root + "/deployments/{model}" if of_model else root
+
+def azure_model_base(base_url: str) -> str | None:
+    """What paths of a deployment's API are put behind, `{model}` its name; None where the operator wrote a path."""
+    return azure_base(base_url) + "/deployments/{model}" if _is_bare(base_url) else None
+
+
+def _is_bare(base_url: str) -> bool:
+    return urlsplit(base_url).path.rstrip("/") in {"", "/openai"}
 
 
 def azure_query(api_version: str) -> str:

@@ -9,7 +9,7 @@ from llmproxy_core.dialect import Dialect
 from llmproxy_core.hookspecs import ProviderType, hookimpl
 from llmproxy_core.http_llm import HttpLLM
 from llmproxy_core.services import Services
-from llmproxy_openai.azure import OpenAIConfig, azure_auth, azure_base, azure_query
+from llmproxy_openai.azure import OpenAIConfig, azure_auth, azure_base, azure_model_base, azure_query
 from llmproxy_openai.dialect import OpenAIDialect
 from llmproxy_openai.responses import ResponsesDialect
 
@@ -22,8 +22,16 @@ def build(config: OpenAIConfig, services: Services) -> HttpLLM:
     dialect = ResponsesDialect() if config.type == _RESPONSES else OpenAIDialect()
     if config.api_version is None:
         return HttpLLM(config, dialect, services)
-    base = azure_base(config.base_url, of_model=config.type != _RESPONSES)
-    return HttpLLM(config, dialect, services, base=base, query=azure_query(config.api_version), auth=azure_auth)
+    return HttpLLM(
+        config,
+        dialect,
+        services,
+        base=azure_base(config.base_url),
+        # The API of responses is the resource's, all others are a deployment's.
+        model_base=None if config.type == _RESPONSES else azure_model_base(config.base_url),
+        query=azure_query(config.api_version),
+        auth=azure_auth,
+    )
 
 
 @hookimpl

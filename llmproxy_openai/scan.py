@@ -7,12 +7,12 @@ import re
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.sse import BOM, EventSplitter, SSEError, event_start, parse_event, split_events
+from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
-from llmproxy_core.wire.splice import json_text
 from llmproxy_core.wire.last_event import completed, is_done
 from llmproxy_core.wire.provider_error import reported_error
+from llmproxy_core.wire.splice import json_text
 from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, usage_in
 from llmproxy_openai.mould import TEXT, Mould, middle_event
 

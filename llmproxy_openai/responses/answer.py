@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from llmproxy_core.carried import unseal
 from llmproxy_core.chat import (
     JSONText,
@@ -21,15 +23,17 @@ from llmproxy_core.wire import (
     Changes,
     Members,
     Wire,
+    decode_array,
     decode_object,
     encode,
     join_array,
     join_object,
+    with_items,
     with_members,
 )
 from llmproxy_openai.calls import argument_text
 from llmproxy_openai.responses.parts import read_content, rewrite_content
-from llmproxy_openai.responses.paths import DIALECT
+from llmproxy_openai.responses.paths import CREATE, DIALECT
 
 BETWEEN_SUMMARIES = "\n\n"
 """What stands between the parts of a summary once they are one text."""
@@ -193,3 +197,37 @@ def thinking_part(text: str, *, summary: bool) -> bytes:
     """A part of a reasoning item."""
     kind = b'"summary_text"' if summary else b'"reasoning_text"'
     return join_object({"type": kind, "text": encode(text)})
+
+
+# -- telling again -------------------------------------------------------------------------------------------
+
+
+def retold(output: bytes, items: Sequence[bytes]) -> bytes:
+    """The provider's list *output*, its items saying what *items* say; these themselves, where they are others."""
+    wire = Wire(CREATE.form, own=True)
+    texts = [bytes(text) for text in decode_array(output)]
+    was, now = (AnswerReader(wire), AnswerReader(wire))
+    for text in texts:
+        was.add(text, "output")
+    for text in items:
+        now.add(text, "output")
+    if len(texts) != len(items) or len(was.parts) != len(now.parts):
+        return join_array(items)
+    said = [_saying(old, new) for old, new in zip(was.parts, now.parts, strict=True)]
+    again = rewrite_items(texts, was.parts, said, "output", wire)
+    return join_array(items) if again is None else with_items(output, again)
+
+
+def _saying(was: Part, now: Part) -> Part:
+    """*was* with the text of *now*; *now* where they are not of one kind."""
+    match was, now:
+        case TextPart(), TextPart() if was.text != now.text:
+            return attrs.evolve(was, text=now.text)
+        case RefusalPart(), RefusalPart() if was.text != now.text:
+            return attrs.evolve(was, text=now.text)
+        case ReasoningPart(), ReasoningPart() if was.text != now.text:
+            return attrs.evolve(was, text=now.text)
+        case ToolCall(), ToolCall() if was.arguments != now.arguments:
+            return attrs.evolve(was, arguments=now.arguments)
+        case _:
+            return was if type(was) is type(now) else now

@@ -160,7 +160,7 @@ def _is_plain_system(message: Message) -> bool:
     if message.raw is not None and message.raw.text.startswith(b"{"):
         return False
     match message.content:
-        case (TextPart(citations=(), extra=extra),):
+        case (TextPart(citations=(), cache=None, extra=extra),):
             return not extra
         case _:
             return False

@@ -10,9 +10,13 @@ import msgspec
 from llmproxy_core.carried import Carried, seal
 from llmproxy_core.chat import ReasoningDelta, ToolCallStart
 from llmproxy_core.wire import decode_array, decode_object, encode, join_array, join_object, with_members
-from llmproxy_openai.responses.answer import text_member, thinking_part
+from llmproxy_openai.responses.answer import retold, text_member, thinking_part
 from llmproxy_openai.responses.emitter import Emitter
+from llmproxy_openai.responses.parts import rewrite_text
 from llmproxy_openai.responses.paths import DIALECT
+
+_ADDED = "response.output_item.added"
+_DONE = "response.output_item.done"
 
 
 class OpenItem(ABC):
@@ -24,8 +28,12 @@ class OpenItem(ABC):
         self.id = item_id
         self._place = {"item_id": encode(item_id), "output_index": encode(index)}
 
-    def _announce(self, item: bytes) -> None:
-        self.emitter.emit("response.output_item.added", {"output_index": encode(self.index), "item": item})
+    def _announce(self, members: Mapping[str, bytes]) -> None:
+        """Announce it as *members*; where the provider has, those are what its own item says too."""
+        told = self.emitter.told(_ADDED, "item")
+        is_same = told is not None and bytes(decode_object(told).get("type", b"")) == members["type"]
+        item = join_object(members) if told is None or not is_same else with_members(told, members)
+        self.emitter.emit(_ADDED, {"output_index": encode(self.index), "item": item})
 
     def _tell(self, kind: str, members: Mapping[str, bytes], template: bytes | None = None) -> None:
         self.emitter.emit(f"response.{kind}", self._place | dict(members), template)
@@ -34,9 +42,15 @@ class OpenItem(ABC):
     def close(self) -> bytes:
         """End it; gives the whole item."""
 
-    def _done(self, item: bytes) -> bytes:
-        self.emitter.emit("response.output_item.done", {"output_index": encode(self.index), "item": item})
-        return item
+    def _done(self, members: Mapping[str, bytes], item: bytes) -> bytes:
+        """The whole item: *item* with *members*; where the provider has told it, that with what is said otherwise."""
+        told = self.emitter.told(_DONE, "item")
+        if told is None:
+            whole = with_members(item, members)
+        else:
+            whole = retold(b"[" + told + b"]", [with_members(told, members)])[1:-1]
+        self.emitter.emit(_DONE, {"output_index": encode(self.index), "item": whole})
+        return whole
 
 
 class OpenMessage(OpenItem):
@@ -45,15 +59,16 @@ class OpenMessage(OpenItem):
     def __init__(self, emitter: Emitter, index: int, item_id: str, *, item: bytes | None, announced: bool) -> None:
         """*item* is the provider's own, empty as yet."""
         super().__init__(emitter, index, item_id)
-        empty = {"status": b'"in_progress"', "content": b"[]", "role": b'"assistant"'}
-        self._item = item or join_object({"id": encode(item_id), "type": b'"message"'} | empty)
+        empty = {"type": b'"message"', "status": b'"in_progress"', "content": b"[]", "role": b'"assistant"'}
+        members = {"id": encode(item_id)} | empty
+        self._item = item or join_object(members)
         self._parts: list[bytes] = []
         self._kind: str | None = None
         self._texts: list[str] = []
         self._annotations: list[bytes] = []
         self._logprobs: list[bytes] = []
         if not announced:
-            self._announce(self._item)
+            self._announce(members)
 
     # -- saying --------------------------------------------------------------------------------------------------
 
@@ -77,9 +92,8 @@ class OpenMessage(OpenItem):
         self._tell("output_text.annotation.added", self._part_place() | members, template)
 
     def close(self) -> bytes:
-        self._end()
-        status = {"status": b'"completed"', "content": join_array(self._parts)}
-        return self._done(with_members(self._item, status))
+        self.end_part()
+        return self._done({"status": b'"completed"', "content": join_array(self._parts)}, self._item)
 
     # -- what the provider said itself ---------------------------------------------------------------------------
 
@@ -104,7 +118,7 @@ class OpenMessage(OpenItem):
     def _begin(self, kind: str) -> None:
         if self._kind == kind:
             return
-        self._end()
+        self.end_part()
         self._kind = kind
         empty = join_object(
             {"type": b'"output_text"', "annotations": b"[]", "logprobs": b"[]", "text": b'""'}
@@ -113,10 +127,12 @@ class OpenMessage(OpenItem):
         )
         self._tell("content_part.added", self._part_place() | {"part": empty})
 
-    def _end(self) -> None:
+    def end_part(self) -> None:
+        """End the open part, if there is one."""
         if self._kind is None:
             return
         text = encode("".join(self._texts))
+        told = self.emitter.told("response.content_part.done", "part")
         if self._kind == "output_text":
             logprobs = join_array(self._logprobs)
             self._tell("output_text.done", self._part_place() | {"text": text, "logprobs": logprobs})
@@ -131,6 +147,8 @@ class OpenMessage(OpenItem):
         else:
             self._tell("refusal.done", self._part_place() | {"refusal": text})
             part = join_object({"type": b'"refusal"', "refusal": text})
+        if told is not None:
+            part = rewrite_text(told, "".join(self._texts))
         self._tell("content_part.done", self._part_place() | {"part": part})
         self.note_part_done(part)
 
@@ -165,7 +183,7 @@ class OpenReasoning(OpenItem):
         self._carried = ReasoningDelta(0, "")
         if not announced:
             item = {"id": encode(item_id), "type": b'"reasoning"', "summary": b"[]"}
-            self._announce(join_object(item))
+            self._announce(item)
 
     def is_other(self, delta: ReasoningDelta) -> bool:
         """Whether *delta* belongs to another thinking than this one."""
@@ -198,11 +216,11 @@ class OpenReasoning(OpenItem):
     def close(self) -> bytes:
         self._end()
         members = {"id": encode(self.id), "type": b'"reasoning"', "summary": b"[]"}
-        members["summary" if self._is_summary else "content"] = join_array(self._parts)
+        said = {"summary" if self._is_summary else "content": join_array(self._parts)}
         encrypted = self._carried.encrypted if self._is_own else self._sealed()
         if encrypted is not None:
             members["encrypted_content"] = encode(encrypted)
-        return self._done(join_object(members))
+        return self._done(said, join_object(members | said))
 
     def _sealed(self) -> str:
         """Also where nothing must come back: so it is known for what it is, and OpenAI never sees it."""
@@ -235,9 +253,10 @@ class OpenReasoning(OpenItem):
         if not self._in_part:
             return
         text = "".join(self._texts)
-        part = thinking_part(text, summary=self._is_summary)
-        self._tell(f"{self._kind()}.done", self._part_place() | {"text": encode(text)})
         done = "reasoning_summary_part.done" if self._is_summary else "content_part.done"
+        told = self.emitter.told(f"response.{done}", "part")
+        part = thinking_part(text, summary=self._is_summary) if told is None else rewrite_text(told, text)
+        self._tell(f"{self._kind()}.done", self._part_place() | {"text": encode(text)})
         self._tell(done, self._part_place() | {"part": part})
         self.note_part_done(part)
 
@@ -259,7 +278,7 @@ class OpenCall(OpenItem):
         self.is_told = False
         """The provider has said that nothing is missing."""
         if not announced:
-            self._announce(join_object(self._item))
+            self._announce(self._item)
 
     @property
     def text(self) -> str:
@@ -286,7 +305,7 @@ class OpenCall(OpenItem):
         text = encode(self.text)
         self._tell(f"{self._kind()}.done", {self._member: text})
         status = b'"completed"' if self._is_custom or _is_object(self.text) else b'"incomplete"'
-        return self._done(join_object(self._item | {"status": status, self._member: text}))
+        return self._done({"status": status, self._member: text}, join_object(self._item))
 
     def _kind(self) -> str:
         return "custom_tool_call_input" if self._is_custom else "function_call_arguments"

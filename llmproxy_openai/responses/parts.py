@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import attrs
+import msgspec
 
 from llmproxy_core.chat import (
     AudioPart,
@@ -214,14 +215,34 @@ def rewrite_part(part: Part, was: Part, wire: Wire) -> bytes | None:
     text = wire.kept(was.raw)
     if text is None or wire.kept(part.raw) is not None:
         return None
-    changes: Changes
     match part, was:
         case TextPart(), TextPart() if attrs.evolve(part, text=was.text) == was:
-            changes = {"text": encode(part.text)}
-            if decode_object(text).get("logprobs"):
-                changes["logprobs"] = b"[]"  # they spell the text that was changed
+            return rewrite_text(text, part.text)
         case RefusalPart(), RefusalPart() if attrs.evolve(part, text=was.text) == was:
-            changes = {"refusal": encode(part.text)}
+            return rewrite_text(text, part.text)
         case _:
             return None
-    return with_members(text, changes)
+
+
+def rewrite_text(part: bytes, text: str) -> bytes:
+    """The content part *part*, of any type, saying *text*; unchanged when it does."""
+    members = decode_object(part)
+    name = "refusal" if "refusal" in members else "text"
+    if bytes(members.get(name, b"null")) == (now := encode(text)):
+        return part
+    changes: Changes = {name: now}
+    logprobs = bytes(members.get("logprobs", b"null"))
+    if logprobs.startswith(b"[") and _spelled(logprobs) not in text:
+        changes["logprobs"] = b"[]"  # they would tell what was changed
+    return with_members(part, changes)
+
+
+class _Token(msgspec.Struct):
+    token: str = ""
+
+
+_decode_tokens = msgspec.json.Decoder(list[_Token]).decode
+
+
+def _spelled(logprobs: bytes) -> str:
+    return "".join([entry.token for entry in _decode_tokens(logprobs)])

@@ -25,8 +25,9 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.usage import Usage
-from llmproxy_core.wire import Wire, encode, join_array, join_object, made_id, with_members
+from llmproxy_core.wire import Wire, decode_object, encode, join_object, made_id, with_members
 from llmproxy_openai.responses import response_object
+from llmproxy_openai.responses.answer import retold
 from llmproxy_openai.responses.citations import write_citation
 from llmproxy_openai.responses.emitter import Emitter
 from llmproxy_openai.responses.open_item import OpenCall, OpenItem, OpenMessage, OpenReasoning
@@ -74,7 +75,6 @@ class Renderer:
         """The provider's own item, and its id, in which the next message is said."""
         self._open: OpenItem | None = None
         self._waiting: list[Said | Passed] = []
-        self._choice: int | None = None
         self._places: dict[int, int] = {}
 
     # -- what comes ----------------------------------------------------------------------------------------------
@@ -87,13 +87,13 @@ class Renderer:
             case UsageReported():
                 self.usage = event.usage
             case Finished():
-                if self._is_ours(event.choice):
+                if event.choice == 0:
                     self.finish = event.finish
                     self.settle()
             case End():
                 self.settle()
                 self._end()
-            case _ if (choice := getattr(event, "choice", None)) is not None and self._is_ours(choice):
+            case _ if getattr(event, "choice", None) == 0:  # a response is one answer: the first of several
                 self._take(Said(event, template))
             case _:
                 pass
@@ -106,6 +106,12 @@ class Renderer:
         """The provider has begun another item: what is said next is not of the open one."""
         if self._may_close():
             self._close()
+        self.emitter.templates.clear()
+
+    def part_ends(self) -> None:
+        """The provider has begun another part of the open message."""
+        if isinstance(self._open, OpenMessage):
+            self._open.end_part()
 
     def settle(self) -> None:
         """Nothing more comes: end the open item, and say all that waits."""
@@ -114,12 +120,6 @@ class Renderer:
         for each in waiting:
             self._say(each)
         self._close()
-
-    def _is_ours(self, choice: int) -> bool:
-        """A response is one answer: the first of several."""
-        if self._choice is None:
-            self._choice = choice
-        return choice == self._choice
 
     def _take(self, each: Said | Passed) -> None:
         if self._waiting:
@@ -262,9 +262,10 @@ class Renderer:
         self.emitter.emit(f"response.{status}", {"response": join_object(self.response)})
 
     def end_as(self, kind: str, data: bytes, response: bytes) -> None:
-        """End with the provider's own event *data*, whose *response* has other items."""
-        output = with_members(response, {"output": join_array(self.output())})
-        self.emitter.emit(kind, {"response": output}, data)
+        """End with the provider's own event *data*, whose *response* has other texts in its items."""
+        before = bytes(decode_object(response).get("output", b"[]"))
+        output = retold(before, self.output())
+        self.emitter.emit(kind, {"response": with_members(response, {"output": output})}, data)
 
     # -- what the provider said itself ---------------------------------------------------------------------------
 
@@ -312,7 +313,8 @@ def _gathered(waiting: list[Said | Passed]) -> list[Said | Passed]:
 def rendered_reply(reply: ChatReply) -> bytes:
     """*reply* as the response that a stream of it would end with."""
     renderer = Renderer()
-    for event in events_of(reply):
+    choices = tuple(attrs.evolve(choice, index=0) for choice in reply.choices[:1])
+    for event in events_of(attrs.evolve(reply, choices=choices)):
         renderer.feed(event)
     return join_object(renderer.response)
 
@@ -320,6 +322,6 @@ def rendered_reply(reply: ChatReply) -> bytes:
 def rendered_items(choice: Choice) -> list[bytes]:
     """The items that *choice* is said in."""
     renderer = Renderer()
-    for event in events_of(ChatReply("", "", (choice,))):
+    for event in events_of(ChatReply("", "", (attrs.evolve(choice, index=0),))):
         renderer.feed(event)
     return renderer.output()

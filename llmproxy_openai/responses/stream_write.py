@@ -121,6 +121,10 @@ class ResponseWriter:
         template = source.data if len(events) == 1 == len(frame.events) and _is_piece(kind) else None
         if kind == "response.output_item.added":
             self._begin_item(source)
+        elif kind == "response.content_part.added":
+            renderer.part_ends()
+        if kind in _TOLD_ONCE_MORE or (kind.startswith("response.output_item.") and self._is_known_item(source)):
+            renderer.emitter.templates[kind] = source.data
         told = False
         for event in events:
             if isinstance(event, OpaqueEvent) and event in frame.events:

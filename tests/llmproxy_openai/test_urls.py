@@ -7,9 +7,9 @@ import pytest
 from llmproxy_core.secret import Secret
 from llmproxy_core.upstream_url import base_url
 from llmproxy_openai import OpenAIDialect
-from llmproxy_openai.azure import azure_auth, azure_base, azure_query
+from llmproxy_openai.azure import azure_auth, azure_base, azure_model_base, azure_query
 from tests.answers import completion
-from tests.exact import post
+from tests.exact import ask, post
 from tests.proxy import SECRET, Proxy, openai_at
 from tests.upstream import Upstream, reply
 
@@ -47,13 +47,28 @@ def test_compatible_servers_are_called_where_their_sdks_call_them(configured: st
     ],
 )
 def test_a_bare_resource_of_azure_means_its_deployments(configured: str, base: str) -> None:
-    assert azure_base(configured) == base
-    assert azure_base(configured, of_model=False) == base.removesuffix("/deployments/{model}")
+    assert (azure_model_base(configured) or azure_base(configured)) == base
+    assert azure_base(configured) == base.removesuffix("/deployments/{model}")
 
 
 def test_azure_takes_its_key_in_a_header_of_its_own() -> None:
     assert azure_auth(Secret("k")) == [("api-key", "k")]
     assert azure_query("2024-10-21") == "api-version=2024-10-21"
+
+
+async def test_what_is_not_of_one_deployment_goes_to_the_resource() -> None:
+    async with Upstream(reply({"object": "list", "data": [{"id": "gpt-4o", "object": "model"}]})) as upstream:
+        root = upstream.base_url.removesuffix("/v1")
+        mapping = openai_at(
+            root, api_version="2024-10-21", token_env="OPENAI_TEST_KEY", route={"operations": ["models", "opaque"]}
+        )
+        async with Proxy(mapping, env=KEY) as proxy:
+            listed = await ask("GET", proxy.base_url + "/models")
+            passed = await ask("GET", proxy.base_url + "/files?limit=2")
+        targets = [each.target for each in upstream.requests]
+
+    assert (listed.status, passed.status) == (200, 200)
+    assert targets == ["/openai/models?api-version=2024-10-21", "/openai/files?limit=2&api-version=2024-10-21"]
 
 
 async def test_a_call_of_azure_names_the_deployment_in_its_path_and_the_version_in_its_query() -> None:

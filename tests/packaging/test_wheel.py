@@ -24,7 +24,14 @@ pytestmark = [
 ]
 
 PACKAGES = {"llmproxy_core", "llmproxy_openai", "llmproxy_server"}
-PLUGINS = {"llmproxy_cache", "llmproxy_cost_limit", "llmproxy_enhance_query"}
+PLUGINS = {
+    "llmproxy_anthropic",
+    "llmproxy_cache",
+    "llmproxy_cost_limit",
+    "llmproxy_enhance_query",
+    "llmproxy_gemini",
+    "llmproxy_mistral",
+}
 
 FIND_EXAMPLE = """\
 import importlib.resources

@@ -35,6 +35,10 @@ def write(dialect: str, error: ProxyError, request_id: str) -> bytes:
             {"type": b'"value_error"', "loc": encode(place), "msg": encode(error.message), "input": b"null"}
         )
         return join_object({"detail": join_array([complaint])})
+    return _told(dialect, error, request_id)
+
+
+def _told(dialect: str, error: ProxyError, request_id: str) -> bytes:
     is_foreign = isinstance(error, UpstreamError) and error.dialect not in (None, dialect)
     code = _CODES.get(error.status, error.code) if is_foreign else error.code
     members = {
@@ -48,5 +52,5 @@ def write(dialect: str, error: ProxyError, request_id: str) -> bytes:
 
 
 def event(dialect: str, error: ProxyError, request_id: str) -> bytes:
-    """The last event of a stream that failed: no chunk, and no `[DONE]` after it."""
-    return encode_event(write(dialect, error, request_id))
+    """The last event of a stream that failed: no chunk, always of one form, and no `[DONE]` after it."""
+    return encode_event(_told(dialect, error, request_id))
