@@ -14,6 +14,8 @@ import attrs
 import msgspec
 
 _MARK = "llmproxy_"
+MARK = _MARK.encode()
+"""What every sealed text begins with: a request without it carries nothing."""
 _LONGEST = 4 << 20
 _TO_URL = str.maketrans("+/", "-_")
 

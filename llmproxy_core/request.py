@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import attrs
 import msgspec
 
-from llmproxy_core.chat import ChatRequest
+from llmproxy_core.carried import MARK
+from llmproxy_core.chat import ChatRequest, ReasoningPart
 from llmproxy_core.dialect import Api, Dialect, Operation, RequestHead
 from llmproxy_core.embeddings import EmbeddingsRequest
 from llmproxy_core.errors import BadRequest, Unsupported
@@ -20,6 +22,8 @@ CONVERSATIONS = frozenset({Operation.CHAT, Operation.COUNT_TOKENS})
 
 LONGEST_MODEL = 256
 """Characters. No model has a longer name, and names are remembered in many places."""
+
+_QUERY_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token"})
 
 
 @attrs.define
@@ -106,6 +110,12 @@ class Request:
         return cls(operation=Operation.CHAT, chat=chat)
 
     # -- meaning -------------------------------------------------------------------------------------------------
+
+    @property
+    def influencing_query(self) -> str:
+        """What of the query may change what the answer says: not the caller's key, nor what chooses its form alone."""
+        form = self.api.query.split("&") if self.api is not None else ()
+        return "&".join(field for field in self.query.split("&") if not is_credential(field) and field not in form)
 
     @property
     def body(self) -> bytes:
@@ -226,7 +236,8 @@ class Request:
         for what cannot be said there.
         """
         same_form = self.api is not None and self.api.form == api.form
-        if same_form and model is None and stream is None and not ask_usage:
+        is_foreign = same_form and MARK in self.body and self.operation is Operation.CHAT
+        if same_form and model is None and stream is None and not ask_usage and not is_foreign:
             return self.body
         form = (api.name, model, stream, ask_usage)
         if (known := self._rendered.get(form)) is not None:
@@ -235,7 +246,8 @@ class Request:
                 translation.changes |= changes
             return body
         if same_form:
-            body = dialect.prepare(api, self.body, model=model, stream=stream, ask_usage=ask_usage)
+            body = self._without_foreign(dialect, api) if is_foreign else self.body
+            body = dialect.prepare(api, body, model=model, stream=stream, ask_usage=ask_usage)
         else:
             translation = Translation() if translation is None else translation
             try:
@@ -244,6 +256,18 @@ class Request:
                 raise translation.told(error) from None
         self._rendered[form] = body, {} if translation is None else translation.changes
         return body
+
+    def _without_foreign(self, dialect: Dialect, api: Api) -> bytes:
+        """The body less the thinking that a provider of another protocol gave: no other provider takes it back."""
+        messages = []
+        for message in self.chat.messages:
+            kept = tuple(
+                part
+                for part in message.content
+                if not (isinstance(part, ReasoningPart) and part.provider not in (None, dialect.name))
+            )
+            messages.append(message if len(kept) == len(message.content) else attrs.evolve(message, content=kept))
+        return dialect.write_chat(api, attrs.evolve(self.chat, messages=tuple(messages)))
 
     def _translated(
         self, dialect: Dialect, api: Api, translation: Translation, changes: tuple[str | None, bool | None, bool]
@@ -260,6 +284,11 @@ class Request:
         if (model, streams, wants_usage) != (chat.model, chat.stream, chat.wants_usage):
             chat = attrs.evolve(chat, model=model, stream=streams, wants_usage=wants_usage)
         return dialect.write_chat(api, chat, translation)
+
+
+def is_credential(field: str) -> bool:
+    """Whether *field* of a query is what clients present as their key."""
+    return unquote(field.partition("=")[0]).lower() in _QUERY_CREDENTIALS
 
 
 def client_view(request: Request) -> ClientView:
