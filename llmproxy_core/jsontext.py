@@ -181,6 +181,11 @@ def remove_member(body: bytes, name: str) -> bytes:
     return _top_level(body).splice({name: None})
 
 
+def with_changes(body: bytes, edits: Mapping[str, bytes | None]) -> bytes:
+    """*body* with members set and removed (see `TopLevel.splice`). BadRequest as `members`."""
+    return _top_level(body).splice(edits)
+
+
 def _top_level(body: bytes) -> TopLevel:
     return TopLevel(body, _decode_members(body))
 

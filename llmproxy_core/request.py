@@ -9,7 +9,7 @@ import attrs
 import msgspec
 
 from llmproxy_core.carried import MARK
-from llmproxy_core.chat import ChatRequest, ReasoningPart
+from llmproxy_core.chat import ChatRequest, ReasoningPart, changed
 from llmproxy_core.dialect import Api, Dialect, Operation, RequestHead
 from llmproxy_core.embeddings import EmbeddingsRequest
 from llmproxy_core.errors import BadRequest, Unsupported
@@ -282,7 +282,7 @@ class Request:
         wants_usage = streams and (ask_usage or chat.wants_usage)
         model = chat.model if model is None else model
         if (model, streams, wants_usage) != (chat.model, chat.stream, chat.wants_usage):
-            chat = attrs.evolve(chat, model=model, stream=streams, wants_usage=wants_usage)
+            chat = changed(chat, model=model, stream=streams, wants_usage=wants_usage)
         return dialect.write_chat(api, chat, translation)
 
 

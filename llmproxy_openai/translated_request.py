@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-
 from llmproxy_core.chat import (
     BuiltinTool,
     ChatRequest,
@@ -17,6 +15,7 @@ from llmproxy_core.chat import (
     TextPart,
     Tool,
     ToolChoice,
+    changed,
 )
 from llmproxy_core.translation import Translation
 from llmproxy_core.wire import Wire
@@ -55,7 +54,7 @@ class RequestTranslator:
         for name in self.chat.extra:
             self.wire.refuse_member(name, name)
         changes = {"extra": {}, "messages": self.messages()}
-        return attrs.evolve(
+        return changed(
             self.chat, **(changes | self.sampling() | self.tools() | self.form() | self.thinking() | self.advice())
         )
 
@@ -112,7 +111,7 @@ class RequestTranslator:
     def named(wanted: ResponseFormat) -> ResponseFormat:
         """A schema with a name that is allowed."""
         name = _NOT_IN_NAMES.sub("_", wanted.name or "")[:64]
-        return attrs.evolve(wanted, name=name or None)
+        return changed(wanted, name=name or None)
 
     def thinking(self) -> dict[str, Any]:
         """How much to think, in a word that the model knows."""
@@ -163,7 +162,7 @@ class RequestTranslator:
             return None
         for name in tool.extra:
             self.wire.refuse_member(name, f"{place}.{name}")
-        return attrs.evolve(tool, extra={}, cache=None)
+        return changed(tool, extra={}, cache=None)
 
     def takes_custom_tools(self) -> bool:
         """Whether a tool may take a text instead of arguments."""

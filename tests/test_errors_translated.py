@@ -95,37 +95,38 @@ def message_of(seen: Seen, speaker: Speaker) -> str:
 @MODES
 @pytest.mark.parametrize("case", REFUSED, ids=str)
 async def test_a_providers_refusal_is_told_in_the_clients_own_envelope(case: Recording, stream: bool) -> None:
-    async with Upstream(replay(case)) as upstream:
-        async with Proxy(mapping(case.dialect, upstream.url), plugins=PLUGINS) as proxy:
-            for speaker in SPEAKERS:
-                seen = await asked(proxy, speaker, stream=stream)
-                is_key = case.response_status in ABOUT_OUR_KEY or b"API_KEY_INVALID" in case.response_body
-                if is_key:
-                    assert seen.status == 502, (str(speaker), seen)
-                    assert "key" in message_of(seen, speaker)
-                    assert seen.header("x-should-retry") == "false"
-                    continue
-                if speaker.name == case.dialect:
-                    assert (seen.status, seen.body) == (case.response_status, case.response_body)
-                    continue
-                told = message_of(seen, speaker)
-                assert told.rpartition(": ")[2][:20].encode() in case.response_body or not case.response_body
-                assert seen.status // 100 == case.response_status // 100, (str(speaker), seen)
-                assert seen.whole
+    async with Upstream(replay(case)) as upstream, Proxy(mapping(case.dialect, upstream.url), plugins=PLUGINS) as proxy:
+        for speaker in SPEAKERS:
+            seen = await asked(proxy, speaker, stream=stream)
+            is_key = case.response_status in ABOUT_OUR_KEY or b"API_KEY_INVALID" in case.response_body
+            if is_key:
+                assert seen.status == 502, (str(speaker), seen)
+                assert "key" in message_of(seen, speaker)
+                assert seen.header("x-should-retry") == "false"
+                continue
+            if speaker.name == case.dialect:
+                assert (seen.status, seen.body) == (case.response_status, case.response_body)
+                continue
+            told = message_of(seen, speaker)
+            assert told.rpartition(": ")[2][:20].encode() in case.response_body or not case.response_body
+            assert seen.status // 100 == case.response_status // 100, (str(speaker), seen)
+            assert seen.whole
 
 
 @pytest.mark.parametrize("dialect", PROVIDERS)
 @pytest.mark.parametrize("shape", ODD)
 async def test_an_error_of_any_shape_has_words_for_every_client(shape: str, dialect: str) -> None:
-    async with Upstream(reply(ODD[shape], 500)) as upstream:
-        async with Proxy(mapping(dialect, upstream.url), plugins=PLUGINS) as proxy:
-            for speaker in SPEAKERS:
-                seen = await asked(proxy, speaker, stream=False)
-                assert seen.status == 500, (str(speaker), seen)
-                body = json.loads(seen.body) if seen.body else None
-                if speaker.name == dialect and body is not None and seen.body == _bytes(ODD[shape]):
-                    continue  # as received: its own clients know what their provider says
-                assert message_of(seen, speaker)
+    async with (
+        Upstream(reply(ODD[shape], 500)) as upstream,
+        Proxy(mapping(dialect, upstream.url), plugins=PLUGINS) as proxy,
+    ):
+        for speaker in SPEAKERS:
+            seen = await asked(proxy, speaker, stream=False)
+            assert seen.status == 500, (str(speaker), seen)
+            body = json.loads(seen.body) if seen.body else None
+            if speaker.name == dialect and body is not None and seen.body == _bytes(ODD[shape]):
+                continue  # as received: its own clients know what their provider says
+            assert message_of(seen, speaker)
 
 
 def _bytes(shape: object) -> bytes:
@@ -139,19 +140,23 @@ def _bytes(shape: object) -> bytes:
 )
 async def test_how_long_to_wait_is_told_to_every_client(dialect: str, headers: dict[str, str], wait_s: str) -> None:
     body = {"error": {"message": "Slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded"}}
-    async with Upstream(reply(body, 429, headers)) as upstream:
-        async with Proxy(mapping(dialect, upstream.url), plugins=PLUGINS) as proxy:
-            for speaker in SPEAKERS:
-                seen = await asked(proxy, speaker, stream=True)
-                assert (seen.status, seen.header("retry-after")) == (429, wait_s), str(speaker)
+    async with (
+        Upstream(reply(body, 429, headers)) as upstream,
+        Proxy(mapping(dialect, upstream.url), plugins=PLUGINS) as proxy,
+    ):
+        for speaker in SPEAKERS:
+            seen = await asked(proxy, speaker, stream=True)
+            assert (seen.status, seen.header("retry-after")) == (429, wait_s), str(speaker)
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS, ids=str)
 @pytest.mark.parametrize("case", BROKEN, ids=str)
 async def test_a_stream_that_the_provider_breaks_off_ends_in_an_error(case: Recording, speaker: Speaker) -> None:
-    async with Upstream(replay(case, tuple(range(5, 100_000, 37)))) as upstream:
-        async with Proxy(mapping(case.dialect, upstream.url), plugins=PLUGINS) as proxy:
-            seen = await asked(proxy, speaker, stream=True)
+    async with (
+        Upstream(replay(case, tuple(range(5, 100_000, 37)))) as upstream,
+        Proxy(mapping(case.dialect, upstream.url), plugins=PLUGINS) as proxy,
+    ):
+        seen = await asked(proxy, speaker, stream=True)
 
     if seen.status != 200:  # nothing had been said: the client's SDK may try again
         assert message_of(seen, speaker)

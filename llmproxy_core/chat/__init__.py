@@ -7,6 +7,7 @@ that memory. JSON that only its own protocol understands (schemas, arguments, un
 Field names and meanings: docs of the five protocols; where they differ, the docstring says which meaning is ours.
 """
 
+from llmproxy_core.chat.change import changed
 from llmproxy_core.chat.events import (
     AudioDelta,
     ChatEvent,
@@ -94,5 +95,6 @@ __all__ = [
     "ToolResult",
     "UsageReported",
     "VideoPart",
+    "changed",
     "remember",
 ]

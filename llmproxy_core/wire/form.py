@@ -24,7 +24,7 @@ Changes = dict[str, JSONText | None]
 """Members to set, as JSON text, and to remove (None)."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Group:
     """Some members and the *fields* they say."""
 

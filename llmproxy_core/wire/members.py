@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 import attrs
@@ -64,6 +64,24 @@ def array(text: bytes, place: str, fail: Fail) -> list[bytes]:
     return [bytes(item) for item in decode(_ARRAY, text, place, fail)]
 
 
+class RawMembers(Mapping[str, bytes]):
+    """Members as JSON text, made on demand: most of a body is never looked at again."""
+
+    __slots__ = ("_raws",)
+
+    def __init__(self, raws: Mapping[str, msgspec.Raw]) -> None:
+        self._raws = raws
+
+    def __getitem__(self, name: str) -> bytes:
+        return bytes(self._raws[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raws)
+
+    def __len__(self) -> int:
+        return len(self._raws)
+
+
 class Members:
     """Null counts as absent, for known and unknown members alike."""
 
@@ -74,6 +92,13 @@ class Members:
         self.place = place
         self.fail = fail
         self._left = decode(_OBJECT, text, place, fail)
+
+    @classmethod
+    def of(cls, raws: dict[str, msgspec.Raw], fail: Fail) -> Members:
+        """The members of a body that was decoded already; *raws* is used up."""
+        members = cls.__new__(cls)
+        members.place, members.fail, members._left = "", fail, raws
+        return members
 
     def at(self, name: str) -> str:
         """The place of the member *name*."""

@@ -12,7 +12,7 @@ from llmproxy_core.errors import Unsupported
 from llmproxy_core.jsontext import scan
 from llmproxy_core.translation import Translation
 from llmproxy_core.wire.form import Changes, Form
-from llmproxy_core.wire.members import Members
+from llmproxy_core.wire.members import Members, RawMembers
 from llmproxy_core.wire.splice import join_object, with_members
 from llmproxy_core.wire.wire import Wire
 
@@ -28,14 +28,14 @@ def read_request(api: str, form: Form, body: bytes) -> ChatRequest:
     """The meaning of *body* in *form*; *api* is the Api's form. BadRequest names the member that is wrong."""
     wire = Wire(api)
     raws = scan(body).raws
-    members = Members(body, "", wire.fail)
+    members = Members.of(dict(raws), wire.fail)
     values: dict[str, Any] = {}
     for group in form:
         if group.names is None or not group.names.isdisjoint(raws):
             values |= group.read(members, wire)
     values.setdefault("model", None)
     extra = members.rest()
-    origin = ChatOrigin(api, {name: bytes(raw) for name, raw in raws.items()}, ChatRequest(**values, extra=extra), body)
+    origin = ChatOrigin(api, RawMembers(raws), ChatRequest(**values, extra=extra), body)
     return ChatRequest(**values, extra=extra, origin=origin)
 
 

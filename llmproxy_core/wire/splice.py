@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from llmproxy_core.errors import BadRequest
-from llmproxy_core.jsontext import remove_member, set_member
+from llmproxy_core.jsontext import with_changes
 
 decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -45,13 +45,13 @@ def with_members(text: bytes, changes: Mapping[str, bytes | None]) -> bytes:
 
     An object that names a member twice has no one place to change: it is written anew with the last of the two.
     """
+    if text == b"{}":
+        return join_object({name: value for name, value in changes.items() if value is not None})
     try:
-        for name, value in changes.items():
-            text = remove_member(text, name) if value is None else set_member(text, name, value)
+        return with_changes(text, changes)
     except BadRequest:
         members = {**{name: bytes(raw) for name, raw in decode_object(text).items()}, **changes}
         return join_object({name: value for name, value in members.items() if value is not None})
-    return text
 
 
 def with_items(text: bytes, items: Sequence[bytes]) -> bytes:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import attrs
-
-from llmproxy_core.chat import ChatRequest, JSONText, Message, ReasoningConfig, ReasoningPart
+from llmproxy_core.chat import ChatRequest, JSONText, Message, ReasoningConfig, ReasoningPart, changed
 from llmproxy_core.wire import (
     BOOLEAN,
     INTEGER,
@@ -35,16 +33,16 @@ Before = Mapping[str, JSONText]
 
 def _write_messages(chat: ChatRequest, wire: Wire, before: Before) -> Changes:
     """Thinking is a part of the content, wherever it came from."""
-    return MESSAGES.write(attrs.evolve(chat, messages=tuple(map(_thoughtful, chat.messages))), wire, before)
+    return MESSAGES.write(changed(chat, messages=tuple(map(_thoughtful, chat.messages))), wire, before)
 
 
 def _thoughtful(message: Message) -> Message:
     if not any(isinstance(part, ReasoningPart) and part.member != "thinking" for part in message.content):
         return message
     parts = tuple(
-        attrs.evolve(part, member="thinking") if isinstance(part, ReasoningPart) else part for part in message.content
+        changed(part, member="thinking") if isinstance(part, ReasoningPart) else part for part in message.content
     )
-    return attrs.evolve(message, content=parts)
+    return changed(message, content=parts)
 
 
 # -- stream ------------------------------------------------------------------------------------------------------------

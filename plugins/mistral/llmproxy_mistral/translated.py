@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
 
-import attrs
-
 from llmproxy_core.chat import (
     AudioPart,
     BuiltinTool,
@@ -23,6 +21,7 @@ from llmproxy_core.chat import (
     Tool,
     ToolCall,
     ToolResult,
+    changed,
     remember,
 )
 from llmproxy_core.wire import encode, join_object
@@ -94,7 +93,7 @@ class MistralMessages(MessageTranslator):
         self._names = {
             part.id: part.name for message in messages for part in message.content if isinstance(part, ToolCall)
         }
-        said = [attrs.evolve(message, name=None) for message in super().messages(messages)]
+        said = [changed(message, name=None) for message in super().messages(messages)]
         return tuple(self._ended(self._answered(self._led(said))))
 
     def role(self, role: Role) -> Role:
@@ -102,8 +101,8 @@ class MistralMessages(MessageTranslator):
 
     def assistant(self, message: Message, parts: Iterable[tuple[str, Part]], place: str) -> list[Message]:
         """A turn may be one to be continued."""
-        said = super().assistant(attrs.evolve(message, prefix=False), parts, place)
-        return [attrs.evolve(each, prefix=message.prefix) for each in said]
+        said = super().assistant(changed(message, prefix=False), parts, place)
+        return [changed(each, prefix=message.prefix) for each in said]
 
     def result_name(self, result: ToolResult) -> str | None:
         """Every result has its tool's name."""
@@ -137,7 +136,7 @@ class MistralMessages(MessageTranslator):
     def _ended(messages: list[Message]) -> list[Message]:
         """An answer that ends the conversation is one to be continued."""
         if messages and messages[-1].role == "assistant":
-            messages[-1] = attrs.evolve(messages[-1], prefix=True)
+            messages[-1] = changed(messages[-1], prefix=True)
         return messages
 
 
@@ -180,7 +179,7 @@ class MistralRequest(RequestTranslator):
     def tool(self, tool: Tool | BuiltinTool, place: str) -> Tool | None:
         """A tool has parameters in any case."""
         said = super().tool(tool, place)
-        return said if said is None or said.parameters is not None else attrs.evolve(said, parameters=_NO_PARAMETERS)
+        return said if said is None or said.parameters is not None else changed(said, parameters=_NO_PARAMETERS)
 
     def takes_custom_tools(self) -> bool:
         return False
