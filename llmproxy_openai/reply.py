@@ -175,7 +175,8 @@ def _write_anew(form: ReplyForm, reply: ChatReply) -> bytes:
 def _write_choice(choice: Choice, form: ReplyForm, *, own: bool) -> bytes:
     """A new choice; *own*: its unknown members are of this form."""
     extra = choice.extra if own else {}
-    said = _write_said(choice.content, form) | nested(extra, "message")
+    parts = choice.content if own else [_bare(part) for part in choice.content]
+    said = _write_said(parts, form) | nested(extra, "message")
     members = {"index": encode(choice.index)}
     if form.is_legacy:
         members |= said
@@ -220,6 +221,11 @@ def _is_sayable(part: Part, form: ReplyForm) -> bool:
             return part.raw.api == form.api
         case _:
             return True
+
+
+def _bare(part: Part) -> Part:
+    """*part* without what only another protocol knows of it."""
+    return part if isinstance(part, OpaquePart) or not part.extra else attrs.evolve(part, extra={})
 
 
 def _native(part: Part, form: ReplyForm) -> Part:

@@ -43,11 +43,18 @@ class Protocol:
     says: Collection[str]
     model: str
     apis: Collection[str] = ()
+    never_together: Collection[Collection[str]] = ()
 
 
 def _but(words: Collection[str], *left_out: str) -> list[str]:
     return [word for word in words if word not in left_out]
 
+
+_GEMINI = [
+    *_but((*_COMMON, *_PENALTIES), "parallel_tool_calls", "strict_tools", "image_urls", "effort"),
+    *("top_k", "audio", "allowed_tools", "past_reasoning", "call_signatures", "n", "logprobs", "json_object"),
+    *("finish_filter", "finish_error", "carried_signatures"),
+]
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "openai": Protocol(
@@ -73,24 +80,26 @@ PROTOCOLS: Mapping[str, Protocol] = {
         "anthropic",
         [
             *(*_COMMON, "top_k", "stop", "tool_errors", "tool_images", "past_reasoning", "signatures", "redacted"),
-            *("thinking_budget", "user", "cache_marks", "cache_write_usage", "finish_refusal", "carried_signatures"),
+            *("thinking_budget", "user", "cache_marks", "citations", "cache_write_usage", "finish_refusal", "carried_signatures"),
         ],
         "claude-opus-4-6",
-    ),
-    "gemini": Protocol(
-        "gemini",
-        [
-            *_but((*_COMMON, *_PENALTIES), "parallel_tool_calls", "strict_tools", "image_urls"),
-            *("top_k", "audio", "allowed_tools", "past_reasoning", "call_signatures", "n", "logprobs", "json_object"),
-            *("thinking_budget", "finish_filter", "finish_error", "carried_signatures"),
+        never_together=[
+            ("temperature", "top_p"),
+            ("tools", "thinking_budget"),  # of which the model may have to call one
+            *(
+                (sampling, thinking)
+                for sampling in ("temperature", "top_p", "top_k", "named_tool")
+                for thinking in ("effort", "thinking_budget")
+            ),
         ],
-        "gemini-3-pro-preview",
     ),
+    "gemini": Protocol("gemini", [*_GEMINI, "effort"], "gemini-3-pro-preview"),
+    "gemini 2.5": Protocol("gemini", [*_GEMINI, "thinking_budget"], "gemini-2.5-pro"),
     "mistral": Protocol(
         "mistral",
         [
             *_but((*_COMMON, *_PENALTIES), "service_tier"),
-            *("system_anywhere", "audio", "past_reasoning", "n", "json_object", "strict_schema", "metadata"),
+            *("system_anywhere", "audio", "past_reasoning", "n", "json_object", "strict_schema", "metadata", "prefix", "top_k"),
             *("cache_key", "finish_error", "carried_signatures"),
         ],
         "mistral-large-latest",
@@ -113,6 +122,7 @@ def declared(name: str) -> DeclaredDialect:
         says=protocol.says,
         model=protocol.model,
         apis=protocol.apis,
+        never_together=protocol.never_together,
         samples=[sample for each in own for sample in _samples(dialect, each)],
         errors=[_error(each) for each in own if each.response_status >= 400],
         examples=15,

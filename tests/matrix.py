@@ -8,7 +8,6 @@ upstream's script and what the client may see is said here, once for each value.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -28,83 +27,78 @@ from llmproxy_core import (
     WordWatcher,
     hookimpl,
 )
-from tests.answers import chat_chunk, completion, error, reply, sse, stream, usage_chunk
-from tests.script import Chunk, Cut, Head, Script, Stall, Step, Wait
+from llmproxy_core.chat import ChatEvent, Finish, Finished, FinishReason, TextDelta
+from tests.answering import Answering
+from tests.script import Script, Stall, Wait
+from tests.speaking import SPEAKERS, Speaker, llm_at
 
 BLOCKED, REWRITTEN, REWRITE = "tabooword", "secretword", "[removed]"
+BLOCK_MESSAGE = "The answer holds a word that must not be said"
 _TEXTS = {"blocked": ("It is ta", "boow", "ord, no less."), "rewritten": ("It is sec", "retwo", "rd, no less.")}
+_CLIENTS = {str(speaker): speaker for speaker in SPEAKERS}
+_OTHER_LLM = {
+    "openai": Speaker("anthropic"),
+    "openai-responses": Speaker("gemini"),
+    "anthropic": Speaker("openai-responses"),
+    "gemini": Speaker("mistral"),
+    "gemini-array": Speaker("openai"),
+    "mistral": Speaker("anthropic"),
+}
+"""For each client an LLM that speaks another protocol, so that every protocol is behind another one, too."""
 
 AXES: Mapping[str, tuple[str, ...]] = {
     "processor": ("cache", "cost_limit", "enhance_query", "openai_chat"),
     "guards": ("outside", "inside"),
+    "client": tuple(_CLIENTS),
+    "llm": ("same", "other"),
     "mode": ("plain", "stream"),
     "comes": ("miss", "hit", "shared"),
-    "end": ("complete", "cut", "upstream error", "client gone", "rejected later"),
+    "end": (
+        "complete",
+        "cut",
+        "unfinished",
+        "upstream error",
+        "error midway",
+        "client gone",
+        "rejected later",
+    ),
     "canary": ("blocked", "rewritten"),
 }
 
 
 @attrs.frozen
-class Cell:
-    """One way. *guards*: where the guard and the filter stand, seen from the processor and the cache."""
+class Group:
+    """The cells that one proxy serves. *guards*: where the guard and the filter stand, seen from the processor."""
 
     processor: str
     guards: str
-    mode: str
-    comes: str
-    end: str
-    canary: str
+    client: str
+    llm: str
 
     def __str__(self) -> str:
-        return "-".join(value.replace(" ", "_") for value in attrs.astuple(self))
+        return "-".join(attrs.astuple(self))
 
     @property
-    def streams(self) -> bool:
-        return self.mode == "stream"
+    def speaker(self) -> Speaker:
+        return _CLIENTS[self.client]
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        return _TEXTS[self.canary]
+    def upstream(self) -> Speaker:
+        return self.speaker if self.llm == "same" else _OTHER_LLM[self.client]
 
-    def question(self) -> bytes:
-        asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
-        return json.dumps(asked | ({"stream": True} if self.streams else {})).encode()
+    @property
+    def enhancer(self) -> Speaker:
+        """The LLM that rewrites questions speaks what the route's own does not."""
+        return _OTHER_LLM[str(self.upstream)]
 
-    # -- what the upstream does ----------------------------------------------------------------------------------
-
-    def good(self) -> Sequence[Step]:
-        """The whole answer."""
-        if not self.streams:
-            return reply(completion("".join(self.texts)))
-        return stream(*map(chat_chunk, self.texts), chat_chunk(None, finish="stop"), usage_chunk())
-
-    def script(self, go_on: asyncio.Event) -> Script:
-        """What the end of this cell has the upstream do, once *go_on* is set."""
-        if self.end == "upstream error":
-            return [Wait(go_on), *reply(error("boom"), status=500)]
-        if self.end == "cut":
-            return [Wait(go_on), Head(), *self._first(), Cut()] if self.streams else [Wait(go_on), *self._half()]
-        if self.end == "client gone" and self.comes != "shared":  # shared: somebody else still wants it
-            return [Head(), *self._first()[:1], Stall()] if self.streams else [Stall()]
-        return [Wait(go_on), *self.good()]
-
-    def _first(self) -> list[Chunk]:
-        return [Chunk(sse(chat_chunk(text), done=False)) for text in self.texts]
-
-    def _half(self) -> list[Any]:
-        body = json.dumps(completion("".join(self.texts))).encode()
-        return [Head(headers={"content-type": "application/json"}, framing=len(body)), Chunk(body[:-9]), Cut()]
-
-    # -- what is configured --------------------------------------------------------------------------------------
-
-    def mapping(self, base_url: str, enhancer_url: str) -> dict[str, Any]:
-        price = {"input": "1.00", "output": "2.00"}
+    def mapping(self, url: str, enhancer_url: str) -> dict[str, Any]:
+        prices = {"*": {"input": "1.00", "output": "2.00"}}
         between = ["caching"] if self.processor == "cache" else [self.processor, "caching"]
         around, below = (["guard", "filter"], []) if self.guards == "outside" else ([], ["guard", "filter"])
         return {
             "llm": {
-                "main": {"provider": "openai", "base_url": base_url, "prices": {"*": price}},
-                "enhancer": {"provider": "openai", "base_url": enhancer_url, "prices": {"*": price}},
+                "main": llm_at(self.upstream.name, url, prices=prices),
+                "enhancer": llm_at(self.enhancer.name, enhancer_url, prices=prices),
             },
             "processor": {
                 "guard": {"type": "test_guard"},
@@ -117,7 +111,7 @@ class Cell:
             },
             "route": [
                 {
-                    "path_prefix": "/v1",
+                    "path_prefix": "/",
                     "target_llm": "main",
                     "operations": ["chat"],
                     "processors": [*around, *between, *below, "rejecting"],
@@ -126,29 +120,86 @@ class Cell:
         }
 
 
-CELLS = [Cell(*values) for values in product(*AXES.values())]
+@attrs.frozen
+class Cell:
+    """One way."""
+
+    group: Group
+    mode: str
+    comes: str
+    end: str
+    canary: str
+
+    def __str__(self) -> str:
+        return "-".join([str(self.group), self.mode, self.comes, self.end, self.canary]).replace(" ", "_")
+
+    @property
+    def streams(self) -> bool:
+        return self.mode == "stream"
+
+    @property
+    def text(self) -> str:
+        """What the client is told when nothing keeps it from it."""
+        return "".join(_TEXTS[self.canary]).replace(REWRITTEN, REWRITE)
+
+    @property
+    def is_covered(self) -> bool:
+        """
+        Whether it is run.
+
+        With OpenAI on both sides all are. Of the others each combination of the axes but *guards* is, and what is
+        about other callers and later processors with the cache alone, where it may matter who keeps which bytes.
+        """
+        if self.end == "unfinished" and not self.streams:
+            return False
+        if (self.group.client, self.group.llm) == ("openai", "same"):
+            return True
+        if self.comes == "shared" or self.end in ("client gone", "rejected later"):
+            pairs = {("shared", "complete"), ("miss", "client gone"), ("hit", "rejected later")}
+            return self.group.processor == "cache" and (self.comes, self.end) in pairs and self._has_turn
+        return self._has_turn
+
+    @property
+    def _has_turn(self) -> bool:
+        """Of two cells that differ in *guards* alone one has."""
+        values = zip(AXES.values(), [*attrs.astuple(self.group), *attrs.astuple(self)[1:]], strict=True)
+        return sum(axis.index(value) for axis, value in values) % 2 == 0
+
+    # -- what the upstream does ----------------------------------------------------------------------------------
+
+    def answering(self) -> Answering:
+        said: list[ChatEvent] = [TextDelta(0, text) for text in _TEXTS[self.canary]]
+        said.append(Finished(0, Finish(FinishReason.STOP)))
+        return Answering(self.group.upstream, self.streams, said)
+
+    def script(self, go_on: asyncio.Event) -> Script:
+        """What the end of this cell has the upstream do, once *go_on* is set."""
+        answering = self.answering()
+        match self.end:
+            case "upstream error":
+                return [Wait(go_on), *answering.error()]
+            case "error midway":
+                return [Wait(go_on), *answering.error_midway()]
+            case "cut":
+                return [Wait(go_on), *answering.cut()]
+            case "unfinished":
+                return [Wait(go_on), *answering.unfinished()]
+            case "client gone" if self.comes != "shared":  # shared: somebody else still wants it
+                return [*answering.begun(), Stall()] if self.streams else [Stall()]
+            case _:
+                return [Wait(go_on), *answering.complete()]
 
 
-# -- what a client got -------------------------------------------------------------------------------------------------
+def _groups() -> list[Group]:
+    return [Group(*values) for values in product(*list(AXES.values())[:4])]
 
 
-def text_in(body: bytes) -> str:
-    """All text that an answer, streamed or not, whole or not, gives the client."""
-    if body.startswith(b"{"):
-        choices = json.loads(body).get("choices", [])
-        return "".join(choice["message"]["content"] or "" for choice in choices)
-    events = [json.loads(line[6:]) for line in body.splitlines() if line.startswith(b"data: {")]
-    deltas = [choice["delta"] for event in events for choice in event.get("choices", [])]
-    return "".join(delta.get("content") or "" for delta in deltas)
+def _cells(group: Group) -> Sequence[Cell]:
+    cells = (Cell(group, *values) for values in product(*list(AXES.values())[4:]))
+    return [cell for cell in cells if cell.is_covered]
 
 
-def error_code_in(body: bytes) -> str | None:
-    """The code of the error in an answer, as its body or as its last event; None when there is none."""
-    for line in [body, *body.splitlines()]:
-        data = line.removeprefix(b"data: ")
-        if data.startswith(b'{"error"') and data.endswith(b"}"):
-            return str(json.loads(data)["error"]["code"])
-    return None
+CELLS: Mapping[Group, Sequence[Cell]] = {group: _cells(group) for group in _groups()}
 
 
 # -- the test's own processors -----------------------------------------------------------------------------------------
@@ -172,7 +223,7 @@ class Plugin:
 
         def found(word: str) -> None:
             self.blocks += 1
-            raise GuardrailBlocked("The answer holds a word that must not be said")
+            raise GuardrailBlocked(BLOCK_MESSAGE)
 
         response.watch(lambda channel: WordWatcher([BLOCKED], found))
         return response

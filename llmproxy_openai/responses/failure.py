@@ -9,6 +9,7 @@ import msgspec
 from llmproxy_core.chat import Start
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.wire import (
+    Changes,
     decode_array,
     decode_object,
     encode,
@@ -80,12 +81,24 @@ def events_of_failure(
         flat = {"code": encode(error.code), "message": encode(error.message), "param": encode(error.param)}
         emitter.emit("error", flat | {"error": facts})
     if "response.failed" in told:
-        emitter.emit("response.failed", {}, told["response.failed"])
+        emitter.emit("response.failed", _same_response(told["response.failed"], response), told["response.failed"])
     else:
         failure = response_object.failure(error.code, error.message)
         ended = with_members(response, {"status": b'"failed"', "error": failure})
         emitter.emit("response.failed", {"response": ended})
     return emitter.take()
+
+
+def _same_response(event: bytes, begun: bytes) -> dict[str, bytes]:
+    """What must be said otherwise in the provider's *event*, for it to end the response that has *begun*."""
+    response = bytes(decode_object(event)["response"])
+    known, members = decode_object(begun), decode_object(response)
+    changes: Changes = {
+        name: bytes(known[name])
+        for name in ("id", "model")
+        if name in known and name in members and bytes(known[name]) != bytes(members[name])
+    }
+    return {"response": with_members(response, changes)} if changes else {}
 
 
 def _told(body: bytes | None) -> dict[str, bytes]:

@@ -25,6 +25,7 @@ from llmproxy_core.chat import (
     ToolChoice,
     ToolResult,
 )
+from llmproxy_core.translation import Translation
 from llmproxy_core.wire import Wire, encode, join_object, made_id
 from llmproxy_openai.model_family import ModelFamily
 from llmproxy_openai.responses.paths import DIALECT
@@ -116,7 +117,11 @@ def _identified(messages: Iterable[Message]) -> Iterable[Message]:
 class ResponsesTranslator(RequestTranslator):
     """Makes of a request of another protocol one that the Responses API can say."""
 
-    most_stops = None  # there are none at all, which its form refuses
+    most_stops = None  # there are none at all, which its form refuses; to a count they are nothing
+
+    def __init__(self, api: str, translation: Translation, chat: ChatRequest) -> None:
+        super().__init__(api, translation, chat)
+        self.family = attrs.evolve(self.family, takes_stop=True)
 
     def conversation(self) -> MessageTranslator:
         """What translates the conversation."""

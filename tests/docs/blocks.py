@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).parents[2]
-TUTORIALS = (ROOT / "docs" / "WRITING_PROCESSORS.md",)
+TUTORIALS = (ROOT / "docs" / "WRITING_PROCESSORS.md", ROOT / "docs" / "IMPLEMENTING_PROVIDERS.md")
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 
 

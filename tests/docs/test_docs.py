@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import llmproxy_parley
+import llmproxy_word_guard
 import pytest
 import tomli
-from llmproxy_word_guard import WORD_GUARD
 
 from llmproxy_core.config import structure
 from llmproxy_core.frozenmap import FrozenMap
@@ -72,9 +73,14 @@ def test_a_toml_block_loads(block: Block) -> None:
 
 
 def registry() -> Registry:
-    """What is installed, and the example of a third party."""
-    installed = Registry.load()
-    return attrs.evolve(installed, processors=FrozenMap({**installed.processors, WORD_GUARD.name: WORD_GUARD}))
+    """What is installed, and the examples of third parties."""
+    installed, third = Registry.load(), Registry.of(llmproxy_word_guard, llmproxy_parley)
+    return attrs.evolve(
+        installed,
+        processors=FrozenMap({**installed.processors, **third.processors}),
+        providers=FrozenMap({**installed.providers, **third.providers}),
+        dialects=FrozenMap({**installed.dialects, **third.dialects}),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,24 +18,58 @@ def _sample(recording: Recording) -> Recorded:
     )
 
 
-def _asked_again(body: bytes) -> bytes:
-    """The next request of an SDK's user: what was put out is put in again."""
-    said = {"role": "user", "content": "And then?"}
-    return json.dumps({"model": "any", "input": [*json.loads(body)["output"], said]}).encode()
-
-
 class TestResponsesConform(DialectConformance):
     dialect = ResponsesDialect()
     says = frozenset(
-        "system system_anywhere developer image_urls image_data documents cache_marks tools named_tool allowed_tools "
-        "parallel_calls parallel_tool_calls strict_tools tool_images reasoning past_reasoning encrypted "
-        "carried_signatures max_output_tokens temperature top_p logprobs json_object json_schema strict_schema effort "
-        "verbosity user metadata service_tier store cache_key refusals citations cached_usage cache_write_usage "
-        "reasoning_usage finish_length finish_filter".split()
+        {
+            "system",
+            "system_anywhere",
+            "developer",
+            "image_urls",
+            "image_data",
+            "documents",
+            "cache_marks",
+            "tools",
+            "named_tool",
+            "allowed_tools",
+            "parallel_calls",
+            "parallel_tool_calls",
+            "strict_tools",
+            "tool_images",
+            "reasoning",
+            "past_reasoning",
+            "encrypted",
+            "carried_signatures",
+            "max_output_tokens",
+            "temperature",
+            "top_p",
+            "logprobs",
+            "json_object",
+            "json_schema",
+            "strict_schema",
+            "effort",
+            "verbosity",
+            "user",
+            "metadata",
+            "service_tier",
+            "store",
+            "cache_key",
+            "refusals",
+            "citations",
+            "cached_usage",
+            "cache_write_usage",
+            "reasoning_usage",
+            "finish_length",
+            "finish_filter",
+        }
     )
-    asks_again = staticmethod(_asked_again)
     samples = tuple(
         _sample(each)
         for each in recordings()
         if each.request_path.endswith("/responses") and each.response_status == 200
     )
+
+    def asks_again(self, reply: bytes) -> bytes:
+        """What was put out is put in again."""
+        said = {"role": "user", "content": "And then?"}
+        return json.dumps({"model": "any", "input": [*json.loads(reply)["output"], said]}).encode()
