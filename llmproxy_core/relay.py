@@ -19,7 +19,7 @@ from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.errors import InternalError, ProxyError, Unsupported
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
-from llmproxy_core.model_shown import rename_reply, show_model
+from llmproxy_core.model_shown import rename_reply, renamer, show_model
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.request import ClientView
@@ -274,8 +274,12 @@ class Flow:
         client = self._client
         if client.api is None:
             return b""
+        response = self._response
         told = self._told if self._engine is None else self._engine.told
-        return client.dialect.error_event(error, self._response.exchange.id, client.api, told)
+        event = client.dialect.error_event(error, response.exchange.id, client.api, told)
+        if response.shown_model is None:
+            return event
+        return renamer(client.dialect.model_member, response.shown_model)(event, response.model)
 
     # -- pushed --------------------------------------------------------------------------------------------------
 

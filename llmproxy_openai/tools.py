@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from llmproxy_core.chat import BuiltinTool, Raw, Tool, ToolChoice, remember
 from llmproxy_core.translation import unsupported
-from llmproxy_core.wire.members import BOOLEAN, STRING, Members, decode
-from llmproxy_core.wire.splice import encode, join_array, join_object
+from llmproxy_core.wire.members import BOOLEAN, OBJECT, STRING, Members, decode
+from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object
 from llmproxy_core.wire.wire import Wire, nested
 
 # -- tools ---------------------------------------------------------------------------------------------------
@@ -33,11 +35,36 @@ def read_tool(text: bytes, place: str, wire: Wire) -> Tool | BuiltinTool:
                 custom.need("name", STRING),
                 custom.take("description", STRING),
                 kind="custom",
+                format=_flat_format(custom),
                 extra=members.rest() | custom.rest("custom."),
             )
         case _:
             return BuiltinTool(kind, Raw(wire.api, text))
     return remember(tool, wire.api, text)
+
+
+def _flat_format(custom: Members) -> bytes | None:
+    """What a custom tool takes: `{"type": "grammar", "grammar": {…}}` here, all of it beside the type in Responses."""
+    text = custom.peek("format")
+    if text is None or text == b"null":
+        return None
+    custom.raw("format")
+    place = custom.at("format")
+    members = decode(OBJECT, text, place, custom.fail)
+    inner = members.pop("grammar", None)
+    return join_object(
+        _texts(members) | ({} if inner is None else _texts(decode(OBJECT, bytes(inner), place, custom.fail)))
+    )
+
+
+def _texts(raws: dict[str, msgspec.Raw]) -> dict[str, bytes]:
+    return {name: bytes(raw) for name, raw in raws.items()}
+
+
+def _nested_format(flat: bytes) -> bytes:
+    members = _texts(decode_object(flat))
+    kind = members.pop("type", b'"text"')
+    return join_object({"type": kind} | ({"grammar": join_object(members)} if kind == b'"grammar"' else members))
 
 
 def read_legacy_tool(text: bytes, place: str, wire: Wire) -> Tool:
@@ -80,6 +107,8 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
         members["strict"] = encode(tool.strict)
     if tool.kind == "legacy":
         return join_object(members | wire.unknown(tool.extra, place))
+    if tool.format is not None:
+        members["format"] = _nested_format(tool.format)
     inner = join_object(members | nested(tool.extra, tool.kind))
     return join_object({"type": encode(tool.kind), tool.kind: inner} | wire.unknown(tool.extra, place, tool.kind))
 

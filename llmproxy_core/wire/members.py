@@ -55,7 +55,7 @@ def decode(kind: Kind[T], text: bytes, place: str, fail: Fail) -> T:
         raise fail(place, kind.words) from error
 
 
-_OBJECT: Kind[dict[str, msgspec.Raw]] = Kind("an object", decode_object)
+OBJECT: Kind[dict[str, msgspec.Raw]] = Kind("an object", decode_object)
 _ARRAY: Kind[list[msgspec.Raw]] = Kind("a list", decode_array)
 
 
@@ -91,7 +91,7 @@ class Members:
         """*text* must be an object; *place* is where it stands, "" for the body itself."""
         self.place = place
         self.fail = fail
-        self._left = decode(_OBJECT, text, place, fail)
+        self._left = decode(OBJECT, text, place, fail)
 
     @classmethod
     def of(cls, raws: dict[str, msgspec.Raw], fail: Fail) -> Members:
@@ -137,7 +137,7 @@ class Members:
         """Take *name*, which must be there, as an object."""
         found = self.object(name)
         if found is None:
-            raise self.fail(self.at(name), _OBJECT.words)
+            raise self.fail(self.at(name), OBJECT.words)
         return found
 
     def array(self, name: str) -> list[bytes]:

@@ -34,6 +34,9 @@ ADVICE = frozenset(
 )
 """Members of some protocol that change neither what is answered nor its form: who cannot say them leaves them out."""
 
+_NUMBERING = frozenset({"index"})
+"""Members that repeat the place of their node in its list: clients put streams together by them, and send them back."""
+
 
 @attrs.frozen
 class Wire:
@@ -64,7 +67,9 @@ class Wire:
         return {key: text for key, text in extra.items() if not (prefixes and key.startswith(prefixes))}
 
     def refuse_member(self, name: str, place: str) -> None:
-        """A member that only another protocol knows: advice is left out, anything else refused."""
+        """A member that only another protocol knows: advice is left out, anything else refused. A number is no loss."""
+        if name in _NUMBERING:
+            return
         if self.translation is None:
             raise unsupported(place, "a member of another protocol")
         if name in ADVICE:

@@ -187,8 +187,9 @@ def _call_changes(call: ToolCall) -> Changes:
 def _rewrite_reasoning(text: bytes, part: ReasoningPart) -> bytes:
     """The thinking is said once: in the member that it was read from."""
     members = decode_object(text)
-    said = join_array([thinking_part(part.text, summary=part.summary)] if part.text else [])
-    if part.summary or "content" not in members:
+    summary = part.summary or "content" not in members
+    said = join_array([thinking_part(part.text, summary=summary)] if part.text else [])
+    if summary:
         return with_members(text, {"summary": said})
     return with_members(text, {"summary": b"[]", "content": said})
 

@@ -208,7 +208,8 @@ class Renderer:
 
     def _carry(self, carried: Carried) -> None:
         """A thinking without a text, that brings *carried* back."""
-        members = {"id": encode(self._id("rs_")), "type": b'"reasoning"', "summary": b"[]"}
+        item_id = made_id(self.response.get("id"), self.next_index, "call", prefix="rs_")  # no other thinking's
+        members = {"id": encode(item_id), "type": b'"reasoning"', "summary": b"[]"}
         self._opaque(join_object(members | {"encrypted_content": encode(seal(carried))}))
 
     def _opaque(self, item: bytes) -> None:

@@ -614,3 +614,15 @@ def test_only_a_users_text_can_be_a_prompt() -> None:
         OPENAI.write_chat(COMPLETIONS, attrs.evolve(chat, messages=(Message("system", (TextPart("x"),)), question)))
     with pytest.raises(Unsupported, match="tools"):
         OPENAI.write_chat(COMPLETIONS, attrs.evolve(chat, tools=(Tool("f"),)))
+
+
+def test_the_grammar_of_a_custom_tool_survives_in_both_of_openais_protocols() -> None:
+    grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: /.+/"}}
+    tool = {"type": "custom", "custom": {"name": "patch", "description": "d", "format": grammar}}
+    chat = OPENAI.read_chat(CHAT, json.dumps({"model": "gpt-5", "messages": [], "tools": [tool]}).encode())
+    (read_tool,) = chat.tools
+
+    assert isinstance(read_tool, Tool)
+    assert json.loads(read_tool.format or b"") == {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
+    again = json.loads(OPENAI.write_chat(CHAT, attrs.evolve(chat, origin=None, tools=(attrs.evolve(read_tool),))))
+    assert again["tools"] == [tool]
