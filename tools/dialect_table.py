@@ -20,7 +20,7 @@ from tools.configuration_docs import ROOT, own_registry
 from tools.dialect_features import ANSWERS, MODELS, REQUESTS, Feature
 
 DOCS = ROOT / "docs" / "dialects" / "README.md"
-UNSAID, KEPT, REFUSED, LOST = "–", "yes", "refused", "no"
+UNSAID, KEPT, REFUSED, UNTOLD, LOST = "–", "yes", "refused", "not told", "no"
 
 INTRODUCTION = """\
 # Protocols, and what survives between them
@@ -39,8 +39,9 @@ REQUEST_TEXT = """
 ## Requests
 
 By columns: what the LLM speaks. *yes*: it arrives with its meaning. *refused*: a 400, or left out. *dropped*: advice,
-always left out. Other words say how it was changed. Clients of the protocols that are named in the second column can
-say it; where what becomes of it depends on the client, the cell says so.
+always left out; *not told*: left out without a word, or told in text. Other words say how it was changed. Clients of
+the protocols that are named in the second column can say it; where what becomes of it depends on the client, the cell
+says so. Some of it depends on the model: the table was made with {models}.
 
 """
 
@@ -103,7 +104,7 @@ def sent_to(llm: Spoken, feature: Feature, chat: ChatRequest) -> str:
     words = [word for word in dict.fromkeys(translation.changes.values()) if word != "defaulted"]
     if feature.look(arrived) == feature.look(chat):
         return KEPT
-    return ", ".join(words) or LOST
+    return ", ".join(words) or UNTOLD
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ def page(dialects: Mapping[str, Dialect]) -> str:
     return "".join(
         [
             INTRODUCTION,
-            REQUEST_TEXT,
+            REQUEST_TEXT.format(models=", ".join(f"`{name}`" for name in dict.fromkeys(MODELS.values()))),
             table(["feature", "clients", *names], request_rows(spoken)),
             ANSWER_TEXT,
             table(["feature", "LLMs", *names], answer_rows(spoken)),

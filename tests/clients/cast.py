@@ -45,6 +45,7 @@ class Provider:
     listed: tuple[str, ...]
     statuses: Mapping[Kind, int]
     thinks: bool = True  # its answers show thoughts
+    shows_unasked: bool = True  # also to those who asked for thinking alone
     has_embeddings: bool = True
     counts: bool = True  # it has an endpoint that counts tokens
 
@@ -72,6 +73,7 @@ PROVIDERS: Mapping[str, Provider] = {
         _GPT,
         openai.MODELS,
         _statuses(openai.ERRORS),
+        shows_unasked=False,
     ),
     "anthropic": Provider(
         Anthropic,
@@ -102,6 +104,15 @@ PROVIDERS: Mapping[str, Provider] = {
 }
 
 
+SHARING = ("openai", "mistral")
+"""The protocols that share the path of chat completions."""
+
+
+def told_route(provider: str, dialect: str) -> str:
+    """The route to *provider* that says what its clients speak."""
+    return f"{provider}-for-{dialect}"
+
+
 @attrs.frozen
 class Role:
     """One way to use an official client."""
@@ -112,7 +123,20 @@ class Role:
     tools: str  # and for an end with calls
     lacks: frozenset[str] = frozenset()  # the scenarios it has no method for
     sees_thoughts: bool = True  # also those of a provider that has them not in this dialect's official form
+    asks_to_see: bool = True  # its requests can say that thoughts are to be shown
     sees_headers: bool = True  # its errors show the headers of the answer
+    says_who: bool = True  # its requests tell which protocol they speak, where a path is several protocols'
+
+    def route(self, provider: Provider) -> str:
+        """
+        The route to *provider* for this client.
+
+        One that does not say what it speaks is taken to speak the provider's own protocol, or else OpenAI's: what
+        speaks another has a route that says it.
+        """
+        taken_for = provider.dialect if provider.dialect in SHARING else "openai"
+        is_told = not self.says_who and self.dialect in SHARING and self.dialect != taken_for
+        return told_route(provider.dialect, self.dialect) if is_told else provider.dialect
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -124,16 +148,17 @@ def _lacks(*scenarios: str) -> frozenset[str]:
     return frozenset(scenarios)
 
 
-_OPENAI = Role("openai", "openai", "stop", "tool_calls", _lacks("count"))
+_OPENAI = Role("openai", "openai", "stop", "tool_calls", _lacks("count"), asks_to_see=False)
 _RESPONSES = Role("openai-responses", "openai-responses", "completed", "completed", _lacks("embeddings"))
 _ANTHROPIC = Role("anthropic", "anthropic", "end_turn", "tool_use", _lacks("embeddings"))
 _GEMINI = Role("gemini", "gemini", "STOP", "STOP")
-_MISTRAL = Role("mistral", "mistral", "stop", "tool_calls", _lacks("count"))
+_MISTRAL = Role("mistral", "mistral", "stop", "tool_calls", _lacks("count"), asks_to_see=False)
 
 
 def _ai(role: Role, *lacks: str, **more: Any) -> Role:
-    """The AI SDK has words of its own, no lists of models and no counts."""
-    return attrs.evolve(role, stop="stop", tools="tool-calls", lacks=_lacks("models", "count", *lacks), **more)
+    """The AI SDK has words of its own, no lists of models and no counts, and one User-Agent for all protocols."""
+    lacking = _lacks("models", "count", *lacks)
+    return attrs.evolve(role, stop="stop", tools="tool-calls", lacks=lacking, says_who=False, **more)
 
 
 PYTHON_CLIENTS: Mapping[str, Role] = {
@@ -167,7 +192,8 @@ def expected(role: Role, provider: Provider, scenario: str, *, direct: bool = Fa
     said = {"text": TEXT, "finish": role.stop, **spent}
     calls = [[call.name, dict(call.arguments)] for call in CALLS]
     looped = {"calls": calls, "finish": role.tools, "text": RESULTS_TEXT}
-    thought = {"thought": THOUGHT if provider.thinks and role.sees_thoughts else ""}
+    shows = provider.thinks and (provider.shows_unasked or role.asks_to_see)
+    thought = {"thought": THOUGHT if shows and role.sees_thoughts else ""}
     if scenario.startswith("error_"):
         return {"error": _error(role, provider, scenario.removesuffix("_stream"), direct=direct)}
     table: Mapping[str, JSON] = {

@@ -57,7 +57,7 @@ async def play_all(client: str, role: Role, stage: Stage) -> Played:
     own = stage.fakes[role.own]
     targets = [_target(DIRECTLY, role.own, own.url, own.key, role)]
     if speaks(role):
-        targets += [_target(name, name, stage.url(name), CALLERS_KEY, role) for name in LIT]
+        targets += [_target(name, name, stage.url(name, role), CALLERS_KEY, role) for name in LIT]
     output = await _run(client, json.dumps({"facts": _facts(), "targets": targets}).encode())
     versions, seen, unhandled = "", {}, []
     for line in map(json.loads, output.splitlines()):

@@ -1,7 +1,8 @@
 """
 The proxy with every provider behind it, in a thread of its own, so that clients of any kind may block.
 
-Each provider has a route of its name: `/anthropic` is what a client takes for Anthropic's API.
+Each provider has a route of its name: `/anthropic` is what a client takes for Anthropic's API. Clients that do not say
+what they speak have others, whose configuration says it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from llmproxy_core.plugins import Registry
-from tests.clients.cast import PROVIDERS, Provider, Role
+from tests.clients.cast import PROVIDERS, SHARING, Provider, Role, told_route
 from tests.providers.server import FakeProvider
 from tests.proxy import STANDARD_PLUGINS, Proxy
 
@@ -59,9 +60,9 @@ class Stage:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="stage")
 
-    def url(self, provider: str) -> str:
-        """Where a client finds *provider* behind the proxy; no version in the path."""
-        return f"{self._url}/{provider}"
+    def url(self, provider: str, role: Role) -> str:
+        """Where a client of *role* finds *provider* behind the proxy; no version in the path."""
+        return f"{self._url}/{role.route(PROVIDERS[provider])}"
 
     def _run(self) -> None:
         try:
@@ -86,7 +87,13 @@ class Stage:
             name: {**PROVIDERS[name].llm, "base_url": self.fakes[name].base_url, "token_env": _variable(name)}
             for name in LIT
         }
-        return {"llm": llms, "route": [{"path_prefix": f"/{name}", "target_llm": name} for name in LIT]}
+        routes = [{"path_prefix": f"/{name}", "target_llm": name} for name in LIT]
+        routes += [
+            {"path_prefix": f"/{told_route(name, dialect)}", "target_llm": name, "dialect": dialect}
+            for name in LIT
+            for dialect in SHARING
+        ]
+        return {"llm": llms, "route": routes}
 
     def _keys(self) -> dict[str, str]:
         return {_variable(name): fake.key for name, fake in self.fakes.items()}

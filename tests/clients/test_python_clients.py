@@ -54,7 +54,7 @@ async def test_a_client_gets_on_with_the_fake_of_its_own_provider(client: str, s
 async def test_a_client_gets_on_with_every_provider(client: str, provider: str, scenario: str, stage: Stage) -> None:
     role, behind = PYTHON_CLIENTS[client], PROVIDERS[provider]
 
-    async with CLIENTS[client](stage.url(provider), CALLERS_KEY) as sdk:
+    async with CLIENTS[client](stage.url(provider, role), CALLERS_KEY) as sdk:
         seen = await play(sdk, scenario, behind.models)
 
     assert not differences(seen, expected(role, behind, scenario)), seen

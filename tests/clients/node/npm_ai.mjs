@@ -130,6 +130,7 @@ export class OpenAIResponses extends OpenAIChat {
   thinking = {
     openai: {
       store: false,
+      forceReasoning: true, // behind the proxy stands a model whose name it does not know
       reasoningEffort: "low",
       reasoningSummary: "auto",
       include: ["reasoning.encrypted_content"],
@@ -161,7 +162,7 @@ export class Google extends Base {
 
 export class Mistral extends Base {
   static packages = ["ai", "@ai-sdk/mistral"];
-  thinking = {};
+  thinking = { mistral: { reasoningEffort: "high" } };
 
   make(url, key) {
     return createMistral({ baseURL: `${url}/v1`, apiKey: key });
