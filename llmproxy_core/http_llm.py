@@ -30,14 +30,14 @@ from llmproxy_core.money import Price
 from llmproxy_core.outcome import End
 from llmproxy_core.path import check_path
 from llmproxy_core.prices import ModelPrice
-from llmproxy_core.request import Request, without_credentials
+from llmproxy_core.request import Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
 from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.translation import CHANGED_HEADER, Translation
 from llmproxy_core.upstream_read import read_head, read_whole
-from llmproxy_core.upstream_url import allowed_query, base_url
+from llmproxy_core.upstream_url import allowed_query, base_url, without_credentials
 
 SPAN_HEADERS = frozenset({"traceparent", "tracestate"})
 TRACE_HEADERS = SPAN_HEADERS | {"baggage"}
@@ -220,7 +220,7 @@ class HttpLLM:
             return request.render(
                 self._dialect,
                 api,
-                model=None if sent == head.model or "{model}" in api.path else sent,
+                model=None if sent == head.model else sent,
                 stream=False if stream_off and api.streams is None else None,
                 ask_usage=ask_usage and not head.wants_usage,
             )

@@ -11,6 +11,7 @@ from llmproxy_core.config import RouteConfig
 from llmproxy_core.dialect import Api, Dialect, Located, Operation
 from llmproxy_core.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from llmproxy_core.headers import Headers
+from llmproxy_core.jsontext import scan
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.path import begins, check_encoded_slash, check_path
 from llmproxy_core.processor import Handler
@@ -60,10 +61,14 @@ class Match:
 
     def as_said(self, body: bytes) -> Match:
         """The one of `others` that *body* is written in: it has a member that no other dialect has. Else this match."""
-        for match in self.others:
-            if any(b'"%b"' % name.encode() in body for name in match.dialect.own_members):
-                return match
-        return self
+        found = [it for it in self.others if any(b'"%b"' % name.encode() in body for name in it.dialect.own_members)]
+        if not found:
+            return self
+        try:
+            members = scan(body).raws
+        except BadRequest:  # told where the body is read
+            return self
+        return next((it for it in found if not it.dialect.own_members.isdisjoint(members)), self)
 
 
 class RouteIndex:

@@ -24,6 +24,7 @@ from llmproxy_core.chat import (
     TextPart,
     ToolCall,
     ToolCallDelta,
+    ToolCallStart,
 )
 from llmproxy_core.subscription import MakeFilter, MakeWatcher
 from llmproxy_core.text import Channel, TextFilter, Watcher
@@ -34,7 +35,18 @@ SPOKEN = 1  # the transcript of spoken output is a text of its own
 class TextStage(Protocol):
     """One subscription's work on one response. Channels come in any order; `end` ends all of one choice."""
 
+    thinking: dict[int, ReasoningDelta]
+    """The last of each choice that is not over; what a filter held of it goes out as its like."""
+
     def feed(self, channel: Channel, text: str) -> str: ...
+
+    def end_thinking(self, choice: int) -> list[tuple[Channel, str]]:
+        """
+        What a filter still held of the thinking of *choice*, where what comes next must come after it.
+
+        Thinking that follows later is a text of its own for filters; a watcher sees all as one.
+        """
+        ...
 
     def end(self, choice: int | None) -> list[tuple[Channel, str]]:
         """What filters of *choice* (None: of all that are left) still held, with the channel it belongs to."""
@@ -45,6 +57,7 @@ class Watching:
     """Shows text to watchers; they may raise."""
 
     def __init__(self, make: MakeWatcher) -> None:
+        self.thinking: dict[int, ReasoningDelta] = {}
         self._make = make
         self._watchers: dict[Channel, Watcher | None] = {}
 
@@ -54,6 +67,9 @@ class Watching:
         if (watcher := self._watchers[channel]) is not None and text:
             watcher.feed(text)
         return text
+
+    def end_thinking(self, choice: int) -> list[tuple[Channel, str]]:
+        return []
 
     def end(self, choice: int | None) -> list[tuple[Channel, str]]:
         for channel in _of_choice(self._watchers, choice):
@@ -66,6 +82,7 @@ class Filtering:
     """Sends text through filters."""
 
     def __init__(self, make: MakeFilter) -> None:
+        self.thinking: dict[int, ReasoningDelta] = {}
         self._make = make
         self._filters: dict[Channel, TextFilter | None] = {}
 
@@ -75,9 +92,15 @@ class Filtering:
         text_filter = self._filters[channel]
         return text if text_filter is None or not text else _text(text_filter.feed(text))
 
+    def end_thinking(self, choice: int) -> list[tuple[Channel, str]]:
+        return self._flush([it for it in self._filters if it.kind == "reasoning" and it.choice == choice])
+
     def end(self, choice: int | None) -> list[tuple[Channel, str]]:
+        return self._flush(_of_choice(self._filters, choice))
+
+    def _flush(self, channels: Iterable[Channel]) -> list[tuple[Channel, str]]:
         held: list[tuple[Channel, str]] = []
-        for channel in _of_choice(self._filters, choice):
+        for channel in channels:
             text_filter = self._filters.pop(channel)
             if text_filter is not None and (text := _text(text_filter.flush())):
                 held.append((channel, text))
@@ -103,15 +126,51 @@ def apply_to_events(stage: TextStage, events: Iterable[ChatEvent]) -> list[ChatE
     out: list[ChatEvent] = []
     for event in events:
         if isinstance(event, Finished):
-            out.extend(_delta(channel, text) for channel, text in stage.end(event.choice))
+            out += _held(stage, stage.end(event.choice))
         elif isinstance(event, End):
-            out.extend(_delta(channel, text) for channel, text in stage.end(None))
+            out += _held(stage, stage.end(None))
+        elif isinstance(event, ToolCallStart):
+            out += _end_thinking(stage, event.choice)
         elif (spoken := _text_of(event)) is not None:
             channel, text = spoken
-            if (changed := stage.feed(channel, text)) != text:
+            if text and channel.kind in ("text", "refusal"):
+                out += _end_thinking(stage, channel.choice)
+            changed = stage.feed(channel, text)
+            if isinstance(event, ReasoningDelta):
+                changed += _note(stage, event, out)
+            if changed != text:
                 event = _with_text(event, changed)
         out.append(event)
     return out
+
+
+def _end_thinking(stage: TextStage, choice: int) -> list[ChatEvent]:
+    """What was held of the thinking of *choice*, before something else is said."""
+    if choice not in stage.thinking:
+        return []
+    held = _held(stage, stage.end_thinking(choice))
+    del stage.thinking[choice]
+    return held
+
+
+def _note(stage: TextStage, event: ReasoningDelta, out: list[ChatEvent]) -> str:
+    """
+    Remember *event*, unless it seals the thinking: nothing may be added to that any more.
+
+    What was held is then given, to be added to its text; when it has none, it is added to *out*.
+    """
+    if not (event.signature or event.redacted or event.encrypted):
+        stage.thinking[event.choice] = event
+        return ""
+    if not event.text:
+        out += _end_thinking(stage, event.choice)
+        return ""
+    stage.thinking.pop(event.choice, None)
+    return "".join(text for _, text in stage.end_thinking(event.choice))
+
+
+def _held(stage: TextStage, held: Iterable[tuple[Channel, str]]) -> list[ChatEvent]:
+    return [_delta(channel, text, stage.thinking.get(channel.choice)) for channel, text in held]
 
 
 def _text_of(event: ChatEvent) -> tuple[Channel, str] | None:
@@ -144,8 +203,10 @@ def _with_text(event: ChatEvent, text: str) -> ChatEvent:
             return event
 
 
-def _delta(channel: Channel, text: str) -> ChatEvent:
+def _delta(channel: Channel, text: str, thinking: ReasoningDelta | None) -> ChatEvent:
     match channel.kind:
+        case "reasoning" if thinking is not None:
+            return attrs.evolve(thinking, text=text, id=None)
         case "reasoning":
             return ReasoningDelta(channel.choice, text)
         case "refusal":
@@ -174,10 +235,16 @@ def _apply_to_choice(stage: TextStage, choice: Choice) -> Choice:
     places: dict[Channel, int] = {}
     calls = 0
     for place, part in enumerate(choice.content):
-        if (spoken := _text_of_part(choice.index, part, calls)) is not None:
+        spoken = _text_of_part(choice.index, part, calls)
+        held = stage.end_thinking(choice.index) if _comes_after_thinking(part) else []
+        if spoken is not None:
             channel, text = spoken
             texts[place] = stage.feed(channel, text)
             places[channel] = place
+        if isinstance(part, ReasoningPart) and (part.signature or part.redacted or part.encrypted):
+            held = stage.end_thinking(choice.index)
+        for channel, text in held:
+            texts[places[channel]] += text
         calls += isinstance(part, ToolCall)
     for channel, text in stage.end(choice.index):
         texts[places[channel]] += text
@@ -185,6 +252,10 @@ def _apply_to_choice(stage: TextStage, choice: Choice) -> Choice:
     if all(new is old for new, old in zip(parts, choice.content, strict=True)):
         return choice
     return attrs.evolve(choice, content=parts, logprobs=None)
+
+
+def _comes_after_thinking(part: Part) -> bool:
+    return isinstance(part, ToolCall) or (isinstance(part, TextPart | RefusalPart) and bool(part.text))
 
 
 def _text_of_part(choice: int, part: Part, calls: int) -> tuple[Channel, str] | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from llmproxy_core.dialect import Dialect
 from llmproxy_core.errors import BadRequest
-
-_QUERY_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token"})
+from llmproxy_core.request import is_credential
 
 
 def base_url(configured: str, dialect: Dialect) -> str:
@@ -25,7 +24,7 @@ def base_url(configured: str, dialect: Dialect) -> str:
 
 def without_credentials(query: str) -> str:
     """*query* as it came, less what clients present as their key: the caller's credentials never leave."""
-    kept = [field for field in query.split("&") if unquote(field.partition("=")[0]).lower() not in _QUERY_CREDENTIALS]
+    kept = [field for field in query.split("&") if not is_credential(field)]
     return f"?{text}" if (text := "&".join(kept)) else ""
 
 

@@ -52,11 +52,19 @@ class OpenAIDialect(Dialect):
     request_headers = frozenset({"openai-beta", "idempotency-key", "x-client-request-id"})
     own_members = frozenset(
         {
+            "dimensions",
+            "function_call",
+            "functions",
             "logit_bias",
             "max_completion_tokens",
+            "modalities",
             "prompt_cache_retention",
             "safety_identifier",
+            "seed",
+            "store",
             "stream_options",
+            "user",
+            "verbosity",
             "web_search_options",
         }
     )

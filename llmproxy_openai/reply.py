@@ -52,6 +52,8 @@ class ReplyForm:
     words: Mapping[FinishReason, str] = WORDS
     """Why an answer ended."""
     has_refusals: bool = True
+    has_legacy_calls: bool = True
+    """Whether its clients know `function_call`, which has no id; else it is a tool call as any other."""
     """Whether a refusal has a member; else it is text."""
 
     @property
@@ -193,7 +195,9 @@ def _write_choice(choice: Choice, form: ReplyForm, *, own: bool) -> bytes:
 def _write_finish(choice: Choice, form: ReplyForm) -> bytes:
     if choice.finish is None:
         return b"null"
-    kinds = {part.kind for part in choice.content if isinstance(part, ToolCall)}
+    kinds = {
+        part.kind if form.has_legacy_calls else "function" for part in choice.content if isinstance(part, ToolCall)
+    }
     finish = called(choice.finish) if kinds else choice.finish
     return encode(write_finish(finish, form.words, legacy="legacy" in kinds))
 
@@ -236,6 +240,8 @@ def _native(part: Part, form: ReplyForm) -> Part:
             return part if member == part.member else attrs.evolve(part, member=member)
         case RefusalPart() if not form.has_refusals:
             return TextPart(part.text)
+        case ToolCall(kind="legacy") if not form.has_legacy_calls:
+            return attrs.evolve(part, kind="function", id=made_id(part.name, part.arguments))
         case ToolCall(kind="function", arguments=""):
             return attrs.evolve(part, arguments="{}")
         case _:

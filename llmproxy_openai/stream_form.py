@@ -32,6 +32,8 @@ class StreamForm:
     """As in ReplyForm."""
     words: Mapping[FinishReason, str] = WORDS
     """Why an answer ended."""
+    has_legacy_calls: bool = True
+    """As in ReplyForm."""
 
     @property
     def dialect(self) -> str:

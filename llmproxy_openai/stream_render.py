@@ -224,10 +224,11 @@ class ChunkRenderer:
 
     def _call(self, event: ToolCallStart) -> dict[str, bytes]:
         """The first piece of a call: all but its arguments."""
-        self.kinds[event.choice, event.index] = event.kind
-        if event.kind == "legacy":
+        kind = "function" if event.kind == "legacy" and not self.form.has_legacy_calls else event.kind
+        self.kinds[event.choice, event.index] = kind
+        if kind == "legacy":
             return {"function_call": join_object({"name": encode(event.name), "arguments": b'""'})}
-        body, member = ("custom", "input") if event.kind == "custom" else ("function", "arguments")
+        body, member = ("custom", "input") if kind == "custom" else ("function", "arguments")
         call_id = event.id or made_id(self.start and self.start.id, event.choice, event.index, event.name)
         call = {
             "index": encode(self._wire_index(event.choice, event.index)),

@@ -16,6 +16,7 @@ from tests.script import Chunk, Cut, Head, Step
 from tests.speaking import Speaker
 
 _START = Start("made-1", "a-model", 1_700_000_000)
+_USAGE = Usage(9, 3)
 _FAULT = UpstreamError("The model fell over", status=500, code="server_error")
 
 
@@ -26,7 +27,6 @@ class Answering:
     speaker: Speaker
     stream: bool
     said: Sequence[ChatEvent]
-    usage: Usage = Usage(9, 3)
 
     def complete(self) -> list[Step]:
         """The whole answer."""
@@ -69,7 +69,7 @@ class Answering:
     # -- bytes ---------------------------------------------------------------------------------------------------
 
     def _events(self) -> list[ChatEvent]:
-        return [_START, *self.said, UsageReported(self.usage), End()]
+        return [_START, *self.said, UsageReported(_USAGE), End()]
 
     def _unfinished(self) -> list[ChatEvent]:
         return [_START, *(event for event in self.said if not isinstance(event, Finished))]

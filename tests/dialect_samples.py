@@ -80,7 +80,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
         "anthropic",
         [
             *(*_COMMON, "top_k", "stop", "tool_errors", "tool_images", "past_reasoning", "signatures", "redacted"),
-            *("thinking_budget", "user", "cache_marks", "citations", "cache_write_usage", "finish_refusal", "carried_signatures"),
+            *("thinking_budget", "user", "cache_marks", "citations", "cache_write_usage"),
+            *("finish_refusal", "carried_signatures"),
         ],
         "claude-opus-4-6",
         never_together=[
@@ -93,14 +94,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
             ),
         ],
     ),
-    "gemini": Protocol("gemini", [*_GEMINI, "effort"], "gemini-3-pro-preview"),
+    "gemini": Protocol("gemini", [*_GEMINI, "effort", "tool_images", "citations"], "gemini-3-pro-preview"),
     "gemini 2.5": Protocol("gemini", [*_GEMINI, "thinking_budget"], "gemini-2.5-pro"),
     "mistral": Protocol(
         "mistral",
         [
             *_but((*_COMMON, *_PENALTIES), "service_tier"),
-            *("system_anywhere", "audio", "past_reasoning", "n", "json_object", "strict_schema", "metadata", "prefix", "top_k"),
-            *("cache_key", "finish_error", "carried_signatures"),
+            *("system_anywhere", "prefix", "audio", "past_reasoning", "n", "top_k", "json_object", "strict_schema"),
+            *("metadata", "cache_key", "finish_error", "carried_signatures"),
         ],
         "mistral-large-latest",
     ),

@@ -104,9 +104,9 @@ async def test_a_canary_never_reaches_a_client(group: Group) -> None:
             try:
                 await _play(Stage(cell, proxy, upstream, plugin, f"a-model-{number}", len(proxy.exchanges)))
                 failures += upstream.take_errors()
-            except (Exception, pytest.fail.Exception) as failure:
+            except Exception as failure:  # noqa: BLE001 - each cell is a test of its own: the others are played too
                 failure.add_note(f"in the cell {cell}")
-                failures.append(failure if isinstance(failure, Exception) else AssertionError(str(failure)))
+                failures.append(failure)
     if failures:
         raise ExceptionGroup(f"{len(failures)} of {len(CELLS[group])} cells", failures)
 

@@ -26,6 +26,7 @@ from llmproxy_core.chat import (
     Finished,
     FinishReason,
     ReasoningDelta,
+    ReasoningPart,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
@@ -147,9 +148,8 @@ class Stage:
 
 @asynccontextmanager
 async def staged(client: Speaker, llm: Speaker) -> AsyncIterator[Stage]:
-    async with Upstream() as upstream:
-        async with Proxy(mapping(llm, upstream.url), plugins=[*DIALECTS, Plugin()]) as proxy:
-            yield Stage(client, llm, proxy, upstream)
+    async with Upstream() as upstream, Proxy(mapping(llm, upstream.url), plugins=[*DIALECTS, Plugin()]) as proxy:
+        yield Stage(client, llm, proxy, upstream)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
@@ -178,12 +178,38 @@ async def test_a_word_is_blocked_in_every_channel(client: Speaker, llm: Speaker,
             where = f"{channel}: {seen.body!r}"
             assert not any(BLOCKED in text for text in overheard(seen.body)), where
             if seen.status == 200:
-                assert stream and not seen.whole, where
+                assert stream, where
+                assert not seen.whole, where
                 assert check_stream(str(client), seen.body, failed=True) == [], where
                 assert BLOCK_MESSAGE.encode() in seen.body, where
             else:
                 error = client.dialect.read_error(seen.status, Headers(seen.headers), seen.body)
                 assert error.message == BLOCK_MESSAGE, where
+
+
+SEALS = {
+    "anthropic": ReasoningDelta(0, "", signature="c2ln", provider="anthropic"),
+    "openai-responses": ReasoningDelta(0, "", encrypted="c2ln", provider="openai-responses"),
+}
+
+
+@pytest.mark.parametrize(("client", "llm"), PAIRS, ids=str)
+async def test_thinking_that_ends_as_a_word_begins_stays_where_it_is(client: Speaker, llm: Speaker) -> None:
+    """What the filter holds of it comes before the seal that clients must send back with it, and before the call."""
+    events = in_pieces("Let me looks", lambda text: ReasoningDelta(0, text, provider=llm.name))
+    events += [SEALS[llm.name]] if llm.name in SEALS else []
+    events += [TextDelta(0, "It is."), ToolCallStart(0, 0, "call00000", "look"), ToolCallDelta(0, 0, "{}")]
+    events.append(Finished(0, Finish(FinishReason.TOOL_CALLS)))
+    async with staged(client, llm) as stage:
+        stage.upstream.script = Answering(llm, True, events).complete()
+        path, question = client.path(stream=True, model="a-model"), client.body(stream=True, model="a-model")
+        seen = await post(stage.proxy.url + path, question, client.headers())
+
+    assert check_stream(str(client), seen.body) == [], seen.body
+    parts = client.read(seen.body, stream=True).choices[0].content
+    first = next(place for place, part in enumerate(parts) if not isinstance(part, ReasoningPart))
+    assert "".join(part.text for part in parts[:first] if isinstance(part, ReasoningPart)) == "Let me looks"
+    assert not any(isinstance(part, ReasoningPart) for part in parts[first:])
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])

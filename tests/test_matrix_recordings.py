@@ -125,19 +125,23 @@ def test_most_recordings_say_enough() -> None:
 
 @pytest.mark.parametrize("played", PLAYED, ids=lambda played: str(played.case))
 async def test_a_recorded_phrase_is_rewritten_for_every_client(played: Played) -> None:
-    rewriting, stream = Rewriting(), played.case.grammar is not None
-    async with Upstream(replay(played.case, CUTS)) as upstream:
-        async with Proxy(mapping(played.case, upstream.url), plugins=[*PLUGINS, rewriting]) as proxy:
-            for client in played.clients:
-                for rewriting.phrase in played.phrases:
-                    path = client.path(stream=stream, model="a-model")
-                    question = client.body(stream=stream, model="a-model")
-                    seen = await post(proxy.url + path, question, client.headers())
+    rewriting = Rewriting()
+    upstream = Upstream(replay(played.case, CUTS))
+    async with upstream, Proxy(mapping(played.case, upstream.url), plugins=[*PLUGINS, rewriting]) as proxy:
+        for client in played.clients:
+            for rewriting.phrase in played.phrases:
+                await check(played, client, rewriting.phrase, proxy.url)
 
-                    where = f"{rewriting.phrase!r} to {client}: {seen.body[-2000:]!r}"
-                    assert (seen.status, seen.whole) == (200, True), where
-                    assert not any(rewriting.phrase in text for text in overheard(seen.body)), where
-                    if stream:
-                        own = client.name == played.case.dialect
-                        assert check_stream(str(client), seen.body, strict=not own) == [], where
-                    played.check(client.read(seen.body, stream=stream), rewriting.phrase)
+
+async def check(played: Played, client: Speaker, phrase: str, url: str) -> None:
+    stream = played.case.grammar is not None
+    path = client.path(stream=stream, model="a-model")
+    seen = await post(url + path, client.body(stream=stream, model="a-model"), client.headers())
+
+    where = f"{phrase!r} to {client}: {seen.body[-2000:]!r}"
+    assert (seen.status, seen.whole) == (200, True), where
+    assert not any(phrase in text for text in overheard(seen.body)), where
+    if stream:
+        own = client.name == played.case.dialect
+        assert check_stream(str(client), seen.body, strict=not own) == [], where
+    played.check(client.read(seen.body, stream=stream), phrase)

@@ -30,13 +30,14 @@ class Emitter:
             data = with_members(template, {"sequence_number": number, **members})
         self._out.append(b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n")
 
-    def told(self, kind: str, member: str) -> bytes | None:
-        """The object *member* of the provider's own event of the type *kind*."""
+    def told(self, kind: str, member: str, type_: bytes) -> bytes | None:
+        """The object *member* of the provider's own event of the type *kind*, where its type is *type_* (JSON)."""
         template = self.templates.get(kind)
         if template is None:
             return None
         text = bytes(decode_object(template).get(member, b"null"))
-        return text if text.startswith(b"{") else None
+        is_of_type = text.startswith(b"{") and bytes(decode_object(text).get("type", b"")) == type_
+        return text if is_of_type else None
 
     def take(self) -> bytes:
         """What was made since the last call."""

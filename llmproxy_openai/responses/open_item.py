@@ -30,9 +30,8 @@ class OpenItem(ABC):
 
     def _announce(self, members: Mapping[str, bytes]) -> None:
         """Announce it as *members*; where the provider has, those are what its own item says too."""
-        told = self.emitter.told(_ADDED, "item")
-        is_same = told is not None and bytes(decode_object(told).get("type", b"")) == members["type"]
-        item = join_object(members) if told is None or not is_same else with_members(told, members)
+        told = self.emitter.told(_ADDED, "item", members["type"])
+        item = join_object(members) if told is None else with_members(told, members)
         self.emitter.emit(_ADDED, {"output_index": encode(self.index), "item": item})
 
     def _tell(self, kind: str, members: Mapping[str, bytes], template: bytes | None = None) -> None:
@@ -44,7 +43,7 @@ class OpenItem(ABC):
 
     def _done(self, members: Mapping[str, bytes], item: bytes) -> bytes:
         """The whole item: *item* with *members*; where the provider has told it, that with what is said otherwise."""
-        told = self.emitter.told(_DONE, "item")
+        told = self.emitter.told(_DONE, "item", bytes(decode_object(item)["type"]))
         if told is None:
             whole = with_members(item, members)
         else:
@@ -132,7 +131,7 @@ class OpenMessage(OpenItem):
         if self._kind is None:
             return
         text = encode("".join(self._texts))
-        told = self.emitter.told("response.content_part.done", "part")
+        told = self.emitter.told("response.content_part.done", "part", encode(self._kind))
         if self._kind == "output_text":
             logprobs = join_array(self._logprobs)
             self._tell("output_text.done", self._part_place() | {"text": text, "logprobs": logprobs})
@@ -254,7 +253,8 @@ class OpenReasoning(OpenItem):
             return
         text = "".join(self._texts)
         done = "reasoning_summary_part.done" if self._is_summary else "content_part.done"
-        told = self.emitter.told(f"response.{done}", "part")
+        kind = b'"summary_text"' if self._is_summary else b'"reasoning_text"'
+        told = self.emitter.told(f"response.{done}", "part", kind)
         part = thinking_part(text, summary=self._is_summary) if told is None else rewrite_text(told, text)
         self._tell(f"{self._kind()}.done", self._part_place() | {"text": encode(text)})
         self._tell(done, self._part_place() | {"part": part})

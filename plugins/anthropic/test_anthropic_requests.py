@@ -7,6 +7,7 @@ import attrs
 import pytest
 from llmproxy_anthropic import AnthropicDialect
 from llmproxy_anthropic.apis import COUNT_TOKENS, MESSAGES
+from llmproxy_anthropic.claude import claude
 
 from llmproxy_core import BadRequest, Carried, Translation, Unsupported, seal
 from llmproxy_core.chat import (
@@ -413,6 +414,32 @@ def test_thinking_can_be_switched_off() -> None:
     assert thinking(OLD, ReasoningConfig("none"))[0] is None
 
 
+def test_a_model_that_always_thinks_is_asked_to_think_little() -> None:
+    found, config, changes = thinking("claude-mythos-5", ReasoningConfig("none"))
+
+    assert (found, config, changes["reasoning"]) == (None, {"effort": "low"}, "clamped")
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("claude-3-5-sonnet-20241022", (3, 5)),
+        ("claude-3-opus-20240229", (3, 0)),
+        ("claude-sonnet-4-20250514", (4, 0)),
+        ("claude-haiku-4-5-20251001", (4, 5)),
+        ("anthropic/claude-opus-4.6", (4, 6)),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", (4, 5)),
+        ("claude-fable-5-2", (5, 2)),
+        ("claude-2.1", (2, 1)),
+        ("claude-opus-latest", (99, 0)),
+        ("gpt-4o", None),
+        (None, None),
+    ],
+)
+def test_the_version_of_a_model_is_in_its_name(name: str | None, version: tuple[int, int] | None) -> None:
+    assert claude(name).version == version
+
+
 def test_a_model_that_cannot_think_is_not_asked_to() -> None:
     with pytest.raises(Unsupported, match="thinking"):
         thinking(OLD, ReasoningConfig("high"))
@@ -552,7 +579,7 @@ def test_thinking_is_read_in_all_its_forms() -> None:
     def reasoning(thinking: Any, **config: Any) -> ReasoningConfig | None:
         return read(thinking=thinking, **({"output_config": config} if config else {})).reasoning
 
-    assert reasoning({"type": "enabled", "budget_tokens": 2000}) == ReasoningConfig(budget_tokens=2000)
+    assert reasoning({"type": "enabled", "budget_tokens": 2000}) == ReasoningConfig(budget_tokens=2000, include=True)
     assert reasoning({"type": "adaptive"}) == ReasoningConfig(adaptive=True)
     assert reasoning({"type": "adaptive", "display": "omitted"}, effort="max") == ReasoningConfig("max", include=False)
     assert reasoning({"type": "disabled"}, effort="high") == ReasoningConfig("none")

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from tests.clients.cast import PROVIDERS, Role
-from tests.clients.stage import LIT, Stage, speaks
+from tests.clients.stage import Stage
 from tests.providers.scenario import MISSING_MODEL, PNG, RESULTS, SCHEMA, SYSTEM, TOOLS
 from tests.providers.server import CALLERS_KEY
 
@@ -56,8 +56,7 @@ async def play_all(client: str, role: Role, stage: Stage) -> Played:
     """Every scenario of *client*, directly with its own provider's fake and with each provider behind the proxy."""
     own = stage.fakes[role.own]
     targets = [_target(DIRECTLY, role.own, own.url, own.key, role)]
-    if speaks(role):
-        targets += [_target(name, name, stage.url(name, role), CALLERS_KEY, role) for name in LIT]
+    targets += [_target(name, name, stage.url(name, role), CALLERS_KEY, role) for name in PROVIDERS]
     output = await _run(client, json.dumps({"facts": _facts(), "targets": targets}).encode())
     versions, seen, unhandled = "", {}, []
     for line in map(json.loads, output.splitlines()):

@@ -11,47 +11,25 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from importlib import import_module
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
-from llmproxy_core.plugins import Registry
-from tests.clients.cast import PROVIDERS, SHARING, Provider, Role, told_route
+import llmproxy_anthropic
+import llmproxy_gemini
+import llmproxy_mistral
+
+from tests.clients.cast import PROVIDERS, SHARING, Role, told_route
 from tests.providers.server import FakeProvider
-from tests.proxy import STANDARD_PLUGINS, Proxy
+from tests.proxy import Proxy
 
 START_S = 30.0
 
 
-def _plugins() -> tuple[object, ...]:
-    """The plugins of the other dialects, as far as there is something in them."""
-    names = [name for name in ("llmproxy_anthropic", "llmproxy_gemini", "llmproxy_mistral") if find_spec(name)]
-    found = [plugin for plugin in map(import_module, names) if plugin not in STANDARD_PLUGINS]
-    return tuple(plugin for plugin in found if not Registry.of(plugin).broken)
-
-
-PLUGINS = _plugins()
-_REGISTRY = Registry.of(*STANDARD_PLUGINS, *PLUGINS)
-
-
-def speaks(role: Role) -> bool:
-    """Whether the proxy speaks the dialect of *role*."""
-    return role.dialect in _REGISTRY.dialects
-
-
-def reaches(provider: Provider) -> bool:
-    """Whether the proxy has the provider type that *provider* needs."""
-    built = _REGISTRY.providers.get(provider.llm["provider"])
-    return built is not None and ("type" not in provider.llm or provider.llm["type"] in built.types)
-
-
-LIT = tuple(name for name, provider in PROVIDERS.items() if reaches(provider))
-"""The providers that the proxy can stand before."""
+PLUGINS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 
 
 class Stage:
-    """All fakes, and the proxy before those it can reach; entered, it is ready."""
+    """All fakes, and the proxy before them; entered, it is ready."""
 
     def __init__(self) -> None:
         self.fakes: Mapping[str, FakeProvider] = {name: each.fake() for name, each in PROVIDERS.items()}
@@ -85,12 +63,12 @@ class Stage:
     def _mapping(self) -> dict[str, object]:
         llms = {
             name: {**PROVIDERS[name].llm, "base_url": self.fakes[name].base_url, "token_env": _variable(name)}
-            for name in LIT
+            for name in PROVIDERS
         }
-        routes = [{"path_prefix": f"/{name}", "target_llm": name} for name in LIT]
+        routes = [{"path_prefix": f"/{name}", "target_llm": name} for name in PROVIDERS]
         routes += [
             {"path_prefix": f"/{told_route(name, dialect)}", "target_llm": name, "dialect": dialect}
-            for name in LIT
+            for name in PROVIDERS
             for dialect in SHARING
         ]
         return {"llm": llms, "route": routes}

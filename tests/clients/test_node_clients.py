@@ -9,12 +9,12 @@ import pytest
 
 from tests.clients.cast import NODE_CLIENTS, PROVIDERS, differences, expected
 from tests.clients.npm import DIRECTLY, Played, need_node, play_all
-from tests.clients.stage import LIT, Stage, speaks
+from tests.clients.stage import Stage
 
 CELLS = [
     pytest.param(name, provider, scenario, marks=pytest.mark.xdist_group(name))
     for name, role in NODE_CLIENTS.items()
-    for provider in (DIRECTLY, *(LIT if speaks(role) else ()))
+    for provider in (DIRECTLY, *PROVIDERS)
     for scenario in role.scenarios
 ]
 Play = Callable[[str], Played]

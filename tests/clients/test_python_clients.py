@@ -12,7 +12,7 @@ from tests.clients.python_anthropic import Messages
 from tests.clients.python_gemini import GenerateContent
 from tests.clients.python_mistral import Chat
 from tests.clients.python_openai import ChatCompletions, Responses
-from tests.clients.stage import LIT, Stage, speaks
+from tests.clients.stage import Stage
 from tests.providers.server import CALLERS_KEY
 
 # google-genai uses aiohttp where it is installed, against the advice of aiohttp.
@@ -25,8 +25,7 @@ DIRECT = [(name, scenario) for name, role in PYTHON_CLIENTS.items() for scenario
 BEHIND = [
     (name, provider, scenario)
     for name, role in PYTHON_CLIENTS.items()
-    if speaks(role)
-    for provider in LIT
+    for provider in PROVIDERS
     for scenario in role.scenarios
 ]
 

@@ -3,7 +3,7 @@
 import json
 from typing import ClassVar
 
-from tests.providers.anthropic_request import SIGNATURE, VERSIONS, read_count, read_messages
+from tests.providers.anthropic_request import SIGNATURE, VERSIONS, has_budget, read_count, read_messages
 from tests.providers.refusal import JSON, Kind, Refusal, check
 from tests.providers.scenario import COUNTED, MISSING_MODEL, Asked, Spent, Turn, pieces, turn
 from tests.providers.server import Act, Answer, FakeProvider, Plain, Received, Stream, broken_off, event
@@ -50,8 +50,9 @@ class Anthropic(FakeProvider):
 
     def messages(self, received: Received) -> Answer:
         """Messages, plain and streamed."""
-        asked = read_messages(received.json, received.headers["anthropic-version"])
-        said = turn(asked)
+        body = received.json
+        asked = read_messages(body, received.headers["anthropic-version"])
+        said = turn(asked, must_return_thoughts=has_budget(body))
         if asked.stream:
             return self._stream(asked, said)
         message = {**_message(asked, said.spent), "content": _blocks(said), "stop_reason": _stop(said)}

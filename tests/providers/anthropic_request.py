@@ -93,13 +93,18 @@ def _thinking(body: JSON, asked: Asked, maximum: int) -> None:
         case _:
             members(thinking, "thinking", ("type",))
             check(kind in ("disabled", "between_tools"), f"thinking.type: {kind!r}")
-    if asked.thinks:
+    if has_budget(body):
         for message in _tool_loop(body["messages"]):
             first = is_list(message["content"], "content")[0].get("type")
             check(
                 first in ("thinking", "redacted_thinking"),
                 f"messages: Expected `thinking` or `redacted_thinking`, but found `{first}`",
             )
+
+
+def has_budget(body: JSON) -> bool:
+    """Whether the model is to think in a budget: then a turn of a loop must begin with its thought; else it may."""
+    return bool((body.get("thinking") or {}).get("type") == "enabled")
 
 
 def _tool_loop(messages: list[JSON]) -> list[JSON]:

@@ -84,7 +84,6 @@ class Mistral(FakeProvider):
         check(last["role"] in ("user", "tool") or last.get("prefix"), "Expected last role User or Tool")
         within(body, "random_seed", 0, 2**63)
         asked.thinks = asked.model.startswith("magistral") or body.get("reasoning_effort") not in (None, "none")
-        # A thought has no signature here: what comes back is its text.
         said = turn(asked)
         if not asked.stream:
             return Plain(self._completion(asked, said))

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from tests.providers.openai import OpenAI, is_reasoning
 from tests.providers.refusal import JSON, check
-from tests.providers.responses_request import ENCRYPTED, read_responses
+from tests.providers.responses_request import ENCRYPTED, check_reasoning, read_responses
 from tests.providers.scenario import COUNTED, Asked, Spent, Turn, pieces, turn
 from tests.providers.server import Act, Answer, Plain, Received, Stream, event
 
@@ -31,11 +31,12 @@ class OpenAIResponses(OpenAI):
         asked = read_responses(body)
         if is_reasoning(asked.model):
             check(body.get("temperature") in (None, 1), "Unsupported parameter: 'temperature' with this model.")
+            check_reasoning(body["input"])
         else:
             check(not body.get("reasoning"), "Unsupported parameter: 'reasoning.effort' with this model.")
         said = turn(asked)
         encrypted = ENCRYPTED if "reasoning.encrypted_content" in (body.get("include") or []) else None
-        items = _items(said, encrypted)
+        items = _items(said, encrypted, shows=asked.shows)
         if not asked.stream:
             return Plain(_response(body, asked, "completed", items, said.spent))
         return _Writer(body, asked).stream(said, items)
@@ -46,10 +47,10 @@ class OpenAIResponses(OpenAI):
         return Plain({"object": "response.input_tokens", "input_tokens": COUNTED})
 
 
-def _items(said: Turn, encrypted: str | None) -> list[JSON]:
+def _items(said: Turn, encrypted: str | None, *, shows: bool) -> list[JSON]:
     items: list[JSON] = []
     if said.thought:
-        summary = [{"type": "summary_text", "text": said.thought}]
+        summary = [{"type": "summary_text", "text": said.thought}] if shows else []
         reasoning: JSON = {"id": "rs_fake1", "type": "reasoning", "summary": summary}
         items.append({**reasoning, "encrypted_content": encrypted} if encrypted else reasoning)
     if said.text:
@@ -165,6 +166,8 @@ class _Writer:
         return True
 
     def _summary(self, index: int, item: JSON) -> None:
+        if not item["summary"]:
+            return
         where = {"item_id": item["id"], "output_index": index, "summary_index": 0}
         text = item["summary"][0]["text"]
         empty = {"type": "summary_text", "text": ""}

@@ -49,11 +49,24 @@ def read_responses(body: JSON) -> Asked:
     if form.get("type") != "text":
         check(form.get("type") == "json_schema", f"text.format.type: {form.get('type')!r}")
         members(form, "text.format", ("type", "name", "schema"), ("strict", "description"))
-        read_schema(form["schema"], bool(form.get("strict", True)), "text.format")
+        read_schema(form["schema"], bool(form.get("strict")), "text.format")
         asked.schema = form["schema"]
     reasoning = members(body.get("reasoning") or {}, "reasoning", (), ("effort", "summary", "generate_summary"))
-    asked.thinks = bool(reasoning.get("summary"))
+    asked.shows = bool(reasoning.get("summary"))
+    asked.thinks = asked.shows or reasoning.get("effort") not in (None, "none")
     return asked
+
+
+def check_reasoning(items: object) -> None:
+    """Refuse a call that is named as an item of an answer whose reasoning is left out; without an id it is nobody's."""
+    reasoned = False
+    for item in items if isinstance(items, list) else []:
+        if item.get("role") == "user":
+            reasoned = False
+        reasoned |= item.get("type") == "reasoning"
+        if item.get("type") == "function_call" and item.get("id") is not None:
+            message = f"Item '{item['id']}' of type 'function_call' was provided without its required 'reasoning' item"
+            check(reasoned, message)
 
 
 class _Conversation:

@@ -105,7 +105,8 @@ class Asked:
     results: Sequence[Result] = ()  # after the last text of the user
     images: Sequence[tuple[str, bytes]] = ()  # media type and content
     schema: Mapping[str, object] | None = None
-    thinks: bool = False  # the request wants the model to think, and to show it
+    thinks: bool = False  # the request wants the model to think
+    shows: bool = True  # and, where that has to be asked for, to show what it thought
     signatures: Sequence[str] = ()  # of thoughts that came back in the messages after the last text of the user
 
 
@@ -140,7 +141,7 @@ ERRORS: Mapping[str, Kind] = {
 MISSING_MODEL = "no-such-model"
 
 
-def turn(asked: Asked, *, must_return_thoughts: bool = True) -> Turn:
+def turn(asked: Asked, *, must_return_thoughts: bool = False) -> Turn:
     """
     What the model says to *asked*; Refusal when the request lacks what its scenario is about.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NoReturn
 
-from llmproxy_core.chat import Failed, TextDelta
+from llmproxy_core.chat import ChatEvent, Failed, TextDelta
 from llmproxy_core.dialect import Api, Scanner, StreamWriter
 from llmproxy_core.errors import (
     BadRequest,
@@ -177,6 +177,8 @@ def _ends(case: Case, before: bytes, told: Scanner | StreamWriter | None, error:
     case = case.but(f"{type(error).__name__}")
     last = case.gives(case.dialect.error_event, error, REQUEST_ID, case.api, told)
     read = case.read_stream([before, last], whole=False)
+    if not any(isinstance(event, Failed) for event in _without_end(case, before + last)):
+        case.fail(f"the event is not whole: a client waits for the rest of it: {last[-200:]!r}")
     if read.is_complete or read.failed is None:
         case.fail(f"the client's reader sees no failure; tell it in an event, and nothing after it: {last[:500]!r}")
     if error.message.encode() not in last:
@@ -192,6 +194,12 @@ def _ends(case: Case, before: bytes, told: Scanner | StreamWriter | None, error:
         and (found := case.declared.grammar(case.api, before + last, failed=True))
     ):
         case.fail("the failed stream breaks the rules of the protocol", [*found, (before + last)[-800:]])
+
+
+def _without_end(case: Case, stream: bytes) -> list[ChatEvent]:
+    """What a client has heard while it waits for more."""
+    frames = case.gives(case.dialect.reader(case.api).feed, stream)
+    return [event for frame in frames for event in frame.events]
 
 
 def keeps_what_was_said_before_an_error(declared: DeclaredDialect) -> None:

@@ -201,6 +201,6 @@ def _is_silent(declared: DeclaredDialect, api: Api, alive: bytes) -> None:
     for case, stream in bodies.streams(declared, api):
         read = case.read_stream([stream])
         pieces = [piece for frame in read.frames[:-1] for piece in (frame.raw, alive)] + [read.frames[-1].raw]
-        again = case.but("with keep-alives between its events").read_stream(pieces)
+        again = case.but("kept alive between its events").read_stream(pieces)
         if again.rules.broken or again.reply != read.reply or again.is_complete != read.is_complete:
-            case.fail(f"keep-alives change what is read: {alive!r}", again.rules.broken)
+            case.fail(f"what keeps it alive changes what is read: {alive!r}", again.rules.broken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -30,7 +30,7 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.testing.dialect.chance import seeded
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
-from llmproxy_core.testing.dialect.says import INSTEAD, OF_ANSWERS, Says, with_needs
+from llmproxy_core.testing.dialect.says import INSTEAD, NEEDS, OF_ANSWERS, Says, with_needs
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 PDF = "JVBERi0xLjQKJSVFT0YK"
@@ -99,7 +99,10 @@ class Conversation:
             self._messages.append(Message("assistant", (TextPart(said(self._random)),), prefix=True))
         chat = ChatRequest(model, tuple(self._messages))
         if Says.TOOLS in self._words:
-            mode = ToolChoice(self._random.choice(["auto", "none", "required"]))
+            modes: list[Literal["auto", "none", "required"]] = ["auto", "required"]
+            if Says.SERIAL_TOOLS not in self._words:  # of no calls none are parallel
+                modes.append("none")
+            mode = ToolChoice(self._random.choice(modes))
             chat = attrs.evolve(chat, tools=self._tools(), tool_choice=self._random.choice([None, mode]))
         fields = {name: it for word, values in _FIELDS.items() if word in self._words for name, it in values.items()}
         return attrs.evolve(chat, **fields)
@@ -178,9 +181,10 @@ def chosen(declared: DeclaredDialect, random: Random) -> frozenset[Says]:
         for word in sorted(words & group)[1:]:
             words -= {word}
     words = _repeated(with_needs(words & declared.says), declared) | always
-    for group in declared.never_together:
-        if words.issuperset(group):
-            words -= {Says(random.choice(sorted(group)))}
+    for apart in declared.never_together:
+        if words.issuperset(apart):
+            words -= {Says(random.choice(sorted(apart)))}
+            words = frozenset(word for word in words if word not in NEEDS or NEEDS[word] in words)
     return words
 
 

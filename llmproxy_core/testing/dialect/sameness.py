@@ -47,6 +47,8 @@ def of_request(chat: ChatRequest) -> Facts:
         schema = None if wanted.schema is None else decoded(wanted.schema)
         facts["response_format"] = (wanted.kind, schema, wanted.strict)
     facts["store"] = bool(chat.store)  # where it is the default, who does not ask for it is said to want none
+    if chat.tool_choice is not None and chat.tool_choice.mode == "auto":
+        facts["tool_choice"] = None  # the default, which some protocols must name to say what stands beside it
     facts["tools"] = [_tool(tool) if isinstance(tool, Tool) else tool.kind for tool in chat.tools]
     facts["messages"] = _turns(chat.messages)
     facts["cache marks"] = [mark for it in chat.messages for part in it.content for mark in _marks(part)]

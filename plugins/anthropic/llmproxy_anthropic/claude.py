@@ -9,6 +9,7 @@ import attrs
 
 # `claude-3-5-sonnet-20241022`, `claude-sonnet-4-5`, `anthropic/claude-opus-4.6`, `claude-2.1`; a date is no version.
 _VERSION = re.compile(r"claude-(\d{1,2})(?:[.-](\d{1,2}))?(?!\d)|claude-[a-z]+-(\d{1,2})(?:[.-](\d{1,2}))?(?!\d)")
+_ALWAYS_THINKING = ("fable", "mythos")
 _NEWEST = (99, 0)
 
 Version = tuple[int, int]
@@ -31,6 +32,8 @@ class Claude:
     """
 
     version: Version | None
+    always_thinks: bool = False
+    """It cannot be told not to."""
 
     def _is_from(self, *version: int) -> bool:
         return self.version is not None and self.version >= version
@@ -84,7 +87,8 @@ def claude(model: str | None) -> Claude:
     if "claude" not in name:
         return Claude(None)
     found = _VERSION.search(name)
+    always_thinks = any(family in name for family in _ALWAYS_THINKING)
     if found is None:
-        return Claude(_NEWEST)
+        return Claude(_NEWEST, always_thinks)
     major, minor = found[1] or found[3], found[2] or found[4]
-    return Claude((int(major), int(minor or 0)))
+    return Claude((int(major), int(minor or 0)), always_thinks)

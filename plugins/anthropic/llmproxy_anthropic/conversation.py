@@ -74,9 +74,8 @@ class Conversation:
         if isinstance(part, ToolCall):
             turn = self._turn("assistant")
             called = self._pairs.call(part, place)
-            unknown = {name: text for name, text in part.extra.items() if name != "index"}
             members = write_call(part, called, place, self._wire)
-            members |= self._wire.unknown(unknown, place, "function", "custom")
+            members |= self._wire.unknown(part.extra, place, "function", "custom")
             turn.blocks.append(join_object(members))
             return
         block = self._attempt(lambda: write_block(part, place, self._wire))

@@ -142,6 +142,8 @@ class MessageWriter:
             self._blocks[source.index] = None
             self._render(events)
             return
+        if call is not None and events[0] is not now:  # what a filter held of the text before it
+            self._render(events[: events.index(now)])
         self._renderer.settle()
         block = self._renderer.blocks.begin(source.block, native=True)
         self._blocks[source.index] = block
@@ -160,7 +162,8 @@ class MessageWriter:
         if block is None:
             return
         was = frame.events[0] if frame.events else None
-        now = was if events is frame.events else next((it for it in events if type(it) is type(was)), None)
+        # What a filter held until now comes before what became of the frame's own event.
+        now = was if events is frame.events else next((it for it in reversed(events) if type(it) is type(was)), None)
         self._render([event for event in events if event is not now])
         data: bytes | None = source.data
         if was is not None:

@@ -62,7 +62,8 @@ def _read_reasoning(members: Members, effort: str | None) -> ReasoningConfig | N
     match thinking.need("type", STRING):
         case "enabled":
             budget = thinking.need("budget_tokens", INTEGER)
-            return ReasoningConfig(effort, budget, include=include)
+            # What is thought in a budget is shown, unless the client says otherwise.
+            return ReasoningConfig(effort, budget, include=True if include is None else include)
         case "adaptive":
             return ReasoningConfig(effort, adaptive=effort is None, include=include)
         case "between_tools":
@@ -117,7 +118,8 @@ def _again(reasoning: ReasoningConfig | None, before: Mapping[str, JSONText]) ->
         return {}, None
     if _is_off(reasoning):
         return _OFF, None
-    display = _display(reasoning)
+    was_said = b'"display"' in before.get("thinking", b"")
+    display = _display(reasoning) if was_said or reasoning.include is False else {}
     if reasoning.budget_tokens is not None and reasoning.budget_tokens > 0:
         return {"type": b'"enabled"', "budget_tokens": encode(reasoning.budget_tokens)} | display, reasoning.effort
     if reasoning.between_tools:
@@ -132,6 +134,9 @@ def asked_thinking(chat: ChatRequest, wire: Wire) -> tuple[dict[str, bytes], str
     reasoning, rules = chat.reasoning, claude(chat.model)
     if reasoning is None:
         return {}, None
+    if _is_off(reasoning) and rules.always_thinks:
+        wire.convert("reasoning", "clamped")
+        return {}, rules.efforts[0]
     if _is_off(reasoning):
         return (_OFF if rules.thinks else {}), None
     if not rules.thinks:

@@ -38,11 +38,12 @@ def key_of(exchange: Exchange, route: RouteView, share: Literal["caller", "tenan
         caller.name if share == "caller" else None,
         route.fingerprint,  # the LLM, and every processor that stands between the cache and it
         [exchange.layer.name, exchange.layer.depth],  # two caches of one route keep different things
-        request.api.name,
+        request.api.form,
+        request.api.path.partition("{model}")[0],  # one name may be a model's in two collections
         request.operation.value,
         request.path_model,
         sorted(_influencing(request), key=itemgetter(0)),  # of one name they stay in their order
-        request.query,
+        request.influencing_query,
     ]
     try:
         digest = hashlib.sha256(msgspec.json.encode(parts))

@@ -12,13 +12,15 @@ from llmproxy_gemini.spelling import Spelled
 _FILES = "https://generativelanguage.googleapis.com/"
 _OF_KIND = {"image": "image/jpeg", "audio": "audio/wav", "video": "video/mp4"}
 _DOCUMENT = "application/pdf"
+_USUAL = str.maketrans("-_", "+/")
 
 Media = ImagePart | AudioPart | VideoPart | DocumentPart
 
 
 def read_inline(blob: Spelled) -> Source:
-    """Data in the message itself, base64 as it came."""
-    return Source(data=blob.need("data", STRING), media_type=blob.take("mimeType", STRING))
+    """Data in the message itself, base64 in either alphabet: others take the usual one alone, filled up."""
+    data = blob.need("data", STRING).translate(_USUAL)
+    return Source(data=data + "=" * (-len(data) % 4), media_type=blob.take("mimeType", STRING))
 
 
 def read_file(file: Spelled) -> Source:

@@ -29,6 +29,7 @@ from llmproxy_gemini.logprobs import read_logprobs
 from llmproxy_gemini.part_read import read_part
 from llmproxy_gemini.partial_args import PartialArgs
 from llmproxy_gemini.stream_source import NOWHERE, Place
+from llmproxy_gemini.text_tool import read_text
 
 _decode_part = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -50,7 +51,7 @@ class Found:
 class CandidateReader:
     """Reads one candidate of a stream; knows what it has said and called so far."""
 
-    __slots__ = ("_calls", "_ids", "_index", "_open", "_text", "_wire", "is_finished")
+    __slots__ = ("_calls", "_ids", "_index", "_open", "_takes_text", "_text", "_wire", "is_finished")
 
     def __init__(self, index: int, response_id: str | None, wire: Wire) -> None:
         self._index = index
@@ -59,6 +60,7 @@ class CandidateReader:
         self._text: list[str] = []
         self._calls = 0
         self._open: PartialArgs | None = None
+        self._takes_text = False
         self.is_finished = False
 
     @property
@@ -85,7 +87,8 @@ class CandidateReader:
     def close(self, place: Place, found: Found) -> None:
         """The call that is open has no more arguments."""
         if self._open is not None:
-            found.add(ToolCallDelta(self._index, self._calls - 1, self._open.text()), place)
+            said = self._open.text()
+            found.add(ToolCallDelta(self._index, self._calls - 1, read_text(said) if self._takes_text else said), place)
             self._open = None
 
     def _part(self, text: bytes, place: Place, logprobs: bytes | None, found: Found) -> bytes | None:
@@ -111,7 +114,7 @@ class CandidateReader:
         return logprobs
 
     def _start(self, call: ToolCall, place: Place, found: Found) -> None:
-        start = ToolCallStart(self._index, self._calls, call.id, call.name, signature=call.signature)
+        start = ToolCallStart(self._index, self._calls, call.id, call.name, call.kind, call.signature)
         self._calls += 1
         found.add(start, place)
 
@@ -129,7 +132,7 @@ class CandidateReader:
             part = read_part(text, "content.parts", self._wire, self._ids)
             assert isinstance(part, ToolCall)
             self._start(part, place, found)
-            self._open = PartialArgs()
+            self._open, self._takes_text = PartialArgs(), part.kind == "custom"
         if self._open is None:
             return False
         if isinstance(arguments := call.get("args"), dict):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from llmproxy_core.chat import JSONText, Message, Part, Role, ToolResult, remember
 from llmproxy_core.wire import STRING, Members, Values, Wire
 from llmproxy_gemini.call_ids import CallIds
 from llmproxy_gemini.part_read import read_part
 from llmproxy_gemini.piece import mark
 from llmproxy_gemini.spelling import Spelled, snake
+from llmproxy_gemini.thought_runs import joined
 
 SYSTEM = "systemInstruction"
 SYSTEM_FORM = ".system"
@@ -20,8 +23,17 @@ def read_messages(members: Members, wire: Wire) -> Values:
         raise wire.fail("contents", "a list of contents")
     ids = CallIds("request")
     messages = _read_system(members, wire, ids)
-    for index, text in enumerate(members.array("contents")):
-        messages += _read_content(text, f"contents[{index}]", wire, ids)
+    texts = members.array("contents")
+    contents = [_read_content(text, f"contents[{index}]", wire, ids) for index, text in enumerate(texts)]
+    said = [message for turns in contents for message in turns]
+    for is_model, row in groupby(said, key=lambda message: message.role == "assistant"):
+        in_a_row = list(row)
+        messages += joined(in_a_row) if is_model else in_a_row
+    # Marked last: what was put together is another message, of the same content.
+    start = len(messages) - len(said)
+    for text, turns in zip(texts, contents, strict=True):
+        mark(messages[start : start + len(turns)], wire.api, text)
+        start += len(turns)
     return {"messages": tuple(messages)}
 
 
@@ -49,11 +61,8 @@ def _read_content(text: bytes, place: str, wire: Wire, ids: CallIds) -> list[Mes
     parts = _read_parts(content, wire, ids)
     extra = content.rest()
     if role == "model":
-        messages = [Message("assistant", parts, extra=extra)]
-    else:
-        messages = _turns(parts, extra)
-    mark(messages, wire.api, text)
-    return messages
+        return [Message("assistant", parts, extra=extra)]
+    return _turns(parts, extra)
 
 
 def _turns(parts: tuple[Part, ...], extra: dict[str, JSONText]) -> list[Message]:

@@ -82,10 +82,10 @@ def _detail(kind: str, **members: object) -> bytes:
 
 def error_text(error: ProxyError, request_id: str) -> bytes:
     """The error as one line, for a stream."""
-    body = write_error(error, request_id)
-    if b"\n" in body or b"\r" in body:
-        body = msgspec.json.format(body, indent=-1)
-    return body[1:-1].strip() if body.startswith(b"[") else body
+    body = write_error(error, request_id).strip()
+    if body.startswith(b"["):
+        body = body[1:-1].strip()
+    return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body
 
 
 def error_event(error: ProxyError, request_id: str) -> bytes:

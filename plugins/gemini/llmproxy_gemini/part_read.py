@@ -18,6 +18,7 @@ from llmproxy_gemini.call_ids import CallIds
 from llmproxy_gemini.response_object import read_response
 from llmproxy_gemini.seals import own_signature, read_thought
 from llmproxy_gemini.spelling import Spelled
+from llmproxy_gemini.text_tool import clients_name, read_text
 
 _OPAQUE = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
 
@@ -66,11 +67,13 @@ def _read(members: Spelled, signature: str | None, wire: Wire, ids: CallIds) -> 
 def _call(call: Spelled, members: Spelled, signature: str | None, ids: CallIds) -> ToolCall:
     name = call.take("name", STRING) or ""
     call_id = ids.call(call.take("id", STRING), name)
-    arguments = call.raw("args") or b"{}"
+    arguments = (call.raw("args") or b"{}").decode()
+    custom = clients_name(name)
     return ToolCall(
         call_id,
-        name,
-        arguments.decode(),
+        name if custom is None else custom,
+        arguments if custom is None else read_text(arguments),
+        "function" if custom is None else "custom",
         signature=own_signature(signature),
         extra=members.rest() | call.rest("functionCall."),
     )

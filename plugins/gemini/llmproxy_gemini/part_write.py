@@ -24,6 +24,7 @@ from llmproxy_gemini.blob import write_media
 from llmproxy_gemini.call_ids import is_made
 from llmproxy_gemini.response_object import write_arguments, write_response
 from llmproxy_gemini.seals import signature_for_client
+from llmproxy_gemini.text_tool import sent_name, write_text
 
 _NESTED = ("functionCall", "functionResponse", "inlineData", "fileData")
 
@@ -85,7 +86,10 @@ def is_ours(part: ReasoningPart, wire: Wire) -> bool:
 
 
 def _call(part: ToolCall) -> dict[str, bytes]:
-    call = {"name": encode(part.name), "args": write_arguments(part.arguments, is_json=part.kind != "custom")}
+    if part.kind == "custom":
+        call = {"name": encode(sent_name(part.name)), "args": write_text(part.arguments)}
+    else:
+        call = {"name": encode(part.name), "args": write_arguments(part.arguments)}
     if not is_made(part.id):
         call["id"] = encode(part.id)
     return {"functionCall": join_object(call | nested(part.extra, "functionCall"))} | _signature(part.signature)

@@ -54,8 +54,13 @@ def named(model: str) -> JSONText:
 
 
 def _serial(chat: ChatRequest, wire: Wire, _: Mapping[str, JSONText]) -> Changes:
-    """Calls may always be parallel."""
-    if chat.parallel_tool_calls is False:
+    """Calls may always be parallel; who forces the one tool there is gets one call of it all the same, as a rule."""
+    if chat.parallel_tool_calls is not False:
+        return {}
+    mode = None if chat.tool_choice is None else chat.tool_choice.mode
+    if mode == "named" or (mode == "required" and len(chat.tools) == 1):
+        wire.convert("parallel_tool_calls", "dropped")
+    else:
         wire.refuse("parallel_tool_calls", "that only one tool may be called at a time")
     return {}
 

@@ -48,10 +48,10 @@ def is_object(text: str) -> bool:
     return True
 
 
-def write_arguments(text: str, *, is_json: bool = True) -> bytes:
+def write_arguments(text: str) -> bytes:
     """The arguments of a call as an object: what is none is held in one, for the model to see what it wrote."""
-    if is_json and not text.strip():
+    if not text.strip():
         return b"{}"
-    if is_json and is_object(text):
+    if is_object(text):
         return text.encode()
     return join_object({"input": encode(text)})

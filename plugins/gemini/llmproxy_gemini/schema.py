@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from llmproxy_core import ProxyError
 from llmproxy_core.chat import JSONText
-from llmproxy_core.wire.members import Fail
 
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 _LISTS = ("anyOf", "any_of", "prefixItems")
@@ -24,7 +25,7 @@ _OTHER_SPELLING = {
 _UNKNOWN_ELSEWHERE = frozenset({"propertyOrdering", "property_ordering", "nullable"})
 
 
-def to_json_schema(text: JSONText, place: str, fail: Fail) -> JSONText:
+def to_json_schema(text: JSONText, place: str, fail: Callable[[str, str], ProxyError]) -> JSONText:
     """
     *text*, a subset of OpenAPI's schemas with types in capitals, in the form that all others take.
 

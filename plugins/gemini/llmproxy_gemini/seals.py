@@ -42,9 +42,12 @@ def own_signature(signature: str | None) -> str | None:
 def signature_for_client(
     *, signature: str | None, redacted: str | None, encrypted: str | None, provider: str | None, id: str | None
 ) -> str | None:
-    """What a client gets as the signature of thinking; None where there is nothing that must come back."""
-    if signature is None and redacted is None and encrypted is None:
-        return None
-    if provider == NAME and redacted is None and encrypted is None:
+    """
+    What a client gets as the signature of thinking.
+
+    None where that is nobody's in particular. Another provider's name is sealed even by itself: it may want its
+    thinking back without having signed it.
+    """
+    if provider in {None, NAME} and redacted is None and encrypted is None:
         return signature
     return seal(Carried(provider or "", signature, redacted, encrypted, id))

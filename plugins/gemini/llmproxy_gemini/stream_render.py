@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy_core import Usage
+from llmproxy_core import Carried, Usage, seal
 from llmproxy_core.chat import (
     AudioDelta,
     ChatEvent,
@@ -20,14 +20,15 @@ from llmproxy_core.chat import (
     UsageReported,
 )
 from llmproxy_core.wire import encode, join_array, join_object
-from llmproxy_gemini.apis import FORM
+from llmproxy_gemini.apis import FORM, NAME
 from llmproxy_gemini.call_ids import is_made
 from llmproxy_gemini.citations import write_citations
 from llmproxy_gemini.finish import write_finish
 from llmproxy_gemini.logprobs import write_logprobs
 from llmproxy_gemini.reply_write import content, head, new_id
-from llmproxy_gemini.response_object import write_arguments
+from llmproxy_gemini.response_object import is_object, write_arguments
 from llmproxy_gemini.seals import signature_for_client
+from llmproxy_gemini.text_tool import sent_name, write_text
 from llmproxy_gemini.usage import write_usage
 
 
@@ -42,8 +43,10 @@ class _Call:
 
     def part(self) -> bytes:
         start = self.start
-        arguments = write_arguments("".join(self.arguments), is_json=start.kind != "custom")
-        call = {"name": encode(start.name), "args": arguments}
+        said = "".join(self.arguments)
+        is_text = start.kind == "custom"
+        name = sent_name(start.name) if is_text else start.name
+        call = {"name": encode(name), "args": write_text(said) if is_text else write_arguments(said)}
         if not is_made(start.id):
             call["id"] = encode(start.id)
         members = {"functionCall": join_object(call)}
@@ -55,13 +58,23 @@ class _Call:
 class _Candidate:
     """One candidate of the stream: what waits for its end."""
 
-    __slots__ = ("calls", "citations", "finish", "text")
+    __slots__ = ("_thinker", "calls", "citations", "finish", "text")
 
     def __init__(self) -> None:
+        self._thinker: str | None = None
         self.calls: dict[int, _Call] = {}
         self.citations: list[Citation] = []
         self.finish: Finish | None = None
         self.text: list[str] = []
+
+    def seal(self, event: ChatEvent | None) -> list[bytes]:
+        """The part that ends thinking which was not signed, where *event* (None: the end) is not more of it."""
+        if isinstance(event, ReasoningDelta):
+            is_signed = event.signature is not None or event.encrypted is not None or event.redacted is not None
+            self._thinker = None if is_signed or event.provider in {None, NAME} else event.provider
+            return []
+        thinker, self._thinker = self._thinker, None
+        return [] if thinker is None else [_thought_part("", seal(Carried(thinker)))]
 
 
 class ChunkRenderer:
@@ -125,7 +138,7 @@ class ChunkRenderer:
         if part is None or choice is None:
             return []
         candidate = self._candidate(choice)
-        calls = self._calls(candidate)
+        calls = [*candidate.seal(event), *self._complete(candidate)]
         if isinstance(event, TextDelta):
             candidate.text.append(event.text)
         members: dict[str, bytes] = {}
@@ -134,10 +147,22 @@ class ChunkRenderer:
             members = {} if logprobs is None else {"logprobsResult": logprobs}
         return [self._chunk([_candidate_text(choice, [*calls, part], members)])]
 
-    def _calls(self, candidate: _Candidate) -> list[bytes]:
-        """The calls that are complete, as far as can be told, to stand before what follows."""
+    @staticmethod
+    def _complete(candidate: _Candidate) -> list[bytes]:
+        """The calls whose arguments are an object by now, to stand before what follows; others wait for theirs."""
+        whole = sorted(index for index, call in candidate.calls.items() if is_object("".join(call.arguments)))
+        return [candidate.calls.pop(index).part() for index in whole]
+
+    @staticmethod
+    def _rest(candidate: _Candidate) -> list[bytes]:
+        """What has not gone out: the seal of thinking, and calls."""
         calls, candidate.calls = candidate.calls, {}
-        return [calls[index].part() for index in sorted(calls)]
+        return [*candidate.seal(None), *(calls[index].part() for index in sorted(calls))]
+
+    def calls(self) -> list[bytes]:
+        """A chunk for the calls that are complete: in a stream of the provider's own they must not wait for its end."""
+        found = {choice: parts for choice, it in self._candidates.items() if (parts := self._complete(it))}
+        return [self._chunk([_candidate_text(choice, parts, {})]) for choice, parts in found.items()]
 
     def last(self) -> list[bytes]:
         """The chunk that ends the stream; none when the provider's own has done so."""
@@ -160,7 +185,7 @@ class ChunkRenderer:
                 members["finishMessage"] = encode(candidate.finish.detail)
         if candidate.citations:
             members["groundingMetadata"] = write_citations(candidate.citations, "".join(candidate.text))
-        return _candidate_text(choice, self._calls(candidate), members)
+        return _candidate_text(choice, self._rest(candidate), members)
 
     def _chunk(self, candidates: list[bytes]) -> bytes:
         members = {"candidates": join_array(candidates)}
@@ -198,6 +223,9 @@ def _part(event: ChatEvent) -> bytes | None:
 
 
 def _thought(event: ReasoningDelta) -> bytes | None:
+    """A piece of thinking; its seal, if it needs one, comes with the signature or at its end."""
+    if event.signature is None and event.redacted is None and event.encrypted is None:
+        return _thought_part(event.text, None) if event.text else None
     signature = signature_for_client(
         signature=event.signature,
         redacted=event.redacted,
@@ -205,7 +233,9 @@ def _thought(event: ReasoningDelta) -> bytes | None:
         provider=event.provider,
         id=event.id,
     )
-    if not event.text and signature is None:
-        return None
+    return _thought_part(event.text, signature)
+
+
+def _thought_part(text: str, signature: str | None) -> bytes:
     signed = {} if signature is None else {"thoughtSignature": encode(signature)}
-    return join_object({"text": encode(event.text), "thought": b"true"} | signed)
+    return join_object({"text": encode(text), "thought": b"true"} | signed)

@@ -101,7 +101,7 @@ class EventWriter:
         own = b""
         if not (pairing.is_empty and frame.events):
             own = self._frame(frame, patch(source, frame.events, pairing.became, self._shared, self._changed))
-        return earlier + own + b"".join([self._render(event) for event in pairing.later])
+        return earlier + own + b"".join([self._render(event) for event in pairing.later]) + self._calls()
 
     def _share(self, frame: Frame, became: Sequence[ChatEvent | None]) -> None:
         """A changed Start changes what every chunk repeats."""
@@ -118,7 +118,7 @@ class EventWriter:
             starts = [event for event in frame.events if isinstance(event, Start)]
             for event in starts:
                 self._renderer.note(event)
-            return b"".join([self._render(event) for event in events])
+            return b"".join([self._render(event) for event in events]) + self._calls()
         self._note(frame)
         kept = frame.raw if any(isinstance(event, Ping) for event in events) else b""
         return b"".join([self._render(event) for event in events]) + kept
@@ -140,6 +140,9 @@ class EventWriter:
         """The end, and what is said before it."""
         out = [self._close(closing) if isinstance(event, End) else self._render(event) for event in events]
         return b"".join(out)
+
+    def _calls(self) -> bytes:
+        return b"".join([self._wrap(chunk) for chunk in self._renderer.calls()])
 
     def _close(self, closing: bytes = b"") -> bytes:
         return b"".join([self._wrap(chunk) for chunk in self._renderer.last()]) + self._end(closing)

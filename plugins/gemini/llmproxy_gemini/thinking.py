@@ -35,6 +35,8 @@ def write_thinking(reasoning: ReasoningConfig, model: str | None, wire: Wire) ->
             wire.convert("reasoning", "dropped")
         return {}
     changes: Changes = {"thinkingBudget": None, "thinkingLevel": None}
+    if reasoning.between_tools:
+        wire.convert("reasoning.between_tools", "dropped")
     if version is None:  # a name that tells nothing: what was said, as it was said
         changes |= _as_said(reasoning)
     elif version >= _BY_LEVEL:
@@ -54,7 +56,7 @@ def _shows(reasoning: ReasoningConfig, wire: Wire) -> bool | None:
     """Whether thoughts are in the answer: as said; who asks another protocol for thinking means to see it."""
     if reasoning.include is not None or wire.own:
         return reasoning.include
-    if reasoning.summary is None and not reasoning.adaptive and (reasoning.budget_tokens or 0) <= 0:
+    if reasoning.summary is None and not _asks(reasoning):
         return None
     wire.convert("reasoning.include", "defaulted")
     return True

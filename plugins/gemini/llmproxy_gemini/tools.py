@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import msgspec
 
@@ -25,6 +25,7 @@ from llmproxy_core.wire import (
 from llmproxy_gemini.model_kind import checks_signatures
 from llmproxy_gemini.schema import to_json_schema
 from llmproxy_gemini.spelling import Spelled, snake, spelled
+from llmproxy_gemini.text_tool import SCHEMA, sent_name
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _SEARCH = "googleSearch"
@@ -67,7 +68,7 @@ def write_tools(chat: ChatRequest, wire: Wire, _: Mapping[str, JSONText]) -> Cha
         if (kept := wire.kept(tool.raw)) is not None:
             (functions if isinstance(tool, Tool) else others).append(kept)
         elif isinstance(tool, BuiltinTool):
-            found = wire.attempt(lambda tool=tool, place=place: _write_builtin(tool, place))  # type: ignore[misc]
+            found = wire.attempt(lambda tool=tool, place=place: _write_builtin(tool, place, wire))  # type: ignore[misc]
             others += [] if found is None else [found]
         elif (text := _write_function(tool, place, wire)) is not None:
             functions.append(text)
@@ -75,24 +76,26 @@ def write_tools(chat: ChatRequest, wire: Wire, _: Mapping[str, JSONText]) -> Cha
     return {"tools": join_array(entries + others) if entries or others else None}
 
 
-def _write_builtin(tool: BuiltinTool, place: str) -> bytes:
-    """Web search is the one tool that several providers run."""
+def _write_builtin(tool: BuiltinTool, place: str, wire: Wire) -> bytes:
+    """Web search is the one tool that several providers run; where and how often, only the others take."""
     if tool.kind.startswith("web_search"):
+        wire.convert(place, "converted")
         return join_object({_SEARCH: b"{}"})
     raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
 
 
 def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
-    if tool.kind == "custom":
-        wire.refuse(place, "a tool whose input is free text")
-        return None
-    if _NAME.fullmatch(tool.name) is None:
+    is_custom = tool.kind == "custom"
+    name = sent_name(tool.name) if is_custom else tool.name
+    if _NAME.fullmatch(name) is None:
         wire.refuse(f"{place}.name", "such a name of a tool")
         return None
-    members = {"name": encode(tool.name)}
+    members = {"name": encode(name)}
     if tool.description is not None:
         members["description"] = encode(tool.description)
-    if tool.parameters is not None and not _is_empty(tool.parameters):
+    if is_custom:
+        members["parametersJsonSchema"] = SCHEMA
+    elif tool.parameters is not None and not _is_empty(tool.parameters):
         members["parametersJsonSchema"] = tool.parameters
     if tool.strict and not wire.own:
         wire.convert(f"{place}.strict", "dropped")
@@ -142,14 +145,19 @@ def write_choice(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) 
     """`toolConfig` with the choice, its other members as they were."""
     name = spelled(CONFIG, before)
     text = before.get(name, b"{}")
-    changes = _calling(chat.tool_choice, text)
+    has_functions = any(isinstance(tool, Tool) for tool in chat.tools)
+    choice = chat.tool_choice
+    if not wire.own and not has_functions and choice is not None and choice.mode in {"auto", "none"}:
+        choice = None  # what goes without saying is refused where there is nothing to choose from
+    texts = {tool.name for tool in chat.tools if isinstance(tool, Tool) and tool.kind == "custom"}
+    changes = _calling(choice, text, texts)
     if not wire.own and _searches_among_functions(chat):
         changes[_SERVER_SIDE] = b"true"
     config = with_members(b"{}" if text == b"null" else text, changes)
     return {name: None if config.strip() == b"{}" else config}
 
 
-def _calling(choice: ToolChoice | None, config: JSONText) -> Changes:
+def _calling(choice: ToolChoice | None, config: JSONText, texts: Container[str]) -> Changes:
     if choice is None:
         return {spelled(_CALLING, decode_object(config)) if config.startswith(b"{") else _CALLING: None}
     match choice.mode:
@@ -161,7 +169,7 @@ def _calling(choice: ToolChoice | None, config: JSONText) -> Changes:
             mode = "ANY"
     members: dict[str, bytes] = {"mode": encode(mode)}
     if choice.names:
-        members["allowedFunctionNames"] = encode(list(choice.names))
+        members["allowedFunctionNames"] = encode([sent_name(name) if name in texts else name for name in choice.names])
     return {_CALLING: join_object(members), snake(_CALLING): None}
 
 

@@ -20,6 +20,7 @@ from llmproxy_core.wire import Wire, encode, join_array, join_object, with_membe
 from llmproxy_gemini.model_kind import checks_signatures
 from llmproxy_gemini.part_write import is_ours, write_part, write_result
 from llmproxy_gemini.seals import STAND_IN
+from llmproxy_gemini.text_tool import sent_name
 
 _Kind = Literal["kept", "user", "assistant", "tool"]
 
@@ -50,7 +51,10 @@ class Turns:
         self._wire = wire
         self._turns: list[_Turn] = []
         self._names = {
-            part.id: part.name for message in chat.messages for part in message.content if isinstance(part, ToolCall)
+            part.id: sent_name(part.name) if part.kind == "custom" else part.name
+            for message in chat.messages
+            for part in message.content
+            if isinstance(part, ToolCall)
         }
         self._places: dict[str, int] = {}
         self._needs_signatures = checks_signatures(chat.model)
@@ -124,6 +128,7 @@ class Turns:
             for each in shown:
                 written = self._wire.attempt(lambda each=each: write_part(each, place, self._wire))  # type: ignore[misc]
                 turn.shown += [] if written is None else [written]
+                self._wire.convert(place, "moved")
 
     def items(self) -> list[bytes]:
         """All contents; a turn that says nothing is none."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from llmproxy_core import Usage
-from llmproxy_core.wire import Counts, encode, join_object, tier_word
+from llmproxy_core.wire import MOST_TOKENS, Counts, encode, join_object, tier_word
 
 _TIERS = frozenset({"standard", "flex", "priority"})
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -21,6 +21,45 @@ _NAMES = (
 )
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None
+
+
+class _Detail(msgspec.Struct, rename="camel"):
+    modality: str | None = None
+
+
+class _Usual(msgspec.Struct, rename="camel"):
+    """A `usageMetadata` as nearly all are, checked by the decoder: each member is a count that may be true."""
+
+    prompt_token_count: _Count = None
+    candidates_token_count: _Count = None
+    total_token_count: _Count = None
+    thoughts_token_count: _Count = None
+    tool_use_prompt_token_count: _Count = None
+    cached_content_token_count: _Count = None
+    prompt_tokens_details: list[_Detail] | None = None
+    candidates_tokens_details: list[_Detail] | None = None
+    service_tier: str | None = None
+
+    def usage(self) -> Usage | None:
+        """What `read_usage` gives, where nothing has to be guessed or cut, and nobody spoke; else None."""
+        asked, thoughts = self.prompt_token_count, self.thoughts_token_count or 0
+        cached = self.cached_content_token_count or 0
+        if asked is None or cached > asked:
+            return None
+        asked += self.tool_use_prompt_token_count or 0
+        answered = (self.candidates_token_count or 0) + thoughts
+        if self.total_token_count not in {None, asked + answered}:
+            return None
+        for details in (self.prompt_tokens_details, self.candidates_tokens_details):
+            if details is not None and any(each.modality == "AUDIO" for each in details):
+                return None
+        return Usage(asked, answered, cached, 0, thoughts, service_tier=tier_word(self.service_tier))
+
+
+_decode_usual = msgspec.json.Decoder(_Usual).decode
+
+
 def read_usage(text: bytes) -> Usage | None:
     """
     The counts in a `usageMetadata` object; None when *text* is no object or has no usable count.
@@ -28,6 +67,15 @@ def read_usage(text: bytes) -> Usage | None:
     Thoughts are output, and not among the candidates' tokens; what tools brought is input, and not among the prompt's;
     cached tokens are among the prompt's. What the total has beyond all these was generated too.
     """
+    try:
+        usual = _decode_usual(text).usage()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        usual = None
+    return _read_odd(text) if usual is None else usual
+
+
+def _read_odd(text: bytes) -> Usage | None:
+    """`read_usage` of whatever it is."""
     try:
         members = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -65,18 +65,38 @@ class MistralDialect(OpenAIDialect):
     )
     request_id_header = "mistral-correlation-id"
     own_members = frozenset(
-        {"document_image_limit", "document_page_limit", "prompt_mode", "random_seed", "safe_prompt"}
+        {
+            "document_image_limit",
+            "document_page_limit",
+            "guardrails",
+            "output_dimension",
+            "output_dtype",
+            "prompt_mode",
+            "random_seed",
+            "safe_prompt",
+        }
     )
 
     request_forms: ClassVar[Mapping[str, Form]] = {paths.CHAT.name: CHAT_FORM}
     translators: ClassVar[Mapping[str, type[RequestTranslator]]] = {paths.CHAT.name: MistralRequest}
     reply_forms: ClassVar[Mapping[str, ReplyForm]] = {
         paths.CHAT.name: ReplyForm(
-            paths.CHAT.name, "chat.completion", thinking="thinking", words=_FINISHES, has_refusals=False
+            paths.CHAT.name,
+            "chat.completion",
+            thinking="thinking",
+            words=_FINISHES,
+            has_refusals=False,
+            has_legacy_calls=False,
         )
     }
     stream_forms: ClassVar[Mapping[str, StreamForm]] = {
-        paths.CHAT.name: StreamForm(paths.CHAT.name, "chat.completion.chunk", thinking="thinking", words=_FINISHES)
+        paths.CHAT.name: StreamForm(
+            paths.CHAT.name,
+            "chat.completion.chunk",
+            thinking="thinking",
+            words=_FINISHES,
+            has_legacy_calls=False,
+        )
     }
     embeddings_names = MappingProxyType({"dimensions": "output_dimension", "dtype": "output_dtype"})
 
