@@ -57,9 +57,13 @@ def _part(detail: _Detail, carried: Carried, member: str | None) -> ReasoningPar
 
 
 def must_return(part: ReasoningPart, dialect: str) -> bool:
-    """Whether *part* holds what another provider than *dialect*'s needs back."""
+    """
+    Whether *part* is what another provider than *dialect*'s may want back.
+
+    That is so of a bare text too: not all of them sign their thinking (Mistral), and its name tells whose it is.
+    """
     is_foreign = part.provider is not None and part.provider != dialect
-    return is_foreign and any(it is not None for it in (part.signature, part.redacted, part.encrypted, part.id))
+    return is_foreign and any((part.text, part.signature, part.redacted, part.encrypted, part.id))
 
 
 def sealed(part: ReasoningPart) -> str:

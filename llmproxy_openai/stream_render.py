@@ -112,7 +112,7 @@ class ChunkRenderer:
 
     def word(self, choice: int, finish: Finish) -> bytes:
         """Why *choice* ended, as JSON text."""
-        legacy = self.kinds.get((choice, 0)) == "legacy"
+        legacy = self.form.has_legacy_calls and self.kinds.get((choice, 0)) == "legacy"
         finish = called(finish) if (choice, 0) in self.kinds else finish
         return encode(write_finish(finish, self.form.words, legacy=legacy))
 

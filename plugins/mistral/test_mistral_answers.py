@@ -218,7 +218,8 @@ def test_an_answer_has_its_thinking_in_the_content_and_its_refusal_as_text() -> 
     }
 
 
-def test_mistrals_thinking_reaches_clients_of_openai_and_comes_back() -> None:
+@pytest.mark.parametrize("signed", [{"signature": "s"}, {}])
+def test_mistrals_thinking_reaches_clients_of_openai_and_comes_back(signed: dict[str, str]) -> None:
     body = {
         "id": "1",
         "model": "magistral",
@@ -228,7 +229,7 @@ def test_mistrals_thinking_reaches_clients_of_openai_and_comes_back() -> None:
                 "message": {
                     "role": "assistant",
                     "content": [
-                        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "signature": "s"},
+                        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], **signed},
                         {"type": "text", "text": "x"},
                     ],
                 },
@@ -245,6 +246,18 @@ def test_mistrals_thinking_reaches_clients_of_openai_and_comes_back() -> None:
 
     assert (message["content"], message["reasoning_content"]) == ("x", "hm")
     assert back["content"] == body["choices"][0]["message"]["content"]  # type: ignore[index]
+
+
+def test_what_numbers_mistrals_calls_is_nothing_to_clients_of_openai() -> None:
+    call = {"id": "aaaaaaaaa", "function": {"name": "f", "arguments": "{}"}, "index": 0}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "", "tool_calls": [call]}}
+    body = {"id": "1", "model": "m", "choices": [choice | {"finish_reason": "tool_calls"}]}
+    reply = MISTRAL.read_reply(CHAT, json.dumps(body).encode())
+
+    message = json.loads(OpenAIDialect().write_reply(OPENAI_CHAT, reply))["choices"][0]["message"]
+
+    function = {"name": "f", "arguments": "{}"}
+    assert message["tool_calls"] == [{"id": "aaaaaaaaa", "type": "function", "function": function}]
 
 
 # -- errors --------------------------------------------------------------------------------------------------------

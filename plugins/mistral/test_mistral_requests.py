@@ -228,6 +228,19 @@ def test_ids_of_calls_are_nine_signs_alike_for_call_and_result_and_the_results_h
     assert [(it["tool_call_id"], it["name"]) for it in messages[2:]] == [("aB3dE6gH9", "g"), (ids[0], "f")]
 
 
+def test_the_number_of_a_call_that_clients_send_back_is_left_out_unsaid() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}, "index": 0}
+    turns = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "call_1", "content": "r"}]
+    asked = json.dumps({"model": "mistral-large-latest", "messages": turns}).encode()
+    translation = Translation(llm="l")
+
+    body = MISTRAL.write_chat(CHAT, OpenAIDialect().read_chat(OPENAI_CHAT, asked), translation)
+
+    sent = json.loads(body)["messages"][0]["tool_calls"][0]
+    assert sent.keys() == {"id", "type", "function"}
+    assert not translation.changes
+
+
 def test_short_ids_do_not_meet() -> None:
     ids = {short_id(f"call_{number}") for number in range(20_000)}
 
