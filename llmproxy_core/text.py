@@ -13,7 +13,11 @@ ChannelKind = Literal["text", "reasoning", "refusal", "arguments"]
 
 @attrs.frozen
 class Channel:
-    """One run of text in a response. Each has a filter or watcher of its own: two channels are never joined."""
+    """
+    One run of text in a response. Each has a filter or watcher of its own: two channels are never joined.
+
+    Thinking that is sealed, or followed by something else, has ended for filters; the next has a filter of its own.
+    """
 
     choice: int = 0
     kind: ChannelKind = "text"

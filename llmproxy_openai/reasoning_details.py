@@ -28,8 +28,8 @@ class _Detail(msgspec.Struct):
 _decode = msgspec.json.Decoder(list[_Detail]).decode
 
 
-def read_details(text: bytes, member: str | None) -> list[ReasoningPart] | None:
-    """The thinking in *text* when each entry is one that we wrote; else None. *member* repeats their texts."""
+def read_details(text: bytes, member: str | None, said: str) -> list[ReasoningPart] | None:
+    """The thinking in *text* when each entry is one that we wrote; else None. *member* repeats their texts: *said*."""
     try:
         details = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -40,7 +40,25 @@ def read_details(text: bytes, member: str | None) -> list[ReasoningPart] | None:
         if carried is None:
             return None
         parts.append(_part(detail, carried, member))
-    return parts or None
+    return _with_bare_text(parts, said) or None
+
+
+def _with_bare_text(parts: list[ReasoningPart], said: str) -> list[ReasoningPart]:
+    """*parts* with the text of the unsigned one, which is what the others leave of *said*."""
+    place = next((place for place, part in enumerate(parts) if not part.text and not _marks(part)), None)
+    if place is None:
+        return parts
+    before = "".join(part.text for part in parts[:place])
+    after = "".join(part.text for part in parts[place:])
+    if not said.startswith(before) or not said.endswith(after):
+        return parts
+    text = said[len(before) : len(said) - len(after)]
+    return [*parts[:place], attrs.evolve(parts[place], text=text), *parts[place + 1 :]]
+
+
+def _marks(part: ReasoningPart) -> tuple[str, ...]:
+    """What only the provider of *part* can read."""
+    return tuple(it for it in (part.signature, part.redacted, part.encrypted, part.id) if it is not None)
 
 
 def _part(detail: _Detail, carried: Carried, member: str | None) -> ReasoningPart:
@@ -63,7 +81,7 @@ def must_return(part: ReasoningPart, dialect: str) -> bool:
     That is so of a bare text too: not all of them sign their thinking (Mistral), and its name tells whose it is.
     """
     is_foreign = part.provider is not None and part.provider != dialect
-    return is_foreign and any((part.text, part.signature, part.redacted, part.encrypted, part.id))
+    return is_foreign and bool(part.text or _marks(part))
 
 
 def sealed(part: ReasoningPart) -> str:
@@ -78,7 +96,9 @@ def write_details(parts: Iterable[ReasoningPart], first: int = 0) -> bytes:
 
 def _write(part: ReasoningPart, place: int) -> bytes:
     mark, text = encode(sealed(part)), encode(part.text)
-    if part.summary:
+    if not _marks(part):  # its text stands in the member beside this one, and nobody has signed it
+        members = {"type": b'"reasoning.encrypted"', "data": mark}
+    elif part.summary:
         members = {"type": b'"reasoning.summary"', "summary": text, "data": mark}
     elif part.text:
         members = {"type": b'"reasoning.text"', "text": text, "signature": mark}

@@ -35,8 +35,9 @@ def read_carried(members: Members, parts: Sequence[Part]) -> list[Part] | None:
     text = members.peek("reasoning_details")
     if text is None:
         return None
-    member = next((part.member for part in parts if isinstance(part, ReasoningPart)), None)
-    found = read_details(text, member)
+    thought = [part for part in parts if isinstance(part, ReasoningPart)]
+    said = "".join(part.text for part in thought)
+    found = read_details(text, thought[0].member if thought else None, said)
     if found is not None:
         members.raw("reasoning_details")
     return None if found is None else [*found]

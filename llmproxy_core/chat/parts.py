@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 import attrs
+import msgspec
 
 JSONText = bytes
 """One JSON value as it stood on the wire."""
 
 
-@attrs.frozen
-class Raw:
-    """The bytes a node was read from, and the wire form (`Api.name`) they are written in."""
+class Raw(msgspec.Struct, frozen=True, gc=False):
+    """The bytes a node was read from, and the wire form (`Api.form`) they are written in."""
 
     api: str
     text: JSONText

@@ -34,7 +34,7 @@ class Kind(Generic[T]):
     """A type of value: how to say it to a person, and how to decode it."""
 
     words: str
-    decode: Callable[[bytes], T]
+    decode: Callable[[bytes | msgspec.Raw], T]
 
 
 STRING: Kind[str] = Kind("a string", msgspec.json.Decoder(str).decode)
@@ -118,8 +118,15 @@ class Members:
 
     def take(self, name: str, kind: Kind[T]) -> T | None:
         """Take *name* as a value of *kind*."""
-        text = self.raw(name)
-        return None if text is None else decode(kind, text, self.at(name), self.fail)
+        raw = self._left.pop(name, None)
+        if raw is None:
+            return None
+        try:
+            return kind.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            if bytes(raw) == b"null":
+                return None
+            raise self.fail(self.at(name), kind.words) from error
 
     def need(self, name: str, kind: Kind[T]) -> T:
         """Take *name*, which must be there."""

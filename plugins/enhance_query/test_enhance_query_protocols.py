@@ -56,8 +56,8 @@ BODIES: Mapping[str, tuple[str, ...]] = {
         (
             '{ "contents" : [ {"parts":[{"text":"a"}],"role":"user"}, {"role":"model","parts":[ {"text":"b","own":1.0,'
             '"thoughtSignature":"c2ln"} ]} ,\n{"role" : "user" , "parts" : [ { "own":1e5,"text" : @the text@ } ,'
-            '{"inlineData":{"mimeType":"image\\/png","data":"AAAA"}} ] } ], "generation_config" : {"maxOutputTokens":50,"topP":1.0},'
-            '"own":{"x":1.50} }'
+            '{"inlineData":{"mimeType":"image\\/png","data":"AAAA"}} ] } ], "generation_config" : '
+            '{"maxOutputTokens":50,"topP":1.0},"own":{"x":1.50} }'
         ),
         '{"contents":[{"parts":[{"text":@the text@}]}],"systemInstruction" : {"parts":[{"text":"caf\\u00e9"} ]}}',
     ),

@@ -176,8 +176,33 @@ def test_pieces_of_one_block_of_thinking_are_carried_as_one() -> None:
     assert check_stream("openai", stream) == []
 
 
-def test_unsigned_thinking_has_nothing_to_carry() -> None:
-    assert "reasoning_details" not in message_of(ReasoningPart("a", provider="gemini"), TextPart("x"))["message"]
+def test_of_unsigned_thinking_the_name_of_its_provider_is_carried_and_its_text_not_twice() -> None:
+    thought = ReasoningPart("a thought", provider="mistral")
+    message = message_of(thought, TextPart("x"))["message"]
+
+    back = OPENAI.read_chat(CHAT, json.dumps({"messages": [message]}).encode()).messages[0].content
+
+    assert back == (attrs.evolve(thought, member="reasoning_content"), TextPart("x"))
+    assert json.dumps(message).count("a thought") == 1
+
+
+def test_unsigned_thinking_between_signed_has_what_the_others_leave_of_the_text() -> None:
+    parts = [
+        ReasoningPart("a", signature="s", provider="anthropic"),
+        ReasoningPart("b", provider="mistral"),
+        ReasoningPart("c", signature="t", provider="anthropic"),
+    ]
+    message = message_of(*parts, TextPart("x"))["message"]
+
+    back = OPENAI.read_chat(CHAT, json.dumps({"messages": [message]}).encode()).messages[0].content
+
+    assert [attrs.evolve(part, member=None) for part in back if isinstance(part, ReasoningPart)] == parts
+
+
+def test_thinking_of_this_protocols_own_provider_is_not_marked() -> None:
+    message = message_of(ReasoningPart("a", provider="openai"), TextPart("x"))["message"]
+
+    assert "reasoning_details" not in message
 
 
 # -- what clients need in any case ---------------------------------------------------------------------------------

@@ -34,6 +34,16 @@ from llmproxy_gemini.text_tool import read_text
 _decode_part = msgspec.json.Decoder(dict[str, Any]).decode
 
 
+class _PlainText(msgspec.Struct, forbid_unknown_fields=True):
+    """A part as nearly all of a stream are."""
+
+    text: str
+
+
+_TEXT_FIRST = (b'{"text"', b'{ "text"', b"{\n")
+_decode_plain = msgspec.json.Decoder(_PlainText).decode
+
+
 class Found:
     """The events of one chunk and their places."""
 
@@ -93,6 +103,17 @@ class CandidateReader:
 
     def _part(self, text: bytes, place: Place, logprobs: bytes | None, found: Found) -> bytes | None:
         """The events of one part; gives *logprobs* back where no text took it."""
+        if self._open is None and text.startswith(_TEXT_FIRST) and b'"thought' not in text:
+            try:
+                said = _decode_plain(text).text
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                pass  # it has more in it
+            else:
+                if said:
+                    self._text.append(said)
+                    found.add(TextDelta(self._index, said, logprobs), place)
+                    return None
+                return logprobs
         if self._is_piece_of_call(text, place, found):
             return logprobs
         self.close(place, found)

@@ -1,0 +1,102 @@
+"""
+Calls of tools: `{"id", "function": {"name", "arguments": {…}}}`.
+
+Servers before 0.12 give calls no id, and pair results with them by `tool_name`: ids are made then, and never sent back
+to where they were not.
+"""
+
+import msgspec
+
+from llmproxy_core import unsupported
+from llmproxy_core.chat import ToolCall, remember
+from llmproxy_core.wire import STRING, Members, Wire, decode_object, encode, join_object, made_id, nested
+
+_MADE = "call_ollama_"
+
+
+def made_call_id(*facts: object) -> str:
+    """The id of a call that has none."""
+    return made_id(*facts, prefix=_MADE)
+
+
+def is_made(call_id: str) -> bool:
+    return call_id.startswith(_MADE)
+
+
+class Pairing:
+    """Which result belongs to which call, in one conversation read from its beginning."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[str, str]] = []  # (id, name), without a result yet
+        self._made = 0
+
+    def made_id(self, name: str | None) -> str:
+        self._made += 1
+        return made_call_id(self._made, name)
+
+    def begin(self, call: ToolCall) -> None:
+        self._open.append((call.id, call.name))
+
+    def answer(self, call_id: str | None, name: str | None) -> str:
+        """The id of the call that a result with this *call_id* and *name*, either or none, belongs to."""
+        if call_id is None:
+            waiting = (known for known, called in self._open if name is None or called == name)
+            call_id = next(waiting, None) or self.made_id(name)
+        self._open = [pair for pair in self._open if pair[0] != call_id]
+        return call_id
+
+
+def read_call(text: bytes, place: str, wire: Wire, *facts: object) -> ToolCall:
+    """One call; the id of one without is made of *facts*."""
+    members = Members(text, place, wire.fail)
+    function = members.need_object("function")
+    name = function.need("name", STRING)
+    arguments = function.object("arguments")  # what is no object is refused
+    given = members.take("id", STRING)
+    # Which kind it is and its number say nothing; clients repeat them in their history.
+    members.raw("type")
+    function.raw("index")
+    written = b"{}" if arguments is None else bytes(decode_object(decode_object(text)["function"])["arguments"])
+    call = ToolCall(
+        given or made_call_id(*facts, name), name, written.decode(), extra=members.rest() | function.rest("function.")
+    )
+    return remember(call, wire.api, text)
+
+
+def write_call(call: ToolCall, place: str, wire: Wire) -> bytes:
+    """One call of a request's history."""
+    if (kept := wire.kept(call.raw)) is not None:
+        return kept
+    if call.kind == "custom":
+        raise unsupported(place, "a call of a custom tool")
+    extra = wire.unknown(call.extra, place, "function")
+    more = nested(call.extra, "function") if wire.own else {}
+    known = {} if not call.id or (wire.own and is_made(call.id)) else {"id": encode(call.id)}
+    arguments, is_wrapped = arguments_object(call.arguments)
+    if is_wrapped:
+        wire.convert(place + ".arguments", "wrapped")
+    function = {"name": encode(call.name), "arguments": arguments}
+    return join_object(known | {"function": join_object(function | more)} | extra)
+
+
+def answered_call(call_id: str, name: str, arguments: str) -> bytes:
+    """One call of an answer."""
+    function = join_object({"name": encode(name), "arguments": arguments_object(arguments)[0]})
+    return join_object(({"id": encode(call_id)} if call_id else {}) | {"function": function})
+
+
+def arguments_object(text: str) -> tuple[bytes, bool]:
+    """Arguments, which are text elsewhere, as an object on one line; and whether one was made around what is none."""
+    raw = text.encode(errors="replace")
+    if not raw.strip():
+        return b"{}", False
+    try:
+        decode_object(raw)
+        return one_line(raw), False
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return join_object({"arguments": encode(raw.decode())}), True
+
+
+def one_line(text: bytes) -> bytes:
+    """The JSON *text* without line ends, which would cut a line of a stream in two."""
+    return msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text

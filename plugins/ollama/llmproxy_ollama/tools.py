@@ -1,0 +1,95 @@
+"""Tools: `{"type": "function", "function": {"name", "description", "parameters"}}`. Which must be called, nobody can say."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from llmproxy_core import unsupported
+from llmproxy_core.chat import BuiltinTool, ChatRequest, JSONText, Tool, remember
+from llmproxy_core.wire import (
+    STRING,
+    Changes,
+    Group,
+    Members,
+    Values,
+    Wire,
+    encode,
+    join_array,
+    join_object,
+    nested,
+    with_items,
+)
+
+_NO_PARAMETERS = b'{"type":"object","properties":{}}'
+
+
+def _read(members: Members, wire: Wire) -> Values:
+    texts = members.array("tools")
+    return {"tools": tuple(_read_tool(text, f"tools[{index}]", wire) for index, text in enumerate(texts))}
+
+
+def _read_tool(text: bytes, place: str, wire: Wire) -> Tool:
+    members = Members(text, place, wire.fail)
+    function = members.need_object("function")
+    if members.take("type", STRING) not in (None, "function"):
+        raise wire.fail(f"{place}.type", "'function'")
+    tool = Tool(
+        function.need("name", STRING),
+        function.take("description", STRING),
+        function.raw("parameters"),
+        extra=members.rest() | function.rest("function."),
+    )
+    return remember(tool, wire.api, text)
+
+
+def _write(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
+    written = []
+    for index, tool in _offered(chat, wire):
+        made = wire.attempt(partial(_write_tool, tool, f"tools[{index}]", wire))
+        written += [] if made is None else [made]
+    if "tools" in before:
+        return {"tools": with_items(before["tools"], written) if written else None}
+    return {"tools": join_array(written) if written else None}
+
+
+def _offered(chat: ChatRequest, wire: Wire) -> list[tuple[int, Tool | BuiltinTool]]:
+    """The tools that may be called, with their places: leaving others out is all that can be said of a choice."""
+    tools, choice = list(enumerate(chat.tools)), chat.tool_choice
+    if choice is None or not tools:
+        return tools
+    match choice.mode:
+        case "none":
+            wire.convert("tools", "omitted")
+            return []
+        case "allowed":
+            wire.convert("tools", "narrowed")
+            return [(index, tool) for index, tool in tools if isinstance(tool, Tool) and tool.name in choice.names]
+        case "required" | "named":
+            wire.refuse("tool_choice", "that a tool must be called")
+        case "auto":
+            pass
+    return tools
+
+
+def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
+    if (kept := wire.kept(tool.raw)) is not None:
+        return kept
+    if isinstance(tool, BuiltinTool) or tool.kind == "custom":
+        raise unsupported(place, f"a tool of the kind {tool.kind!r}")
+    if tool.strict:
+        wire.convert(f"{place}.strict", "dropped")
+    function = {"name": encode(tool.name)}
+    function |= {} if tool.description is None else {"description": encode(tool.description)}
+    function["parameters"] = tool.parameters or _NO_PARAMETERS
+    extra = wire.unknown(tool.extra, place, "function")
+    more = nested(tool.extra, "function") if wire.own else {}
+    return join_object({"type": b'"function"', "function": join_object(function | more)} | extra)
+
+
+def _write_parallel(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
+    if chat.parallel_tool_calls is False and chat.tools:
+        wire.refuse("parallel_tool_calls", "one call at a time")
+    return {}
+
+
+TOOLS = Group(("tools", "tool_choice"), _read, _write, frozenset({"tools"}), says_nothing=True)
+PARALLEL = Group(("parallel_tool_calls",), lambda members, wire: {}, _write_parallel, frozenset(), says_nothing=True)
