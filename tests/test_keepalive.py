@@ -7,6 +7,7 @@ import pytest
 from llmproxy_core import End
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
+from tests.script import Script
 from tests.upstream import EVENT_STREAM, Chunk, Head, Upstream, Wait, chat_chunk, sse
 from tests.upstream import End as Over
 
@@ -22,7 +23,7 @@ LAST = sse(chat_chunk("b", finish="stop"))
 async def test_a_silent_upstream_is_bridged_between_whole_events() -> None:
     go_on = asyncio.Event()
     half = LAST.index(b'"b"') + 3
-    script = [Head(200, EVENT_STREAM), Chunk(FIRST + LAST[:half]), Wait(go_on), Chunk(LAST[half:]), Over()]
+    script: Script = [Head(200, EVENT_STREAM), Chunk(FIRST + LAST[:half]), Wait(go_on), Chunk(LAST[half:]), Over()]
     async with Upstream(script) as upstream, Proxy(with_server(openai_at(upstream.base_url), keepalive_s=0.1)) as proxy:
         async with connected(proxy.port) as client:
             client.send(ASK)
@@ -39,7 +40,7 @@ async def test_a_silent_upstream_is_bridged_between_whole_events() -> None:
 
 @pytest.mark.parametrize("keepalive_s", [0, 3600])
 async def test_a_stream_that_is_not_silent_for_so_long_is_the_upstreams_alone(keepalive_s: float) -> None:
-    script = [Head(200, EVENT_STREAM), Chunk(FIRST), Chunk(LAST), Over()]
+    script: Script = [Head(200, EVENT_STREAM), Chunk(FIRST), Chunk(LAST), Over()]
     mapping = openai_at("http://127.0.0.1:9/v1")
     async with Upstream(script) as upstream:
         mapping["llm"]["openai"]["base_url"] = upstream.base_url

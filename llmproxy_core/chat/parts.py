@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 import attrs
-import msgspec
 
 JSONText = bytes
 """One JSON value as it stood on the wire."""
 
 
-class Raw(msgspec.Struct, frozen=True, gc=False):
+@attrs.frozen
+class Raw:
     """The bytes a node was read from, and the wire form (`Api.form`) they are written in."""
 
     api: str

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from tests.clients.play import SCENARIOS, Models
-from tests.providers import anthropic, gemini, mistral, openai
+from tests.providers import anthropic, anthropic_request, gemini, gemini_request, mistral, openai, responses_request
 from tests.providers.anthropic import Anthropic
 from tests.providers.gemini import Gemini
 from tests.providers.mistral import Mistral
@@ -46,6 +46,7 @@ class Provider:
     statuses: Mapping[Kind, int]
     thinks: bool = True  # its answers show thoughts
     shows_unasked: bool = True  # also to those who asked for thinking alone
+    mark: str | None = None  # what a request has that brings back the thought of `thinking_tools`
     has_embeddings: bool = True
     counts: bool = True  # it has an endpoint that counts tokens
 
@@ -74,6 +75,7 @@ PROVIDERS: Mapping[str, Provider] = {
         openai.MODELS,
         _statuses(openai.ERRORS),
         shows_unasked=False,
+        mark=responses_request.ENCRYPTED,
     ),
     "anthropic": Provider(
         Anthropic,
@@ -82,6 +84,7 @@ PROVIDERS: Mapping[str, Provider] = {
         Models("claude-sonnet-4-6", "claude-sonnet-4-6", "claude-sonnet-4-6"),
         anthropic.MODELS,
         _statuses(anthropic.ERRORS),
+        mark=anthropic_request.SIGNATURE,
         has_embeddings=False,
     ),
     "gemini": Provider(
@@ -91,6 +94,7 @@ PROVIDERS: Mapping[str, Provider] = {
         Models("gemini-2.5-flash", "gemini-3-pro-preview", "gemini-embedding-001"),
         gemini.MODELS,
         _statuses(gemini.ERRORS),
+        mark=gemini_request.SIGNATURE,
     ),
     "mistral": Provider(
         Mistral,
@@ -99,6 +103,7 @@ PROVIDERS: Mapping[str, Provider] = {
         Models("mistral-large-latest", "magistral-medium-latest", "mistral-embed"),
         mistral.MODELS,
         mistral.STATUSES,
+        mark=THOUGHT,
         counts=False,
     ),
 }
@@ -124,6 +129,7 @@ class Role:
     lacks: frozenset[str] = frozenset()  # the scenarios it has no method for
     sees_thoughts: bool = True  # also those of a provider that has them not in this dialect's official form
     asks_to_see: bool = True  # its requests can say that thoughts are to be shown
+    returns_thoughts: bool = True  # it sends back, beside calls, what the model thought
     sees_headers: bool = True  # its errors show the headers of the answer
     says_who: bool = True  # its requests tell which protocol they speak, where a path is several protocols'
 
@@ -174,7 +180,7 @@ NODE_CLIENTS: Mapping[str, Role] = {
     "npm-anthropic": _ANTHROPIC,
     "npm-google-genai": attrs.evolve(_GEMINI, sees_headers=False),
     # It reads only what OpenAI documents.
-    "ai-openai-chat": _ai(_OPENAI, sees_thoughts=False),
+    "ai-openai-chat": _ai(_OPENAI, sees_thoughts=False, returns_thoughts=False),
     "ai-openai-responses": _ai(_RESPONSES, "embeddings"),
     "ai-anthropic": _ai(_ANTHROPIC, "embeddings"),
     "ai-google": _ai(_GEMINI),

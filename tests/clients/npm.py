@@ -33,6 +33,7 @@ class Played:
     versions: str
     seen: Mapping[tuple[str, str], dict[str, Any]]  # by provider, or DIRECTLY, and scenario
     unhandled: Sequence[str]
+    returned: frozenset[str]  # the providers to which their thoughts came back
 
 
 def need_node() -> Path:
@@ -57,6 +58,7 @@ async def play_all(client: str, role: Role, stage: Stage) -> Played:
     own = stage.fakes[role.own]
     targets = [_target(DIRECTLY, role.own, own.url, own.key, role)]
     targets += [_target(name, name, stage.url(name, role), CALLERS_KEY, role) for name in PROVIDERS]
+    before = {name: len(fake.requests) for name, fake in stage.fakes.items()}
     output = await _run(client, json.dumps({"facts": _facts(), "targets": targets}).encode())
     versions, seen, unhandled = "", {}, []
     for line in map(json.loads, output.splitlines()):
@@ -66,7 +68,12 @@ async def play_all(client: str, role: Role, stage: Stage) -> Played:
             unhandled.append(f"{line.get('provider')} {line.get('scenario')}: {line['unhandled']}")
         else:
             seen[line["provider"], line["scenario"]] = line["seen"]
-    return Played(versions, seen, unhandled)
+    returned = frozenset(
+        name
+        for name, fake in stage.fakes.items()
+        if (mark := PROVIDERS[name].mark) and any(mark in it.body.decode() for it in fake.requests[before[name] :])
+    )
+    return Played(versions, seen, unhandled, returned)
 
 
 async def _run(client: str, job: bytes) -> bytes:

@@ -57,3 +57,16 @@ async def test_a_client_gets_on_with_every_provider(client: str, provider: str, 
         seen = await play(sdk, scenario, behind.models)
 
     assert not differences(seen, expected(role, behind, scenario)), seen
+
+
+@pytest.mark.parametrize(
+    ("client", "provider"), [(name, each) for name in CLIENTS for each, behind in PROVIDERS.items() if behind.mark]
+)
+async def test_a_thought_comes_back_to_the_provider_that_had_it(client: str, provider: str, stage: Stage) -> None:
+    behind, fake = PROVIDERS[provider], stage.fakes[provider]
+    assert behind.mark is not None
+
+    async with CLIENTS[client](stage.url(provider, PYTHON_CLIENTS[client]), CALLERS_KEY) as sdk:
+        await play(sdk, "thinking_tools", behind.models)
+
+    assert behind.mark in fake.requests[-1].body.decode()

@@ -14,7 +14,7 @@ class PathModelDialect(OpenAIDialect):
     """`POST /v1/models/NAME:generate` with a chat body."""
 
     name = "pathy"
-    apis = (GENERATE,)  # type: ignore[assignment]  # the base class fixes the number of its own
+    apis = (GENERATE,)
     request_forms: ClassVar[Mapping[str, Form]] = {GENERATE.name: CHAT_FORM}
     reply_forms: ClassVar[Mapping[str, ReplyForm]] = {GENERATE.name: ReplyForm(GENERATE.name, "chat.completion")}
     stream_forms: ClassVar[Mapping[str, StreamForm]] = {

@@ -20,6 +20,7 @@ from llmproxy_core import (
 from llmproxy_core.dialect import Frame, StreamWriter
 from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.text import Replace
+from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_openai import OpenAIDialect
 from tests.answers import DONE, pieces
 from tests.llmproxy_core.conversation import (
@@ -156,7 +157,7 @@ class BrokenScanner:
     def end(self) -> bytes:
         raise UpstreamGarbage("a torn event")
 
-    def output_tokens(self) -> int:
+    def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         return 0
 
 

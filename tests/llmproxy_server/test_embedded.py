@@ -26,7 +26,10 @@ def test_without_a_key_the_demo_answers_for_every_model() -> None:
     assert list(found.config.llms) == ["demo", "default"]
     assert [asked for asked, _ in found.config.llms["demo"].models] == [*DEMO_MODELS, "demo*", "*"]
     assert (found.path, found.text, found.warnings) == (None, None, ())
-    assert [(it.path_prefix, it.target_llm) for it in found.config.routes] == [("/v1", "default"), ("/v1beta", "default")]
+    assert [(it.path_prefix, it.target_llm) for it in found.config.routes] == [
+        ("/v1", "default"),
+        ("/v1beta", "default"),
+    ]
 
 
 @pytest.mark.parametrize(("variable", "name"), KEYS.items())
