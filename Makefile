@@ -53,16 +53,18 @@ imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
 	$(BIN)/lint-imports
 
 tests: $(DEV) $(NODE_CLIENTS) ## all tests with branch coverage; the core must be covered by 95 percent
-	$(BIN)/python tools/tests.py -n $(WORKERS) $(ARGS)
+	@# `lowest` has dug deep with the property tests already: measured they take three times as long.
+	HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),dev) $(BIN)/python tools/tests.py -n $(WORKERS) $(ARGS)
 
 wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 	$(BIN)/python -m build --wheel --no-isolation
 	$(BIN)/python -m pytest -n 0 -m packaging tests/packaging
 
 lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.toml allows
-	@# Whether they work with us at all is asked here; how deep the property tests dig is the business of `tests`.
+	@# Whether they work with us at all is asked here, and the property tests dig deep, without the measuring of `tests`.
+	@# Tables of recordings and cells, which go through the same code again and again, are the business of `tests`.
 	@# The official clients are no dependency of ours: `tests` and `previous-sdk` run them.
-	HYPOTHESIS_PROFILE=dev .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak" \
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables" \
 		--ignore-glob='*/tests/clients/*python_*' --ignore-glob='*/tests/clients/*node*'
 
 previous-sdk: $(PREVIOUS_SDK) $(NODE_CLIENTS) ## run the client tests with the previous major of each official client

@@ -129,7 +129,7 @@ class Role:
     lacks: frozenset[str] = frozenset()  # the scenarios it has no method for
     sees_thoughts: bool = True  # also those of a provider that has them not in this dialect's official form
     asks_to_see: bool = True  # its requests can say that thoughts are to be shown
-    returns_thoughts: bool = True  # it sends back, beside calls, what the model thought
+    forgets: frozenset[str] = frozenset()  # the providers whose thoughts it does not send back beside the calls
     sees_headers: bool = True  # its errors show the headers of the answer
     says_who: bool = True  # its requests tell which protocol they speak, where a path is several protocols'
 
@@ -167,12 +167,15 @@ def _ai(role: Role, *lacks: str, **more: Any) -> Role:
     return attrs.evolve(role, stop="stop", tools="tool-calls", lacks=lacking, says_who=False, **more)
 
 
+_THINKERS = frozenset(name for name, provider in PROVIDERS.items() if provider.mark)
+
 PYTHON_CLIENTS: Mapping[str, Role] = {
     "python-openai-chat": _OPENAI,
     "python-openai-responses": _RESPONSES,
     "python-anthropic": _ANTHROPIC,
     "python-google-genai": _GEMINI,
-    "python-mistralai": _MISTRAL,
+    # Signatures come with the thought, which it keeps; a call's own signature it does not know.
+    "python-mistralai": attrs.evolve(_MISTRAL, forgets=frozenset({"gemini"})),
 }
 NODE_CLIENTS: Mapping[str, Role] = {
     "npm-openai-chat": _OPENAI,
@@ -180,11 +183,12 @@ NODE_CLIENTS: Mapping[str, Role] = {
     "npm-anthropic": _ANTHROPIC,
     "npm-google-genai": attrs.evolve(_GEMINI, sees_headers=False),
     # It reads only what OpenAI documents.
-    "ai-openai-chat": _ai(_OPENAI, sees_thoughts=False, returns_thoughts=False),
+    "ai-openai-chat": _ai(_OPENAI, sees_thoughts=False, forgets=_THINKERS),
     "ai-openai-responses": _ai(_RESPONSES, "embeddings"),
     "ai-anthropic": _ai(_ANTHROPIC, "embeddings"),
     "ai-google": _ai(_GEMINI),
-    "ai-mistral": _ai(_MISTRAL),
+    # Of a thought it keeps the text.
+    "ai-mistral": _ai(_MISTRAL, forgets=_THINKERS - {"mistral"}),
 }
 
 

@@ -23,7 +23,8 @@ from tests.providers.server import FakeProvider
 from tests.proxy import Proxy
 
 START_S = 30.0
-
+DROPPING = "-dropping"
+"""The end of the routes that leave out what their provider cannot be told."""
 
 PLUGINS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 
@@ -41,6 +42,10 @@ class Stage:
     def url(self, provider: str, role: Role) -> str:
         """Where a client of *role* finds *provider* behind the proxy; no version in the path."""
         return f"{self._url}/{role.route(PROVIDERS[provider])}"
+
+    def agents_url(self, provider: str, *, drops: bool) -> str:
+        """Where a coding agent finds *provider*."""
+        return f"{self._url}/{provider}{DROPPING if drops else ''}"
 
     def _run(self) -> None:
         try:
@@ -65,11 +70,14 @@ class Stage:
             name: {**PROVIDERS[name].llm, "base_url": self.fakes[name].base_url, "token_env": _variable(name)}
             for name in PROVIDERS
         }
-        routes = [{"path_prefix": f"/{name}", "target_llm": name} for name in PROVIDERS]
+        routes: list[dict[str, object]] = [{"path_prefix": f"/{name}", "target_llm": name} for name in PROVIDERS]
         routes += [
             {"path_prefix": f"/{told_route(name, dialect)}", "target_llm": name, "dialect": dialect}
             for name in PROVIDERS
             for dialect in SHARING
+        ]
+        routes += [
+            {"path_prefix": f"/{name}{DROPPING}", "target_llm": name, "on_unsupported": "drop"} for name in PROVIDERS
         ]
         return {"llm": llms, "route": routes}
 

@@ -171,7 +171,7 @@ async def test_a_forced_call_is_streamed_as_it_is_given_plain(desk: Desk, forced
     assert json.loads(whole.choices[0].content[0].arguments) == {"city": "Say hello"}  # type: ignore[union-attr]
     assert joined.choices[0].content == whole.choices[0].content
     assert joined.usage == whole.usage
-    assert stream.finish_words == (("tool_calls",) if forced == "required" else ("stop",))
+    assert stream.finish_words == ("tool_calls",)
 
 
 async def test_a_forced_legacy_function_is_called_in_the_legacy_form(desk: Desk) -> None:
@@ -180,7 +180,7 @@ async def test_a_forced_legacy_function_is_called_in_the_legacy_form(desk: Desk)
     choice = (await answered(desk.llm(), exchange))["choices"][0]
 
     assert choice["message"]["function_call"]["name"] == "get_weather"
-    assert choice["finish_reason"] == "stop"
+    assert choice["finish_reason"] == "function_call"
 
 
 async def test_the_legacy_completions_are_answered_in_their_own_form(desk: Desk) -> None:

@@ -31,6 +31,7 @@ PLUGINS = {
     "llmproxy_enhance_query",
     "llmproxy_gemini",
     "llmproxy_mistral",
+    "llmproxy_ollama",
 }
 
 FIND_EXAMPLE = """\

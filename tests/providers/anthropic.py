@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from tests.providers.anthropic_request import SIGNATURE, VERSIONS, has_budget, read_count, read_messages
 from tests.providers.refusal import JSON, Kind, Refusal, check
-from tests.providers.scenario import COUNTED, MISSING_MODEL, Asked, Spent, Turn, pieces, turn
+from tests.providers.scenario import COUNTED, MISSING_MODEL, Asked, Spent, Turn, pieces
 from tests.providers.server import Act, Answer, FakeProvider, Plain, Received, Stream, broken_off, event
+from tests.providers.turn import turn
 
 MODELS = ("claude-sonnet-4-6",)
 ERRORS: dict[Kind, tuple[int, str]] = {

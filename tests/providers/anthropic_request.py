@@ -154,9 +154,8 @@ class _Conversation:
             if text:
                 texts.append(text)
         if role == "user" and texts:
-            self._asked.text = "".join(texts)
-            if not any(block.get("type") == "tool_result" for block in blocks):
-                self._asked.results, self._asked.signatures = (), ()
+            has_results = any(block.get("type") == "tool_result" for block in blocks)
+            self._asked.hear("".join(texts), begins=not has_results)
 
     def end(self) -> None:
         """Refuse the request when a call has no result in the turn after it."""
@@ -199,8 +198,12 @@ class _Conversation:
         check(answered in self._open, f"{place}: unexpected `tool_use_id` {answered!r}: no call in the turn before")
         content = block.get("content", "")
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        text = "".join(members(part, place, ("type", "text"), ("cache_control",))["text"] for part in parts)
-        self._asked.results = [*self._asked.results, Result(self._open.pop(answered), text)]
+        images = [_image(part, place) for part in parts if part.get("type") == "image"]
+        self._asked.images = [*self._asked.images, *images]
+        texts = [part for part in parts if part.get("type") != "image"]
+        check(block.get("is_error") in (None, True, False), f"{place}.is_error")
+        text = "".join(members(part, place, ("type", "text"), ("cache_control",))["text"] for part in texts)
+        self._asked.learn(Result(self._open.pop(answered), text))
 
 
 def _image(block: JSON, place: str) -> tuple[str, bytes]:

@@ -34,6 +34,7 @@ class ChatRules:
     call_id: re.Pattern[str]
     temperature: float
     tool_choices: frozenset[str]
+    takes_custom_tools: bool = False
 
 
 def read_chat(body: JSON, rules: ChatRules) -> Asked:
@@ -73,7 +74,7 @@ class _Conversation:
             self._assistant(message, place)
         elif role == "user":
             text = self._content(message.get("content"), place)
-            self._asked.text, self._asked.results, self._asked.signatures = text, (), ()
+            self._asked.hear(text)
         else:
             self._asked.system += self._content(message.get("content"), place)
 
@@ -84,7 +85,7 @@ class _Conversation:
         answered = is_text(message.get("tool_call_id"), f"{place}.tool_call_id")
         check(answered in self._open, f"{place}: no call {answered!r} in the message before")
         text = self._content(message.get("content"), place, only_text=True)
-        self._asked.results = [*self._asked.results, Result(self._open.pop(answered), text)]
+        self._asked.learn(Result(self._open.pop(answered), text))
 
     def _assistant(self, message: JSON, place: str) -> None:
         calls = message.get("tool_calls")
@@ -95,12 +96,15 @@ class _Conversation:
             check(calls, f"{place}: neither content nor tool_calls")
         for index, call in enumerate(is_list(calls, place) if calls is not None else []):
             where = f"{place}.tool_calls[{index}]"
-            members(call, where, ("id", "function"), ("type", "index"))
+            is_custom = self._rules.takes_custom_tools and call.get("type") == "custom"
+            kind, said = ("custom", "input") if is_custom else ("function", "arguments")
+            members(call, where, ("id", kind), ("type", "index"))
             check(self._rules.call_id.fullmatch(str(call["id"])), f"{where}.id: {call['id']!r}")
-            function = members(call["function"], f"{where}.function", ("name", "arguments"))
-            object_text(function["arguments"], f"{where}.arguments")
-            check(TOOL_NAME.fullmatch(str(function["name"])), f"{where}.name")
-            self._open[call["id"]] = function["name"]
+            called = members(call[kind], f"{where}.{kind}", ("name", said))
+            if not is_custom:
+                object_text(called[said], f"{where}.{said}")
+            check(TOOL_NAME.fullmatch(str(called["name"])), f"{where}.name")
+            self._open[call["id"]] = called["name"]
 
     def _content(self, content: object, place: str, *, only_text: bool = False, is_assistant: bool = False) -> str:
         if isinstance(content, str):
@@ -153,6 +157,13 @@ def _read_tools(body: JSON, asked: Asked, rules: ChatRules) -> None:
     names = []
     for index, tool in enumerate(is_list(tools, "tools") if tools is not None else []):
         where = f"tools[{index}]"
+        if rules.takes_custom_tools and tool.get("type") == "custom":
+            custom = members(
+                members(tool, where, ("type", "custom"))["custom"], where, ("name",), ("description", "format")
+            )
+            _read_grammar(custom.get("format"), where)
+            names.append(_tool_name(custom["name"], where))
+            continue
         check(members(tool, where, ("type", "function"))["type"] == "function", f"{where}.type")
         function = members(tool["function"], where, ("name",), ("description", "parameters", "strict"))
         names.append(_tool_name(function["name"], where))
@@ -163,6 +174,12 @@ def _read_tools(body: JSON, asked: Asked, rules: ChatRules) -> None:
         check(tools, "tool_choice: only allowed with tools")
         asked.forced_tool = _forced(choice, rules, names)
     check(body.get("parallel_tool_calls") is None or tools, "parallel_tool_calls: only allowed with tools")
+
+
+def _read_grammar(form: object, where: str) -> None:
+    if form is not None:
+        grammar = members(members(form, where, ("type", "grammar"))["grammar"], where, ("definition", "syntax"))
+        check(grammar["syntax"] in ("lark", "regex"), f"{where}.format.grammar.syntax: {grammar['syntax']!r}")
 
 
 def _tool_name(name: object, where: str) -> str:

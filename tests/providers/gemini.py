@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from tests.providers.gemini_request import SIGNATURE, camel, read_generate
 from tests.providers.refusal import JSON, Kind, Refusal, check, encoded, is_list, is_text, members
-from tests.providers.scenario import COUNTED, MISSING_MODEL, VECTOR, Asked, Spent, Turn, pieces, turn
+from tests.providers.scenario import COUNTED, MISSING_MODEL, VECTOR, Asked, Spent, Turn, pieces
 from tests.providers.server import Act, Answer, FakeProvider, Plain, Received, Stream, broken_off, event
+from tests.providers.turn import turn
 
 MODELS = ("gemini-2.5-flash", "gemini-3-pro-preview", "gemini-embedding-001")
 ERRORS: dict[Kind, tuple[int, str]] = {

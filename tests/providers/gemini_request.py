@@ -102,7 +102,11 @@ class _Conversation:
             value = is_object(response["response"], f"{place}.functionResponse.response")
             # Any object will do: clients have `result`, `output`, or `name` and `content`.
             check(value, f"{place}.functionResponse.response: empty")
-            self._asked.results = [*self._asked.results, Result(call["name"], json.dumps(value))]
+            self._asked.learn(Result(call["name"], json.dumps(value, ensure_ascii=False)))
+            shown = response.get("parts", [])
+            check(not shown or self._asked.model.startswith("gemini-3"), "functionResponse.parts: not with this model")
+            for part in shown:
+                self._image(members(part, place, ("inlineData",))["inlineData"], place)
         self._open = []
 
     def _model(self, parts: list[JSON], place: str) -> None:
@@ -129,13 +133,14 @@ class _Conversation:
         for part in parts:
             check("functionCall" not in part, f"{place}: a functionCall of the user")
             if "inlineData" in part:
-                data = members(part["inlineData"], place, ("mimeType", "data"), ("displayName",))
-                image = data["mimeType"], decoded_base64(data["data"], place, url_safe=True)
-                self._asked.images = [*self._asked.images, image]
+                self._image(part["inlineData"], place)
         if texts:
-            self._asked.text = "".join(texts)
-            if not has_responses:
-                self._asked.results, self._asked.signatures = (), ()
+            self._asked.hear("".join(texts), begins=not has_responses)
+
+    def _image(self, blob: object, place: str) -> None:
+        data = members(blob, place, ("mimeType", "data"), ("displayName",))
+        image = data["mimeType"], decoded_base64(data["data"], place, url_safe=True)
+        self._asked.images = [*self._asked.images, image]
 
 
 def _tools(body: JSON, asked: Asked) -> None:

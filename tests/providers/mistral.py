@@ -6,8 +6,9 @@ from typing import ClassVar
 from tests.providers.chat_answer import finish
 from tests.providers.chat_request import ChatRules, read_chat
 from tests.providers.refusal import JSON, Kind, Refusal, check, is_text, members, names, within
-from tests.providers.scenario import VECTOR, Asked, Spent, Turn, pieces, turn
+from tests.providers.scenario import VECTOR, Asked, Spent, Turn, pieces
 from tests.providers.server import Act, Answer, FakeProvider, Plain, Received, Stream, broken_off, event
+from tests.providers.turn import turn
 
 MODELS = ("mistral-large-latest", "magistral-medium-latest", "mistral-embed")
 RULES = ChatRules(

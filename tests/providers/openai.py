@@ -8,8 +8,9 @@ from typing import ClassVar
 from tests.providers.chat_answer import finish, usage
 from tests.providers.chat_request import ChatRules, read_chat
 from tests.providers.refusal import JSON, Kind, Refusal, check, is_text, members, names
-from tests.providers.scenario import VECTOR, Asked, Turn, pieces, turn
+from tests.providers.scenario import VECTOR, Asked, ToolCall, Turn, pieces
 from tests.providers.server import Act, Answer, FakeProvider, Plain, Received, Stream, broken_off, event
+from tests.providers.turn import turn
 
 MODELS = ("gpt-4.1", "o4-mini", "text-embedding-3-small")
 ERRORS: dict[Kind, tuple[int, str, str | None]] = {
@@ -39,12 +40,19 @@ RULES = ChatRules(
     call_id=re.compile(r"call_[A-Za-z0-9]{1,35}"),
     temperature=2,
     tool_choices=frozenset({"auto", "none", "required"}),
+    takes_custom_tools=True,
 )
 
 
 def is_reasoning(model: str) -> bool:
     """Whether *model* thinks, and takes no `max_tokens`, as the names of OpenAI's models tell."""
     return model.startswith(("o1", "o3", "o4", "gpt-5"))
+
+
+def _called(call: ToolCall, text: str) -> JSON:
+    if call.free is not None:
+        return {"type": "custom", "custom": {"name": call.name, "input": text}}
+    return {"type": "function", "function": {"name": call.name, "arguments": text}}
 
 
 class OpenAI(FakeProvider):
@@ -93,12 +101,7 @@ class OpenAI(FakeProvider):
         message: JSON = {"role": "assistant", "content": said.text or None, "refusal": None, "annotations": []}
         if said.calls:
             message["tool_calls"] = [
-                {
-                    "id": f"call_fake{index}",
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.text},
-                }
-                for index, call in enumerate(said.calls)
+                {"id": f"call_fake{index}", **_called(call, call.text)} for index, call in enumerate(said.calls)
             ]
         return {
             "id": "chatcmpl-fake1",
@@ -128,12 +131,11 @@ class OpenAI(FakeProvider):
             return broken_off([delta(first)], text, event({"error": failure}), said.breaks)
         calls = []
         for index, call in enumerate(said.calls):
-            function = {"name": call.name, "arguments": ""}
-            head = {"index": index, "id": f"call_fake{index}", "type": "function", "function": function}
+            head = {"index": index, "id": f"call_fake{index}", **_called(call, "")}
             calls.append(delta({"tool_calls": [head]}))
+            kind, said_in = ("function", "arguments") if call.free is None else ("custom", "input")
             calls += [
-                delta({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-                for piece in pieces(call.text, 11)
+                delta({"tool_calls": [{"index": index, kind: {said_in: piece}}]}) for piece in pieces(call.text, 11)
             ]
         last = [chunk([], usage=usage(said.spent))] if with_usage else []
         return Stream([delta(first), *text, *calls, delta({}, finish(said)), *last, b"data: [DONE]\n\n"])

@@ -5,8 +5,11 @@ from typing import ClassVar
 from tests.providers.openai import OpenAI, is_reasoning
 from tests.providers.refusal import JSON, check
 from tests.providers.responses_request import ENCRYPTED, check_reasoning, read_responses
-from tests.providers.scenario import COUNTED, Asked, Spent, Turn, pieces, turn
+from tests.providers.scenario import COUNTED, Asked, Spent, Turn, pieces
 from tests.providers.server import Act, Answer, Plain, Received, Stream, event
+from tests.providers.turn import turn
+
+_ARGUMENTS = ("arguments", "function_call_arguments")
 
 
 class OpenAIResponses(OpenAI):
@@ -58,8 +61,13 @@ def _items(said: Turn, encrypted: str | None, *, shows: bool) -> list[JSON]:
         head = {"id": "msg_fake1", "type": "message", "status": "completed"}
         items.append({**head, "content": [part], "role": "assistant"})
     for index, call in enumerate(said.calls):
+        named = {"call_id": f"call_fake{index}", "name": call.name}
+        if call.free is not None:
+            head = {"id": f"ctc_fake{index}", "type": "custom_tool_call", "status": "completed"}
+            items.append({**head, **named, "input": call.text})
+            continue
         head = {"id": f"fc_fake{index}", "type": "function_call", "status": "completed"}
-        items.append({**head, "arguments": call.text, "call_id": f"call_fake{index}", "name": call.name})
+        items.append({**head, "arguments": call.text, **named})
     return items
 
 
@@ -145,12 +153,14 @@ class _Writer:
             case "reasoning":
                 self._write("response.output_item.added", output_index=index, item={**started, "summary": []})
                 self._summary(index, item)
-            case _:
-                self._write("response.output_item.added", output_index=index, item={**started, "arguments": ""})
+            case kind:
+                is_custom = kind == "custom_tool_call"
+                name, event_name = ("input", "custom_tool_call_input") if is_custom else _ARGUMENTS
+                self._write("response.output_item.added", output_index=index, item={**started, name: ""})
                 where = {"item_id": item["id"], "output_index": index}
-                for piece in pieces(item["arguments"], 11):
-                    self._write("response.function_call_arguments.delta", **where, delta=piece, obfuscation="ab")
-                self._write("response.function_call_arguments.done", **where, arguments=item["arguments"])
+                for piece in pieces(item[name], 11):
+                    self._write(f"response.{event_name}.delta", **where, delta=piece, obfuscation="ab")
+                self._write(f"response.{event_name}.done", **where, **{name: item[name]})
         self._write("response.output_item.done", output_index=index, item=item)
 
     def _text(self, index: int, item: JSON, limit: int | None) -> bool:

@@ -29,6 +29,11 @@ def check(holds: object, message: str) -> None:
         raise invalid(message)
 
 
+def needs(holds: object, what: str) -> None:
+    """Refuse the request unless *holds*: its scenario needs *what*."""
+    check(holds, f"this scenario needs {what}")
+
+
 def is_object(value: object, place: str) -> JSON:
     """*value*, which must be a JSON object."""
     if not isinstance(value, dict):

@@ -20,7 +20,7 @@ from tests.providers.scenario import Asked, Result
 ENCRYPTED = "gAAAAABfake-encrypted-reasoning"
 CALL_ID = re.compile(r"call_[A-Za-z0-9]{1,59}")
 FIELDS = names(
-    "background context_management conversation include input instructions max_output_tokens "
+    "background client_metadata context_management conversation include input instructions max_output_tokens "
     "max_tool_calls metadata parallel_tool_calls previous_response_id prompt prompt_cache_key "
     "prompt_cache_retention reasoning safety_identifier service_tier store stream stream_options "
     "temperature text tool_choice tools top_logprobs top_p truncation user"
@@ -86,7 +86,12 @@ class _Conversation:
                 check(str(item.get("id") or "fc_").startswith("fc_"), f"{place}.id: {item.get('id')!r}")
                 object_text(item["arguments"], place)
                 self._open[item["call_id"]] = item["name"]
-            case "function_call_output":
+            case "custom_tool_call":
+                members(item, place, ("type", "call_id", "name", "input"), ("id", "status", "namespace", "caller"))
+                check(CALL_ID.fullmatch(str(item["call_id"])), f"{place}.call_id: {item['call_id']!r}")
+                check(str(item.get("id") or "ctc_").startswith("ctc_"), f"{place}.id: {item.get('id')!r}")
+                self._open[item["call_id"]] = item["name"]
+            case "function_call_output" | "custom_tool_call_output":
                 self._output(item, place)
             case "reasoning":
                 members(item, place, ("type", "summary"), ("id", "encrypted_content", "content", "status"))
@@ -106,8 +111,15 @@ class _Conversation:
         check(answered in self._open, f"No tool call found for function call output with call_id {answered}.")
         output = item["output"]
         if not isinstance(output, str):
-            output = "".join(members(part, place, ("type", "text"))["text"] for part in is_list(output, place))
-        self._asked.results = [*self._asked.results, Result(self._open.pop(answered), output)]
+            parts = is_list(output, place)
+            for part in parts:
+                if part.get("type") == "input_image":
+                    members(part, place, ("type", "image_url"), ("detail",))
+                    self._asked.images = [*self._asked.images, data_url(part["image_url"], place)]
+                else:
+                    check(part.get("type") == "input_text", f"{place}.output: no {part.get('type')!r}")
+            output = "".join(part.get("text", "") for part in parts)
+        self._asked.learn(Result(self._open.pop(answered), output))
 
     def _message(self, item: JSON, place: str) -> None:
         members(item, place, ("role", "content"), ("type", "id", "status", "phase"))
@@ -130,7 +142,7 @@ class _Conversation:
             members(part, place, ("type", "text"), ("annotations", "logprobs") if kind == "output_text" else ())
             texts.append(is_text(part["text"], place))
         if role == "user":
-            self._asked.text, self._asked.results, self._asked.signatures = "".join(texts), (), ()
+            self._asked.hear("".join(texts))
         elif role != "assistant":
             self._asked.system += "".join(texts)
 
@@ -139,6 +151,14 @@ def _tools(body: JSON, asked: Asked) -> None:
     names = []
     for index, tool in enumerate(body.get("tools") or []):
         place = f"tools[{index}]"
+        if tool.get("type") == "web_search":
+            members(tool, place, ("type",), ("external_web_access", "filters", "user_location", "search_context_size"))
+            continue
+        if tool.get("type") == "custom":
+            members(tool, place, ("type", "name"), ("description", "format"))
+            members(tool.get("format") or {"type": "text"}, place, ("type",), ("syntax", "definition"))
+            names.append(tool["name"])
+            continue
         check(tool.get("type") == "function", f"{place}.type: {tool.get('type')!r}")
         members(tool, place, ("type", "name"), ("description", "parameters", "strict"))
         check(TOOL_NAME.fullmatch(str(tool["name"])), f"{place}.name: {tool['name']!r}")

@@ -12,8 +12,6 @@ from typing import Literal
 
 import attrs
 
-from tests.providers.refusal import Kind, Refusal
-
 TEXT = "Grüße aus Köln 👋 – all is well."
 SYSTEM = "Answer in rhymes."
 THOUGHT = "A greeting is wanted. Both tools are needed."
@@ -29,6 +27,7 @@ PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4
 VECTOR = (0.5, -0.25, 1.0, 0.125)  # each is exact in four bytes
 RETRY_AFTER_S = 7
 COUNTED = 11  # the answer of an endpoint that counts tokens
+MISSING_MODEL = "no-such-model"
 
 
 @attrs.frozen
@@ -37,11 +36,12 @@ class ToolCall:
 
     name: str
     arguments: Mapping[str, object]
+    free: str | None = None  # what it gives a tool that takes a text instead of arguments
 
     @property
     def text(self) -> str:
-        """The arguments as JSON."""
-        return json.dumps(self.arguments, ensure_ascii=False)
+        """The arguments as JSON, or the text."""
+        return json.dumps(self.arguments, ensure_ascii=False) if self.free is None else self.free
 
 
 @attrs.frozen
@@ -103,11 +103,26 @@ class Asked:
     tools: Sequence[str] = ()
     forced_tool: str | None = None
     results: Sequence[Result] = ()  # after the last text of the user
+    answered: Sequence[Result] = ()  # in the whole conversation
     images: Sequence[tuple[str, bytes]] = ()  # media type and content
     schema: Mapping[str, object] | None = None
     thinks: bool = False  # the request wants the model to think
     shows: bool = True  # and, where that has to be asked for, to show what it thought
     signatures: Sequence[str] = ()  # of thoughts that came back in the messages after the last text of the user
+
+    def hear(self, text: str, *, begins: bool = True) -> None:
+        """
+        The user wrote *text*; one without a scenario leaves the one there was.
+
+        *begins*: it stands by itself, not beside the results of tools.
+        """
+        self.text = text if "[" in text or not self.text else self.text
+        if begins:
+            self.results, self.signatures = (), ()
+
+    def learn(self, result: Result) -> None:
+        """A tool answered."""
+        self.results, self.answered = [*self.results, result], [*self.answered, result]
 
 
 @attrs.frozen
@@ -129,98 +144,3 @@ class Turn:
 def pieces(text: str, size: int = 7) -> Sequence[str]:
     """*text* in pieces of *size* characters."""
     return [text[at : at + size] for at in range(0, len(text), size)]
-
-
-ERRORS: Mapping[str, Kind] = {
-    "error_401": "auth",
-    "error_404": "model",
-    "error_429": "rate_limit",
-    "error_500": "server",
-    "error_529": "overloaded",
-}
-MISSING_MODEL = "no-such-model"
-
-
-def turn(asked: Asked, *, must_return_thoughts: bool = False) -> Turn:
-    """
-    What the model says to *asked*; Refusal when the request lacks what its scenario is about.
-
-    *must_return_thoughts*: the provider refuses results of tools whose thought did not come back with its signature.
-    """
-    if asked.model == MISSING_MODEL:
-        raise Refusal("model", f"The model `{asked.model}` does not exist.")
-    tag = asked.text.rpartition("[")[2].partition("]")[0].removesuffix("_stream")
-    if tag in ERRORS:
-        raise Refusal(ERRORS[tag], f"This is the failure of the scenario {tag}.")
-    match tag:
-        case "chat":
-            return Turn(TEXT)
-        case "mid_stream_error":
-            return Turn(TEXT, breaks="error")
-        case "cut":
-            return Turn(TEXT, breaks="cut")
-        case "system":
-            _needs(SYSTEM in asked.system, f"the system prompt {SYSTEM!r}, not {asked.system!r}")
-            return Turn(TEXT)
-        case "tools":
-            return _tools(asked)
-        case "thinking":
-            _needs(asked.thinks, "to be asked for thinking")
-            return Turn(TEXT, thought=THOUGHT, spent=Spent(reasoning=4))
-        case "thinking_tools":
-            return _thinking_tools(asked, must_return_thoughts=must_return_thoughts)
-        case "structured":
-            return _structured(asked)
-        case "vision":
-            _needs(list(asked.images) == [("image/png", PNG)], f"the one image, not {asked.images!r}")
-            return Turn(SEEN)
-        case _:
-            raise Refusal("invalid", f"no scenario in the text {asked.text!r}")
-
-
-def _tools(asked: Asked) -> Turn:
-    _needs(sorted(asked.tools) == sorted(name for name, _, _ in TOOLS), f"both tools, not {asked.tools!r}")
-    if not asked.results:
-        return Turn(calls=CALLS)
-    found = {result.name: result.text for result in asked.results}
-    _needs(found.keys() == RESULTS.keys() and len(asked.results) == len(found), f"both results, not {asked.results!r}")
-    for name, text in found.items():
-        _needs(_says(text, RESULTS[name]), f"{RESULTS[name]!r} as the result of {name}, not {text!r}")
-    return Turn(RESULTS_TEXT)
-
-
-def _says(text: str, expected: str) -> bool:
-    """Whether *text* is *expected*, or an object that has it, as some protocols wrap results."""
-    if text == expected:
-        return True
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(value, dict) and expected in value.values()
-
-
-def _thinking_tools(asked: Asked, *, must_return_thoughts: bool) -> Turn:
-    said = _tools(asked)
-    if said.calls:
-        _needs(asked.thinks, "to be asked for thinking")
-        return attrs.evolve(said, thought=THOUGHT, spent=Spent(reasoning=4))
-    # A client that could not keep the thought gets on when the model need not think in this turn.
-    if must_return_thoughts and asked.thinks:
-        _needs(bool(asked.signatures), "the thought that led to the calls")
-    return said
-
-
-def _structured(asked: Asked) -> Turn:
-    if asked.schema is not None:
-        properties = asked.schema.get("properties")
-        _needs(properties == SCHEMA["properties"], f"the schema, not {asked.schema!r}")
-        return Turn(json.dumps(STRUCTURED, ensure_ascii=False))
-    # Before protocols had schemas for answers, clients forced a tool with that schema.
-    _needs(asked.forced_tool is not None, "a schema for the answer")
-    return Turn(calls=[ToolCall(str(asked.forced_tool), STRUCTURED)])
-
-
-def _needs(holds: bool, what: str) -> None:
-    if not holds:
-        raise Refusal("invalid", f"this scenario needs {what}")

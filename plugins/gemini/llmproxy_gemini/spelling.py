@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 from functools import lru_cache
+from typing import TypeVar
 
-from llmproxy_core.wire import Members
+from llmproxy_core.wire import Kind, Members
+
+T = TypeVar("T")
 
 _CAPITAL = re.compile(r"([A-Z])")
 
@@ -35,6 +38,10 @@ class Spelled(Members):
     def raw(self, name: str) -> bytes | None:
         found = super().raw(name)
         return super().raw(snake(name)) if found is None else found
+
+    def take(self, name: str, kind: Kind[T]) -> T | None:
+        found = super().take(name, kind)
+        return super().take(snake(name), kind) if found is None else found
 
     def object(self, name: str) -> Spelled | None:
         text = self.raw(name)

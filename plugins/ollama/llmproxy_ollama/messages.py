@@ -19,7 +19,18 @@ from llmproxy_core.chat import (
     ToolResult,
     remember,
 )
-from llmproxy_core.wire import STRING, Changes, Members, Values, Wire, decode, encode, join_array, join_object, with_items
+from llmproxy_core.wire import (
+    STRING,
+    Changes,
+    Members,
+    Values,
+    Wire,
+    decode,
+    encode,
+    join_array,
+    join_object,
+    with_items,
+)
 from llmproxy_ollama.apis import NAME
 from llmproxy_ollama.tool_calls import Pairing, is_made, read_call, write_call
 
@@ -92,9 +103,7 @@ def _write(message: Message, place: str, wire: Wire, names: Mapping[str, str]) -
     return written
 
 
-def _write_result(
-    part: ToolResult, place: str, wire: Wire, names: Mapping[str, str], extra: Mapping[str, bytes]
-) -> bytes:
+def _write_result(part: ToolResult, place: str, wire: Wire, names: Mapping[str, str], extra: dict[str, bytes]) -> bytes:
     members = {"role": b'"tool"'} | _write_parts(part.content, place, wire)
     if name := part.name or ("" if wire.own else names.get(part.call_id)):
         members["tool_name"] = encode(name)

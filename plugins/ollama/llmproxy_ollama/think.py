@@ -14,12 +14,12 @@ def _read(members: Members, wire: Wire) -> Values:
         case None:
             return {}
         case b"true":
-            return {"reasoning": ReasoningConfig(budget_tokens=_AS_THE_MODEL_LIKES)}
+            return {"reasoning": ReasoningConfig(budget_tokens=_AS_THE_MODEL_LIKES, include=True)}
         case b"false":
             return {"reasoning": ReasoningConfig("none")}
         case text:
             word = decode(STRING, text, "think", lambda place, _: wire.fail(place, "true, false or a word"))
-            return {"reasoning": ReasoningConfig(word)}
+            return {"reasoning": ReasoningConfig(word, include=True)}
 
 
 def _write(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
@@ -38,7 +38,7 @@ def _write(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Cha
 def _effort(word: str, wire: Wire) -> bytes:
     if word == "none":
         return b"false"
-    if word in _NEAR and not wire.own:
+    if word in _NEAR and wire.translation is not None:
         wire.convert("reasoning", "converted")
         word = _NEAR[word]
     return encode(word)

@@ -51,15 +51,15 @@ def read_call(text: bytes, place: str, wire: Wire, *facts: object) -> ToolCall:
     members = Members(text, place, wire.fail)
     function = members.need_object("function")
     name = function.need("name", STRING)
-    arguments = function.object("arguments")  # what is no object is refused
+    arguments = function.raw("arguments") or b"{}"
+    if not arguments.startswith(b"{"):
+        raise wire.fail(function.at("arguments"), "an object")
     given = members.take("id", STRING)
     # Which kind it is and its number say nothing; clients repeat them in their history.
     members.raw("type")
     function.raw("index")
-    written = b"{}" if arguments is None else bytes(decode_object(decode_object(text)["function"])["arguments"])
-    call = ToolCall(
-        given or made_call_id(*facts, name), name, written.decode(), extra=members.rest() | function.rest("function.")
-    )
+    extra = members.rest() | function.rest("function.")
+    call = ToolCall(given or made_call_id(*facts, name), name, arguments.decode(), extra=extra)
     return remember(call, wire.api, text)
 
 

@@ -1,4 +1,4 @@
-"""Tools: `{"type": "function", "function": {"name", "description", "parameters"}}`. Which must be called, nobody can say."""
+"""Tools: `{"type": "function", "function": {"name", "description", "parameters"}}`. None can be made a must."""
 
 from collections.abc import Mapping
 from functools import partial
