@@ -54,7 +54,7 @@ imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
 
 tests: $(DEV) $(NODE_CLIENTS) ## all tests with branch coverage; the core must be covered by 95 percent
 	@# `lowest` has dug deep with the property tests already: measured they take three times as long.
-	HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),dev) $(BIN)/python tools/tests.py -n $(WORKERS) $(ARGS)
+	HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) $(BIN)/python tools/tests.py -n $(WORKERS) $(ARGS)
 
 wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 	$(BIN)/python -m build --wheel --no-isolation

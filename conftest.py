@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -48,9 +49,9 @@ def pytest_configure() -> None:
         del os.environ[name]
     # No deadline: a machine shared with other work is not a failure of the code.
     hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
-    hypothesis.settings.register_profile(
-        "ci", deadline=None, max_examples=200, derandomize=True, print_blob=True, database=None
-    )
+    reproducible: dict[str, Any] = {"deadline": None, "derandomize": True, "print_blob": True, "database": None}
+    hypothesis.settings.register_profile("measured", max_examples=50, **reproducible)
+    hypothesis.settings.register_profile("ci", max_examples=200, **reproducible)
     default = "ci" if os.environ.get("CI") else "dev"
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or default)
 

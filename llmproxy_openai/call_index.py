@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from llmproxy_core.wire.text_tool import TextPieces
+
 
 class Call:
     """A tool call as far as it is known. *index* is ours, without gaps; *wire_index* the server's, if it gives any."""
 
-    __slots__ = ("id", "index", "is_started", "kind", "name", "wire_index")
+    __slots__ = ("id", "index", "is_started", "kind", "name", "text", "wire_index")
 
     def __init__(self, index: int, wire_index: int | None) -> None:
         self.index = index
@@ -15,6 +17,8 @@ class Call:
         self.name = ""
         self.kind = "function"
         self.is_started = False
+        self.text: TextPieces | None = None
+        """Finds the text in its arguments, where it is the call of a tool that stands for one that takes a text."""
 
 
 class CallIndex:

@@ -26,6 +26,8 @@ class ModelFamily:
     is_reasoning: bool = False
     """Thinks before it answers, and samples in its own way only."""
     takes_stop: bool = True
+    takes_custom_tools: bool = False
+    """Takes tools whose input is a text."""
     is_google: bool = False
     """Gemini behind Google's own surface for OpenAI's protocol, which signs its calls."""
     efforts: tuple[str, ...] = ("none", "low", "medium", "high")
@@ -43,6 +45,7 @@ def family_of(model: str | None) -> ModelFamily:
     if _SERIES_O.match(name) is not None:
         return ModelFamily(
             is_openai=True,
+            takes_custom_tools=True,
             bounds_thinking=True,
             is_reasoning=True,
             takes_stop=not name.startswith(("o3", "o4-mini")),
@@ -51,10 +54,14 @@ def family_of(model: str | None) -> ModelFamily:
     version = _GPT.match(name)
     generation = (int(version[1]), int(version[2] or 0)) if version is not None else (0, 0)
     if generation < (5, 0):
-        return ModelFamily(is_openai=True, efforts=())
+        return ModelFamily(is_openai=True, takes_custom_tools=True, efforts=())
     thinks = "-chat" not in name
     return ModelFamily(
-        is_openai=True, bounds_thinking=True, is_reasoning=thinks, efforts=_efforts(generation) if thinks else ()
+        is_openai=True,
+        takes_custom_tools=True,
+        bounds_thinking=True,
+        is_reasoning=thinks,
+        efforts=_efforts(generation) if thinks else (),
     )
 
 

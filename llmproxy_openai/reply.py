@@ -30,6 +30,7 @@ from llmproxy_core.wire.made_id import made_id
 from llmproxy_core.wire.members import INTEGER, NUMBER, STRING, Members, garbage
 from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
+from llmproxy_core.wire.text_tool import clients_name, read_text
 from llmproxy_core.wire.wire import Wire, nested
 from llmproxy_openai.answer import SAID_OTHERWISE, read_answer, write_answer
 from llmproxy_openai.facts import decode_outline, error_in, usage_in
@@ -116,7 +117,7 @@ def _read_choice(text: bytes, position: int, form: ReplyForm) -> Choice:
     else:
         message = members.need_object("message")
         message.raw("role")
-        content = read_answer(message, wire)
+        content = tuple(map(_as_the_client_knows, read_answer(message, wire)))
         unknown = message.rest("message.")
     word = members.take("finish_reason", STRING)
     has_calls = any(isinstance(part, ToolCall) for part in content)
@@ -128,6 +129,16 @@ def _read_choice(text: bytes, position: int, form: ReplyForm) -> Choice:
         extra=members.rest() | unknown,
     )
     return remember(choice, form.api, text)
+
+
+def _as_the_client_knows(part: Part) -> Part:
+    """*part*, or what the call of a tool is that stands for one that takes a text."""
+    if not isinstance(part, ToolCall) or part.kind != "function":
+        return part
+    name = clients_name(part.name)
+    if name is None:
+        return part
+    return attrs.evolve(part, name=name, kind="custom", arguments=read_text(part.arguments))
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

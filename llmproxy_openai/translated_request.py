@@ -18,7 +18,7 @@ from llmproxy_core.chat import (
     changed,
 )
 from llmproxy_core.translation import Translation
-from llmproxy_core.wire import Wire
+from llmproxy_core.wire import TEXT_TOOL_SCHEMA, Wire, text_tool_sent_name
 from llmproxy_openai.chat_form import effort_of
 from llmproxy_openai.model_family import family_of, fitting_effort
 from llmproxy_openai.translated_messages import MessageTranslator
@@ -147,26 +147,29 @@ class RequestTranslator:
             return {"tools": (), "tool_choice": None, "parallel_tool_calls": None}
         if choice is None or not choice.names:
             return {"tools": tools}
-        return self.choice(choice, tools)
+        return self.choice(self._renamed(choice), tools)
+
+    def _renamed(self, choice: ToolChoice) -> ToolChoice:
+        """*choice* by the names that tools have here."""
+        if self.family.takes_custom_tools:
+            return choice
+        texts = {tool.name for tool in self.chat.tools if isinstance(tool, Tool) and tool.kind == "custom"}
+        return ToolChoice(choice.mode, tuple(text_tool_sent_name(it) if it in texts else it for it in choice.names))
 
     def tool(self, tool: Tool | BuiltinTool, place: str) -> Tool | None:
         """One tool."""
         if isinstance(tool, BuiltinTool):
             self.wire.refuse(place, f"the provider-run tool {tool.kind!r} of another protocol")
             return None
-        if tool.kind == "custom" and not self.takes_custom_tools():
-            self.wire.refuse(place, "a custom tool")
-            return None
+        if tool.kind == "custom" and not self.family.takes_custom_tools:
+            self.wire.convert(place, "converted")
+            tool = Tool(text_tool_sent_name(tool.name), tool.description, TEXT_TOOL_SCHEMA, extra=tool.extra)
         if _TOOL_NAME.fullmatch(tool.name) is None:
             self.wire.refuse(f"{place}.name", "a tool's name of more than 64 letters, digits, '_' and '-'")
             return None
         for name in tool.extra:
             self.wire.refuse_member(name, f"{place}.{name}")
         return changed(tool, extra={}, cache=None)
-
-    def takes_custom_tools(self) -> bool:
-        """Whether a tool may take a text instead of arguments."""
-        return self.family.is_openai
 
     def takes_several_names(self) -> bool:
         """Whether a choice may name several tools."""

@@ -42,6 +42,12 @@ from llmproxy_core.wire.splice import (
     with_items,
     with_members,
 )
+from llmproxy_core.wire.text_tool import SCHEMA as TEXT_TOOL_SCHEMA
+from llmproxy_core.wire.text_tool import TextPieces
+from llmproxy_core.wire.text_tool import clients_name as text_tool_clients_name
+from llmproxy_core.wire.text_tool import read_text as read_text_tool
+from llmproxy_core.wire.text_tool import sent_name as text_tool_sent_name
+from llmproxy_core.wire.text_tool import write_text as write_text_tool
 from llmproxy_core.wire.wire import Wire, nested
 
 __all__ = [
@@ -52,6 +58,7 @@ __all__ = [
     "STRING",
     "STRINGS",
     "STRING_OR_STRINGS",
+    "TEXT_TOOL_SCHEMA",
     "Changes",
     "Counts",
     "Envelope",
@@ -64,6 +71,7 @@ __all__ = [
     "Members",
     "SSEDecoder",
     "SSEError",
+    "TextPieces",
     "Values",
     "Wire",
     "array",
@@ -86,13 +94,17 @@ __all__ = [
     "read_body",
     "read_error",
     "read_request",
+    "read_text_tool",
     "reported_error",
     "scan",
     "strings",
+    "text_tool_clients_name",
+    "text_tool_sent_name",
     "tier_word",
     "unsaid",
     "value",
     "with_items",
     "with_members",
     "write_request",
+    "write_text_tool",
 ]

@@ -22,9 +22,8 @@ _decode_text = msgspec.json.Decoder(str).decode
 _BEGIN = re.compile(r'\s*\{\s*"text"\s*:\s*"')
 _SO_FAR = re.compile(r'\s*(?:\{\s*(?:"(?:t(?:e(?:x(?:t(?:"\s*(?::\s*)?)?)?)?)?)?)?)?')
 """What may still become `_BEGIN`."""
-_END = re.compile(r'(?<!\\)(?:\\\\)*(")')
-_UNFINISHED = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z")
-"""An escape, or the first half of a pair of them, whose rest is still to come."""
+_LONGEST_ESCAPE = 12
+"""Characters of one that is written as a pair of surrogates."""
 
 
 def sent_name(name: str) -> str:
@@ -85,39 +84,28 @@ class TextPieces:
     def _inside(self, text: str) -> str:
         end = _quote(text)
         if end is not None:
-            self._state, self._held, text = "after", "", text[:end]
-        else:
-            cut = _UNFINISHED.search(text)
-            at = len(text) if cut is None or not _is_escape(text, cut.start()) else cut.start()
-            text, self._held = text[:at], text[at:]
-        return _unescaped(text)
+            self._state, self._held = "after", ""
+            return _unescaped(text[:end], 0)[0]
+        said, self._held = _unescaped(text, _LONGEST_ESCAPE)
+        return said
 
 
 def _quote(text: str) -> int | None:
     """Where the string ends whose inside *text* begins with; None: not in it."""
-    at = 0
-    while (found := text.find('"', at)) >= 0:
-        if not _is_escaped(text, found):
-            return found
-        at = found + 1
+    at = text.find('"')
+    while at >= 0:
+        escapes = at - len(text[:at].rstrip("\\"))
+        if escapes % 2 == 0:
+            return at
+        at = text.find('"', at + 1)
     return None
 
 
-def _is_escaped(text: str, at: int) -> bool:
-    """Whether an odd number of backslashes stand before *at*."""
-    before = at
-    while before > 0 and text[before - 1] == "\\":
-        before -= 1
-    return (at - before) % 2 == 1
-
-
-def _is_escape(text: str, at: int) -> bool:
-    """Whether the backslash at *at* begins an escape, and is not the end of one."""
-    return not _is_escaped(text, at)
-
-
-def _unescaped(text: str) -> str:
-    try:
-        return _decode_text(f'"{text}"')
-    except (msgspec.MsgspecError, UnicodeError):
-        return text
+def _unescaped(text: str, most: int) -> tuple[str, str]:
+    """What the inside of a string says, but for an escape at its end, of *most* characters, that is not whole."""
+    for at in range(len(text), max(len(text) - most, 0) - 1, -1):
+        try:
+            return _decode_text(f'"{text[:at]}"'), text[at:]
+        except (msgspec.MsgspecError, UnicodeError):
+            continue
+    return text, ""  # not JSON, so it is not known what it means

@@ -18,6 +18,7 @@ ADVICE = frozenset(
     {
         "betas",
         "cache_control",
+        "client_metadata",
         "context_management",
         "include",
         "labels",

@@ -121,7 +121,7 @@ class ResponsesTranslator(RequestTranslator):
 
     def __init__(self, api: str, translation: Translation, chat: ChatRequest) -> None:
         super().__init__(api, translation, chat)
-        self.family = attrs.evolve(self.family, takes_stop=True)
+        self.family = attrs.evolve(self.family, takes_stop=True, takes_custom_tools=True)
 
     def conversation(self) -> MessageTranslator:
         """What translates the conversation."""

@@ -149,6 +149,8 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, chat: ChatRequest, wire: W
             return _WEB_SEARCH
         raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
     is_custom = tool.kind == "custom"
+    if is_custom and not wire.own:
+        wire.convert(place, "converted")
     members = {"name": encode(sent_name(tool.name, f"{place}.name", is_custom=is_custom))}
     if tool.description is not None:
         members["description"] = encode(tool.description)

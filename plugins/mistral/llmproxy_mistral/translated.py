@@ -24,7 +24,7 @@ from llmproxy_core.chat import (
     changed,
     remember,
 )
-from llmproxy_core.wire import encode, join_object
+from llmproxy_core.wire import encode, join_object, text_tool_sent_name
 from llmproxy_openai import EFFORTS, MessageTranslator, PartTranslator, RequestTranslator, effort_of
 
 _HOTTEST = 1.5
@@ -91,7 +91,10 @@ class MistralMessages(MessageTranslator):
 
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         self._names = {
-            part.id: part.name for message in messages for part in message.content if isinstance(part, ToolCall)
+            part.id: text_tool_sent_name(part.name) if part.kind == "custom" else part.name
+            for message in messages
+            for part in message.content
+            if isinstance(part, ToolCall)
         }
         said = [changed(message, name=None) for message in super().messages(messages)]
         return tuple(self._ended(self._answered(self._led(said))))
@@ -106,7 +109,7 @@ class MistralMessages(MessageTranslator):
 
     def result_name(self, result: ToolResult) -> str | None:
         """Every result has its tool's name."""
-        return result.name or self._names.get(result.call_id)
+        return self._names.get(result.call_id) or result.name
 
     def _led(self, messages: Iterable[Message]) -> list[Message]:
         """System messages that follow an answer or a result are refused there: they go to the front, in order."""
@@ -180,9 +183,6 @@ class MistralRequest(RequestTranslator):
         """A tool has parameters in any case."""
         said = super().tool(tool, place)
         return said if said is None or said.parameters is not None else changed(said, parameters=_NO_PARAMETERS)
-
-    def takes_custom_tools(self) -> bool:
-        return False
 
     def takes_several_names(self) -> bool:
         return False
