@@ -64,8 +64,7 @@ lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.tom
 	@# Whether they work with us at all is asked here, and the property tests dig deep, without the measuring of `tests`.
 	@# Tables of recordings and cells, which go through the same code again and again, are the business of `tests`.
 	@# The official clients are no dependency of ours: `tests` and `previous-sdk` run them.
-	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables" \
-		--ignore-glob='*/tests/clients/*python_*' --ignore-glob='*/tests/clients/*node*'
+	CLIENTS=none .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables"
 
 previous-sdk: $(PREVIOUS_SDK) $(NODE_CLIENTS) ## run the client tests with the previous major of each official client
 	CLIENTS=previous .venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients

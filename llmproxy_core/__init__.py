@@ -100,6 +100,7 @@ from llmproxy_core.stores import (
 from llmproxy_core.subscription import Keep
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.text import Channel, Replace, TextFilter, Watcher, WordWatcher
+from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.translation import Translation, unsupported
 from llmproxy_core.usage import Usage, UsageSource
 
@@ -231,6 +232,10 @@ __all__ = [
     "Scanner",
     "StreamReader",
     "StreamWriter",
+    "Tokenizer",
+    "ROUGH",
+    "estimated_output",
+    "estimated_tokens",
     "Translation",
     "unsupported",
     "Carried",

@@ -23,8 +23,8 @@ from llmproxy_core.chat import (
     ToolCallDelta,
     ToolCallStart,
 )
+from llmproxy_core.wire import text_tool
 from llmproxy_core.wire.made_id import made_id
-from llmproxy_core.wire.text_tool import TextPieces, clients_name
 from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.call_index import CallIndex
 from llmproxy_openai.calls import argument_text, signature_in
@@ -119,8 +119,8 @@ class DeltaReader:
             call.id = call.id or made_id(self.start.id, self.start.created, choice, call.index, call.name)
             is_custom = piece.custom is not None or piece.type == "custom"
             signature = signature_in(bytes(piece.extra_content))
-            name = None if is_custom else clients_name(call.name)
-            call.text = None if name is None else TextPieces()
+            name = None if is_custom else text_tool.clients_name(call.name)
+            call.text = None if name is None else text_tool.TextPieces()
             kind: Literal["function", "custom"] = "custom" if is_custom or name is not None else "function"
             to.add(ToolCallStart(choice, call.index, call.id, name or call.name, kind, signature), place)
         if arguments and call.text is not None:

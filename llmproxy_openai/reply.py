@@ -25,12 +25,12 @@ from llmproxy_core.chat import (
     remember,
 )
 from llmproxy_core.errors import UpstreamGarbage
+from llmproxy_core.wire import text_tool
 from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.made_id import made_id
 from llmproxy_core.wire.members import INTEGER, NUMBER, STRING, Members, garbage
 from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
-from llmproxy_core.wire.text_tool import clients_name, read_text
 from llmproxy_core.wire.wire import Wire, nested
 from llmproxy_openai.answer import SAID_OTHERWISE, read_answer, write_answer
 from llmproxy_openai.facts import decode_outline, error_in, usage_in
@@ -135,10 +135,10 @@ def _as_the_client_knows(part: Part) -> Part:
     """*part*, or what the call of a tool is that stands for one that takes a text."""
     if not isinstance(part, ToolCall) or part.kind != "function":
         return part
-    name = clients_name(part.name)
+    name = text_tool.clients_name(part.name)
     if name is None:
         return part
-    return attrs.evolve(part, name=name, kind="custom", arguments=read_text(part.arguments))
+    return attrs.evolve(part, name=name, kind="custom", arguments=text_tool.read_text(part.arguments))
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from llmproxy_core.chat import (
     TextPart,
     ToolCall,
 )
-from llmproxy_core.wire import Wire, made_id, text_tool_sent_name, write_text_tool
+from llmproxy_core.wire import Wire, made_id, text_tool
 from llmproxy_openai.model_family import ModelFamily
 
 _AUDIO = {"audio/mpeg": "audio/mp3", "audio/x-wav": "audio/wav", "audio/wave": "audio/wav"}
@@ -140,8 +140,8 @@ class PartTranslator:
             return ToolCall(self.call_id(part.id), part.name, part.arguments or "{}", part.kind, signature=signature)
         if self.family.takes_custom_tools:
             return ToolCall(self.call_id(part.id), part.name, part.arguments, "custom", signature=signature)
-        arguments = write_text_tool(part.arguments).decode()
-        return ToolCall(self.call_id(part.id), text_tool_sent_name(part.name), arguments, signature=signature)
+        arguments = text_tool.write_text(part.arguments).decode()
+        return ToolCall(self.call_id(part.id), text_tool.sent_name(part.name), arguments, signature=signature)
 
     def call_id(self, call_id: str) -> str:
         """The same for a call and its result."""

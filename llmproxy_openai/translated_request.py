@@ -18,7 +18,7 @@ from llmproxy_core.chat import (
     changed,
 )
 from llmproxy_core.translation import Translation
-from llmproxy_core.wire import TEXT_TOOL_SCHEMA, Wire, text_tool_sent_name
+from llmproxy_core.wire import Wire, text_tool
 from llmproxy_openai.chat_form import effort_of
 from llmproxy_openai.model_family import family_of, fitting_effort
 from llmproxy_openai.translated_messages import MessageTranslator
@@ -154,7 +154,7 @@ class RequestTranslator:
         if self.family.takes_custom_tools:
             return choice
         texts = {tool.name for tool in self.chat.tools if isinstance(tool, Tool) and tool.kind == "custom"}
-        return ToolChoice(choice.mode, tuple(text_tool_sent_name(it) if it in texts else it for it in choice.names))
+        return ToolChoice(choice.mode, tuple(text_tool.sent_name(it) if it in texts else it for it in choice.names))
 
     def tool(self, tool: Tool | BuiltinTool, place: str) -> Tool | None:
         """One tool."""
@@ -163,7 +163,7 @@ class RequestTranslator:
             return None
         if tool.kind == "custom" and not self.family.takes_custom_tools:
             self.wire.convert(place, "converted")
-            tool = Tool(text_tool_sent_name(tool.name), tool.description, TEXT_TOOL_SCHEMA, extra=tool.extra)
+            tool = Tool(text_tool.sent_name(tool.name), tool.description, text_tool.SCHEMA, extra=tool.extra)
         if _TOOL_NAME.fullmatch(tool.name) is None:
             self.wire.refuse(f"{place}.name", "a tool's name of more than 64 letters, digits, '_' and '-'")
             return None

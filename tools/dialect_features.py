@@ -350,5 +350,6 @@ MODELS: Mapping[str, str] = {
     "anthropic": "claude-sonnet-4-5",
     "gemini": "gemini-2.5-flash",
     "mistral": "mistral-large-latest",
+    "ollama": "qwen3",
 }
 """A model of each dialect's provider, for rules that depend on it; any other name where none is known."""

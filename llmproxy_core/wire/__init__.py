@@ -9,6 +9,7 @@ stream and looks only at the events that tell something.
 from llmproxy_core.jsontext import scan
 from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
 from llmproxy_core.sse import encode as encode_event
+from llmproxy_core.wire import text_tool
 from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word
 from llmproxy_core.wire.envelope import Envelope, read_body
 from llmproxy_core.wire.event_scanner import EventScanner
@@ -42,12 +43,6 @@ from llmproxy_core.wire.splice import (
     with_items,
     with_members,
 )
-from llmproxy_core.wire.text_tool import SCHEMA as TEXT_TOOL_SCHEMA
-from llmproxy_core.wire.text_tool import TextPieces
-from llmproxy_core.wire.text_tool import clients_name as text_tool_clients_name
-from llmproxy_core.wire.text_tool import read_text as read_text_tool
-from llmproxy_core.wire.text_tool import sent_name as text_tool_sent_name
-from llmproxy_core.wire.text_tool import write_text as write_text_tool
 from llmproxy_core.wire.wire import Wire, nested
 
 __all__ = [
@@ -58,7 +53,6 @@ __all__ = [
     "STRING",
     "STRINGS",
     "STRING_OR_STRINGS",
-    "TEXT_TOOL_SCHEMA",
     "Changes",
     "Counts",
     "Envelope",
@@ -71,7 +65,6 @@ __all__ = [
     "Members",
     "SSEDecoder",
     "SSEError",
-    "TextPieces",
     "Values",
     "Wire",
     "array",
@@ -94,17 +87,14 @@ __all__ = [
     "read_body",
     "read_error",
     "read_request",
-    "read_text_tool",
     "reported_error",
     "scan",
     "strings",
-    "text_tool_clients_name",
-    "text_tool_sent_name",
+    "text_tool",
     "tier_word",
     "unsaid",
     "value",
     "with_items",
     "with_members",
     "write_request",
-    "write_text_tool",
 ]

@@ -241,6 +241,25 @@ def test_the_number_of_a_call_that_clients_send_back_is_left_out_unsaid() -> Non
     assert not translation.changes
 
 
+def test_a_tool_that_takes_a_text_takes_an_object_and_its_result_has_that_tools_name() -> None:
+    call, result = ToolCall("call_1", "f", "free", "custom"), ToolResult("call_1", (TextPart("ok"),))
+    chat = ChatRequest(
+        "mistral-large-latest",
+        (HI, Message("assistant", (call,)), Message("tool", (result,))),
+        tools=(Tool("f", kind="custom"),),
+    )
+
+    body, told = write(chat)
+
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["llmproxy_text_f"]
+    assert body["messages"][1]["tool_calls"][0]["function"] == {
+        "name": "llmproxy_text_f",
+        "arguments": '{"text":"free"}',
+    }
+    assert body["messages"][2]["name"] == "llmproxy_text_f"
+    assert told == {"tools[0]": "converted"}
+
+
 def test_short_ids_do_not_meet() -> None:
     ids = {short_id(f"call_{number}") for number in range(20_000)}
 

@@ -188,6 +188,8 @@ def read(stream: bytes) -> tuple[list[JSON], str]:
                 stop = event["delta"]["stop_reason"]
             case "error":
                 raise AssertionError(event)
+            case _:
+                pass
     for block in content:
         text = block.pop("_json")
         if block["type"] == "tool_use":
@@ -205,6 +207,8 @@ def _grow(block: JSON, delta: JSON) -> None:
             block["signature"] = delta["signature"]
         case "input_json_delta":
             block["_json"] += delta["partial_json"]
+        case kind:
+            raise AssertionError(kind)
 
 
 def _events(stream: bytes) -> list[JSON]:

@@ -158,4 +158,6 @@ def read(stream: bytes) -> tuple[list[JSON], str]:
                 status = event["response"]["status"]
             case "response.failed" | "error":
                 raise AssertionError(event)
+            case _:
+                pass
     return output, status

@@ -215,6 +215,13 @@ def test_why_it_ended_is_understood(word: str, message: dict[str, Any], reason: 
     assert read(message, finish_reason=word).finish == Finish(reason, word)
 
 
+def test_a_call_of_a_tool_that_stands_for_one_that_takes_a_text_is_that_ones() -> None:
+    function = {"name": "llmproxy_text_f", "arguments": '{"text": "free"}'}
+    call = {"id": "a", "type": "function", "function": function}
+
+    assert read({"content": None, "tool_calls": [call]}).content == (ToolCall("a", "f", "free", "custom"),)
+
+
 def test_choices_keep_their_indexes() -> None:
     body = b'{"choices":[{"index":1,"message":{"content":"b"}},{"index":0,"message":{"content":"a"}},{"message":{}}]}'
 

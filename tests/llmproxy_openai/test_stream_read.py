@@ -258,6 +258,11 @@ def call(
             [ToolCallStart(0, 0, "a", "f", signature="s")],
             id="Google's signature",
         ),
+        pytest.param(
+            [call(0, "a", "llmproxy_text_f", '{"te'), call(0, arguments='xt":"a\\'), call(0, arguments='nb"}')],
+            [ToolCallStart(0, 0, "a", "f", "custom"), ToolCallDelta(0, 0, "a"), ToolCallDelta(0, 0, "\nb")],
+            id="a tool that stands for one that takes a text",
+        ),
     ],
 )
 @pytest.mark.parametrize("together", [False, True])

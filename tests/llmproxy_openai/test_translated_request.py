@@ -33,6 +33,7 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.errors import Unsupported
 from llmproxy_core.translation import Translation
+from llmproxy_core.wire import text_tool
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.model_family import family_of, fitting_effort
 from llmproxy_openai.paths import CHAT
@@ -248,12 +249,28 @@ def test_a_tool_that_cannot_be_offered_is_refused_or_left_out(tool: Tool | Built
         assert {"tools", "tool_choice", "parallel_tool_calls"}.isdisjoint(body)
 
 
-def test_custom_tools_are_openais_own() -> None:
-    custom = Tool("f", kind="custom")
+def test_custom_tools_are_openais_own_and_take_an_object_elsewhere() -> None:
+    custom = Tool("f", "about", kind="custom", format=b'{"type":"grammar","syntax":"lark","definition":"x"}')
+    chat = asked(tools=(custom,), tool_choice=ToolChoice("named", ("f",)))
 
-    assert write(asked(tools=(custom,)))[0]["tools"][0]["type"] == "custom"
-    with pytest.raises(Unsupported, match="custom tool"):
-        write(asked(tools=(custom,), model="llama"))
+    own, told = write(chat)
+    body, changes = write(attrs.evolve(chat, model="llama"))
+
+    assert (own["tools"][0]["type"], told) == ("custom", {})
+    function = {"name": "llmproxy_text_f", "description": "about", "parameters": json.loads(text_tool.SCHEMA)}
+    assert body["tools"] == [{"type": "function", "function": function}]
+    # The one that is named is the only one that is offered.
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "llmproxy_text_f"}}
+    assert changes == {"tools[0]": "converted"}
+
+
+def test_a_call_of_a_custom_tool_in_the_past_is_one_of_the_tool_that_stands_for_it() -> None:
+    call, result = ToolCall("call_1", "f", "free", "custom"), ToolResult("call_1", (TextPart("ok"),))
+
+    messages, _ = conversation(Message("assistant", (call,)), Message("tool", (result,)), model="llama")
+
+    function = {"name": "llmproxy_text_f", "arguments": '{"text":"free"}'}
+    assert messages[0]["tool_calls"] == [{"id": "call_1", "type": "function", "function": function}]
 
 
 # -- messages ------------------------------------------------------------------------------------------------------

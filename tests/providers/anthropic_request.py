@@ -26,6 +26,7 @@ FIELDS = names(
     "output_config service_tier stop_sequences stream system temperature thinking tool_choice tools top_k "
     "top_p"
 )
+SEARCH = ("max_uses", "allowed_domains", "blocked_domains", "user_location", "cache_control")
 NOT_COUNTED = names("max_tokens metadata service_tier stop_sequences stream temperature top_k top_p")
 
 
@@ -219,6 +220,9 @@ def _tools(body: JSON, asked: Asked) -> None:
     names = []
     for index, tool in enumerate(tools or []):
         place = f"tools.{index}"
+        if is_object(tool, place).get("type") == "web_search_20250305":
+            members(tool, place, ("type", "name"), SEARCH)
+            continue
         check(is_object(tool, place).get("type", "custom") == "custom", f"{place}.type: {tool.get('type')!r}")
         optional = ("type", "description", "strict", "cache_control", "eager_input_streaming", "input_examples")
         members(tool, place, ("name", "input_schema"), optional)

@@ -146,6 +146,14 @@ class _Conversation:
 def _tools(body: JSON, asked: Asked) -> None:
     names = []
     for tool in body.get("tools", []):
+        if "googleSearch" in tool:
+            members(
+                members(tool, "tools", ("googleSearch",))["googleSearch"],
+                "tools.googleSearch",
+                (),
+                ("timeRangeFilter",),
+            )
+            continue
         for function in members(tool, "tools", ("functionDeclarations",))["functionDeclarations"]:
             optional = ("description", "parameters", "parametersJsonSchema", "behavior")
             members(function, "functionDeclarations", ("name",), optional)
@@ -155,7 +163,14 @@ def _tools(body: JSON, asked: Asked) -> None:
                 openapi(function["parameters"], "functionDeclarations.parameters")
             names.append(function["name"])
     asked.tools = names
-    config = members(body.get("toolConfig", {}), "toolConfig", (), ("functionCallingConfig", "retrievalConfig"))
+    known = ("functionCallingConfig", "retrievalConfig", "includeServerSideToolInvocations")
+    config = members(body.get("toolConfig", {}), "toolConfig", (), known)
+    searches = any("googleSearch" in tool for tool in body.get("tools", []))
+    is_mixed = bool(names) and searches
+    check(
+        not is_mixed or config.get("includeServerSideToolInvocations"),
+        "Please enable tool_config.include_server_side_tool_invocations to use Built-in tools with Function calling.",
+    )
     calling = config.get("functionCallingConfig")
     if calling is not None:
         members(calling, "functionCallingConfig", (), ("mode", "allowedFunctionNames", "streamFunctionCallArguments"))

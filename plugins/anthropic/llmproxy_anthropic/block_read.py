@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from llmproxy_anthropic.cache_mark import take_mark
 from llmproxy_anthropic.citation import read_citations
-from llmproxy_anthropic.own_tool import answer_text, custom_name, custom_text, is_answer
+from llmproxy_anthropic.own_tool import answer_text, is_answer
 from llmproxy_anthropic.source import joined_texts, read_source
 from llmproxy_anthropic.thinking_block import read_redacted, read_thinking
 from llmproxy_core import Carried
@@ -22,7 +22,7 @@ from llmproxy_core.chat import (
     ToolResult,
     remember,
 )
-from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, array, decode
+from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, array, decode, text_tool
 
 
 def read_content(members: Members, wire: Wire) -> tuple[Part, ...]:
@@ -128,8 +128,8 @@ def _call(members: Members, _: Wire, signature: str | None) -> Part:
     if is_answer(name):
         return TextPart(answer_text(arguments))
     members.raw("caller")
-    if (custom := custom_name(name)) is not None:
-        return ToolCall(call_id, custom, custom_text(arguments), "custom", extra=members.rest())
+    if (custom := text_tool.clients_name(name)) is not None:
+        return ToolCall(call_id, custom, text_tool.read_text(arguments.decode()), "custom", extra=members.rest())
     return ToolCall(call_id, name, arguments.decode(), signature=signature, cache=cache, extra=members.rest())
 
 

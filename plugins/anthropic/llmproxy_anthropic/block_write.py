@@ -9,7 +9,6 @@ import attrs
 import msgspec
 
 from llmproxy_anthropic.cache_mark import write_mark
-from llmproxy_anthropic.own_tool import custom_arguments, own_custom_name
 from llmproxy_anthropic.source import write_document_source, write_image_source
 from llmproxy_anthropic.thinking_block import is_ours, write_ours
 from llmproxy_core import unsupported
@@ -24,7 +23,7 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolResult,
 )
-from llmproxy_core.wire import Wire, decode_object, encode, join_array, join_object, with_members
+from llmproxy_core.wire import Wire, decode_object, encode, join_array, join_object, text_tool, with_members
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}").fullmatch
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
@@ -92,7 +91,7 @@ def _document(part: DocumentPart, place: str, wire: Wire) -> dict[str, bytes]:
 def write_call(call: ToolCall, call_id: str, place: str, wire: Wire) -> dict[str, bytes]:
     """A `tool_use` block of the past, whose tool may have had a name that is not taken here."""
     is_custom = call.kind == "custom"
-    arguments = custom_arguments(call.arguments) if is_custom else argument_object(call.arguments)
+    arguments = text_tool.write_text(call.arguments) if is_custom else argument_object(call.arguments)
     members = {
         "type": b'"tool_use"',
         "id": encode(call_id),
@@ -104,15 +103,15 @@ def write_call(call: ToolCall, call_id: str, place: str, wire: Wire) -> dict[str
 
 def sent_name(name: str, place: str, *, is_custom: bool = False) -> str:
     """The name of a tool as it is sent. Unsupported for one with characters that are not taken."""
-    own = own_custom_name(name) if is_custom else name
-    if own is None or _NAME(own) is None:
+    own = text_tool.sent_name(name) if is_custom else name
+    if _NAME(own) is None:
         raise unsupported(place, f"the tool name {name[:64]!r}")
     return own
 
 
 def past_name(name: str, place: str, wire: Wire, *, is_custom: bool = False) -> str:
     """The name of a tool that was called, with other characters where its own are not taken."""
-    own = (own_custom_name(name) or name) if is_custom else name
+    own = text_tool.sent_name(name) if is_custom else name
     if _NAME(own):
         return own
     wire.convert(place, "cleaned")

@@ -11,7 +11,7 @@ from llmproxy_anthropic.block_read import read_block
 from llmproxy_anthropic.citation import read_citation
 from llmproxy_anthropic.event import Delta, EventSource, Payload, decode_payload
 from llmproxy_anthropic.finish import read_finish
-from llmproxy_anthropic.own_tool import custom_text, is_answer
+from llmproxy_anthropic.own_tool import is_answer
 from llmproxy_anthropic.reply import decode_outline, failed, text_in
 from llmproxy_anthropic.usage import at_start, counted, merged, neutral_tier, read_members
 from llmproxy_core import Carried, Frame, UpstreamGarbage
@@ -36,7 +36,18 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.wire import Event, SSEDecoder, SSEError, Wire, completed, encode, garbage, parse_event, with_members
+from llmproxy_core.wire import (
+    Event,
+    SSEDecoder,
+    SSEError,
+    Wire,
+    completed,
+    encode,
+    garbage,
+    parse_event,
+    text_tool,
+    with_members,
+)
 
 
 class UnseenBlock:
@@ -250,7 +261,7 @@ class MessageReader:
             case "tool" if not block.pieces:
                 return [ToolCallDelta(0, block.call, "{}")]
             case "custom":
-                return [ToolCallDelta(0, block.call, custom_text(said.encode()))]
+                return [ToolCallDelta(0, block.call, text_tool.read_text(said))]
             case "other":
                 whole = _whole(block.raw, said)
                 kind = msgspec.json.decode(whole, type=_Typed).type

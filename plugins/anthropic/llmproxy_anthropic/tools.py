@@ -9,7 +9,7 @@ import msgspec
 from llmproxy_anthropic.block_write import past_name, sent_name
 from llmproxy_anthropic.cache_mark import take_mark, write_mark
 from llmproxy_anthropic.claude import claude
-from llmproxy_anthropic.own_tool import ANSWER, TEXT_SCHEMA
+from llmproxy_anthropic.own_tool import ANSWER
 from llmproxy_anthropic.schema import strict_schema
 from llmproxy_anthropic.tool_pairs import called_names
 from llmproxy_core import unsupported
@@ -25,6 +25,7 @@ from llmproxy_core.wire import (
     encode,
     join_array,
     join_object,
+    text_tool,
     with_items,
     with_members,
 )
@@ -154,7 +155,7 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, chat: ChatRequest, wire: W
     members = {"name": encode(sent_name(tool.name, f"{place}.name", is_custom=is_custom))}
     if tool.description is not None:
         members["description"] = encode(tool.description)
-    members["input_schema"] = TEXT_SCHEMA if is_custom else _schema(tool.parameters)
+    members["input_schema"] = text_tool.SCHEMA if is_custom else _schema(tool.parameters)
     if tool.strict:
         if claude(chat.model).takes_format or wire.kept(tool.raw) is not None:
             members |= {"input_schema": strict_schema(members["input_schema"]), "strict": b"true"}

@@ -20,7 +20,7 @@ from llmproxy_core.chat import (
     ToolCallDelta,
     ToolCallStart,
 )
-from llmproxy_core.wire import Wire
+from llmproxy_core.wire import Wire, text_tool
 from llmproxy_gemini.call_ids import CallIds
 from llmproxy_gemini.chunk import NULLS, Candidate
 from llmproxy_gemini.citations import read_citations
@@ -29,7 +29,6 @@ from llmproxy_gemini.logprobs import read_logprobs
 from llmproxy_gemini.part_read import read_part
 from llmproxy_gemini.partial_args import PartialArgs
 from llmproxy_gemini.stream_source import NOWHERE, Place
-from llmproxy_gemini.text_tool import read_text
 
 _decode_part = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -98,7 +97,10 @@ class CandidateReader:
         """The call that is open has no more arguments."""
         if self._open is not None:
             said = self._open.text()
-            found.add(ToolCallDelta(self._index, self._calls - 1, read_text(said) if self._takes_text else said), place)
+            found.add(
+                ToolCallDelta(self._index, self._calls - 1, text_tool.read_text(said) if self._takes_text else said),
+                place,
+            )
             self._open = None
 
     def _part(self, text: bytes, place: Place, logprobs: bytes | None, found: Found) -> bytes | None:

@@ -12,13 +12,12 @@ from llmproxy_core.chat import (
     ToolResult,
     remember,
 )
-from llmproxy_core.wire import BOOLEAN, STRING, Wire, decode_object
+from llmproxy_core.wire import BOOLEAN, STRING, Wire, decode_object, text_tool
 from llmproxy_gemini.blob import media, read_file, read_inline
 from llmproxy_gemini.call_ids import CallIds
 from llmproxy_gemini.response_object import read_response
 from llmproxy_gemini.seals import own_signature, read_thought
 from llmproxy_gemini.spelling import Spelled
-from llmproxy_gemini.text_tool import clients_name, read_text
 
 _OPAQUE = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
 
@@ -68,11 +67,11 @@ def _call(call: Spelled, members: Spelled, signature: str | None, ids: CallIds) 
     name = call.take("name", STRING) or ""
     call_id = ids.call(call.take("id", STRING), name)
     arguments = (call.raw("args") or b"{}").decode()
-    custom = clients_name(name)
+    custom = text_tool.clients_name(name)
     return ToolCall(
         call_id,
         name if custom is None else custom,
-        arguments if custom is None else read_text(arguments),
+        arguments if custom is None else text_tool.read_text(arguments),
         "function" if custom is None else "custom",
         signature=own_signature(signature),
         extra=members.rest() | call.rest("functionCall."),

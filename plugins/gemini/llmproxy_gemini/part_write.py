@@ -18,13 +18,12 @@ from llmproxy_core.chat import (
     ToolResult,
     VideoPart,
 )
-from llmproxy_core.wire import Wire, encode, join_array, join_object, nested
+from llmproxy_core.wire import Wire, encode, join_array, join_object, nested, text_tool
 from llmproxy_gemini.apis import NAME
 from llmproxy_gemini.blob import write_media
 from llmproxy_gemini.call_ids import is_made
 from llmproxy_gemini.response_object import write_arguments, write_response
 from llmproxy_gemini.seals import signature_for_client
-from llmproxy_gemini.text_tool import sent_name, write_text
 
 _NESTED = ("functionCall", "functionResponse", "inlineData", "fileData")
 
@@ -87,7 +86,7 @@ def is_ours(part: ReasoningPart, wire: Wire) -> bool:
 
 def _call(part: ToolCall) -> dict[str, bytes]:
     if part.kind == "custom":
-        call = {"name": encode(sent_name(part.name)), "args": write_text(part.arguments)}
+        call = {"name": encode(text_tool.sent_name(part.name)), "args": text_tool.write_text(part.arguments)}
     else:
         call = {"name": encode(part.name), "args": write_arguments(part.arguments)}
     if not is_made(part.id):

@@ -19,7 +19,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.wire import encode, join_array, join_object
+from llmproxy_core.wire import encode, join_array, join_object, text_tool
 from llmproxy_gemini.apis import FORM, NAME
 from llmproxy_gemini.call_ids import is_made
 from llmproxy_gemini.citations import write_citations
@@ -28,7 +28,6 @@ from llmproxy_gemini.logprobs import write_logprobs
 from llmproxy_gemini.reply_write import content, head, new_id
 from llmproxy_gemini.response_object import is_object, write_arguments
 from llmproxy_gemini.seals import signature_for_client
-from llmproxy_gemini.text_tool import sent_name, write_text
 from llmproxy_gemini.usage import write_usage
 
 
@@ -45,8 +44,8 @@ class _Call:
         start = self.start
         said = "".join(self.arguments)
         is_text = start.kind == "custom"
-        name = sent_name(start.name) if is_text else start.name
-        call = {"name": encode(name), "args": write_text(said) if is_text else write_arguments(said)}
+        name = text_tool.sent_name(start.name) if is_text else start.name
+        call = {"name": encode(name), "args": text_tool.write_text(said) if is_text else write_arguments(said)}
         if not is_made(start.id):
             call["id"] = encode(start.id)
         members = {"functionCall": join_object(call)}

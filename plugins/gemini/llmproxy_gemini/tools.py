@@ -20,12 +20,12 @@ from llmproxy_core.wire import (
     encode,
     join_array,
     join_object,
+    text_tool,
     with_members,
 )
 from llmproxy_gemini.model_kind import checks_signatures
 from llmproxy_gemini.schema import to_json_schema
 from llmproxy_gemini.spelling import Spelled, snake, spelled
-from llmproxy_gemini.text_tool import SCHEMA, sent_name
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _SEARCH = "googleSearch"
@@ -86,7 +86,7 @@ def _write_builtin(tool: BuiltinTool, place: str, wire: Wire) -> bytes:
 
 def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
     is_custom = tool.kind == "custom"
-    name = sent_name(tool.name) if is_custom else tool.name
+    name = text_tool.sent_name(tool.name) if is_custom else tool.name
     if _NAME.fullmatch(name) is None:
         wire.refuse(f"{place}.name", "such a name of a tool")
         return None
@@ -94,7 +94,8 @@ def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
     if tool.description is not None:
         members["description"] = encode(tool.description)
     if is_custom:
-        members["parametersJsonSchema"] = SCHEMA
+        wire.convert(place, "converted")
+        members["parametersJsonSchema"] = text_tool.SCHEMA
     elif tool.parameters is not None and not _is_empty(tool.parameters):
         members["parametersJsonSchema"] = tool.parameters
     if tool.strict and not wire.own:
@@ -169,7 +170,9 @@ def _calling(choice: ToolChoice | None, config: JSONText, texts: Container[str])
             mode = "ANY"
     members: dict[str, bytes] = {"mode": encode(mode)}
     if choice.names:
-        members["allowedFunctionNames"] = encode([sent_name(name) if name in texts else name for name in choice.names])
+        members["allowedFunctionNames"] = encode(
+            [text_tool.sent_name(name) if name in texts else name for name in choice.names]
+        )
     return {_CALLING: join_object(members), snake(_CALLING): None}
 
 

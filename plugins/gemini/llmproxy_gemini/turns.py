@@ -16,11 +16,10 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolResult,
 )
-from llmproxy_core.wire import Wire, encode, join_array, join_object, with_members
+from llmproxy_core.wire import Wire, encode, join_array, join_object, text_tool, with_members
 from llmproxy_gemini.model_kind import checks_signatures
 from llmproxy_gemini.part_write import is_ours, write_part, write_result
 from llmproxy_gemini.seals import STAND_IN
-from llmproxy_gemini.text_tool import sent_name
 
 _Kind = Literal["kept", "user", "assistant", "tool"]
 
@@ -51,7 +50,7 @@ class Turns:
         self._wire = wire
         self._turns: list[_Turn] = []
         self._names = {
-            part.id: sent_name(part.name) if part.kind == "custom" else part.name
+            part.id: text_tool.sent_name(part.name) if part.kind == "custom" else part.name
             for message in chat.messages
             for part in message.content
             if isinstance(part, ToolCall)

@@ -24,7 +24,7 @@ from llmproxy_core.chat import (
     changed,
     remember,
 )
-from llmproxy_core.wire import encode, join_object, text_tool_sent_name
+from llmproxy_core.wire import encode, join_object, text_tool
 from llmproxy_openai import EFFORTS, MessageTranslator, PartTranslator, RequestTranslator, effort_of
 
 _HOTTEST = 1.5
@@ -91,7 +91,7 @@ class MistralMessages(MessageTranslator):
 
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         self._names = {
-            part.id: text_tool_sent_name(part.name) if part.kind == "custom" else part.name
+            part.id: text_tool.sent_name(part.name) if part.kind == "custom" else part.name
             for message in messages
             for part in message.content
             if isinstance(part, ToolCall)

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_core.wire import (
-    TEXT_TOOL_SCHEMA,
-    TextPieces,
-    read_text_tool,
-    text_tool_clients_name,
-    text_tool_sent_name,
-    write_text_tool,
-)
+from llmproxy_core.wire import text_tool
 
-TEXT = '*** Begin Patch\n-x = "ü\\"\n+x = \'👋\'\t\\n\n*** End Patch\n'
+TEXT = "*** Begin Patch\n-x = \"ü\\\"\n+x = '👋'\t\\n\n*** End Patch\n"
 
 
 def _cut(text: str, sizes: Iterator[int]) -> list[str]:
@@ -31,20 +24,20 @@ def _cut(text: str, sizes: Iterator[int]) -> list[str]:
 
 
 def test_a_name_tells_what_the_tool_takes() -> None:
-    assert text_tool_clients_name(text_tool_sent_name("apply_patch")) == "apply_patch"
-    assert text_tool_clients_name("apply_patch") is None
-    assert json.loads(TEXT_TOOL_SCHEMA)["required"] == ["text"]
+    assert text_tool.clients_name(text_tool.sent_name("apply_patch")) == "apply_patch"
+    assert text_tool.clients_name("apply_patch") is None
+    assert json.loads(text_tool.SCHEMA)["required"] == ["text"]
 
 
 @given(st.text(), st.booleans(), st.data())
 def test_the_text_comes_through_in_any_pieces(text: str, is_ascii: bool, data: st.DataObject) -> None:
     arguments = json.dumps({"text": text}, ensure_ascii=is_ascii)
     sizes = iter(lambda: data.draw(st.integers(1, 5)), 0)
-    pieces = TextPieces()
+    pieces = text_tool.TextPieces()
 
     said = "".join(pieces.feed(piece) for piece in _cut(arguments, sizes))
 
-    assert said == read_text_tool(arguments) == text
+    assert said == text_tool.read_text(arguments) == text
 
 
 @pytest.mark.parametrize("spaces", ["", " ", "\n\t "])
@@ -52,13 +45,13 @@ def test_the_text_comes_through_in_any_pieces(text: str, is_ascii: bool, data: s
 def test_the_text_comes_through_byte_by_byte_however_it_is_spaced(spaces: str, is_ascii: bool) -> None:
     inside = json.dumps(TEXT, ensure_ascii=is_ascii)
     arguments = f'{spaces}{{{spaces}"text"{spaces}:{spaces}{inside}{spaces}}}{spaces}'
-    pieces = TextPieces()
+    pieces = text_tool.TextPieces()
 
     assert "".join(map(pieces.feed, arguments)) == TEXT
 
 
 def test_the_text_is_told_as_it_comes() -> None:
-    pieces = TextPieces()
+    pieces = text_tool.TextPieces()
 
     assert [pieces.feed(piece) for piece in ('{"te', 'xt": "*** B', "egin\\", "nPa", 'tch"', "}")] == [
         "",
@@ -72,16 +65,16 @@ def test_the_text_is_told_as_it_comes() -> None:
 
 @pytest.mark.parametrize("arguments", ["*** Begin Patch", '{"input": "x"}', '"text"', "[]", '{"text": 1}'])
 def test_arguments_of_another_form_are_given_as_they_are(arguments: str) -> None:
-    pieces = TextPieces()
+    pieces = text_tool.TextPieces()
 
-    assert "".join(map(pieces.feed, arguments)) == read_text_tool(arguments) == arguments
+    assert "".join(map(pieces.feed, arguments)) == text_tool.read_text(arguments) == arguments
 
 
 def test_a_text_that_is_no_json_is_given_as_it_is() -> None:
-    pieces = TextPieces()
+    pieces = text_tool.TextPieces()
 
     assert pieces.feed('{"text": "a\nb"}') == "a\nb"
 
 
 def test_what_is_written_is_read() -> None:
-    assert read_text_tool(write_text_tool(TEXT).decode()) == TEXT
+    assert text_tool.read_text(text_tool.write_text(TEXT).decode()) == TEXT
