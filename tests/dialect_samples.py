@@ -105,6 +105,16 @@ PROTOCOLS: Mapping[str, Protocol] = {
         ],
         "mistral-large-latest",
     ),
+    # What it can say with tools its own tests try: it knows no tool choice, which the word wants.
+    "ollama": Protocol(
+        "ollama",
+        [
+            *("system", "system_anywhere", "image_data", "reasoning", "past_reasoning", "max_output_tokens"),
+            *("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "seed", "stop", "logprobs"),
+            *("json_object", "json_schema", "effort", "cached_usage", "finish_length"),
+        ],
+        "qwen3",
+    ),
 }
 
 

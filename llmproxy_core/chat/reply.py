@@ -34,7 +34,7 @@ class Finish:
 
 @attrs.frozen
 class Choice:
-    """One answer. *finish* is None when the provider gave none."""
+    """One answer. *finish* is None when the provider gave none; *logprobs* is OpenAI's `{"content": […]}`."""
 
     index: int
     content: tuple[Part, ...]

@@ -118,7 +118,7 @@ def _read_heat(members: Members, wire: Wire) -> Values:
 
 def _write_heat(chat: ChatRequest, wire: Wire, before: Before) -> Changes:
     heat = chat.temperature
-    if heat is not None and heat > 1 and not wire.own:
+    if heat is not None and heat > 1 and wire.translation is not None:
         wire.convert("temperature", "clamped")
         heat = 1.0
     return {"heat": None if heat is None else encode(heat)}
