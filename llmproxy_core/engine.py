@@ -222,6 +222,7 @@ class Decoding:
     """Reads events, applies the subscriptions in their order, writes for the client. Each event is decoded once."""
 
     __slots__ = (
+        "_asked",
         "_exchange_id",
         "_facts",
         "_keepers",
@@ -242,6 +243,7 @@ class Decoding:
         self._writer: StreamWriter = client.dialect.writer(client.api, usage=client.wants_usage)
         self._same_form = client.api.name == response.api.name
         self._shown = response.shown_model
+        self._asked = None if self._same_form else response.exchange.request.model
         self._facts = Facts(response)
         self._redact = response.redact
         self._exchange_id = response.exchange.id
@@ -285,8 +287,8 @@ class Decoding:
                 events = self._steps.apply(frame, frame.events)
                 if self._facts.done and not self._same_form:
                     events = self._with_usage(events)
-                if self._shown is not None:
-                    events = show_model(events, self._shown)
+                if events and isinstance(events[0], Start):  # it comes first, and once
+                    events = show_model(events, self._shown, self._asked)
                 out.append(self._writer.write(events, frame if self._same_form else None))
             except ProxyError as error:  # a watcher's verdict, its bug, or what the client's dialect cannot say
                 self.error = error

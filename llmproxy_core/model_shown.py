@@ -26,9 +26,16 @@ def rename_reply(body: bytes, member: str, shown: str) -> bytes:
         return body  # what cannot be read is the client's to see
 
 
-def show_model(events: list[ChatEvent], shown: str) -> list[ChatEvent]:
-    """*events* with *shown* as the name of the model."""
-    return [attrs.evolve(event, model=shown) if isinstance(event, Start) else event for event in events]
+def show_model(events: list[ChatEvent], shown: str | None, asked: str | None) -> list[ChatEvent]:
+    """*events* with *shown* as the name of the model; without one, *asked* where the provider names none."""
+    if not any(isinstance(event, Start) for event in events):
+        return events
+    return [_named(event, shown, asked) if isinstance(event, Start) else event for event in events]
+
+
+def _named(start: Start, shown: str | None, asked: str | None) -> Start:
+    name = shown or start.model or asked
+    return attrs.evolve(start, model=name) if name and name != start.model else start
 
 
 def renamer(member: str, shown: str) -> Callable[[bytes, str | None], bytes]:

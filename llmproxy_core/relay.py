@@ -91,7 +91,8 @@ async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
 
 def _shown(reply: ChatReply, response: Response) -> ChatReply:
     """*reply* with the model's name that the client is to see."""
-    return reply if response.shown_model is None else attrs.evolve(reply, model=response.shown_model)
+    shown = response.shown_model or ("" if reply.model else response.exchange.request.model)
+    return attrs.evolve(reply, model=shown) if shown else reply
 
 
 def _renamed(response: Reply) -> bytes:
@@ -122,7 +123,8 @@ def _translated(response: Reply, mine: Api, client: ClientView, theirs: Api) -> 
             vectors = source.read_embeddings_reply(mine, response.body)
             shown = response.shown_model or vectors.model or response.exchange.request.model or ""
             asked = response.exchange.request.embeddings
-            return target.write_embeddings_reply(theirs, attrs.evolve(vectors, model=shown), asked)
+            usage = vectors.usage or response.told_usage()
+            return target.write_embeddings_reply(theirs, attrs.evolve(vectors, model=shown, usage=usage), asked)
         case Operation.COUNT_TOKENS:
             return target.write_count(theirs, source.read_count(mine, response.body))
         case Operation.MODELS:
@@ -245,10 +247,10 @@ class Flow:
         writer = client.dialect.writer(client.api, usage=client.wants_usage)
         self._told = writer
         shown = self._response.shown_model
+        asked = self._response.exchange.request.model
         try:
             async for events in subscribed_events(self._response):
-                if shown is not None:
-                    events = show_model(events, shown)
+                events = show_model(events, shown, asked)
                 self._replaced_all = bool(events) and isinstance(events[-1], End)
                 if out := writer.write(events, None):
                     self._has_said = True
