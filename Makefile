@@ -17,7 +17,7 @@ PREVIOUS_SDK := .venv-previous-sdk/.installed
 NODE := .venv-node/.installed
 NODE_CLIENTS := .venv-node/current/.installed .venv-node/previous/.installed
 
-.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk node-clients soak bench lock docs hooks clean
+.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk tables node-clients soak bench lock docs hooks clean
 # One check after the other: they share two cores on a small machine, and their output is read by people.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -52,9 +52,15 @@ types: $(DEV) ## mypy --strict
 imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
 	$(BIN)/lint-imports
 
-tests: $(DEV) $(NODE_CLIENTS) ## all tests with branch coverage; the core must be covered by 95 percent
+tests: $(DEV) ## the tests with branch coverage, less `tables`; the core must be covered by 95 percent
 	@# `lowest` has dug deep with the property tests already: measured they take three times as long.
-	HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) $(BIN)/python tools/tests.py -n $(WORKERS) $(ARGS)
+	CLIENTS=none HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) \
+		$(BIN)/python tools/tests.py -n $(WORKERS) -m "not soak and not tables" $(ARGS)
+
+tables: $(DEV) $(PREVIOUS_SDK) $(NODE_CLIENTS) ## every recording and cell of the tables, every official client in both generations
+	$(BIN)/python -m pytest -n $(WORKERS) -m tables
+	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
+	CLIENTS=previous .venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients
 
 wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 	$(BIN)/python -m build --wheel --no-isolation
@@ -62,12 +68,12 @@ wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 
 lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.toml allows
 	@# Whether they work with us at all is asked here, and the property tests dig deep, without the measuring of `tests`.
-	@# Tables of recordings and cells, which go through the same code again and again, are the business of `tests`.
-	@# The official clients are no dependency of ours: `tests` and `previous-sdk` run them.
+	@# Tables of recordings and cells, which go through the same code again and again, and the official clients, which
+	@# are no dependency of ours, are the business of `tables`.
 	CLIENTS=none .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables"
 
-previous-sdk: $(PREVIOUS_SDK) $(NODE_CLIENTS) ## run the client tests with the previous major of each official client
-	CLIENTS=previous .venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients
+previous-sdk: $(PREVIOUS_SDK) ## run the client tests with the previous major of the openai SDK
+	.venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients/test_openai_sdk.py
 
 node-clients: $(DEV) $(NODE_CLIENTS) ## install Node.js and the clients written in JavaScript, and run the tests with them
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients/test_node_clients.py $(ARGS)

@@ -163,6 +163,8 @@ class RequestTranslator:
             return None
         if tool.kind == "custom" and not self.family.takes_custom_tools:
             self.wire.convert(place, "converted")
+            if not text_tool.is_free(tool.format):
+                self.wire.convert(f"{place}.format", "dropped")
             tool = Tool(text_tool.sent_name(tool.name), tool.description, text_tool.SCHEMA, extra=tool.extra)
         if _TOOL_NAME.fullmatch(tool.name) is None:
             self.wire.refuse(f"{place}.name", "a tool's name of more than 64 letters, digits, '_' and '-'")

@@ -18,6 +18,13 @@ SCHEMA = b'{"type":"object","properties":{"text":{"type":"string"}},"required":[
 """What such a tool takes."""
 
 _decode = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class _Form(msgspec.Struct):
+    type: str = ""
+
+
+_decode_form = msgspec.json.Decoder(_Form).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _BEGIN = re.compile(r'\s*\{\s*"text"\s*:\s*"')
 _SO_FAR = re.compile(r'\s*(?:\{\s*(?:"(?:t(?:e(?:x(?:t(?:"\s*(?::\s*)?)?)?)?)?)?)?)?')
@@ -34,6 +41,16 @@ def sent_name(name: str) -> str:
 def clients_name(name: str) -> str | None:
     """The client's name of a tool that takes a text; None: it is an ordinary one."""
     return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
+
+
+def is_free(form: bytes | None) -> bool:
+    """Whether a tool whose `Tool.format` is *form* takes any text: only then is nothing lost without it."""
+    if form is None:
+        return True
+    try:
+        return _decode_form(form).type == "text"
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
 
 
 def write_text(text: str) -> bytes:

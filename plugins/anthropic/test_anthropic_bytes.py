@@ -162,12 +162,41 @@ def test_prepare_leaves_out_what_only_other_providers_can_read() -> None:
         {"role": "assistant", "content": [thinking, carried, call]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "r"}]},
     ]
-    body = json.dumps({"model": "m", "max_tokens": 1, "messages": messages}).encode()
+    for foreign in ([thinking, carried], [thinking], [carried]):
+        messages[1]["content"] = [*foreign, call]
+        body = json.dumps({"model": "m", "max_tokens": 1, "messages": messages}).encode()
 
-    prepared = json.loads(DIALECT.prepare(MESSAGES, body))
+        prepared = json.loads(DIALECT.prepare(MESSAGES, body))
 
-    messages[1]["content"] = [call]
-    assert prepared["messages"] == messages
+        messages[1]["content"] = [call]
+        assert prepared["messages"] == messages
+
+
+def test_prepare_leaves_no_message_empty_and_no_budget_to_a_loop_that_lost_its_thinking() -> None:
+    """Calls of a turn that goes on must come after thinking, when there is a budget for it."""
+    foreign = {"type": "thinking", "thinking": "hm", "signature": seal(Carried("gemini", signature="g"))}
+    ours = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    call = {"type": "tool_use", "id": "t", "name": "n", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "r"}
+    reminder, budget = {"type": "text", "text": "be quick"}, {"type": "enabled", "budget_tokens": 1024}
+    earlier = [{"role": "user", "content": "p"}, {"role": "assistant", "content": [foreign]}]
+    asked = {"role": "user", "content": "q"}
+    for first, end, thinking, stays in (
+        (foreign, [result], budget, False),
+        (foreign, [result, reminder], budget, False),
+        (foreign, [result], {"type": "adaptive"}, True),
+        (ours, [result], budget, True),
+        (ours, [result, reminder], budget, True),
+    ):
+        loop = [asked, {"role": "assistant", "content": [first, call]}, {"role": "user", "content": end}]
+        body = {"model": "m", "max_tokens": 4096, "system": "s", "thinking": thinking, "messages": [*earlier, *loop]}
+
+        prepared = json.loads(DIALECT.prepare(MESSAGES, json.dumps(body).encode()))
+
+        loop[1] = {"role": "assistant", "content": [call] if first is foreign else [first, call]}
+        assert prepared.pop("messages") == [earlier[0], *loop]
+        assert prepared.get("thinking") == (thinking if stays else None)
+        assert prepared["system"] == "s"
 
 
 def test_an_agent_s_request_reaches_another_provider() -> None:

@@ -30,6 +30,8 @@ from llmproxy_core.chat import (
     ToolChoice,
     ToolResult,
 )
+from llmproxy_openai.responses.dialect import ResponsesDialect
+from llmproxy_openai.responses.paths import CREATE
 
 DIALECT = AnthropicDialect()
 OLD, MIDDLE, NEW = "claude-3-5-sonnet-20241022", "claude-sonnet-4-5", "claude-opus-4-8"
@@ -224,6 +226,20 @@ def test_what_is_not_taken_is_refused_or_left_out(part: Any) -> None:
     assert dropping.changes["messages[0].content[1]"] == "dropped"
 
 
+def test_an_image_of_the_assistant_is_refused_or_left_out() -> None:
+    image = ImagePart(Source(url="https://example.com/a.png"))
+    turn = Message("assistant", (TextPart("drawn"), image))
+    chat = attrs.evolve(asked(text("user", "q"), turn, text("user", "again")), origin=DIFFERENT)
+
+    with pytest.raises(Unsupported) as caught:
+        DIALECT.write_chat(MESSAGES, chat, told())
+    assert caught.value.param == "messages[1].content[1]"
+
+    dropping = told(drops=True)
+    assert written(chat, dropping)["messages"][1]["content"] == [{"type": "text", "text": "drawn"}]
+    assert dropping.changes["messages[1].content[1]"] == "dropped"
+
+
 def test_documents_are_pdf_or_text() -> None:
     parts = (
         DocumentPart(Source(data="JVBERi0=", media_type="application/pdf"), title="a.pdf"),
@@ -363,6 +379,54 @@ def test_a_provider_s_own_tool_is_refused_but_for_the_search_of_the_web() -> Non
         written(asked(tools=(code,)))
 
 
+def search_of_openai(**members: Any) -> BuiltinTool:
+    """As the reader of Responses gives it."""
+    said = {"type": "web_search", "search_context_size": "low", **members}
+    body = {"model": MIDDLE, "input": "q", "tools": [said]}
+    (tool,) = ResponsesDialect().read_chat(CREATE, json.dumps(body).encode()).tools
+    assert isinstance(tool, BuiltinTool)
+    return tool
+
+
+def test_a_search_of_the_web_keeps_where_it_may_look_and_for_whom() -> None:
+    translation = told()
+    search = search_of_openai(
+        filters={"allowed_domains": ["example.com"], "blocked_domains": None},
+        user_location={"type": "approximate", "country": "FR", "city": None},
+        external_web_access=True,
+    )
+
+    (tool,) = written(asked(tools=(search,)), translation)["tools"]
+
+    assert tool == {
+        "type": "web_search_20250305",
+        "name": "web_search",
+        "allowed_domains": ["example.com"],
+        "user_location": {"type": "approximate", "country": "FR"},
+    }
+    assert "tools[0].search_context_size" in translation.changes
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"filters": {"blocked_domains": ["example.com"]}}, "filters.blocked_domains"),
+        ({"external_web_access": False}, "external_web_access"),
+        ({"max_uses": 1}, "max_uses"),
+    ],
+)
+def test_another_limit_of_a_search_is_refused_or_left_out(limits: dict[str, Any], name: str) -> None:
+    chat = asked(tools=(search_of_openai(**limits),))
+
+    with pytest.raises(Unsupported) as caught:
+        written(chat)
+    assert caught.value.param == f"tools[0].{name}"
+
+    dropping = told(drops=True)
+    assert written(chat, dropping)["tools"] == [{"type": "web_search_20250305", "name": "web_search"}]
+    assert dropping.changes[f"tools[0].{name}"] == "dropped"
+
+
 def test_a_tool_that_takes_a_text_comes_back_as_one() -> None:
     tool = Tool("patch", "Edits files", kind="custom")
     body = written(asked(tools=(tool,), tool_choice=ToolChoice("named", ("patch",))))
@@ -467,6 +531,18 @@ def test_a_tool_loop_that_began_without_our_thinking_goes_on_without() -> None:
         body = written(asked(*messages, reasoning=ReasoningConfig("low"), tools=(WEATHER,)))
 
         assert ("thinking" in body) is thinks
+
+
+def test_a_turn_that_the_client_began_goes_on_without_a_budget_for_thinking() -> None:
+    for last, thinks in ((text("assistant", "It is"), False), (text("user", "go on"), True)):
+        translation = told()
+        chat = asked(text("user", "q"), last, text("system", "s"), reasoning=ReasoningConfig("low"), temperature=0.3)
+
+        body = written(chat, translation)
+
+        assert ("thinking" in body) is thinks
+        assert (translation.changes.get("reasoning") == "dropped") is not thinks
+        assert ("temperature" in body) is not thinks
 
 
 def test_only_our_own_signatures_are_sent() -> None:

@@ -12,9 +12,11 @@ from llmproxy_gemini.seals import STAND_IN
 
 from llmproxy_core import BadRequest, Carried, EmbeddingsRequest, Translation, Unsupported, seal
 from llmproxy_core.chat import (
+    BuiltinTool,
     ChatRequest,
     ImagePart,
     Message,
+    Raw,
     ReasoningConfig,
     ReasoningPart,
     TextPart,
@@ -329,6 +331,78 @@ def test_a_tool_that_takes_a_text_takes_an_object_with_it_in_it() -> None:
     reply = GEMINI.read_reply(GENERATE, json.dumps(answer).encode())
     (call,) = json.loads(OPENAI.write_reply(CHAT, reply))["choices"][0]["message"]["tool_calls"]
     assert call == patch
+
+
+GRAMMAR = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: A"}}
+
+
+@each(
+    ("form", "changes"),
+    [
+        (GRAMMAR, {"tools[0]": "converted", "tools[0].format": "dropped"}),
+        ({"type": "text"}, {"tools[0]": "converted"}),
+    ],
+)
+def test_the_grammar_of_a_text_that_a_tool_takes_is_told_as_left_out(
+    form: dict[str, Any], changes: dict[str, str]
+) -> None:
+    told = Translation(llm="gemini")
+
+    written({"messages": [USER], "tools": [{"type": "custom", "custom": {"name": "f", "format": form}}]}, told=told)
+
+    assert {place: word for place, word in told.changes.items() if place.startswith("tools")} == changes
+
+
+# -- provider-run tools --------------------------------------------------------------------------------------------
+
+
+def searching(told: Translation, **members: object) -> Any:
+    """The tools of a request that lets OpenAI or Anthropic search the web."""
+    text = json.dumps({"type": "web_search", **members}).encode()
+    chat = attrs.evolve(chat_of({}), tools=(BuiltinTool("web_search", Raw("openai.responses", text)),))
+    return json.loads(GEMINI.write_chat(GENERATE, chat, told))["tools"]
+
+
+@each(
+    ("members", "place"),
+    [
+        ({"blocked_domains": ["a.com"]}, "tools[0].blocked_domains"),
+        ({"allowed_domains": ["a.com"]}, "tools[0].allowed_domains"),
+        ({"filters": {"allowed_domains": ["a.com"]}}, "tools[0].filters.allowed_domains"),
+        ({"max_uses": 3}, "tools[0].max_uses"),
+        ({"user_location": {"type": "approximate", "city": "Paris"}}, "tools[0].user_location"),
+    ],
+)
+def test_limits_of_a_search_that_google_does_not_take_are_refused_or_left_out(
+    members: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(Unsupported) as caught:
+        searching(Translation(llm="gemini"), **members)
+    told = Translation(llm="gemini", drops=True)
+
+    assert searching(told, **members) == [{"googleSearch": {}}]
+
+    assert caught.value.param == place
+    assert told.changes == {"tools[0]": "converted", place: "dropped"}
+
+
+def test_a_search_without_limits_is_googles_and_how_much_it_reads_is_advice() -> None:
+    told = Translation(llm="gemini")
+
+    tools = searching(
+        told, search_context_size="low", user_location=None, allowed_domains=[], filters=None, max_uses=None
+    )
+
+    assert tools == [{"googleSearch": {}}]
+    assert told.changes == {"tools[0]": "converted", "tools[0].search_context_size": "dropped"}
+
+
+def test_a_search_that_is_no_json_inside_is_the_clients_mistake() -> None:
+    text = b'{"type":"web_search","user_location":"\xff"}'
+    chat = attrs.evolve(chat_of({}), tools=(BuiltinTool("web_search", Raw("openai.responses", text)),))
+
+    with pytest.raises(BadRequest):
+        GEMINI.write_chat(GENERATE, chat, Translation(llm="gemini"))
 
 
 # -- thinking ------------------------------------------------------------------------------------------------------

@@ -260,6 +260,38 @@ def test_a_tool_that_takes_a_text_takes_an_object_and_its_result_has_that_tools_
     assert told == {"tools[0]": "converted"}
 
 
+def test_functions_in_openais_legacy_form_are_tools_whose_results_refer_to_their_calls() -> None:
+    def turns(name: str, text: str) -> list[dict[str, Any]]:
+        call = {"role": "assistant", "content": None, "function_call": {"name": name, "arguments": "{}"}}
+        return [call, {"role": "function", "name": name, "content": text}]
+
+    asked = {
+        "model": "mistral-large-latest",
+        "messages": [{"role": "user", "content": "hi"}, *turns("f", "1"), *turns("g", "2"), *turns("f", "3")],
+        "functions": [{"name": "f", "parameters": {"type": "object"}}, {"name": "g"}],
+        "function_call": {"name": "f"},
+    }
+    chat = OpenAIDialect().read_chat(OPENAI_CHAT, json.dumps(asked).encode())
+
+    body = json.loads(MISTRAL.write_chat(CHAT, chat, Translation(llm="l")))
+
+    assert not {"functions", "function_call"} & body.keys()
+    assert [(tool["type"], tool["function"]["name"]) for tool in body["tools"]] == [
+        ("function", "f"),
+        ("function", "g"),
+    ]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
+    results = [message for message in body["messages"] if message["role"] == "tool"]
+    assert [call["function"]["name"] for call in calls] == ["f", "g", "f"]
+    assert [(it["tool_call_id"], it["name"], it["content"]) for it in results] == [
+        (call["id"], call["function"]["name"], str(number)) for number, call in enumerate(calls, 1)
+    ]
+    assert len({call["id"] for call in calls}) == 3
+    assert all(len(call["id"]) == 9 for call in calls)
+    assert all("function_call" not in message for message in body["messages"])
+
+
 def test_short_ids_do_not_meet() -> None:
     ids = {short_id(f"call_{number}") for number in range(20_000)}
 
@@ -288,6 +320,11 @@ def test_only_named_tools_are_offered_where_several_may_be_chosen() -> None:
         ("system user assistant tool system", "system system user assistant tool"),
         ("user assistant tool user", "user assistant tool assistant user"),
         ("user assistant", "user assistant+"),
+        ("user system", "system user"),
+        ("user assistant user developer system", "system system user assistant user"),
+        ("user system assistant user system", "system user system assistant user"),
+        ("system", "user"),
+        ("system developer", "system user"),
     ],
 )
 def test_roles_follow_each_other_as_mistral_allows(roles: str, expected: str) -> None:
@@ -299,6 +336,18 @@ def test_roles_follow_each_other_as_mistral_allows(roles: str, expected: str) ->
     messages = said(*map(turn, roles.split()))
 
     assert " ".join(it["role"] + "+" * bool(it.get("prefix")) for it in messages) == expected
+
+
+@pytest.mark.parametrize(
+    ("roles", "told"), [("user system", "reordered"), ("system system", "converted"), ("system user", None)]
+)
+def test_a_system_message_that_moves_or_becomes_the_users_is_told(roles: str, told: str | None) -> None:
+    messages = tuple(Message(role, (TextPart(f"{n}"),)) for n, role in enumerate(roles.split()))  # type: ignore[arg-type]
+
+    body, changes = write(ChatRequest("mistral-large-latest", messages))
+
+    assert changes.get("messages") == told
+    assert sorted(message["content"] for message in body["messages"]) == ["0", "1"]
 
 
 def test_an_image_of_a_result_is_shown_by_the_user_after_the_assistant_spoke() -> None:

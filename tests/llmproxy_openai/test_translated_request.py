@@ -261,7 +261,7 @@ def test_custom_tools_are_openais_own_and_take_an_object_elsewhere() -> None:
     assert body["tools"] == [{"type": "function", "function": function}]
     # The one that is named is the only one that is offered.
     assert body["tool_choice"] == {"type": "function", "function": {"name": "llmproxy_text_f"}}
-    assert changes == {"tools[0]": "converted"}
+    assert changes == {"tools[0]": "converted", "tools[0].format": "dropped"}
 
 
 def test_a_call_of_a_custom_tool_in_the_past_is_one_of_the_tool_that_stands_for_it() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from llmproxy_anthropic.block_write import write_block, write_call, write_result
 from llmproxy_anthropic.thinking_block import is_ours
 from llmproxy_anthropic.tool_pairs import ToolPairs
-from llmproxy_core.chat import Message, Part, ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
+from llmproxy_core.chat import ImagePart, Message, Part, ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
 from llmproxy_core.wire import Wire, join_array, join_object
 
 SYSTEM_ROLES = ("system", "developer")
@@ -78,6 +78,9 @@ class Conversation:
             members |= self._wire.unknown(part.extra, place, "function", "custom")
             turn.blocks.append(join_object(members))
             return
+        if isinstance(part, ImagePart) and role == "assistant":
+            self._wire.refuse(place, "an image in a turn of the assistant")
+            return
         block = self._attempt(lambda: write_block(part, place, self._wire))
         if block is None:
             return
@@ -119,16 +122,34 @@ def _trimmed(parts: tuple[Part, ...]) -> tuple[Part, ...]:
 
 
 def may_think(messages: Sequence[Message]) -> bool:
-    """Whether thinking in a given budget is accepted: a turn with calls that goes on must begin with our thinking."""
-    if not messages or messages[-1].role != "tool":
+    """
+    Whether thinking in a given budget is accepted: a turn with calls that goes on must begin with our thinking.
+
+    What the user says right after the results stands in their turn, and the calls' turn goes on.
+    """
+    spoken = _spoken(messages)
+    while spoken and spoken[-1].role == "user":
+        spoken.pop()
+    if not spoken or spoken[-1].role != "tool":
         return True
-    for before, message in reversed(list(zip([None, *messages], messages, strict=False))):
+    for before, message in reversed(list(zip([None, *spoken], spoken, strict=False))):
         if message.role == "user":
             break
         begins = message.role == "assistant" and (before is None or before.role != "assistant")
         if begins and not (message.content and _is_our_thinking(message.content[0])):
             return False
     return True
+
+
+def is_begun(messages: Sequence[Message]) -> bool:
+    """Whether the assistant spoke last, and goes on: never with thinking in a given budget."""
+    spoken = _spoken(messages)
+    return bool(spoken) and spoken[-1].role == "assistant"
+
+
+def _spoken(messages: Sequence[Message]) -> list[Message]:
+    """*messages* less the system's, wherever they stand."""
+    return [message for message in messages if message.role not in SYSTEM_ROLES]
 
 
 def _is_our_thinking(part: Part) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import attrs
 
+from llmproxy_anthropic.conversation import may_think
 from llmproxy_anthropic.thinking_block import is_ours
 from llmproxy_core import RequestHead
-from llmproxy_core.chat import ReasoningPart
+from llmproxy_core.chat import ChatRequest, Message, Part, ReasoningPart, ToolCall, remember
 from llmproxy_core.wire import (
     BOOLEAN,
     STRING,
@@ -49,15 +50,43 @@ def prepare(api: str, form: Form, body: bytes, *, model: str | None, stream: boo
 
 
 def _without_carried(api: str, form: Form, body: bytes) -> bytes:
-    """*body* less what only other providers can read: ours would refuse it."""
+    """
+    *body* less what only other providers can read: ours would refuse it.
+
+    A message with nothing else in it goes too. So does a budget for thinking, where a turn that goes on lost its own.
+    """
     chat = read_request(api, form, body)
-    messages = tuple(
-        attrs.evolve(message, content=tuple(part for part in message.content if not _is_foreign(part)))
-        if any(map(_is_foreign, message.content)) or _SEAL in (b"" if message.raw is None else message.raw.text)
-        else message
-        for message in chat.messages
-    )
-    return write_request(api, form, attrs.evolve(chat, messages=messages))
+    lessened = (_lessened(message) for message in chat.messages)
+    messages = tuple(message for message in lessened if message is not None)
+    written = write_request(api, form, attrs.evolve(chat, messages=messages))
+    lost = any(_is_foreign(part) for message in chat.messages for part in message.content)
+    if lost and _has_budget(chat) and not may_think(messages):
+        return with_members(written, {"thinking": None})
+    return written
+
+
+def _lessened(message: Message) -> Message | None:
+    """*message* without what is foreign; None when that was all."""
+    if not any(_is_foreign(part) or _is_signed(part) for part in message.content):
+        return message
+    parts = tuple(_unsigned(part) for part in message.content if not _is_foreign(part))
+    return attrs.evolve(message, content=parts) if parts else None
+
+
+def _unsigned(part: Part) -> Part:
+    """*part* less a signature that stood in a block of its own: its own bytes never had one."""
+    if not (isinstance(part, ToolCall) and _is_signed(part)):
+        return part
+    call = attrs.evolve(part, signature=None)
+    return call if part.raw is None else remember(call, part.raw.api, part.raw.text)
+
+
+def _is_signed(part: Part) -> bool:
+    return isinstance(part, ToolCall) and part.signature is not None
+
+
+def _has_budget(chat: ChatRequest) -> bool:
+    return chat.reasoning is not None and (chat.reasoning.budget_tokens or 0) > 0
 
 
 def _is_foreign(part: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmproxy_anthropic.claude import Claude, claude
-from llmproxy_anthropic.conversation import may_think
+from llmproxy_anthropic.conversation import is_begun, may_think
 from llmproxy_anthropic.output_limit import output_limit
 from llmproxy_anthropic.schema import strict_schema
 from llmproxy_anthropic.tools import forces_a_tool
@@ -166,7 +166,8 @@ def _adapts(chat: ChatRequest, reasoning: ReasoningConfig) -> bool:
 
 def _has_room(chat: ChatRequest, wire: Wire) -> bool:
     """Whether a number of tokens for thinking fits into the answer's, and nothing forbids it."""
-    return output_limit(chat, wire) > _SMALLEST_BUDGET and not forces_a_tool(chat) and may_think(chat.messages)
+    forbidden = forces_a_tool(chat) or is_begun(chat.messages) or not may_think(chat.messages)
+    return output_limit(chat, wire) > _SMALLEST_BUDGET and not forbidden
 
 
 def _budgeted(chat: ChatRequest, reasoning: ReasoningConfig, wire: Wire) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from llmproxy_anthropic.claude import claude
 from llmproxy_anthropic.own_tool import ANSWER
 from llmproxy_anthropic.schema import strict_schema
 from llmproxy_anthropic.tool_pairs import called_names
+from llmproxy_anthropic.web_search import KINDS, write_search
 from llmproxy_core import unsupported
 from llmproxy_core.chat import BuiltinTool, ChatRequest, JSONText, Raw, Tool, ToolChoice, remember
 from llmproxy_core.wire import (
@@ -32,11 +33,6 @@ from llmproxy_core.wire import (
 
 _NO_PARAMETERS = b'{"type":"object","properties":{}}'
 _HINTS = frozenset({"allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"})
-_WEB_SEARCHES = frozenset(
-    {"googleSearch", "google_search", "web_search", "web_search_2025_08_26", "web_search_preview"}
-)
-"""What other protocols call the tool that looks things up in the web."""
-_WEB_SEARCH = b'{"type":"web_search_20250305","name":"web_search"}'
 _ANSWER_ABOUT = "Gives the final answer. Call it with the whole answer."
 
 
@@ -146,12 +142,14 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, chat: ChatRequest, wire: W
     if (kept := wire.kept(tool.raw)) is not None:
         return kept
     if isinstance(tool, BuiltinTool):
-        if tool.kind in _WEB_SEARCHES:
-            return _WEB_SEARCH
+        if tool.kind in KINDS:
+            return write_search(tool, place, wire)
         raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
     is_custom = tool.kind == "custom"
     if is_custom and not wire.own:
         wire.convert(place, "converted")
+        if not text_tool.is_free(tool.format):
+            wire.convert(f"{place}.format", "dropped")
     members = {"name": encode(sent_name(tool.name, f"{place}.name", is_custom=is_custom))}
     if tool.description is not None:
         members["description"] = encode(tool.description)

@@ -31,6 +31,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _SEARCH = "googleSearch"
 CONFIG = "toolConfig"
 _CALLING = "functionCallingConfig"
+_LIMITS = ("allowed_domains", "blocked_domains", "max_uses", "user_location")
+_NO_LIMIT: tuple[object, ...] = (None, [], {})
 _SERVER_SIDE = "includeServerSideToolInvocations"
 
 
@@ -77,11 +79,31 @@ def write_tools(chat: ChatRequest, wire: Wire, _: Mapping[str, JSONText]) -> Cha
 
 
 def _write_builtin(tool: BuiltinTool, place: str, wire: Wire) -> bytes:
-    """Web search is the one tool that several providers run; where and how often, only the others take."""
+    """Web search is the one tool that several providers run; where and how often, only the others can be told."""
     if tool.kind.startswith("web_search"):
+        asked = _decoded(tool.raw.text, place, wire)
+        _refuse_limits(asked, place, wire)
+        filters = asked.get("filters")
+        _refuse_limits(filters if isinstance(filters, dict) else {}, f"{place}.filters", wire)
+        if asked.get("search_context_size") is not None:
+            wire.convert(f"{place}.search_context_size", "dropped")
         wire.convert(place, "converted")
         return join_object({_SEARCH: b"{}"})
     raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
+
+
+def _refuse_limits(asked: Mapping[str, object], place: str, wire: Wire) -> None:
+    for name in _LIMITS:
+        if asked.get(name) not in _NO_LIMIT:
+            wire.refuse(f"{place}.{name}", f"the {name} of a web search")
+
+
+def _decoded(text: JSONText, place: str, wire: Wire) -> dict[str, object]:
+    """The members of *text* to their depth, which its reader may not have looked into. BadRequest for broken ones."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise wire.fail(place, "a JSON object") from None
 
 
 def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
@@ -95,6 +117,8 @@ def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
         members["description"] = encode(tool.description)
     if is_custom:
         wire.convert(place, "converted")
+        if tool.format is not None and _decoded(tool.format, f"{place}.format", wire).get("type") != "text":
+            wire.convert(f"{place}.format", "dropped")
         members["parametersJsonSchema"] = text_tool.SCHEMA
     elif tool.parameters is not None and not _is_empty(tool.parameters):
         members["parametersJsonSchema"] = tool.parameters

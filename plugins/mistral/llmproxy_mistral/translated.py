@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -96,7 +97,7 @@ class MistralMessages(MessageTranslator):
             for part in message.content
             if isinstance(part, ToolCall)
         }
-        said = [changed(message, name=None) for message in super().messages(messages)]
+        said = [changed(message, name=None) for message in super().messages(_paired(messages))]
         return tuple(self._ended(self._answered(self._led(said))))
 
     def role(self, role: Role) -> Role:
@@ -112,7 +113,7 @@ class MistralMessages(MessageTranslator):
         return self._names.get(result.call_id) or result.name
 
     def _led(self, messages: Iterable[Message]) -> list[Message]:
-        """System messages that follow an answer or a result are refused there: they go to the front, in order."""
+        """System messages after an answer or a result, and the last of all, are refused: they go to the front."""
         front: list[Message] = []
         rest: list[Message] = []
         for message in messages:
@@ -123,7 +124,14 @@ class MistralMessages(MessageTranslator):
                 front.append(message)
             else:
                 rest.append(message)
-        return front + rest
+        asked = _without_last_systems(rest)
+        if len(asked) < len(rest):
+            self.wire.convert("messages", "reordered")
+        led = front + rest[len(asked) :]
+        if led and not asked:
+            self.wire.convert("messages", "converted")
+            led[-1] = changed(led[-1], role="user")
+        return led + asked
 
     def _answered(self, messages: Iterable[Message]) -> list[Message]:
         """After the result of a tool the assistant has to speak, before the user may."""
@@ -141,6 +149,39 @@ class MistralMessages(MessageTranslator):
         if messages and messages[-1].role == "assistant":
             messages[-1] = changed(messages[-1], prefix=True)
         return messages
+
+
+def _without_last_systems(messages: list[Message]) -> list[Message]:
+    end = len(messages)
+    while end and messages[end - 1].role == "system":
+        end -= 1
+    return messages[:end]
+
+
+def _paired(messages: Sequence[Message]) -> Sequence[Message]:
+    """
+    OpenAI's calls in the legacy form, which have no id, with one, and with it the results that name their function.
+
+    An id is made of the call's number, so that it stays the same as the conversation grows.
+    """
+    parts = (part for message in messages for part in message.content)
+    if not any(isinstance(part, ToolCall) and part.kind == "legacy" for part in parts):
+        return messages
+    waiting: dict[str, deque[str]] = {}
+    number = 0
+    said: list[Message] = []
+    for message in messages:
+        content: list[Part] = []
+        for part in message.content:
+            if isinstance(part, ToolCall) and part.kind == "legacy":
+                part = changed(part, id=short_id(f"function_call {number}"), kind="function")
+                number += 1
+                waiting.setdefault(part.name, deque()).append(part.id)
+            elif isinstance(part, ToolResult) and not part.call_id and (ids := waiting.get(part.name or "")):
+                part = changed(part, call_id=ids.popleft())
+            content.append(part)
+        said.append(changed(message, content=tuple(content)))
+    return said
 
 
 class MistralRequest(RequestTranslator):
@@ -180,9 +221,12 @@ class MistralRequest(RequestTranslator):
         return {"reasoning": ReasoningConfig(effort)}
 
     def tool(self, tool: Tool | BuiltinTool, place: str) -> Tool | None:
-        """A tool has parameters in any case."""
+        """A tool has parameters in any case, and one form."""
         said = super().tool(tool, place)
-        return said if said is None or said.parameters is not None else changed(said, parameters=_NO_PARAMETERS)
+        if said is None:
+            return None
+        kind = "function" if said.kind == "legacy" else said.kind
+        return changed(said, kind=kind, parameters=_NO_PARAMETERS if said.parameters is None else said.parameters)
 
     def takes_several_names(self) -> bool:
         return False

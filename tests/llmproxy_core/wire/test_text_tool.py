@@ -78,3 +78,11 @@ def test_a_text_that_is_no_json_is_given_as_it_is() -> None:
 
 def test_what_is_written_is_read() -> None:
     assert text_tool.read_text(text_tool.write_text(TEXT).decode()) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("form", "is_free"),
+    [(None, True), (b'{"type":"text"}', True), (b'{"type":"grammar","syntax":"lark"}', False), (b"7", False)],
+)
+def test_a_form_that_is_not_any_text_is_a_loss(form: bytes | None, is_free: bool) -> None:
+    assert text_tool.is_free(form) is is_free
