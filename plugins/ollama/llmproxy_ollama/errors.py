@@ -1,5 +1,7 @@
 """Errors: `{"error": "text"}`, as an answer and as a line of a stream."""
 
+import msgspec
+
 from llmproxy_core import Headers, ProxyError, UpstreamError
 from llmproxy_core.wire import Envelope, decode_object, encode, join_object, read_body, reported_error
 from llmproxy_core.wire import read_error as read_any_error
@@ -10,7 +12,7 @@ def _is_own(body: bytes) -> bool:
     """Whether clients of Ollama can read *body*: its `error` is a text."""
     try:
         return bytes(decode_object(body).get("error", b"")).startswith(b'"')
-    except ValueError:  # msgspec's errors and Unicode's are such
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
 
 
