@@ -10,6 +10,9 @@ WORKERS ?= 2
 # Arguments for `llmproxy serve` or pytest: `make run ARGS="--port 8080"`, `make quick ARGS="-k sse -x"`.
 ARGS ?=
 
+# Tests of the server's processes and of the documents.
+UNMEASURED := tests/llmproxy_server tests/docs tests/packaging tests/typing
+
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 LOWEST := .venv-lowest/.installed
@@ -54,8 +57,11 @@ imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
 
 tests: $(DEV) ## the tests with branch coverage, less `tables`; the core must be covered by 95 percent
 	@# `lowest` has dug deep with the property tests already: measured they take three times as long.
+	@# What is a process, or talks to one, is not measured: it would take twice as long, and the core is not covered there.
 	CLIENTS=none HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) \
-		$(BIN)/python tools/tests.py -n $(WORKERS) -m "not soak and not tables" $(ARGS)
+		$(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not tables" $(UNMEASURED)
+	CLIENTS=none HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) \
+		$(BIN)/python tools/tests.py -n $(WORKERS) -m "not soak and not tables" $(UNMEASURED:%=--ignore=%) $(ARGS)
 
 tables: $(DEV) $(PREVIOUS_SDK) $(NODE_CLIENTS) ## every recording and cell of the tables, every official client in both generations
 	$(BIN)/python -m pytest -n $(WORKERS) -m tables

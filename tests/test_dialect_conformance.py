@@ -19,8 +19,6 @@ from tests.broken_dialects import Counts
 from tests.dialect_samples import PROTOCOLS, declared, registered
 from tests.faults import FAULTS
 
-pytestmark = pytest.mark.tables
-
 BY_NAME = {check.__name__: check for check in DIALECT_CHECKS}
 NO_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]  # it takes minutes, and the events are told anyway
 

@@ -8,8 +8,6 @@ from llmproxy_core.testing.grammar.node import NotJSON, read_json
 from tests.grammar.events import as_array, written
 from tests.grammar.right import RIGHT
 
-pytestmark = pytest.mark.tables
-
 EVENTS = [protocol for protocol in GRAMMARS if protocol != "gemini-array"]
 
 

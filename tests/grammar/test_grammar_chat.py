@@ -15,8 +15,6 @@ from tests.grammar.right import (
     chunk,
 )
 
-pytestmark = pytest.mark.tables
-
 LAST = len(CHAT) - 1
 FIRST_CALL, SECOND_CALL, FINISH, USAGE = 3, 6, 8, 9
 

@@ -9,8 +9,6 @@ from llmproxy_core.testing.grammar import check_stream
 from tests.grammar.events import Edit, Events, add, as_array, cut, drop, lose, name, put, swap, twice, written
 from tests.grammar.right import GEMINI, GEMINI_ERROR, generated
 
-pytestmark = pytest.mark.tables
-
 TEXT, CALLS, LAST = 1, 2, 3
 
 WRONG: list[tuple[Edit, str]] = [

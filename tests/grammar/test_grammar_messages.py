@@ -6,8 +6,6 @@ from llmproxy_core.testing.grammar import check_stream
 from tests.grammar.events import Edit, add, cut, drop, drop_all, insert, lose, name, put, swap, twice, written
 from tests.grammar.right import MESSAGES, MESSAGES_ERROR, block, delta, stop
 
-pytestmark = pytest.mark.tables
-
 THINKING, REDACTED, TEXT, CALL, SECOND_CALL, DELTA, LAST = 2, 6, 8, 12, 17, 19, 20
 SIGNATURE = 4
 

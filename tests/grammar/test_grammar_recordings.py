@@ -8,8 +8,6 @@ from llmproxy_core.testing.grammar import check_stream
 from tests.grammar.events import Event, cut, drop, read, renumber, swap, twice, written
 from tests.recordings import Recording, recordings
 
-pytestmark = pytest.mark.tables
-
 STREAMS = [it for it in recordings() if it.grammar is not None]
 EVENTS = [it for it in STREAMS if it.is_event_stream]
 WHOLE = [it for it in EVENTS if not it.fails]

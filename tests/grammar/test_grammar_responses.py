@@ -29,8 +29,6 @@ from tests.grammar.right import (
     response,
 )
 
-pytestmark = pytest.mark.tables
-
 REASONING, MESSAGE, CALL, LAST = 2, 9, 20, 25
 TEXT, ANNOTATION, REFUSAL = 11, 12, 16
 
