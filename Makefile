@@ -10,8 +10,11 @@ WORKERS ?= 2
 # Arguments for `llmproxy serve` or pytest: `make run ARGS="--port 8080"`, `make quick ARGS="-k sse -x"`.
 ARGS ?=
 
-# Tests of the server's processes and of the documents.
-UNMEASURED := tests/llmproxy_server tests/docs tests/packaging tests/typing
+# Tests of processes, and of the documents: they would take twice as long measured, and the core is not covered there.
+UNMEASURED := tests/llmproxy_server tests/docs tests/packaging tests/typing tests/clients tests/test_bench.py \
+	tests/test_growth.py tests/test_reload_under_load.py tests/test_soak.py tests/test_worker_faults.py tests/test_workers.py
+# Of these another version of a dependency changes nothing that the others would not show.
+NOT_LOWEST := tests/clients tests/docs tests/typing tests/test_bench.py tests/test_growth.py
 
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
@@ -20,7 +23,7 @@ PREVIOUS_SDK := .venv-previous-sdk/.installed
 NODE := .venv-node/.installed
 NODE_CLIENTS := .venv-node/current/.installed .venv-node/previous/.installed
 
-.PHONY: help run dev test quick lint format types imports tests wheel lowest previous-sdk tables node-clients soak bench lock docs hooks clean
+.PHONY: help run dev test quick lint format types imports tests wheel lowest tables clients soak bench lock docs hooks clean
 # One check after the other: they share two cores on a small machine, and their output is read by people.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -34,7 +37,7 @@ run: $(RUN) ## install what is missing and start the proxy
 
 dev: $(DEV) ## install everything to work on llmproxy, into .venv
 
-test: lint types imports lowest previous-sdk tests ## run every check, as CI does
+test: lint types imports lowest clients tests ## run every check, as CI does
 # `tests` comes last: its last line is pytest's own, "N passed".
 
 quick: $(DEV) ## run the tests without those that build the wheel
@@ -55,16 +58,14 @@ types: $(DEV) ## mypy --strict
 imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
 	$(BIN)/lint-imports
 
-tests: $(DEV) ## the tests with branch coverage, less `tables`; the core must be covered by 95 percent
-	@# `lowest` has dug deep with the property tests already: measured they take three times as long.
-	@# What is a process, or talks to one, is not measured: it would take twice as long, and the core is not covered there.
-	CLIENTS=none HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) \
-		$(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not tables" $(UNMEASURED)
-	CLIENTS=none HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) \
+tests: $(DEV) ## the tests, with branch coverage where the core is; it must be covered by 95 percent
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not tables" $(filter-out tests/clients,$(UNMEASURED))
+	$(BIN)/python -m pytest -n $(WORKERS) -m tables
+	@# Measured, a property test takes three times as long: `lowest` digs deep with it.
+	HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) \
 		$(BIN)/python tools/tests.py -n $(WORKERS) -m "not soak and not tables" $(UNMEASURED:%=--ignore=%) $(ARGS)
 
-tables: $(DEV) $(PREVIOUS_SDK) $(NODE_CLIENTS) ## every recording and cell of the tables, every official client in both generations
-	$(BIN)/python -m pytest -n $(WORKERS) -m tables
+clients: $(DEV) $(PREVIOUS_SDK) $(NODE_CLIENTS) ## the official clients, Python's and npm's, in their newest major and the one before
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
 	CLIENTS=previous .venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients
 
@@ -73,16 +74,8 @@ wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 	$(BIN)/python -m pytest -n 0 -m packaging tests/packaging
 
 lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.toml allows
-	@# Whether they work with us at all is asked here, and the property tests dig deep, without the measuring of `tests`.
-	@# Tables of recordings and cells, which go through the same code again and again, and the official clients, which
-	@# are no dependency of ours, are the business of `tables`.
-	CLIENTS=none .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables"
-
-previous-sdk: $(PREVIOUS_SDK) ## run the client tests with the previous major of the openai SDK
-	.venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients/test_openai_sdk.py
-
-node-clients: $(DEV) $(NODE_CLIENTS) ## install Node.js and the clients written in JavaScript, and run the tests with them
-	$(BIN)/python -m pytest -n $(WORKERS) tests/clients/test_node_clients.py $(ARGS)
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables" \
+		$(NOT_LOWEST:%=--ignore=%)
 
 soak: $(DEV) ## run the long tests
 	$(BIN)/python -m pytest -m soak --timeout=0 -s $(ARGS)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import attrs
-from cattrs import Converter
 from cattrs.errors import (
     AttributeValidationNote,
     ClassValidationError,
@@ -18,7 +17,7 @@ from cattrs.errors import (
 
 from llmproxy_core.config_path import Place, value_at
 from llmproxy_core.config_problem import Problems, nearest, shown
-from llmproxy_core.config_types import HIDDEN, expectation, make_converter
+from llmproxy_core.config_types import HIDDEN, expectation, structured
 from llmproxy_core.option import Misread, Misreadings, options
 
 T = TypeVar("T")
@@ -55,7 +54,6 @@ class TableReader:
     def __init__(self, problems: Problems, env: Mapping[str, str]) -> None:
         self._problems = problems
         self._env = env
-        self._converters: dict[bool, Converter] = {}
 
     def read(
         self,
@@ -91,10 +89,8 @@ class TableReader:
         return Rest(self._attempt(config, sound, needs_secrets=False).value, keys)
 
     def _attempt(self, config: type[T], table: object, needs_secrets: bool) -> _Attempt[T]:
-        if needs_secrets not in self._converters:
-            self._converters[needs_secrets] = make_converter(self._env, needs_secrets=needs_secrets)
         try:
-            return _Attempt(_structured(self._converters[needs_secrets], table, config))
+            return _Attempt(structured(config, table, self._env, needs_secrets=needs_secrets))
         except Exception as error:  # noqa: BLE001 - a plugin's own check may raise anything; no table may stop the others
             return _Attempt(None, list(_faults(error, config, ())))
 
@@ -106,10 +102,6 @@ class TableReader:
         first, rest = fault.place[:1], fault.place[1:]
         where = moved[str(first[0])] if first and str(first[0]) in moved else place + first
         self._problems.add(where + rest, message)
-
-
-def _structured(converter: Converter, table: object, config: type[T]) -> T:
-    return converter.structure(table, config)
 
 
 def _faults(error: BaseException, kind: Any, place: Place) -> Iterator[_Fault]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 from cattrs import Converter
@@ -27,10 +29,14 @@ from llmproxy_core.money import Money
 from llmproxy_core.option import Option, WrittenAs, option_of
 from llmproxy_core.secret import Secret
 
+T = TypeVar("T")
+
 Hook = Callable[[Any, Any], Any]
 HIDDEN = "the value is not shown"
 """A note on an error: what was found must not be repeated."""
 _DEEPEST = 32
+_ENVIRONMENT: ContextVar[Mapping[str, str]] = ContextVar("_ENVIRONMENT")
+"""Where the reading that is under way takes its secrets from."""
 _AMOUNT = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -58,19 +64,29 @@ def expectation(kind: Any) -> str:
     return "a table" if _is_table(kind) else "a value"
 
 
-def make_converter(env: Mapping[str, str], *, needs_secrets: bool = True) -> Converter:
+def structured(kind: type[T], value: object, env: Mapping[str, str], *, needs_secrets: bool = True) -> T:
     """
-    A converter for one reading; secrets come from *env*.
+    The *kind* that *value*, of TOML, describes; secrets come from *env*. Raises the errors of cattrs.
 
     Without *needs_secrets* a variable that is not set gives a stand-in: the table is switched off and never used.
     """
+    read = _ENVIRONMENT.set(env)
+    try:
+        return _converter(needs_secrets).structure(value, kind)
+    finally:
+        _ENVIRONMENT.reset(read)
+
+
+@functools.cache
+def _converter(needs_secrets: bool) -> Converter:
+    """Kept for the life of the process: it compiles a function for each class that it meets."""
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     scalars: tuple[type[Any], ...] = (bool, int, str, datetime.date, datetime.time, datetime.datetime)
     for kind in scalars:
         converter.register_structure_hook(kind, _exactly)
     converter.register_structure_hook(float, _read_float)
     converter.register_structure_hook(Money, _read_money)
-    converter.register_structure_hook(Secret, lambda value, _: _read_secret(value, env, needs_secrets))
+    converter.register_structure_hook(Secret, lambda value, _: _read_secret(value, _ENVIRONMENT.get(), needs_secrets))
     converter.register_structure_hook_func(_is_anything, lambda value, _: frozen(value))
     converter.register_structure_hook(Enum, lambda value, kind: _enum(kind)(value, kind))
     converter.register_structure_hook_factory(_is_literal, lambda kind: _choice({it: it for it in get_args(kind)}))

@@ -161,6 +161,8 @@ class _ChoiceBuilder:
         elif isinstance(event, ToolCallDelta):
             if event.index in self._calls:
                 self._calls[event.index].append(event)
+        elif _is_empty(event):
+            pass  # it begins no part, and parts none in two
         elif self._runs and self._continues(self._runs[-1][-1], event):
             self._runs[-1].append(event)
         else:
@@ -181,6 +183,16 @@ class _ChoiceBuilder:
     def choice(self) -> Choice:
         parts = [part for run in self._runs if (part := _part(run)) is not None]
         return Choice(self._index, tuple(parts), self._finish, _merged(self._logprobs))
+
+
+def _is_empty(event: ChatEvent) -> bool:
+    match event:
+        case TextDelta(text="", signature=None) | RefusalDelta(text=""):
+            return True
+        case ReasoningDelta(text="", signature=None, redacted=None, encrypted=None, id=None):
+            return True
+        case _:
+            return False
 
 
 def _part(run: list[ChatEvent]) -> Part | None:

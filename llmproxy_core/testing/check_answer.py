@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from llmproxy_core.dialect import Operation
 from llmproxy_core.money import Money
 from llmproxy_core.outcome import End
-from llmproxy_core.testing.chunks import Chunked, every_byte_cut, every_text_cut
+from llmproxy_core.testing.chunks import Chunked, byte_cuts, every_text_cut
 from llmproxy_core.testing.declared import Declared
 from llmproxy_core.testing.heard import REPLACED, differences
 from llmproxy_core.testing.loop import in_own_loop
@@ -80,7 +80,7 @@ def _cuts(stand: Stand, said: Said, usual: Run) -> Iterator[Chunked]:
     dialect, api = stand.declared.dialect, usual.asked.api
     assert api is not None
     yield from every_text_cut(said, dialect, api)
-    yield from every_byte_cut(said, dialect, api)
+    yield from byte_cuts(said, dialect, api)
 
 
 def bills_what_was_used(declared: Declared) -> None:

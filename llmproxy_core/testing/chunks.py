@@ -8,6 +8,7 @@ import attrs
 
 from llmproxy_core.dialect import Api, Dialect
 from llmproxy_core.testing.said import Said, in_words
+from llmproxy_core.testing.stream_cuts import cuts
 
 
 @attrs.frozen
@@ -25,13 +26,10 @@ def plain(said: Said, dialect: Dialect, api: Api) -> Chunked:
     return Chunked("one chunk for each event", tuple(said.stream(dialect, api, in_words)), same_bytes=True)
 
 
-def every_byte_cut(said: Said, dialect: Dialect, api: Api) -> Iterator[Chunked]:
-    """The bytes of `plain`: all at once, one by one, and in two pieces cut at every place."""
-    body = b"".join(plain(said, dialect, api).chunks)
-    yield Chunked("all bytes in one chunk", (body,), same_bytes=True)
-    yield Chunked("byte by byte", tuple(body[at : at + 1] for at in range(len(body))), same_bytes=True)
-    for at in range(1, len(body)):
-        yield Chunked(f"cut before byte {at}, {_around(body, at)}", (body[:at], body[at:]), same_bytes=True)
+def byte_cuts(said: Said, dialect: Dialect, api: Api) -> Iterator[Chunked]:
+    """The bytes of `plain`, cut by `cuts`."""
+    for how, pieces in cuts(b"".join(plain(said, dialect, api).chunks)):
+        yield Chunked(how, pieces, same_bytes=True)
 
 
 def every_text_cut(said: Said, dialect: Dialect, api: Api) -> Iterator[Chunked]:
@@ -45,7 +43,3 @@ def every_text_cut(said: Said, dialect: Dialect, api: Api) -> Iterator[Chunked]:
             return [piece for piece in (text[:at], text[at:]) if piece]
 
         yield Chunked(f"texts cut before character {at}", tuple(said.stream(dialect, api, in_two)))
-
-
-def _around(body: bytes, at: int) -> str:
-    return f"{body[max(0, at - 8) : at]!r} | {body[at : at + 8]!r}"

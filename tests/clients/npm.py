@@ -1,4 +1,4 @@
-"""The official clients of npm: Node.js and the packages as `make node-clients` installs them."""
+"""The official clients of npm: Node.js and the packages as `make clients` installs them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def need_node() -> Path:
     packages = INSTALLED / GENERATION / "node_modules"
     for path, what in ((program, "Node.js is"), (packages, f"the {GENERATION} packages of npm are")):
         if not path.exists():
-            message = f"{what} not installed: make node-clients"
+            message = f"{what} not installed: make clients"
             if os.environ.get("CI"):
                 pytest.fail(message)
             pytest.skip(message)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmproxy_core import Money, Price, Usage
-from llmproxy_core.config_types import make_converter
+from llmproxy_core.config_types import structured
 from llmproxy_core.option import Misreadings
 from llmproxy_core.price_config import Prices
 
@@ -15,7 +15,7 @@ PER = 10**9
 
 
 def read(**table: Any) -> Price:
-    [(name, price)] = make_converter({}).structure({"m": table}, Prices)
+    [(name, price)] = structured(Prices, {"m": table}, {})
     assert name == "m"
     assert isinstance(price, Price)
     return price
@@ -61,6 +61,6 @@ def test_tiers_that_begin_together_are_named_wherever_they_stand() -> None:
     }
 
     with pytest.raises(Misreadings) as caught:
-        make_converter({}).structure(tables, Prices)
+        structured(Prices, tables, {})
 
     assert [it.path for it in caught.value.found] == [("a", "tiers"), ("b", "service_tiers", "flex", "tiers")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmproxy_core import Channel, TextFilter
@@ -137,6 +137,7 @@ def thinking_and_calls(reply: ChatReply) -> list[tuple[str, str]]:
 
 
 @given(PIECES)
+@example([("think", "cs"), ("text", "")])
 def test_a_filter_leaves_thinking_where_it_is_in_a_stream_as_in_the_whole(pieces: list[tuple[str, str]]) -> None:
     def make(channel: Channel) -> TextFilter:
         return Replace({"secret": "***", "sect": "#"})

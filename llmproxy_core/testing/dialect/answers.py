@@ -19,7 +19,7 @@ from llmproxy_core.chat import (
     TextPart,
 )
 from llmproxy_core.reply_events import events_of
-from llmproxy_core.testing.dialect.chance import seeded
+from llmproxy_core.testing.chance import seeded
 from llmproxy_core.testing.dialect.conversations import calls, chosen, said, thoughts
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.says import Says, with_needs

@@ -9,9 +9,9 @@ import attrs
 from llmproxy_core.chat import ChatRequest, Message, TextPart
 from llmproxy_core.dialect import Api
 from llmproxy_core.errors import BadRequest
+from llmproxy_core.testing.chance import for_many
 from llmproxy_core.testing.dialect import bodies, conversations
 from llmproxy_core.testing.dialect.case import Case
-from llmproxy_core.testing.dialect.chance import for_many
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.json_changes import changes, text_changes_only, with_unknown
 from llmproxy_core.testing.dialect.sameness import differences, of_request

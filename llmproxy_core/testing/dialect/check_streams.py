@@ -14,7 +14,7 @@ from llmproxy_core.testing.dialect.case import Case, ReadStream, scanned_facts
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.json_changes import data_of, event_with_unknown, text_changes_only
 from llmproxy_core.testing.dialect.sameness import differences
-from llmproxy_core.testing.dialect.stream_cuts import cuts, places
+from llmproxy_core.testing.stream_cuts import cuts, places
 
 EDIT = " (edited 🚲)"
 
@@ -50,7 +50,7 @@ def reads_streams_however_they_are_cut(declared: DeclaredDialect) -> None:
 
 def _places(stream: bytes) -> int:
     """As many places as keep the work for a stream about the same."""
-    return max(10, min(160, 400_000 // len(stream)))
+    return max(10, min(160, 150_000 // len(stream)))
 
 
 def copies_streams(declared: DeclaredDialect) -> None:

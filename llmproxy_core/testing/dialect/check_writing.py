@@ -17,9 +17,9 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.dialect import Api
 from llmproxy_core.reply_events import Assembler, events_of
+from llmproxy_core.testing.chance import for_many, seeded
 from llmproxy_core.testing.dialect import answers, bodies
 from llmproxy_core.testing.dialect.case import Case
-from llmproxy_core.testing.dialect.chance import for_many, seeded
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.event_orders import EventOrder, orders
 from llmproxy_core.testing.dialect.sameness import Facts, arguments, differences, of_reply

@@ -28,7 +28,7 @@ from llmproxy_core.chat import (
     ToolChoice,
     ToolResult,
 )
-from llmproxy_core.testing.dialect.chance import seeded
+from llmproxy_core.testing.chance import seeded
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.says import INSTEAD, NEEDS, OF_ANSWERS, Says, with_needs
 

@@ -27,8 +27,8 @@ from llmproxy_core.chat import (
     VideoPart,
     remember,
 )
+from llmproxy_core.testing.chance import seeded
 from llmproxy_core.testing.dialect.answers import answer
-from llmproxy_core.testing.dialect.chance import seeded
 from llmproxy_core.testing.dialect.conversations import PDF, SCHEMA, Conversation
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.event_orders import STRANGER

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from llmproxy_core.testing.dialect.chance import seeded
+from llmproxy_core.testing.chance import seeded
 
 Cut = tuple[str, tuple[bytes, ...]]
 """How it was cut, for messages, and the pieces."""
