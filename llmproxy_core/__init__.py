@@ -10,7 +10,6 @@ from llmproxy_core.carried import Carried, seal, unseal
 from llmproxy_core.dialect import (
     Api,
     Dialect,
-    Frame,
     Located,
     Operation,
     ReplyHead,
@@ -52,6 +51,7 @@ from llmproxy_core.errors import (
     UpstreamTimeout,
 )
 from llmproxy_core.exchange import Attempt, Caller, ChildCall, Exchange, Note
+from llmproxy_core.frame import Frame
 from llmproxy_core.headers import Headers
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.http_llm import HttpLLM

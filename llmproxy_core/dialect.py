@@ -13,6 +13,7 @@ from llmproxy_core.api_path import api_start
 from llmproxy_core.chat import ChatEvent, ChatReply, ChatRequest
 from llmproxy_core.embeddings import EmbeddingsReply, EmbeddingsRequest
 from llmproxy_core.errors import ProxyError, Unsupported, UpstreamError, UpstreamGarbage
+from llmproxy_core.frame import Frame
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.headers import Headers
 from llmproxy_core.model_list import ModelInfo
@@ -85,20 +86,6 @@ class ReplyHead:
     """The finish words of the choices, as the provider spells them."""
     id: str | None = None
     """The provider's own id of the answer."""
-
-
-@attrs.define
-class Frame:
-    """
-    One event of a stream as read: its exact bytes and its meaning.
-
-    Joining the `raw` of all frames gives the stream back. *source* is the dialect's own memory of the event, for
-    its writer alone.
-    """
-
-    raw: bytes
-    events: list[ChatEvent]
-    source: object = None
 
 
 class Scanner(Protocol):

@@ -18,9 +18,10 @@ from llmproxy_core.chat import (
     TextDelta,
     ToolCallStart,
 )
-from llmproxy_core.dialect import Api, Dialect, Frame, Operation
+from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.engine import Facts, bug_of, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
+from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import Assembler, events_of

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, TextDelta, UsageReported
-from llmproxy_core.dialect import Frame, Scanner, StreamWriter
+from llmproxy_core.dialect import Scanner, StreamWriter
 from llmproxy_core.errors import InternalError, ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
 from llmproxy_core.estimate import TextCount
+from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.layer import OUTSIDE, Layer
 from llmproxy_core.model_shown import renamer, show_model

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from llmproxy_core.chat import End, Failed, Finished, Ping, Start, TextDelta, UsageReported
-from llmproxy_core.dialect import Frame
+from llmproxy_core.chat import End, Finished, Start, TextDelta, UsageReported
 from llmproxy_core.errors import UpstreamGarbage
-from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
+from llmproxy_core.frame import Frame
+from llmproxy_core.sse import Event
 from llmproxy_core.wire.envelope import Envelope, read_body
-from llmproxy_core.wire.last_event import completed, is_done
+from llmproxy_core.wire.event_reader import EventReader
+from llmproxy_core.wire.last_event import is_done
 from llmproxy_core.wire.members import garbage
 from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_core.wire.wire import Wire
@@ -23,86 +24,28 @@ _decode = msgspec.json.Decoder(Chunk).decode
 _NULLS = (b"", b"null")
 
 
-class UnseenBlock:
-    """The source of a frame whose bytes no client may see: fields without data."""
-
-
-UNSEEN = UnseenBlock()
-
-
-class ChunkReader:
+class ChunkReader(EventReader):
     """A StreamReader for the streams of one wire form. UpstreamGarbage for what is no chunk."""
 
     def __init__(self, dialect: str, api: str) -> None:
+        super().__init__()
         self._dialect = dialect
-        self._decoder = SSEDecoder()
         self._deltas = DeltaReader(Wire(api, own=True, fail=garbage))
         self._finished: set[int] = set()
         self._start: Start | None = None
-        self._is_over = False
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames of the events that *data* completes; none after the terminal event or an error."""
-        try:
-            events = self._decoder.feed(data)
-        except SSEError as error:
-            raise UpstreamGarbage("An event of the provider's stream is too long") from error
-        return self._frames(events)
-
-    def end(self) -> list[Frame]:
-        """The frame of a last event that is whole but for its blank line."""
-        events = self._decoder.end()
-        if events and not events[0].complete:
-            whole = completed(events[0].raw)
-            events = [parse_event(whole)] if whole else []
-        return self._frames(events)
-
-    def _frames(self, events: list[Event]) -> list[Frame]:
-        frames: list[Frame] = []
-        for event in events:
-            if self._is_over:
-                break
-            try:
-                frames.append(self._frame(event))
-            except UpstreamGarbage as error:
-                if not frames:
-                    raise
-                # What was read before it is not lost: the failure takes its place in the stream.
-                self._is_over = True
-                frames.append(Frame(event.raw, [Failed(error.message, error.code)]))
-        return frames
-
-    def _frame(self, event: Event) -> Frame:
-        if not event.data.strip():
-            if event.is_forwardable:
-                return Frame(event.raw, [Ping()])
-            return Frame(event.raw, [], UNSEEN)
+    def read(self, event: Event) -> list[Frame]:
         if is_done(event.data):
-            self._is_over = True
-            return Frame(event.raw, [End()])
+            self.is_over = True
+            return [Frame(event.raw, [End()])]
         try:
             chunk = _decode(event.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamGarbage("An event of the provider's stream cannot be understood") from error
         if chunk.object == "error" or bytes(chunk.error) not in NO_ERROR:
-            self._is_over = True
-            return Frame(event.raw, [self._failed(event.data)])
-        return self._chunk(event, chunk)
-
-    def _failed(self, data: bytes) -> Failed:
-        envelope = read_body(data) or Envelope("The provider reported an error without saying which.")
-        error = reported_error(self._dialect, envelope, data)
-        return Failed(
-            error.message,
-            error.code,
-            error.error_type,
-            error.status,
-            param=error.param,
-            retryable=error.retryable,
-            retry_after_s=error.retry_after_s,
-            dialect=error.dialect,
-            body=error.body,
-        )
+            envelope = read_body(event.data) or Envelope("The provider reported an error without saying which.")
+            return self.fail(event.raw, reported_error(self._dialect, envelope, event.data))
+        return [self._chunk(event, chunk)]
 
     def _chunk(self, event: Event, chunk: Chunk) -> Frame:
         found = Found()

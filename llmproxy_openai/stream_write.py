@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from llmproxy_core import sse
 from llmproxy_core.chat import ChatEvent, End, Failed, Ping, Start, UsageReported
-from llmproxy_core.dialect import Frame
+from llmproxy_core.frame import Frame
 from llmproxy_core.usage import Usage
+from llmproxy_core.wire.event_reader import UNSEEN
 from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.splice import encode
 from llmproxy_openai.chunk import ChunkSource
 from llmproxy_openai.pairing import Pairing, pair
 from llmproxy_openai.stream_form import StreamForm
 from llmproxy_openai.stream_patch import patch
-from llmproxy_openai.stream_read import UNSEEN
 from llmproxy_openai.stream_render import ChunkRenderer
 
 _DONE = b"data: [DONE]\n\n"

@@ -12,6 +12,7 @@ from llmproxy_core.sse import encode as encode_event
 from llmproxy_core.wire import text_tool
 from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word
 from llmproxy_core.wire.envelope import Envelope, read_body
+from llmproxy_core.wire.event_reader import UNSEEN, EventReader, failed
 from llmproxy_core.wire.event_scanner import EventScanner
 from llmproxy_core.wire.form import Changes, Form, Group, Values, json, strings, unsaid, value
 from llmproxy_core.wire.last_event import completed
@@ -53,10 +54,12 @@ __all__ = [
     "STRING",
     "STRINGS",
     "STRING_OR_STRINGS",
+    "UNSEEN",
     "Changes",
     "Counts",
     "Envelope",
     "Event",
+    "EventReader",
     "EventScanner",
     "Fail",
     "Form",
@@ -76,6 +79,7 @@ __all__ = [
     "decode_object",
     "encode",
     "encode_event",
+    "failed",
     "garbage",
     "join_array",
     "join_object",

@@ -10,7 +10,6 @@ from llmproxy_core.chat import (
     ChatEvent,
     CitationAdded,
     End,
-    Failed,
     Finished,
     OpaqueEvent,
     Ping,
@@ -22,11 +21,11 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.dialect import Frame
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.frame import Frame
 from llmproxy_core.reply_events import events_of
-from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
-from llmproxy_core.wire import Wire, completed, garbage, join_object
+from llmproxy_core.sse import Event
+from llmproxy_core.wire import UNSEEN, EventReader, Wire, failed, garbage, join_object
 from llmproxy_openai.responses.answer import BETWEEN_SUMMARIES
 from llmproxy_openai.responses.citations import read_citation
 from llmproxy_openai.responses.failure import stream_error
@@ -45,20 +44,12 @@ from llmproxy_openai.responses.stream_event import (
 _Place = tuple[int, int]
 
 
-class UnseenBlock:
-    """The source of a frame whose bytes no client may see: fields without data."""
-
-
-UNSEEN = UnseenBlock()
-
-
-class ResponseReader:
+class ResponseReader(EventReader):
     """A StreamReader for the events of a response. UpstreamGarbage for what is none."""
 
     def __init__(self) -> None:
-        self._decoder = SSEDecoder()
+        super().__init__()
         self._wire = Wire(CREATE.form, own=True, fail=garbage)
-        self._is_over = False
         self._has_begun = False
         self._has_said = False
         self._told: set[_Place] = set()
@@ -66,55 +57,23 @@ class ResponseReader:
         self._calls: dict[int, int] = {}
         self._pending: StreamEvent | None = None
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames of the events that *data* completes; none after the terminal event or an error."""
-        try:
-            events = self._decoder.feed(data)
-        except SSEError as error:
-            raise UpstreamGarbage("An event of the provider's stream is too long") from error
-        return self._frames(events)
+    def close(self) -> list[Frame]:
+        """An error that nothing came after."""
+        return [] if self._pending is None else [self._failed(b"", [self._pending])]
 
-    def end(self) -> list[Frame]:
-        """The frame of a last event that is whole but for its blank line; of an error that nothing came after."""
-        events = self._decoder.end()
-        if events and not events[0].complete:
-            whole = completed(events[0].raw)
-            events = [parse_event(whole)] if whole else []
-        frames = self._frames(events)
-        if self._pending is not None and not self._is_over:
-            frames.append(self._failed(b"", [self._pending]))
-        return frames
-
-    def _frames(self, events: list[Event]) -> list[Frame]:
-        frames: list[Frame] = []
-        for event in events:
-            if self._is_over:
-                break
-            try:
-                frames.append(self._frame(event))
-            except UpstreamGarbage as error:
-                if not frames:
-                    raise
-                # What was read before it is not lost: the failure takes its place in the stream.
-                self._is_over = True
-                frames.append(Frame(event.raw, [Failed(error.message, error.code)]))
-        return frames
-
-    def _frame(self, event: Event) -> Frame:
-        if not event.data.strip():
-            return Frame(event.raw, [Ping()]) if event.is_forwardable else Frame(event.raw, [], UNSEEN)
+    def read(self, event: Event) -> list[Frame]:
         try:
             source = read_event(event.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamGarbage("An event of the provider's stream cannot be understood") from error
         if source.type == "response.failed":
             before = [] if self._pending is None else [self._pending]
-            return self._failed(event.raw, [*before, source])
+            return [self._failed(event.raw, [*before, source])]
         if is_error(source):
             self._pending = source  # the response that failed comes after it, and tells whose it is
-            return Frame(event.raw, [], UNSEEN)
+            return [Frame(event.raw, [], UNSEEN)]
         if source.type == "keepalive":
-            return Frame(event.raw, [Ping()], source)
+            return [Frame(event.raw, [Ping()], source)]
         events: list[ChatEvent] = []
         if source.type in TERMINAL:
             self._end(source, events)
@@ -127,23 +86,11 @@ class ResponseReader:
             self._has_begun = True
             if not isinstance(events[0], Start):
                 events.insert(0, Start("", ""))
-        return Frame(event.raw, events, source)
+        return [Frame(event.raw, events, source)]
 
     def _failed(self, raw: bytes, told: list[StreamEvent]) -> Frame:
-        self._is_over = True
-        error = stream_error([event.data for event in told])
-        failed = Failed(
-            error.message,
-            error.code,
-            error.error_type,
-            error.status,
-            param=error.param,
-            retryable=error.retryable,
-            retry_after_s=error.retry_after_s,
-            dialect=error.dialect,
-            body=error.body,
-        )
-        return Frame(raw, [failed], told[-1])
+        self.is_over = True
+        return Frame(raw, [failed(stream_error([event.data for event in told]))], told[-1])
 
     # -- the response --------------------------------------------------------------------------------------------
 
@@ -158,10 +105,10 @@ class ResponseReader:
         try:
             reply = read_reply(bytes(source.response))
         except UpstreamError as error:
-            self._is_over = True
-            events.append(Failed(error.message, error.code, error.error_type, error.status))
+            self.is_over = True
+            events.append(failed(error))
             return
-        self._is_over = True
+        self.is_over = True
         choice = reply.choices[0]
         if not self._has_said:
             whole = events_of(reply)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, OpaqueEvent, Start
-from llmproxy_core.dialect import Frame
-from llmproxy_core.wire import Changes, encode, join_object, with_members
+from llmproxy_core.frame import Frame
+from llmproxy_core.wire import UNSEEN, Changes, encode, join_object, with_members
 from llmproxy_openai.responses.noting import note
 from llmproxy_openai.responses.open_item import OpenCall
 from llmproxy_openai.responses.render import Passed, Renderer
@@ -17,7 +17,6 @@ from llmproxy_openai.responses.stream_event import (
     StreamEvent,
     read_item,
 )
-from llmproxy_openai.responses.stream_read import UNSEEN
 
 # What tells once more what was said before; once that was changed, it is told anew.
 _TOLD_ONCE_MORE = frozenset(

@@ -17,8 +17,9 @@ from llmproxy_core import (
     UpstreamGarbage,
     Usage,
 )
-from llmproxy_core.dialect import Frame, StreamWriter
+from llmproxy_core.dialect import StreamWriter
 from llmproxy_core.engine import Engine, engine_for
+from llmproxy_core.frame import Frame
 from llmproxy_core.text import Replace
 from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_openai import OpenAIDialect

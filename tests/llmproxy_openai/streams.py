@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmproxy_core.chat import ChatEvent
-from llmproxy_core.dialect import Api, Frame
+from llmproxy_core.dialect import Api
+from llmproxy_core.frame import Frame
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import CHAT, COMPLETIONS
 from tests.recordings import Recording, openai_recordings

@@ -27,7 +27,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.dialect import Frame
+from llmproxy_core.frame import Frame
 from llmproxy_core.usage import Usage
 from llmproxy_openai.paths import CHAT, COMPLETIONS
 from tests.llmproxy_openai.streams import (

@@ -8,8 +8,9 @@ from typing import NoReturn, ParamSpec, TypeVar
 import attrs
 
 from llmproxy_core.chat import ChatEvent, ChatReply, ChatRequest, Failed
-from llmproxy_core.dialect import Api, Dialect, Frame, Scanner
+from llmproxy_core.dialect import Api, Dialect, Scanner
 from llmproxy_core.errors import ProxyError
+from llmproxy_core.frame import Frame
 from llmproxy_core.reply_events import Assembler
 from llmproxy_core.testing.dialect.declared import DeclaredDialect
 from llmproxy_core.testing.dialect.event_rules import EventRules

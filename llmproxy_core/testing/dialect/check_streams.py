@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from llmproxy_core.chat import ChatEvent, End, Finished, TextDelta
-from llmproxy_core.dialect import Api, Frame
+from llmproxy_core.dialect import Api
+from llmproxy_core.frame import Frame
 from llmproxy_core.sse import split_events
 from llmproxy_core.testing.dialect import bodies
 from llmproxy_core.testing.dialect.case import Case, ReadStream, scanned_facts

@@ -55,11 +55,11 @@ def _outline(body: bytes) -> Outline:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamGarbage("The provider's answer is not a JSON object") from error
     if bytes(outline.error) not in _NO_ERROR or bytes(outline.type) == b'"error"':
-        raise failed(body)
+        raise error_in(body)
     return outline
 
 
-def failed(body: bytes) -> UpstreamError:
+def error_in(body: bytes) -> UpstreamError:
     """The error that *body* is, though the status was 200, or that an event of a stream tells."""
     envelope = read_body(body) or Envelope("The provider reported an error without saying which.")
     status = envelope.status or status_of(envelope.kind)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llmproxy_anthropic.reply import decode_outline, failed, text_in
+from llmproxy_anthropic.reply import decode_outline, error_in, text_in
 from llmproxy_anthropic.usage import at_start, counted, merged, read_members
 from llmproxy_core.wire import Event, EventScanner
 
@@ -56,7 +56,7 @@ class MessageScanner(EventScanner):
             case "message_stop":
                 self.done = True
             case "error":
-                self.error = failed(event.data)
+                self.error = error_in(event.data)
             case _:
                 pass
 

@@ -12,7 +12,7 @@ from llmproxy_anthropic.citation import read_citation
 from llmproxy_anthropic.event import Delta, EventSource, Payload, decode_payload
 from llmproxy_anthropic.finish import read_finish
 from llmproxy_anthropic.own_tool import is_answer
-from llmproxy_anthropic.reply import decode_outline, failed, text_in
+from llmproxy_anthropic.reply import decode_outline, error_in, text_in
 from llmproxy_anthropic.usage import at_start, counted, merged, neutral_tier, read_members
 from llmproxy_core import Carried, Frame, UpstreamGarbage
 from llmproxy_core.chat import (
@@ -20,7 +20,6 @@ from llmproxy_core.chat import (
     CitationAdded,
     DocumentPart,
     End,
-    Failed,
     Finished,
     ImagePart,
     OpaqueEvent,
@@ -38,23 +37,14 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.wire import (
     Event,
-    SSEDecoder,
-    SSEError,
+    EventReader,
     Wire,
-    completed,
     encode,
+    failed,
     garbage,
-    parse_event,
     text_tool,
     with_members,
 )
-
-
-class UnseenBlock:
-    """The source of a frame whose bytes no client may see: fields without data."""
-
-
-UNSEEN = UnseenBlock()
 
 
 class _Block:
@@ -69,58 +59,24 @@ class _Block:
         self.pieces: list[str] = []
 
 
-class MessageReader:
+class MessageReader(EventReader):
     """A StreamReader for the streams of `POST /messages`. UpstreamGarbage for what is no event of theirs."""
 
     def __init__(self) -> None:
-        self._decoder = SSEDecoder()
+        super().__init__()
         self._wire = Wire(MESSAGES.form, own=True, fail=garbage)
         self._blocks: dict[int, _Block] = {}
         self._calls = 0
         self._usage: dict[str, Any] = {}
-        self._is_over = False
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames of the events that *data* completes; none after the terminal event or an error."""
-        try:
-            events = self._decoder.feed(data)
-        except SSEError as error:
-            raise UpstreamGarbage("An event of the provider's stream is too long") from error
-        return self._frames(events)
-
-    def end(self) -> list[Frame]:
-        """The frame of a last event that is whole but for its blank line."""
-        events = self._decoder.end()
-        if events and not events[0].complete:
-            whole = completed(events[0].raw)
-            events = [parse_event(whole)] if whole else []
-        return self._frames(events)
-
-    def _frames(self, events: list[Event]) -> list[Frame]:
-        frames: list[Frame] = []
-        for event in events:
-            if self._is_over:
-                break
-            try:
-                frames.append(self._frame(event))
-            except UpstreamGarbage as error:
-                if not frames:
-                    raise
-                # What was read before it is not lost: the failure takes its place in the stream.
-                self._is_over = True
-                frames.append(Frame(event.raw, [Failed(error.message, error.code)]))
-        return frames
-
-    def _frame(self, event: Event) -> Frame:
-        if not event.data.strip():
-            return Frame(event.raw, [Ping()]) if event.is_forwardable else Frame(event.raw, [], UNSEEN)
+    def read(self, event: Event) -> list[Frame]:
         try:
             payload = decode_payload(event.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamGarbage("An event of the provider's stream cannot be understood") from error
         kind = payload.type or event.event
         source = EventSource(event.data, kind, payload.index)
-        return Frame(event.raw, self._events(kind, payload, event, source), source)
+        return [Frame(event.raw, self._events(kind, payload, event, source), source)]
 
     def _events(self, kind: str, payload: Payload, event: Event, source: EventSource) -> list[ChatEvent]:
         match kind:
@@ -135,13 +91,13 @@ class MessageReader:
             case "message_delta":
                 return self._message_delta(payload)
             case "message_stop":
-                self._is_over = True
+                self.is_over = True
                 return [End()]
             case "ping":
                 return [Ping()]
             case "error":
-                self._is_over = True
-                return [_failure(event.data)]
+                self.is_over = True
+                return [failed(error_in(event.data))]
             case _:
                 return [OpaqueEvent(kind, event.data)]
 
@@ -295,18 +251,3 @@ def _whole(raw: bytes, said: str) -> bytes:
 
 def _reasoning(part: ReasoningPart) -> ReasoningDelta:
     return ReasoningDelta(0, part.text, part.signature, provider=part.provider, encrypted=part.encrypted, id=part.id)
-
-
-def _failure(data: bytes) -> Failed:
-    error = failed(data)
-    return Failed(
-        error.message,
-        error.code,
-        error.error_type,
-        error.status,
-        param=error.param,
-        retryable=error.retryable,
-        retry_after_s=error.retry_after_s,
-        dialect=error.dialect,
-        body=error.body,
-    )

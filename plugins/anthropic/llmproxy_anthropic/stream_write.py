@@ -19,7 +19,6 @@ from llmproxy_anthropic.stream_patch import (
     with_text,
     with_usage,
 )
-from llmproxy_anthropic.stream_read import UNSEEN
 from llmproxy_anthropic.stream_render import MessageRenderer
 from llmproxy_core import Frame
 from llmproxy_core.chat import (
@@ -36,7 +35,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.wire import Wire
+from llmproxy_core.wire import UNSEEN, Wire
 
 E = TypeVar("E")
 

@@ -28,7 +28,7 @@ from llmproxy_core.chat import ChatReply, ChatRequest
 from llmproxy_gemini import apis, count, embeddings, errors, model_lists, reply_read, reply_write, request
 from llmproxy_gemini.config_form import CONFIG, SCALARS
 from llmproxy_gemini.scan import ArrayScanner, ChunkScanner
-from llmproxy_gemini.stream_read import ArrayReader, EventReader
+from llmproxy_gemini.stream_read import ArrayReader, ChunkEventReader
 from llmproxy_gemini.stream_write import ArrayWriter, EventWriter
 
 _FIELD_NAMES: Mapping[str, str] = {
@@ -116,7 +116,7 @@ class GeminiDialect(Dialect):
         return ArrayScanner() if apis.is_array(api) else ChunkScanner()
 
     def reader(self, api: Api) -> StreamReader:
-        return ArrayReader() if apis.is_array(api) else EventReader()
+        return ArrayReader() if apis.is_array(api) else ChunkEventReader()
 
     def writer(self, api: Api, *, usage: bool) -> StreamWriter:
         return ArrayWriter(usage=usage) if apis.is_array(api) else EventWriter(usage=usage)

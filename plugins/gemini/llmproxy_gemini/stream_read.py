@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from llmproxy_core import Frame, UpstreamError, UpstreamGarbage
-from llmproxy_core.chat import End, Failed, Finished, Ping, Start, UsageReported
-from llmproxy_core.wire import Event, SSEDecoder, SSEError, Wire, completed, garbage, parse_event
+from llmproxy_core.chat import End, Finished, Start, UsageReported
+from llmproxy_core.wire import Event, EventReader, Wire, failed, garbage
 from llmproxy_gemini.apis import FORM
 from llmproxy_gemini.array_split import MAX_ELEMENT_BYTES, ArraySplitter
 from llmproxy_gemini.candidate_read import CandidateReader, Found
 from llmproxy_gemini.chunk import NULLS, Chunk, decode_candidate, decode_chunk, error_in
 from llmproxy_gemini.finish import blocked
-from llmproxy_gemini.stream_source import NOWHERE, UNSEEN, ChunkSource, MergedSource
+from llmproxy_gemini.stream_source import NOWHERE, ChunkSource, MergedSource
 from llmproxy_gemini.usage import read_usage
 
 
@@ -44,7 +44,7 @@ class ChunkReader:
     def failed(self, raw: bytes, error: UpstreamError) -> list[Frame]:
         """The frames of a stream that ends with *error*."""
         self.is_over = True
-        return [*self._release(), Frame(raw, [_failed(error)])]
+        return [*self._release(), Frame(raw, [failed(error)])]
 
     def _release(self) -> list[Frame]:
         held, self._held = self._held, []
@@ -95,65 +95,25 @@ class ChunkReader:
         return [*self._release(), *([Frame(raw, [End()])] if is_whole else [])]
 
 
-def _failed(error: UpstreamError) -> Failed:
-    return Failed(
-        error.message,
-        error.code,
-        error.error_type,
-        error.status,
-        param=error.param,
-        retryable=error.retryable,
-        retry_after_s=error.retry_after_s,
-        dialect=error.dialect,
-        body=error.body,
-    )
-
-
-def _extend(frames: list[Frame], chunks: ChunkReader, raw: bytes, data: bytes, before: bytes) -> None:
-    """Add the frames of a chunk. What was read before garbage is not lost: the failure takes its place."""
-    try:
-        frames += chunks.frame(raw, data, before)
-    except UpstreamGarbage as error:
-        if not frames:
-            raise
-        frames += chunks.failed(raw, error)
-
-
-class EventReader:
+class ChunkEventReader(EventReader):
     """A StreamReader for streams of events."""
 
     def __init__(self) -> None:
-        self._decoder = SSEDecoder(MAX_ELEMENT_BYTES)
+        super().__init__(MAX_ELEMENT_BYTES)
         self._chunks = ChunkReader()
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames of the events that *data* completes; none after an error."""
-        try:
-            events = self._decoder.feed(data)
-        except SSEError as error:
-            raise UpstreamGarbage("An event of the provider's stream is too long") from error
-        return self._frames(events)
-
-    def _frames(self, events: list[Event]) -> list[Frame]:
-        frames: list[Frame] = []
-        for event in events:
-            if self._chunks.is_over:
-                break
-            if event.data.strip():
-                _extend(frames, self._chunks, event.raw, event.data, b"")
-            elif event.is_forwardable:
-                frames.append(Frame(event.raw, [Ping()]))
-            else:
-                frames.append(Frame(event.raw, [], UNSEEN))
+    def read(self, event: Event) -> list[Frame]:
+        frames = self._chunks.frame(event.raw, event.data, b"")
+        self.is_over = self._chunks.is_over
         return frames
 
-    def end(self) -> list[Frame]:
-        """A last event that is whole but for its blank line, and the End."""
-        events = self._decoder.end()
-        if events and not events[0].complete:
-            whole = completed(events[0].raw)
-            events = [parse_event(whole)] if whole else []
-        return self._frames(events) + self._chunks.end()
+    def fail(self, raw: bytes, error: UpstreamError) -> list[Frame]:
+        self.is_over = True
+        return self._chunks.failed(raw, error)
+
+    def close(self) -> list[Frame]:
+        """The End."""
+        return self._chunks.end()
 
 
 class ArrayReader:
@@ -170,10 +130,16 @@ class ArrayReader:
         for element in self._splitter.feed(data):
             if self._chunks.is_over:
                 break
-            if element.data:
-                _extend(frames, self._chunks, element.before + element.data, element.data, element.before)
-            else:
+            if not element.data:
                 self._closing += element.before
+                continue
+            raw = element.before + element.data
+            try:
+                frames += self._chunks.frame(raw, element.data, element.before)
+            except UpstreamGarbage as error:
+                if not frames:
+                    raise
+                frames += self._chunks.failed(raw, error)
         return frames
 
     def end(self) -> list[Frame]:

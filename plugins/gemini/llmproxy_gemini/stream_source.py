@@ -38,12 +38,3 @@ class MergedSource:
 
     def __init__(self, before: bytes) -> None:
         self.before = before
-
-
-class UnseenBlock:
-    """Fields without data, which no client may see."""
-
-    __slots__ = ()
-
-
-UNSEEN = UnseenBlock()

@@ -16,11 +16,11 @@ from llmproxy_core.chat import (
     ToolCallDelta,
     UsageReported,
 )
-from llmproxy_core.wire import Changes, encode
+from llmproxy_core.wire import UNSEEN, Changes, encode
 from llmproxy_gemini.pairing import pair
 from llmproxy_gemini.stream_patch import patch
 from llmproxy_gemini.stream_render import ChunkRenderer
-from llmproxy_gemini.stream_source import UNSEEN, ChunkSource, MergedSource
+from llmproxy_gemini.stream_source import ChunkSource, MergedSource
 
 _TEXTS = (TextDelta, ReasoningDelta, ToolCallDelta)
 

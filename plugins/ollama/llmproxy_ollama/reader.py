@@ -15,7 +15,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.wire import STRING, Members
+from llmproxy_core.wire import STRING, Members, failed
 from llmproxy_ollama.lines import LineSplitter, lines_of
 from llmproxy_ollama.reply import WIRE, answer, read_finish, read_head, read_logprobs, read_usage
 from llmproxy_ollama.tool_calls import read_call
@@ -51,9 +51,9 @@ class ChatReader:
             except UpstreamGarbage as error:
                 if not frames:
                     raise
-                events = [_failure(error)]
+                events = [failed(error)]
             except UpstreamError as error:
-                events = [_failure(error)]
+                events = [failed(error)]
             frames.append(Frame(raw, events, Line(raw.strip())))
             if any(isinstance(event, End | Failed) for event in events):
                 self._is_over = True
@@ -88,15 +88,3 @@ class ChatReader:
             call = read_call(text, f"message.tool_calls[{index}]", WIRE, self._known, index)
             events += [ToolCallStart(0, index, call.id, call.name), ToolCallDelta(0, index, call.arguments)]
         return events
-
-
-def _failure(error: UpstreamError) -> Failed:
-    return Failed(
-        error.message,
-        error.code,
-        error.error_type,
-        error.status,
-        retryable=error.retryable,
-        dialect=error.dialect,
-        body=error.body,
-    )

@@ -7,7 +7,7 @@ Each is an event with a name and one line of JSON. A comment keeps the connectio
 import re
 from collections.abc import Sequence
 
-from llmproxy_core import Frame, UpstreamError, UpstreamGarbage, Usage
+from llmproxy_core import Frame, UpstreamError, Usage
 from llmproxy_core.chat import (
     ChatEvent,
     End,
@@ -15,7 +15,6 @@ from llmproxy_core.chat import (
     Finish,
     Finished,
     OpaqueEvent,
-    Ping,
     ReasoningDelta,
     RefusalDelta,
     Start,
@@ -24,20 +23,18 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.wire import (
     STRING,
+    UNSEEN,
     Envelope,
     Event,
+    EventReader,
     EventScanner,
     Members,
-    SSEDecoder,
-    SSEError,
     Wire,
-    completed,
     encode,
     encode_event,
     garbage,
     join_object,
     made_id,
-    parse_event,
     read_body,
     reported_error,
     with_members,
@@ -49,7 +46,7 @@ from llmproxy_parley.thought import members_of, read_thought
 _WIRE = Wire(TALK.form, own=True, fail=garbage)
 
 
-def failed(data: bytes) -> UpstreamError:
+def failure(data: bytes) -> UpstreamError:
     """The error that the event `oops` tells."""
     return reported_error(NAME, read_body(data) or Envelope("The provider failed without saying why"), data)
 
@@ -72,51 +69,20 @@ class TalkScanner(EventScanner):
                 self.usage = read_usage(members.object("tokens"))
                 self.done = True
             case "oops":
-                self.error = failed(event.data)
+                self.error = failure(event.data)
             case _:  # the pattern stands in what the model says
                 pass
 
 
-class TalkReader:
+class TalkReader(EventReader):
     """Bytes to events, each with the bytes it was read from."""
 
-    def __init__(self) -> None:
-        self._decoder = SSEDecoder()
-        self._is_over = False
-
-    def feed(self, data: bytes) -> list[Frame]:
-        try:
-            events = self._decoder.feed(data)
-        except SSEError as error:
-            raise UpstreamGarbage("An event of the provider's stream is too long") from error
-        return self._frames(events)
-
-    def end(self) -> list[Frame]:
-        events = self._decoder.end()
-        if events and not events[0].complete:  # whole but for its blank line?
-            whole = completed(events[0].raw)
-            events = [parse_event(whole)] if whole else []
-        return self._frames(events)
-
-    def _frames(self, events: list[Event]) -> list[Frame]:
-        frames: list[Frame] = []
-        for event in events:
-            if self._is_over:  # nothing follows the end
-                break
-            try:
-                frames.append(Frame(event.raw, self._events(event), event))
-            except UpstreamGarbage as error:
-                if not frames:
-                    raise
-                frames.append(Frame(event.raw, [Failed(error.message, error.code)], event))
-            self._is_over = any(isinstance(it, End | Failed) for it in frames[-1].events)
-        return frames
+    def read(self, event: Event) -> list[Frame]:
+        if event.event == "oops":
+            return self.fail(event.raw, failure(event.data))
+        return [Frame(event.raw, self._events(event), event)]
 
     def _events(self, event: Event) -> list[ChatEvent]:
-        if not event.data.strip():
-            return [Ping()] if event.is_forwardable else []
-        if event.event == "oops":
-            return [_failure(failed(event.data))]
         members = Members(event.data, event.event, garbage)
         match event.event:
             case "open":
@@ -129,22 +95,11 @@ class TalkReader:
                 return [TextDelta(0, members.need("says", STRING))]
             case "close":
                 finish, usage = read_finish(members.take("ended", STRING)), read_usage(members.object("tokens"))
+                self.is_over = True
                 told: list[ChatEvent] = [] if finish is None else [Finished(0, finish)]
                 return [*told, *([] if usage is None else [UsageReported(usage)]), End()]
             case _:
                 return [OpaqueEvent(event.event, event.raw)]
-
-
-def _failure(error: UpstreamError) -> Failed:
-    return Failed(
-        error.message,
-        error.code,
-        error.error_type,
-        error.status,
-        retryable=error.retryable,
-        dialect=error.dialect,
-        body=error.body,
-    )
 
 
 class TalkWriter:
@@ -156,15 +111,15 @@ class TalkWriter:
         self._usage: Usage | None = None
 
     def write(self, events: Sequence[ChatEvent], frame: Frame | None) -> bytes:
-        if frame is None or not isinstance(frame.source, Event):
+        if frame is None:
             return b"".join([self._render(event) for event in events])
         own = frame.events
         self._has_begun = self._has_begun or any(isinstance(event, Start) for event in own)
-        if any(isinstance(event, Failed) for event in own) or not frame.source.is_forwardable:
+        if any(isinstance(event, Failed) for event in own) or frame.source is UNSEEN:
             return b""  # an error ends the stream through `error_event`
         if list(events) == own:
             return frame.raw
-        if [type(event) for event in events] == [type(event) for event in own]:
+        if isinstance(frame.source, Event) and [type(event) for event in events] == [type(event) for event in own]:
             members = {name: text for event in events for name, text in _members(event).items()}
             data = frame.source.data
             return frame.raw.replace(data, with_members(data, dict(members)), 1)
