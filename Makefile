@@ -10,11 +10,14 @@ WORKERS ?= 2
 # Arguments for `llmproxy serve` or pytest: `make run ARGS="--port 8080"`, `make quick ARGS="-k sse -x"`.
 ARGS ?=
 
-# Tests of processes, and of the documents: they would take twice as long measured, and the core is not covered there.
-UNMEASURED := tests/llmproxy_server tests/docs tests/packaging tests/typing tests/clients tests/test_bench.py \
-	tests/test_growth.py tests/test_reload_under_load.py tests/test_soak.py tests/test_worker_faults.py tests/test_workers.py
-# Of these another version of a dependency changes nothing that the others would not show.
-NOT_LOWEST := tests/clients tests/docs tests/typing tests/test_bench.py tests/test_growth.py
+# Tests that would take twice as long measured, and show no more of the core: of processes, of documents, and those
+# that go through the same code thousands of times.
+UNMEASURED := tests/llmproxy_server tests/clients tests/docs tests/grammar tests/packaging tests/typing \
+	tests/test_bench.py tests/test_dialect_conformance.py tests/test_growth.py tests/test_reload_under_load.py \
+	tests/test_replay.py tests/test_soak.py tests/test_worker_faults.py tests/test_workers.py
+# Another version of a dependency shows in what uses it; not in documents, other programs, or the tests of our tests.
+NOT_LOWEST := $(filter-out tests/llmproxy_server tests/test_replay.py tests/test_reload_under_load.py,$(UNMEASURED)) \
+	docs tests/llmproxy_core/test_processor_conformance.py tests/llmproxy_server/test_cli_plugin_new.py
 
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev

@@ -413,6 +413,9 @@ def test_a_process_that_ends_loses_nothing_that_was_logged(how: str) -> None:
         assert ran.stderr.splitlines()[2000:] == [ran.stderr.splitlines()[-1]], "one line, no traceback beside it"
         assert lines[-1]["level"] == "error"
         assert lines[-1]["exception"].endswith("RuntimeError: broken by sk-secret-value\n")
+    if how == "an exception in a thread":
+        assert len(ran.stderr.splitlines()) == 2001, "one line, no traceback between the others"
+        assert lines[-1]["exception"].endswith("ZeroDivisionError: division by zero\n")
 
 
 def test_the_secrets_of_the_configuration_are_not_in_the_last_words_of_a_crash() -> None:
