@@ -30,7 +30,7 @@ class Carried:
     encrypted: str | None = None
     id: str | None = None
     of_call: bool = False
-    """The signature belongs to the tool call that follows, not to thinking."""
+    """The signature belongs to the tool call that follows, whose id is *id*, not to thinking."""
 
 
 def seal(carried: Carried) -> str:

@@ -159,8 +159,6 @@ class Dialect(ABC):
     response_headers: frozenset[str] = frozenset()
     """Response headers (lower-case) that cross to the client."""
     response_header_prefixes: tuple[str, ...] = ()
-    query: frozenset[str] = frozenset()
-    """Query parameters of known operations that go on to the upstream."""
     field_names: Mapping[str, str] = FrozenMap()
     """How clients of this protocol spell fields of ChatRequest that are spelt otherwise there."""
     own_members: frozenset[str] = frozenset()
@@ -195,6 +193,14 @@ class Dialect(ABC):
         """The API that *operation* is called in, streamed or not; None: this protocol does not offer it."""
         fitting = (api for api in self.apis if api.operation is operation and api.streams in (None, stream))
         return next(fitting, None)
+
+    def answering(self, api: Api, chat: ChatRequest) -> Dialect:
+        """
+        What writes the answer to *chat*, asked in *api* and given in another protocol: this dialect.
+
+        A protocol whose clients choose between forms of an answer by what they ask gives another one here.
+        """
+        return self
 
     def crosses(self, header: str) -> bool:
         """Whether the upstream's response header *header* (lower-case) goes on to the client."""

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from llmproxy_core.chat import (
-    AudioDelta,
-    ChatEvent,
-    ChatReply,
-    CitationAdded,
-    End,
-    Failed,
-    Finished,
-    OpaqueEvent,
-    ReasoningDelta,
-    RefusalDelta,
-    TextDelta,
-    ToolCallStart,
-)
+from llmproxy_core.chat import ChatEvent, ChatReply, End, Failed
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.engine import Facts, bug_of, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
 from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
-from llmproxy_core.reply_events import Assembler, events_of
+from llmproxy_core.reply_events import Assembler, answers, events_of
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.stages import Filtering, Watching, apply_to_reply
 from llmproxy_core.subscription import Keep, Replace, Rewrite, Subscription, Watch
-
-_MEANINGFUL = (
-    TextDelta,
-    ReasoningDelta,
-    RefusalDelta,
-    ToolCallStart,
-    AudioDelta,
-    CitationAdded,
-    OpaqueEvent,
-    Finished,
-    End,
-)
 
 
 async def read_until_meaningful(
@@ -66,7 +41,7 @@ def _has_begun(frames: list[Frame]) -> bool:
         for event in frame.events:
             if isinstance(event, Failed):
                 raise failure(event)
-            if isinstance(event, _MEANINGFUL) and not (isinstance(event, TextDelta) and not event.text):
+            if answers(event):
                 return True
     return False
 

@@ -19,6 +19,7 @@ from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.layer import OUTSIDE, Layer
 from llmproxy_core.model_shown import renamer, show_model
+from llmproxy_core.reply_events import answers
 from llmproxy_core.request import ClientView
 from llmproxy_core.response import Stream, redact_error
 from llmproxy_core.stages import Filtering, TextStage, Watching, apply_to_events
@@ -77,9 +78,11 @@ class Engine(Protocol):
     Fed with what is read, it gives what is to be sent, at most one piece per read.
 
     After a call, *error* says that the stream has failed: what the call gave is still to be sent, then the error.
-    *done* says that the answer is complete, whatever the upstream may still send.
+    *done* says that the answer is complete, whatever the upstream may still send. What it gives before *begun* says
+    nothing yet that an error with a status of its own could not be told instead of.
     """
 
+    begun: bool
     done: bool
     error: ProxyError | None
 
@@ -98,10 +101,11 @@ class Engine(Protocol):
 class Opaque:
     """Whatever it is, it passes; the end of the body is the end of the answer."""
 
-    __slots__ = ("done", "error")
+    __slots__ = ("begun", "done", "error")
     told = None
 
     def __init__(self) -> None:
+        self.begun = True
         self.done = False
         self.error: ProxyError | None = None
 
@@ -116,7 +120,7 @@ class Opaque:
 class Copying:
     """The client speaks as the upstream does and nobody watches: whole events are copied as bytes."""
 
-    __slots__ = ("_keepers", "_rename", "_response", "_scanner", "done", "error")
+    __slots__ = ("_keepers", "_rename", "_response", "_scanner", "begun", "done", "error")
 
     def __init__(self, response: Stream, client: ClientView) -> None:
         assert response.api is not None
@@ -128,6 +132,7 @@ class Copying:
         ]
         shown = response.shown_model
         self._rename = None if shown is None else renamer(response.dialect.model_member, shown)
+        self.begun = True  # to know what an event says, it would have to be decoded
         self.done = False
         self.error: ProxyError | None = None
 
@@ -233,6 +238,7 @@ class Decoding:
         "_shown",
         "_steps",
         "_writer",
+        "begun",
         "done",
         "error",
     )
@@ -250,6 +256,7 @@ class Decoding:
         self._exchange_id = response.exchange.id
         self._keepers: list[Keeper] = []
         self._steps = event_steps(response, response.subscriptions, self._keepers)
+        self.begun = self._same_form  # what is copied goes out as it comes, watched or not
         self.done = False
         self.error: ProxyError | None = None
 
@@ -291,6 +298,8 @@ class Decoding:
                 if events and isinstance(events[0], Start):  # it comes first, and once
                     events = show_model(events, self._shown, self._asked)
                 out.append(self._writer.write(events, frame if self._same_form else None))
+                if not self.begun:
+                    self.begun = any(map(answers, events))
             except ProxyError as error:  # a watcher's verdict, its bug, or what the client's dialect cannot say
                 self.error = error
                 break

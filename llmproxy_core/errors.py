@@ -195,12 +195,21 @@ class ProcessorTimeout(ProcessorFailed):
     code = "processor_timeout"
 
 
+@attrs.frozen
+class ReceivedBody:
+    """The body of a provider's error answer, our secrets cut out of it, else as it came."""
+
+    data: bytes
+    content_type: str
+    """"" where the provider named none."""
+
+
 class UpstreamError(ProxyError):
     """
     The provider failed, or answered with an error of its own.
 
-    *body* is the provider's error body where the client may see it (its status is then the provider's too);
-    *content_type* belongs to it. Codes of our own: upstream_connect, upstream_timeout_first_byte,
+    *body* is what the provider said, as JSON that a client of *dialect* may be told, also as an event of its stream.
+    Codes of our own: upstream_connect, upstream_timeout_first_byte,
     upstream_timeout_idle, upstream_timeout_total, upstream_cut, upstream_garbage, upstream_auth,
     upstream_error (an error inside an answer of status 200).
     """
@@ -223,7 +232,6 @@ class UpstreamError(ProxyError):
         headers: tuple[tuple[str, str], ...] = (),
         dialect: str | None = None,
         body: bytes | None = None,
-        content_type: str = "application/json",
     ) -> None:
         super().__init__(
             message, status=status, code=code, retryable=retryable, retry_after_s=retry_after_s, param=param
@@ -236,7 +244,8 @@ class UpstreamError(ProxyError):
         self.dialect = dialect
         """The wire protocol *body* is written in; a client of another gets an error of its own protocol."""
         self.body = body
-        self.content_type = content_type
+        self.received: ReceivedBody | None = None
+        """The whole answer that told of it, whatever that is: what a client of *dialect* gets with its status."""
 
 
 class UpstreamConnectError(UpstreamError):

@@ -13,8 +13,10 @@ import attrs
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import (
     ProxyError,
+    ReceivedBody,
     RouteNotFound,
     Unsupported,
+    UpstreamAuthError,
     UpstreamCut,
     UpstreamError,
     UpstreamGarbage,
@@ -37,7 +39,7 @@ from llmproxy_core.services import Services
 from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.translation import CHANGED_HEADER, Translation
 from llmproxy_core.upstream_read import read_head, read_whole
-from llmproxy_core.upstream_url import allowed_query, base_url, without_credentials
+from llmproxy_core.upstream_url import base_url, passed_query, without_credentials
 
 SPAN_HEADERS = frozenset({"traceparent", "tracestate"})
 TRACE_HEADERS = SPAN_HEADERS | {"baggage"}
@@ -55,7 +57,7 @@ OPAQUE_RESPONSE_HEADERS = frozenset(
         "retry-after",
     }
 )
-_MAX_ERROR_BYTES = 64 << 10
+_MAX_ERROR_BYTES = 1 << 20  # some validators quote the whole request
 _AUTH_STATUSES = frozenset({401, 402, 403, 407})
 _IDENTITY = ("accept-encoding", "identity")
 _JSON = ("content-type", "application/json")
@@ -190,13 +192,22 @@ class HttpLLM:
         """
         own, operation = request.api, request.operation
         streams = operation is Operation.CHAT and request.head.stream and self._config.supports_streaming
-        if own is not None and (same := self._apis.get(own.name)) is not None and same.streams in (None, streams):
+        same = None if own is None else self._apis.get(own.name)
+        if same is not None and same.streams in (None, streams):
             return same
         single = own is not None and "{model}" in own.path if operation is Operation.MODELS else None
-        for api in self._dialect.apis:
-            fits = single is None or ("{model}" in api.path) == single
-            if fits and api.operation is operation and api.streams in (None, streams):
-                return api
+        fitting = [
+            api
+            for api in self._dialect.apis
+            if api.operation is operation
+            and api.streams in (None, streams)
+            and (single is None or ("{model}" in api.path) == single)
+        ]
+        if same is not None:  # the other way to be answered, but for the same kind of model (`tunedModels/…`)
+            folder = same.path.partition("{model}")[0]
+            fitting.sort(key=lambda api: not api.path.startswith(folder))
+        if fitting:
+            return fitting[0]
         if operation is Operation.COUNT_TOKENS:
             return None
         raise Unsupported(f"The LLM '{self._config.name}' does not offer {operation}", code="unsupported_operation")
@@ -273,13 +284,11 @@ class HttpLLM:
             name = quote(sent or "", safe=":@" + slash)
             check_path("/" + name)  # dot segments in it would lead to another path of the provider's
             path, base = path.replace("{model}", name), base.replace("{model}", name)
-        query = [api.query] if api.query else []
         if request.query and request.api is not None and request.api.form == api.form:
-            query.append(allowed_query(request.query, self._dialect.query).removeprefix("?"))
-        if self._query:
-            query.append(self._query)
-        text = "&".join(filter(None, query))
-        return f"{base}{path}?{text}" if text else base + path
+            query = passed_query(request.query, request.api, api, self._query)
+        else:
+            query = f"{api.query}&{self._query}" if api.query and self._query else api.query or self._query
+        return f"{base}{path}?{query}" if query else base + path
 
     def _headers(self, exchange: Exchange, attempt: Attempt, body: bytes | None) -> list[tuple[str, str]]:
         ours = self._with_identity if body is None else self._with_body
@@ -415,15 +424,18 @@ class HttpLLM:
     async def _error(self, answer: UpstreamResponse, attempt: Attempt) -> UpstreamError:
         """The provider's error answer as ours, our own secrets cut out of what it quotes."""
         try:
-            body = await read_head(answer, _MAX_ERROR_BYTES)
+            body, is_whole = await read_head(answer, min(_MAX_ERROR_BYTES, self._config.max_response_bytes))
         finally:
             answer.body.close()
         if 300 <= answer.status < 400:
             return UpstreamGarbage(f"The upstream redirects (status {answer.status}); redirects are not followed")
-        if answer.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-            body = b""
+        if answer.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            body, is_whole = b"", False  # no secret can be found in it
         error = self._dialect.read_error(answer.status, answer.headers, self.redact(body))
-        redact_error(error, self.redact)  # what was escaped in the body
+        if is_whole and not isinstance(error, UpstreamAuthError):
+            content_type = answer.headers.get("content-type", "").encode("latin-1", "replace")
+            error.received = ReceivedBody(body, self.redact(content_type).decode("latin-1"))
+        redact_error(error, self.redact)  # also what was escaped in the body
         error.headers = tuple(self._crossing(answer, attempt))
         return error
 

@@ -21,7 +21,7 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
 from llmproxy_core.model_shown import rename_reply, renamer, show_model
 from llmproxy_core.outcome import End as Ending
-from llmproxy_core.reply_events import events_of
+from llmproxy_core.reply_events import answers, events_of
 from llmproxy_core.request import ClientView
 from llmproxy_core.response import Reply, Response, Stream
 from llmproxy_core.subscription import Keep, Replace
@@ -51,6 +51,7 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
 
     Raises the ProxyError, with the response finished, when it fails before anything can be sent.
     """
+    client = _answered(response, client)
     if isinstance(response, Stream):
         if client.stream or response.api is None or client.api is None:
             return Flow(response, client)
@@ -63,6 +64,15 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
             whole = await _deliver_reply(response, client)
     response.finish(Ending.COMPLETED)
     return whole
+
+
+def _answered(response: Response, client: ClientView) -> ClientView:
+    """*client*, with the dialect that answers it: what it asked may choose the form of a translated answer."""
+    mine, theirs = response.api, client.api
+    if mine is None or theirs is None or mine.form == theirs.form or theirs.operation is not Operation.CHAT:
+        return client
+    dialect = client.dialect.answering(theirs, response.exchange.request.chat)
+    return client if dialect is client.dialect else attrs.evolve(client, dialect=dialect)
 
 
 def _is_as_asked(response: Reply, client: ClientView) -> bool:
@@ -163,9 +173,11 @@ class Flow:
 
     __slots__ = (
         "_client",
+        "_begun",
         "_engine",
         "_ended",
         "_has_said",
+        "_held",
         "_replaced_all",
         "_response",
         "_tells",
@@ -195,8 +207,16 @@ class Flow:
             self.keepalive = client.dialect.keepalive(client.api)
         self.error: ProxyError | None = None
         self.only_failed = False
-        """Whether all that was given is the error event."""
+        """
+        Whether nothing was answered before the error: its last piece may be left out for a status of its own.
+
+        Only while nothing of this has been sent, `release` included.
+        """
         self._has_said = False
+        self._held = b""
+        """What was written and says nothing yet."""
+        self._begun = response.api is None or client.api is None or client.api.name == response.api.name
+        """Whether what is written goes out at once: an answer in the client's own form is copied as it comes."""
         self._told: StreamWriter | None = None
         self._replaced_all = False
         replaced = any(isinstance(wish, Replace) for wish in response.subscriptions)
@@ -220,8 +240,27 @@ class Flow:
         return self._engine is not None
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """What is to be sent, one piece per read of the upstream at most."""
+        """
+        What is to be sent, one piece per read of the upstream at most.
+
+        The first one waits for something that is answered, unless `release` is called: until then the failure of a
+        translated stream can be told by its status.
+        """
         return self._pull(self._engine) if self._engine is not None else self._replaced()
+
+    def release(self) -> bytes:
+        """What waits for the answer to begin. It and all that follows goes out at once: the head has been sent."""
+        self._begun = True
+        held, self._held = self._held, b""
+        self._has_said = self._has_said or bool(held)
+        return held
+
+    def _ready(self, out: bytes, *, begun: bool) -> bytes:
+        """What may go out now, *out* being what was written last."""
+        self._held += out
+        if not begun:
+            return b""
+        return self.release()
 
     async def _pull(self, engine: Engine) -> AsyncIterator[bytes]:
         response = self._response
@@ -235,6 +274,8 @@ class Flow:
             if engine.error is not None:
                 yield self._failed(out, engine.error)
                 return
+            if not self._begun:
+                out = self._ready(out, begun=engine.begun)
             if out:
                 self._has_said = True
                 yield out
@@ -252,7 +293,10 @@ class Flow:
             async for events in subscribed_events(self._response):
                 events = show_model(events, shown, asked)
                 self._replaced_all = bool(events) and isinstance(events[-1], End)
-                if out := writer.write(events, None):
+                out = writer.write(events, None)
+                if not self._begun:
+                    out = self._ready(out, begun=any(map(answers, events)))
+                if out:
                     self._has_said = True
                     yield out
                 if self._replaced_all:
@@ -266,7 +310,10 @@ class Flow:
     def _failed(self, out: bytes, error: ProxyError) -> bytes:
         """The last piece of a failed stream: what was good, then the error event, whole and on its own."""
         self.error = error
-        self.only_failed = not (out or self._has_said)
+        begun = self._begun or (self._engine is not None and self._engine.begun)
+        out = self._held + out
+        self._held = b""
+        self.only_failed = not (self._has_said or (begun and out))
         if not self._tells:
             return out
         return out + self.last_words(error)
@@ -318,6 +365,8 @@ class Flow:
     def _send(self, engine: Engine, out: bytes, *, last: bool = False) -> None:
         if engine.error is not None:
             out = self._failed(out, engine.error)
+        elif not self._begun:
+            out = self._ready(out, begun=engine.begun)
         self._push(out)
         if last or engine.done or engine.error is not None:
             self._over()

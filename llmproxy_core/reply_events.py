@@ -38,6 +38,23 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.usage import Usage
 
+_ANSWERS = (
+    TextDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    ToolCallStart,
+    AudioDelta,
+    CitationAdded,
+    OpaqueEvent,
+    Finished,
+    End,
+)
+
+
+def answers(event: ChatEvent) -> bool:
+    """Whether *event* answers something: until then a stream has not begun, whatever it has told of itself."""
+    return isinstance(event, _ANSWERS) and not (isinstance(event, TextDelta) and not event.text)
+
 
 def events_of(reply: ChatReply) -> list[ChatEvent]:
     """The events that a stream of *reply* would have, each part in one piece."""

@@ -23,7 +23,7 @@ CONVERSATIONS = frozenset({Operation.CHAT, Operation.COUNT_TOKENS})
 LONGEST_MODEL = 256
 """Characters. No model has a longer name, and names are remembered in many places."""
 
-_QUERY_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token"})
+_QUERY_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "oauth_token"})
 
 
 @attrs.define

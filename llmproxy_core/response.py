@@ -35,6 +35,8 @@ def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) 
     error.args = (error.message,)  # what a traceback in the log shows
     if error.body is not None:
         error.body = redact(error.body)
+    if (received := error.received) is not None:
+        error.received = attrs.evolve(received, data=redact(received.data))
 
 
 class ResponseBase:

@@ -16,14 +16,18 @@ async def read_whole(answer: UpstreamResponse, max_bytes: int, pieces: list[byte
         pieces.append(data)
 
 
-async def read_head(answer: UpstreamResponse, max_bytes: int) -> bytes:
-    """The first *max_bytes* of an error's body; what breaks while reading it is not worth another error."""
+async def read_head(answer: UpstreamResponse, max_bytes: int) -> tuple[bytes, bool]:
+    """
+    The first *max_bytes* of an error's body, and whether that is all of it.
+
+    What breaks while reading it is not worth another error.
+    """
     pieces: list[bytes] = []
     size = 0
     try:
-        while size < max_bytes and (data := await answer.body.read()):
+        while size <= max_bytes and (data := await answer.body.read()):
             pieces.append(data)
             size += len(data)
-    except UpstreamError:
-        pass  # the status has been said; a cut error body changes nothing about it
-    return b"".join(pieces)[:max_bytes]
+    except UpstreamError:  # the status has been said; a cut error body changes nothing about it
+        return b"".join(pieces)[:max_bytes], False
+    return b"".join(pieces)[:max_bytes], size <= max_bytes

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
-from llmproxy_core.dialect import Dialect
-from llmproxy_core.errors import BadRequest
+from llmproxy_core.dialect import Api, Dialect
 from llmproxy_core.request import is_credential
 
 
@@ -28,12 +27,23 @@ def without_credentials(query: str) -> str:
     return f"?{text}" if (text := "&".join(kept)) else ""
 
 
-def allowed_query(query: str, allowed: frozenset[str]) -> str:
-    if not query or not allowed:
-        return ""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
-    except ValueError as error:
-        raise BadRequest("The query string has too many fields") from error
-    kept = [(name, value) for name, value in pairs if name in allowed]
-    return "?" + urlencode(kept) if kept else ""
+def passed_query(query: str, asked: Api, api: Api, ours: str) -> str:
+    """
+    What of the client's *query* goes on to a provider that speaks as it does, as it stands and in its order.
+
+    All of it, known to us or not, but the client's credentials, what chooses the form of the answer (of *asked*, while
+    *api* is what is called), and members that *ours*, the configuration's part of the query, has too.
+    """
+    set_here = {_name(field) for part in (asked.query, api.query, ours) if part for field in part.split("&")}
+    kept = [
+        field
+        for field in query.split("&")
+        if field and (field == api.query or not (_name(field) in set_here or is_credential(field)))
+    ]
+    if api.query and api.query not in kept:
+        kept.insert(0, api.query)
+    return "&".join([*kept, ours] if ours else kept)
+
+
+def _name(field: str) -> str:
+    return unquote_plus(field.partition("=")[0])

@@ -56,6 +56,8 @@ def _read_stream(members: Members, _: Wire) -> Values:
     stream = members.take("stream", BOOLEAN) or False
     options = members.object("stream_options")
     asks = options is not None and options.take("include_usage", BOOLEAN)
+    if options is not None:
+        members.keep(options)
     return {"stream": stream, "wants_usage": stream and bool(asks)}
 
 
@@ -103,7 +105,7 @@ def _read_choice(members: Members, wire: Wire) -> Values:
         text = members.peek(name)
         if text is None or text == b"null":
             continue
-        if (choice := read(text, members.at(name), wire)) is None:
+        if (choice := read(text, members.at(name), wire, members)) is None:
             break
         members.raw(name)
         found.append(choice)
@@ -143,9 +145,11 @@ def _read_format(members: Members, wire: Wire) -> Values:
                 strict=schema.take("strict", BOOLEAN),
                 description=schema.take("description", STRING),
             )
+            members.keep(schema)
         case _:  # a grammar, a regular expression: some server's own
             return {}
     members.raw("response_format")
+    members.keep(outer)
     return {"response_format": found}
 
 

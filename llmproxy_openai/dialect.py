@@ -29,6 +29,7 @@ from llmproxy_openai import models as model_lists
 from llmproxy_openai import reply as replies
 from llmproxy_openai.chat_form import CHAT_FORM
 from llmproxy_openai.completions_form import COMPLETIONS_FORM
+from llmproxy_openai.legacy import FunctionCalls, offers_functions, with_function_calls
 from llmproxy_openai.reply import ReplyForm
 from llmproxy_openai.scan import ChunkScanner
 from llmproxy_openai.stream_form import StreamForm
@@ -73,7 +74,6 @@ class OpenAIDialect(Dialect):
         {"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version"}
     )
     response_header_prefixes: tuple[str, ...] = ("x-ratelimit-",)
-    query = frozenset({"after", "before", "limit", "order"})  # paging of lists
     field_names: Mapping[str, str] = FrozenMap(
         {
             "max_output_tokens": "max_completion_tokens",
@@ -93,6 +93,8 @@ class OpenAIDialect(Dialect):
     translators: ClassVar[Mapping[str, type[RequestTranslator]]] = {paths.CHAT.name: RequestTranslator}
     """What makes requests of other protocols sayable in a form; one without is written as far as it goes."""
     embeddings_names: ClassVar[embeddings.Names] = embeddings.OPENAI_NAMES
+    embeds_tokens: ClassVar[bool] = True
+    """Whether texts may be given as their tokens."""
     stream_forms: ClassVar[Mapping[str, StreamForm]] = {
         paths.CHAT.name: StreamForm(paths.CHAT.name, "chat.completion.chunk"),
         paths.COMPLETIONS.name: StreamForm(paths.COMPLETIONS.name, "text_completion", is_legacy=True),
@@ -135,6 +137,9 @@ class OpenAIDialect(Dialect):
     def write_reply(self, api: Api, reply: ChatReply) -> bytes:
         return replies.write_reply(self.reply_forms[api.name], reply)
 
+    def answering(self, api: Api, chat: ChatRequest) -> OpenAIDialect:
+        return _LEGACY if api is paths.CHAT and offers_functions(chat) else self
+
     # -- streams ---------------------------------------------------------------------------------------------------
 
     def scanner(self, api: Api, *, usage: bool) -> Scanner:
@@ -175,7 +180,9 @@ class OpenAIDialect(Dialect):
         return embeddings.read_request(body, self.embeddings_names)
 
     def write_embeddings(self, api: Api, asked: EmbeddingsRequest, translation: Translation | None = None) -> bytes:
-        return embeddings.write_request(api.form, asked, translation, self.embeddings_names)
+        return embeddings.write_request(
+            api.form, asked, translation, self.embeddings_names, takes_tokens=self.embeds_tokens
+        )
 
     def read_embeddings_reply(self, api: Api, body: bytes) -> EmbeddingsReply:
         return embeddings.read_reply(body)
@@ -199,3 +206,16 @@ class OpenAIDialect(Dialect):
     def error_status(self, error: ProxyError) -> int:
         is_own = isinstance(error, UpstreamError) and error.dialect == self.name
         return 503 if error.status == 529 and not is_own else error.status
+
+
+class _LegacyDialect(OpenAIDialect):
+    """This protocol for clients that offer `functions`."""
+
+    def write_reply(self, api: Api, reply: ChatReply) -> bytes:
+        return super().write_reply(api, with_function_calls(reply))
+
+    def writer(self, api: Api, *, usage: bool) -> StreamWriter:
+        return FunctionCalls(super().writer(api, usage=usage))
+
+
+_LEGACY = _LegacyDialect()

@@ -13,7 +13,7 @@ import msgspec
 
 from llmproxy_core.embeddings import EmbeddingInput, EmbeddingsReply, EmbeddingsRequest
 from llmproxy_core.errors import UpstreamGarbage
-from llmproxy_core.translation import Translation
+from llmproxy_core.translation import Translation, unsupported
 from llmproxy_core.wire import (
     INTEGER,
     STRING,
@@ -92,10 +92,17 @@ def _read_tokens(text: bytes, place: str) -> tuple[int, ...]:
 
 
 def write_request(
-    api: str, asked: EmbeddingsRequest, translation: Translation | None = None, names: Names = OPENAI_NAMES
+    api: str,
+    asked: EmbeddingsRequest,
+    translation: Translation | None = None,
+    names: Names = OPENAI_NAMES,
+    *,
+    takes_tokens: bool = True,
 ) -> bytes:
     """*asked* of another protocol. Its answer is asked for in numbers, whatever the client wants."""
     wire = Wire(api, translation=translation)
+    if not takes_tokens and any(not isinstance(text, str) for text in asked.inputs):
+        raise unsupported("input", "texts as tokens")
     members = {"model": encode(asked.model), "input": encode(asked.inputs)}
     for field in ("task", "title", "dtype", "user", "dimensions"):
         value = getattr(asked, field)

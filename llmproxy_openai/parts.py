@@ -29,6 +29,9 @@ from llmproxy_core.wire.splice import encode, join_array, join_object
 from llmproxy_core.wire.wire import Wire, nested
 from llmproxy_openai.reasoning_details import must_return, sealed
 
+_NESTED = ("image_url", "input_audio", "file", "video_url", "cache_control")
+"""Objects of which parts keep the unknown members."""
+
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 
 
@@ -136,7 +139,12 @@ def owned(part: ReasoningPart, wire: Wire) -> ReasoningPart:
 def _cache(members: Members) -> CacheMark | None:
     """Anthropic's mark, which gateways take in OpenAI's form too."""
     mark = members.object("cache_control")
-    return None if mark is None else CacheMark(mark.take("ttl", STRING))
+    if mark is None:
+        return None
+    mark.raw("type")
+    ttl = mark.take("ttl", STRING)
+    members.keep(mark)
+    return CacheMark(ttl)
 
 
 def source_of_url(url: str) -> Source:
@@ -186,13 +194,14 @@ def write_part(part: Part, place: str, wire: Wire) -> bytes:
         case _:
             raise unsupported(place, f"a {type(part).__name__} here")
     if wire.own and isinstance(part, TextPart | ImagePart | DocumentPart) and part.cache is not None:
-        members["cache_control"] = write_cache(part.cache)
-    return join_object(members | wire.unknown(part.extra, place, "image_url", "input_audio", "file", "video_url"))
+        members["cache_control"] = write_cache(part.cache, nested(part.extra, "cache_control"))
+    return join_object(members | wire.unknown(part.extra, place, *_NESTED))
 
 
-def write_cache(mark: CacheMark) -> bytes:
-    """The mark in Anthropic's form."""
-    return join_object({"type": b'"ephemeral"'} | ({} if mark.ttl is None else {"ttl": encode(mark.ttl)}))
+def write_cache(mark: CacheMark, unknown: dict[str, bytes]) -> bytes:
+    """The mark in Anthropic's form; *unknown* are more members of it."""
+    ttl = {} if mark.ttl is None else {"ttl": encode(mark.ttl)}
+    return join_object({"type": b'"ephemeral"'} | ttl | unknown)
 
 
 def _write_thinking(part: ReasoningPart, wire: Wire) -> dict[str, bytes]:

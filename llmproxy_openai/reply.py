@@ -25,7 +25,7 @@ from llmproxy_core.chat import (
     remember,
 )
 from llmproxy_core.errors import UpstreamGarbage
-from llmproxy_core.wire import text_tool
+from llmproxy_core.wire import text_signature, text_tool
 from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.made_id import made_id
 from llmproxy_core.wire.members import INTEGER, NUMBER, STRING, Members, garbage
@@ -188,7 +188,7 @@ def _write_anew(form: ReplyForm, reply: ChatReply) -> bytes:
 def _write_choice(choice: Choice, form: ReplyForm, *, own: bool) -> bytes:
     """A new choice; *own*: its unknown members are of this form."""
     extra = choice.extra if own else {}
-    parts = choice.content if own else [_bare(part) for part in choice.content]
+    parts = choice.content if own else _signed_apart([_bare(part) for part in choice.content], form)
     said = _write_said(parts, form) | nested(extra, "message")
     members = {"index": encode(choice.index)}
     if form.is_legacy:
@@ -236,6 +236,13 @@ def _is_sayable(part: Part, form: ReplyForm) -> bool:
             return part.raw.api == form.api
         case _:
             return True
+
+
+def _signed_apart(parts: Sequence[Part], form: ReplyForm) -> Sequence[Part]:
+    """*parts*, the signatures of texts as thinking; a content that would be a string does not become a list for it."""
+    if form.thinking == "thinking" and not any(isinstance(part, ReasoningPart) for part in parts):
+        return parts
+    return text_signature.apart(parts)
 
 
 def _bare(part: Part) -> Part:

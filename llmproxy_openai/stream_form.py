@@ -44,7 +44,16 @@ class StreamForm:
 class ChoiceSoFar:
     """What of a choice has gone out in chunks of our own."""
 
-    __slots__ = ("_in_text", "_is_empty_call", "has_finished", "has_role", "text_length", "text_start", "thinking")
+    __slots__ = (
+        "_in_text",
+        "_is_empty_call",
+        "has_finished",
+        "has_role",
+        "has_thought",
+        "text_length",
+        "text_start",
+        "thinking",
+    )
 
     def __init__(self, dialect: str) -> None:
         self.thinking = StreamedThinking(dialect)
@@ -52,6 +61,7 @@ class ChoiceSoFar:
         self._in_text = False
         self.has_role = False
         self.has_finished = False
+        self.has_thought = False
         self.text_start = 0
         """Where in the choice's text the part begins that runs now, which citations count in."""
         self.text_length = 0
@@ -64,6 +74,8 @@ class ChoiceSoFar:
                 if not self._in_text:
                     self.text_start, self.text_length = self.text_start + self.text_length, 0
                 self.text_length += len(event.text)
+            case ReasoningDelta():
+                self.has_thought = True
             case ToolCallStart():
                 self._is_empty_call[event.index] = event.kind == "function"
             case ToolCallDelta() if event.arguments:

@@ -22,6 +22,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
 )
 from llmproxy_core.usage import Usage
+from llmproxy_core.wire import text_signature
 from llmproxy_core.wire.made_id import made_id
 from llmproxy_core.wire.splice import encode, join_array, join_object
 from llmproxy_core.wire.wire import Wire
@@ -91,6 +92,8 @@ class ChunkRenderer:
         choice: int | None = getattr(event, "choice", None)
         if choice is None:
             return b""
+        if isinstance(event, TextDelta) and event.signature is not None:
+            return self._signed(event)
         before = self.before(choice, event)
         if isinstance(event, Finished):
             return before + self.finish(choice, event.finish)
@@ -99,6 +102,13 @@ class ChunkRenderer:
             return before
         _, members, logprobs = said
         return before + self.role(choice) + self.chunk(choice, members, logprobs=logprobs)
+
+    def _signed(self, event: TextDelta) -> bytes:
+        """A piece of a text, and its signature; a content that is a string so far does not become a list for it."""
+        told = text_signature.apart_in_stream(event)
+        if self.form.thinking == "thinking" and not self.so_far(event.choice).has_thought:
+            told = [each for each in told if isinstance(each, TextDelta)]
+        return b"".join([self.render(each) for each in told])
 
     def finish(self, choice: int, finish: Finish) -> bytes:
         """The chunk that ends *choice*, which it does once."""

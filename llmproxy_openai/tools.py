@@ -118,19 +118,29 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
 _MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 
 
-def read_choice(text: bytes, place: str, wire: Wire) -> ToolChoice | None:
-    """`tool_choice`. None for a form that only some server knows: it stays an unknown member."""
+def read_choice(text: bytes, place: str, wire: Wire, body: Members) -> ToolChoice | None:
+    """
+    `tool_choice`; what nobody knows of it is kept in *body*.
+
+    None for a form that only some server knows: it stays an unknown member.
+    """
     if not text.startswith(b"{"):
         return _read_mode(decode(STRING, text, place, wire.fail))
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
-    if kind in {"function", "custom"}:
-        return ToolChoice("named", (members.need_object(kind).need("name", STRING),))
-    if kind != "allowed_tools":
+    if kind not in {"function", "custom", "allowed_tools"}:
         return None
-    allowed = members.need_object(kind)
-    names = tuple(_name_of(tool, allowed.at("tools"), wire) for tool in allowed.array("tools"))
-    mode = allowed.need("mode", STRING)
+    inner = members.need_object(kind)
+    body.keep(members)
+    if kind != "allowed_tools":
+        name = inner.need("name", STRING)
+        body.keep(inner)
+        return ToolChoice("named", (name,))
+    place = inner.at("tools")
+    tools = enumerate(inner.array("tools"))
+    names = tuple(_name_of(tool, f"{place}[{index}]", wire, body) for index, tool in tools)
+    mode = inner.need("mode", STRING)
+    body.keep(inner)
     return ToolChoice("named" if mode == "required" else "allowed", names)
 
 
@@ -146,19 +156,26 @@ def _read_mode(word: str) -> ToolChoice | None:
             return None
 
 
-def _name_of(text: bytes, place: str, wire: Wire) -> str:
+def _name_of(text: bytes, place: str, wire: Wire, body: Members) -> str:
     """The name in `{"type": "function", "function": {"name": …}}`; a tool without one goes by its type."""
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
     tool = members.object(kind)
-    return kind if tool is None else tool.need("name", STRING)
+    name = kind if tool is None else tool.need("name", STRING)
+    for each in (members, tool):
+        if each is not None:
+            body.keep(each)
+    return name
 
 
-def read_legacy_choice(text: bytes, place: str, wire: Wire) -> ToolChoice | None:
-    """`function_call` of a request: "auto", "none" or `{"name": …}`."""
+def read_legacy_choice(text: bytes, place: str, wire: Wire, body: Members) -> ToolChoice | None:
+    """`function_call` of a request: "auto", "none" or `{"name": …}`; what nobody knows of it is kept in *body*."""
     if not text.startswith(b"{"):
         return _read_mode(decode(STRING, text, place, wire.fail))
-    return ToolChoice("named", (Members(text, place, wire.fail).need("name", STRING),))
+    members = Members(text, place, wire.fail)
+    name = members.need("name", STRING)
+    body.keep(members)
+    return ToolChoice("named", (name,))
 
 
 def write_choice(choice: ToolChoice, tools: Sequence[Tool | BuiltinTool]) -> bytes:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from llmproxy_core.chat import Message, Part, Role, TextPart, ToolResult
+from llmproxy_core.chat import Message, Part, Role, TextPart, ToolCall, ToolResult
+from llmproxy_core.wire import Answered, paired
 from llmproxy_openai.translated_parts import PartTranslator
 
 
 class MessageTranslator:
     """Turns messages into such as this protocol has: a message for each result of a tool, text in it alone."""
 
+    answered: Answered = "next"
+    """When a call must have its result."""
+
     def __init__(self, parts: PartTranslator) -> None:
         self.parts = parts
         self.wire = parts.wire
+        self.calls: Mapping[str, ToolCall] = {}
+        """The calls, by the places of their results."""
 
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """What can be said of *messages*."""
+        self.calls = paired(messages, self.answered)
         said: list[Message] = []
         moved: list[Part] = []
         for index, message in enumerate(messages):
@@ -41,7 +48,8 @@ class MessageTranslator:
     def _turn(self, message: Message, parts: Iterable[tuple[str, Part]], place: str) -> list[Message]:
         if message.role == "assistant":
             return self.assistant(message, parts, place)
-        content = self.parts.all(parts)
+        is_system = message.role in {"system", "developer"}
+        content = self.parts.system(parts) if is_system else self.parts.all(parts)
         return [Message(self.role(message.role), content, message.name)]
 
     def role(self, role: Role) -> Role:
@@ -78,9 +86,9 @@ class MessageTranslator:
         elif result.is_error:
             texts = texts or ["Error"]
         content = (TextPart("\n".join(texts)),) if texts else ()
-        return ToolResult(self.parts.call_id(result.call_id), content, self.result_name(result))
+        return ToolResult(self.parts.call_id(result.call_id), content, self.result_name(result, place))
 
-    def result_name(self, result: ToolResult) -> str | None:
+    def result_name(self, result: ToolResult, place: str) -> str | None:
         """The tool's name in its answer: only where there is no id to pair by."""
         return None if result.call_id else result.name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from llmproxy_core.chat import (
     AudioPart,
@@ -17,11 +17,19 @@ from llmproxy_core.chat import (
     Source,
     TextPart,
     ToolCall,
+    VideoPart,
 )
 from llmproxy_core.wire import Wire, made_id, text_tool
 from llmproxy_openai.model_family import ModelFamily
 
 _AUDIO = {"audio/mpeg": "audio/mp3", "audio/x-wav": "audio/wav", "audio/wave": "audio/wav"}
+WORDS: Mapping[type, str] = {
+    ImagePart: "an image",
+    DocumentPart: "a document",
+    AudioPart: "sound",
+    VideoPart: "a video",
+}
+"""What parts are called in errors."""
 _LONGEST_ID = 40
 """Characters of a call's id; a longer one is an error at OpenAI."""
 
@@ -45,6 +53,18 @@ class PartTranslator:
     def all(self, parts: Iterable[tuple[str, Part]]) -> tuple[Part, ...]:
         """What can be said of *parts*, each given with its place."""
         return tuple(said for place, part in parts if (said := self.one(part, place)) is not None)
+
+    def system(self, parts: Iterable[tuple[str, Part]]) -> tuple[Part, ...]:
+        """What can be said of *parts* of a system prompt: texts."""
+        said: list[Part] = []
+        for place, part in parts:
+            if isinstance(part, ImagePart | AudioPart | VideoPart) or (
+                isinstance(part, DocumentPart) and part.source.text is None
+            ):
+                self.wire.refuse(place, f"{WORDS[type(part)]} in a system prompt")
+            elif (text := self.one(part, place)) is not None:
+                said.append(text)
+        return tuple(said)
 
     def one(self, part: Part, place: str) -> Part | None:
         """*part* of a user's turn."""
@@ -80,12 +100,16 @@ class PartTranslator:
             self.wire.refuse(f"{place}.context", "the context of a document")
         if part.citations:
             self.wire.refuse(f"{place}.citations", "citations of a document")
+        return self._flat(part, place) or self.file(part, place)
+
+    def _flat(self, part: DocumentPart, place: str) -> TextPart | None:
+        """A document that is text, as text."""
         source = part.source
         text = source.text if source.data is None else _text_of(source)
-        if text is not None:
-            self.wire.convert(place, "flattened")
-            return TextPart(f"{part.title}\n\n{text}" if part.title else text)
-        return self.file(part, place)
+        if text is None:
+            return None
+        self.wire.convert(place, "flattened")
+        return TextPart(f"{part.title}\n\n{text}" if part.title else text)
 
     def file(self, part: DocumentPart, place: str) -> Part | None:
         """A document that is no text."""
@@ -123,8 +147,10 @@ class PartTranslator:
                 return self.thinking(part)
             case OpaquePart(kind=kind):
                 self.wire.refuse(place, f"a part of type {kind!r} of another protocol")
+            case DocumentPart() if (text := self._flat(part, place)) is not None:
+                return text
             case _:
-                self.wire.refuse(place, f"a {type(part).__name__} in an assistant's turn")
+                self.wire.refuse(place, f"{WORDS.get(type(part), type(part).__name__)} in an assistant's turn")
         return None
 
     def thinking(self, part: ReasoningPart) -> Part | None:
@@ -151,8 +177,7 @@ class PartTranslator:
 
     def refuse_unknown(self, node: object, place: str) -> None:
         """Members of *node* that only another protocol knows."""
-        for name in getattr(node, "extra", ()):
-            self.wire.refuse_member(name, f"{place}.{name}")
+        self.wire.refuse_unknown(getattr(node, "extra", {}), place)
 
 
 def _text_of(source: Source) -> str | None:

@@ -18,7 +18,8 @@ from llmproxy_core.chat import (
     changed,
 )
 from llmproxy_core.translation import Translation
-from llmproxy_core.wire import Wire, text_tool
+from llmproxy_core.wire import Wire, check_choice, text_tool
+from llmproxy_core.wire.request_body import says_nothing
 from llmproxy_openai.chat_form import effort_of
 from llmproxy_openai.model_family import family_of, fitting_effort
 from llmproxy_openai.translated_messages import MessageTranslator
@@ -30,6 +31,12 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 _TIERS = {"standard": "default", "standard_only": "default"} | {
     word: word for word in ("auto", "default", "flex", "priority")
 }
+
+
+def asks_for_some(reasoning: ReasoningConfig) -> bool:
+    """Whether it asks for thinking, and leaves it to the model how much: there is no word for that here."""
+    is_open = reasoning.adaptive or reasoning.between_tools or (reasoning.budget_tokens or 0) < 0
+    return is_open and reasoning.effort is None
 
 
 class RequestTranslator:
@@ -51,8 +58,8 @@ class RequestTranslator:
 
     def request(self) -> ChatRequest:
         """What can be said of the request; it keeps its origin."""
-        for name in self.chat.extra:
-            self.wire.refuse_member(name, name)
+        self.wire.refuse_unknown(self.chat.extra, "")
+        check_choice(self.chat)
         changes = {"extra": {}, "messages": self.messages()}
         return changed(
             self.chat, **(changes | self.sampling() | self.tools() | self.form() | self.thinking() | self.advice())
@@ -120,6 +127,8 @@ class RequestTranslator:
             return {}
         effort = effort_of(asked)
         if effort is None:
+            if asks_for_some(asked):
+                self.wire.convert("reasoning", "converted" if self.family.is_reasoning else "dropped")
             return {"reasoning": None}
         if not self.family.efforts:
             if effort != "none":
@@ -169,8 +178,7 @@ class RequestTranslator:
         if _TOOL_NAME.fullmatch(tool.name) is None:
             self.wire.refuse(f"{place}.name", "a tool's name of more than 64 letters, digits, '_' and '-'")
             return None
-        for name in tool.extra:
-            self.wire.refuse_member(name, f"{place}.{name}")
+        self.wire.refuse_unknown(tool.extra, place)
         return changed(tool, extra={}, cache=None)
 
     def takes_several_names(self) -> bool:
@@ -204,7 +212,8 @@ class RequestTranslator:
             "service_tier": not self.family.is_openai or tier is None,
         }
         for name, is_wrong in wrong.items():
-            if is_wrong and getattr(chat, name):
+            if is_wrong and not says_nothing(name, getattr(chat, name)):
                 self.translation.advise(name)
+            if is_wrong:
                 changes[name] = None
         return changes if wrong["service_tier"] else changes | {"service_tier": tier}

@@ -37,9 +37,9 @@ _log = logging.getLogger("llmproxy")
 
 HEAD_HELD_S = 1.0
 """
-How long the head of a stream waits for the first piece.
+How long the head of a stream waits for the first piece, which waits for something that is answered.
 
-They go out in one write, and an answer that fails before its first piece can still have its own status.
+They go out in one write, and an answer that fails before that can still have its own status.
 """
 
 
@@ -161,7 +161,10 @@ class Call:
             return
         with suppress(ClientGone):  # the task that runs the call learns of it by its cancellation
             if self._head_due_s is not None and now >= self._head_due_s:
-                self._begin(flow, b"")
+                held = flow.release()
+                self._begin(flow, held)
+                if held:
+                    self._expect_pulse(flow)
             elif self._pulse_due_s is not None and now >= self._pulse_due_s and not self._client.blocked:
                 self._pulse_due_s = now + self._pulse_s
                 self.answer.write(flow.keepalive)

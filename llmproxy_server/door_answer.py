@@ -26,8 +26,10 @@ _SDKS_RETRY = frozenset({408, 409, 429})
 
 
 def error_answer(error: ProxyError, dialect: Dialect, request_id: str) -> Whole:
-    """*error* as a status and a body of *dialect*."""
+    """*error* as a status and a body of *dialect*; what a provider of that dialect answered goes on as it came."""
     headers = [*SECURE_HEADERS, *_hints(error)]
+    if isinstance(error, UpstreamError) and error.dialect == dialect.name and (body := error.received) is not None:
+        return Whole(error.status, headers, body.content_type, body.data)
     return Whole(dialect.error_status(error), headers, "application/json", dialect.write_error(error, request_id))
 
 

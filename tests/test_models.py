@@ -78,7 +78,7 @@ async def test_a_model_that_is_not_served_is_not_found(path: str) -> None:
     ("path", "target"),
     [
         ("/models", "/v1/models"),
-        ("/models?after=x&limit=3&api_key=mine&secret=1", "/v1/models?after=x&limit=3"),
+        ("/models?after=x&limit=3&api_key=mine&secret=1", "/v1/models?after=x&limit=3&secret=1"),
         ("/models/org/name", "/v1/models/org/name"),
         ("/models/org%2Fname?api_key=mine", "/v1/models/org%2Fname"),
         ("/models/a%20b%25?limit=%C3%A4", "/v1/models/a%20b%25?limit=%C3%A4"),

@@ -71,6 +71,44 @@ async def test_a_stream_of_chat_completions_becomes_one_of_a_response() -> None:
     assert b'"text":"Hello"' in seen.body
 
 
+ASKED = {
+    "instructions": "Be brief.",
+    "temperature": 0.25,
+    "top_p": 0.5,
+    "max_output_tokens": 77,
+    "parallel_tool_calls": False,
+    "metadata": {"a": "b"},
+    "tool_choice": "required",
+    "tools": [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}],
+    "reasoning": {"effort": None, "summary": None},
+    "text": {"format": {"type": "json_object"}},
+    "user": None,
+}
+REPEATED = ASKED | {
+    "text": {"format": {"type": "json_object"}, "verbosity": "medium"},
+    "tools": [{"description": None, "strict": False} | ASKED["tools"][0]],  # type: ignore[index]
+    "store": False,
+    "truncation": "disabled",
+}
+
+
+async def test_a_translated_response_repeats_what_was_asked() -> None:
+    seen, _ = await call(reply(completion("{}")), "/responses", encoded(**RESPONSES, **ASKED))
+    out = json.loads(seen.body)
+    assert {name: out[name] for name in REPEATED} == REPEATED
+
+
+async def test_so_does_each_event_of_a_stream_that_has_the_response() -> None:
+    script = stream(chat_chunk("{}"), chat_chunk(None, finish="stop"), usage_chunk())
+    seen, _ = await call(script, "/responses", encoded(**RESPONSES, **ASKED, stream=True))
+    assert check_stream("openai-responses", seen.body) == []
+    told = [json.loads(line[6:]) for line in seen.body.splitlines() if line.startswith(b"data: ")]
+    whole = [event["response"] for event in told if "response" in event]
+    assert [response["status"] for response in whole] == ["in_progress", "in_progress", "completed"]
+    for response in whole:
+        assert {name: response[name] for name in REPEATED} == REPEATED
+
+
 async def test_a_client_of_chat_completions_is_answered_by_responses() -> None:
     seen, upstream = await call(reply(PLAIN.response_body), "/chat/completions", encoded(**CHAT), type="responses")
     assert upstream.requests[0].target.endswith("/responses")

@@ -9,7 +9,7 @@ stream and looks only at the events that tell something.
 from llmproxy_core.jsontext import scan
 from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
 from llmproxy_core.sse import encode as encode_event
-from llmproxy_core.wire import text_tool
+from llmproxy_core.wire import text_signature, text_tool
 from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word
 from llmproxy_core.wire.envelope import Envelope, read_body
 from llmproxy_core.wire.event_reader import UNSEEN, EventReader, failed
@@ -44,6 +44,7 @@ from llmproxy_core.wire.splice import (
     with_items,
     with_members,
 )
+from llmproxy_core.wire.tool_pairs import Answered, check_choice, paired
 from llmproxy_core.wire.wire import Wire, nested
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "STRINGS",
     "STRING_OR_STRINGS",
     "UNSEEN",
+    "Answered",
     "Changes",
     "Counts",
     "Envelope",
@@ -73,6 +75,7 @@ __all__ = [
     "array",
     "auth_error",
     "bad_request",
+    "check_choice",
     "completed",
     "decode",
     "decode_array",
@@ -87,6 +90,7 @@ __all__ = [
     "json_text",
     "made_id",
     "nested",
+    "paired",
     "parse_event",
     "read_body",
     "read_error",
@@ -94,6 +98,7 @@ __all__ = [
     "reported_error",
     "scan",
     "strings",
+    "text_signature",
     "text_tool",
     "tier_word",
     "unsaid",

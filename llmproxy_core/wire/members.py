@@ -156,6 +156,15 @@ class Members:
         """Make *text* one of the members that nobody took: an unknown one of an object whose members stand for ours."""
         self._left[name] = msgspec.Raw(text)
 
+    def keep(self, inner: Members) -> None:
+        """
+        Make what nobody took of *inner*, an object somewhere in this one, members that nobody took here.
+
+        They get the path to them as their names (`json_schema.NAME`), so that who writes another protocol tells of it.
+        """
+        path = inner.place.removeprefix(self.place).removeprefix(".")
+        self._left |= {f"{path}.{name}": raw for name, raw in inner._left.items()}
+
     def rest(self, prefix: str = "") -> dict[str, bytes]:
         """What nobody took and is not null; *prefix* goes before the names (`function.` for a nested object)."""
         return {prefix + name: text for name, raw in self._left.items() if (text := bytes(raw)) != b"null"}

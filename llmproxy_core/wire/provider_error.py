@@ -35,7 +35,8 @@ def read_error(
     """
     The error of an answer with *status*; *crossing* are those of its *headers* that a client may see.
 
-    *is_own* says of what envelopes clients of *dialect* can read the body as it is.
+    *is_own* says of what envelopes clients of *dialect* can read the body wherever it is told, in a stream too: as the
+    answer to their request they get it as received, whatever it is.
     """
     if (headers.get("content-type") or "").startswith("text/event-stream"):
         body = _first_data(body)
@@ -64,8 +65,12 @@ def _first_data(body: bytes) -> bytes:
     return next((data for raw in sse.split_events(body) if (data := sse.parse_event(raw).data)), body)
 
 
-def reported_error(dialect: str, envelope: Envelope, body: bytes, *, is_own: IsOwn = _is_nested) -> UpstreamError:
-    """The error that *body* (an answer of status 200, or an event of its stream) holds in place of an answer."""
+def reported_error(dialect: str, envelope: Envelope, body: bytes, *, is_own: IsOwn | None = None) -> UpstreamError:
+    """
+    The error that *body* (an answer of status 200, or an event of its stream) holds in place of an answer.
+
+    Clients of *dialect* get the body as it is; not one that is no object, or that *is_own* does not know.
+    """
     status = envelope.status or 502
     if _is_about_our_key(status, envelope):
         return auth_error(status, ())
@@ -79,8 +84,12 @@ def reported_error(dialect: str, envelope: Envelope, body: bytes, *, is_own: IsO
         error_type=envelope.kind,
         upstream_status=200,
         dialect=dialect,
-        body=body if is_own(envelope) else None,
+        body=body if (_is_object(body) if is_own is None else is_own(envelope)) else None,
     )
+
+
+def _is_object(body: bytes) -> bool:
+    return body.strip().startswith(b"{")
 
 
 def auth_error(status: int, crossing: tuple[tuple[str, str], ...]) -> UpstreamAuthError:

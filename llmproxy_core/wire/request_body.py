@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +10,7 @@ import attrs
 
 from llmproxy_core.chat import ChatOrigin, ChatRequest
 from llmproxy_core.errors import Unsupported
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.jsontext import scan
 from llmproxy_core.translation import Translation
 from llmproxy_core.wire.form import Changes, Form
@@ -97,11 +99,28 @@ def _refuse_unsaid(form: Form, chat: ChatRequest, before: ChatRequest | None, wi
     """Refuse a field that is set, and not as it was read, and that no group of the form says."""
     for field, default in _unsaid(form):
         now = getattr(chat, field)
-        if now != default and (before is None or now != getattr(before, field)):
+        if now == default or (before is None and says_nothing(field, now)):
+            continue
+        if before is None or now != getattr(before, field):
             if field in ADVICE_FIELDS and wire.translation is not None:
                 wire.translation.advise(field)
             else:
                 wire.refuse(field, f"the field {field!r}")
+
+
+_USUAL: Mapping[str, object] = FrozenMap({"store": False, "service_tier": "auto", "verbosity": "medium"})
+_EMPTY = (b"{}", b"[]", b"null")
+
+
+def says_nothing(field: str, value: object) -> bool:
+    """
+    Whether *value* of a ChatRequest's *field* asks for what comes of itself: its loss need not be told.
+
+    Some SDKs send the defaults of their protocol with every request.
+    """
+    if isinstance(value, bytes):
+        return value.translate(None, b" \t\r\n") in _EMPTY
+    return value is None or value == "" or (field in _USUAL and value == _USUAL[field])
 
 
 ADVICE_FIELDS = frozenset({"user", "metadata", "service_tier", "store", "cache_key", "prediction"})

@@ -20,7 +20,7 @@ SCHEMA = b'{"type":"object","properties":{"text":{"type":"string"}},"required":[
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class _Form(msgspec.Struct):
+class _Form(msgspec.Struct, forbid_unknown_fields=True):
     type: str = ""
 
 

@@ -22,10 +22,14 @@ ADVICE = frozenset(
         "context_management",
         "include",
         "labels",
+        "metadata",
         "obfuscation",
+        "prompt_cache_breakpoint",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
+        "reasoning.context",
+        "reasoning.mode",
         "safety_identifier",
         "store",
         "stream_options",
@@ -33,7 +37,13 @@ ADVICE = frozenset(
         "user",
     }
 )
-"""Members of some protocol that change neither what is answered nor its form: who cannot say them leaves them out."""
+"""
+Members of some protocol that change neither what is answered nor its form: who cannot say them leaves them out.
+
+So are all members of objects under such a name.
+"""
+
+_EMPTY = (b"[]", b"{}", b'""')
 
 _NUMBERING = frozenset({"index"})
 """Members that repeat the place of their node in its list: clients put streams together by them, and send them back."""
@@ -61,19 +71,33 @@ class Wire:
     def unknown(self, extra: Mapping[str, JSONText], place: str, *nested_names: str) -> dict[str, JSONText]:
         """The unknown members of the node at *place* itself. Those of another protocol are refused, or left out."""
         if extra and not self.own:
-            for name in extra:
-                self.refuse_member(name, f"{place}.{name}" if place else name)
+            self.refuse_unknown(extra, place)
             return {}
-        prefixes = tuple(name + "." for name in nested_names)
+        prefixes = tuple(name + bracket for name in nested_names for bracket in ".[")
         return {key: text for key, text in extra.items() if not (prefixes and key.startswith(prefixes))}
 
+    def refuse_unknown(self, extra: Mapping[str, JSONText], place: str) -> None:
+        """
+        The unknown members of the node at *place*, "" for the request itself: as `refuse_member`.
+
+        Deeper than that an empty value says nothing: SDKs send back what they were given, whole.
+        """
+        for name, text in extra.items():
+            if text not in _EMPTY or not (place or "." in name) or name in ADVICE:
+                self.refuse_member(name, f"{place}.{name}" if place else name)
+
     def refuse_member(self, name: str, place: str) -> None:
-        """A member that only another protocol knows: advice is left out, anything else refused. A number is no loss."""
-        if name in _NUMBERING:
+        """
+        A member that only another protocol knows: advice is left out, anything else refused. A number is no loss.
+
+        *name* is its path in the node that was read (`Members.keep`), *place* its path in the request.
+        """
+        path = name.split(".")
+        if path[-1] in _NUMBERING:
             return
         if self.translation is None:
             raise unsupported(place, "a member of another protocol")
-        if name in ADVICE:
+        if name in ADVICE or not ADVICE.isdisjoint(path):
             self.translation.advise(place)
         else:
             self.translation.refuse(place, "a member of another protocol")

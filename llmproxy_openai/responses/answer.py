@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from llmproxy_core.carried import unseal
+from llmproxy_core.carried import Carried, unseal
 from llmproxy_core.chat import (
     JSONText,
     OpaquePart,
@@ -47,7 +47,7 @@ class AnswerReader:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._signature: str | None = None
+        self._carried: Carried | None = None
         self.parts: list[Part] = []
         self.id: str | None = None
         """Of the first message among the items."""
@@ -58,13 +58,14 @@ class AnswerReader:
         """Read the item written as *text*."""
         members = Members(text, place, self._wire.fail)
         kind = members.take("type", STRING) or "message"
+        carried, self._carried = self._carried, None
         match kind:
             case "message":
                 self._message(members)
             case "reasoning":
                 self._reasoning(members, text)
             case "function_call" | "custom_tool_call":
-                self._call(members, text, kind)
+                self._call(members, text, kind, carried)
             case _:
                 self.parts.append(OpaquePart(kind, Raw(self._wire.api, text)))
 
@@ -90,7 +91,7 @@ class AnswerReader:
                 extra=_rest(members),
             )
         elif carried.of_call:
-            self._signature = carried.signature
+            self._carried = carried
             return
         else:
             part = ReasoningPart(
@@ -103,19 +104,20 @@ class AnswerReader:
             )
         self.parts.append(remember(part, self._wire.api, text))
 
-    def _call(self, members: Members, text: bytes, kind: str) -> None:
+    def _call(self, members: Members, text: bytes, kind: str, carried: Carried | None) -> None:
+        """A call; *carried*, which stood right before it, is its own unless it names another."""
         custom = kind == "custom_tool_call"
         name = text_member(custom=custom)
+        call_id = members.need("call_id", STRING)
         call = ToolCall(
-            members.need("call_id", STRING),
+            call_id,
             members.need("name", STRING),
             argument_text(members.raw(name), members.at(name), self._wire),
             "custom" if custom else "function",
             item_id=members.take("id", STRING),
-            signature=self._signature,
+            signature=carried.signature if carried is not None and carried.id in {None, call_id} else None,
             extra=_rest(members),
         )
-        self._signature = None
         self.parts.append(remember(call, self._wire.api, text))
 
 

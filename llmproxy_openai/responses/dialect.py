@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llmproxy_core.chat import ChatReply, ChatRequest
 from llmproxy_core.dialect import (
     Api,
@@ -38,6 +40,7 @@ from llmproxy_openai.model_family import family_of
 from llmproxy_openai.responses import errors, paths, reply
 from llmproxy_openai.responses.carried_away import without_foreign
 from llmproxy_openai.responses.form import COUNT_FORM, ENCRYPTED, FORM, LOGPROBS
+from llmproxy_openai.responses.repeated import repeated
 from llmproxy_openai.responses.scan import ResponseScanner
 from llmproxy_openai.responses.stream_read import ResponseReader
 from llmproxy_openai.responses.stream_write import ResponseWriter
@@ -110,6 +113,10 @@ class ResponsesDialect(OpenAIDialect):
                 changes["stream_options"] = None
         return without_foreign(TopLevel(body, raws).splice(changes) if changes else body)
 
+    def answering(self, api: Api, chat: ChatRequest) -> ResponsesDialect:
+        """An answer in this protocol repeats what was asked."""
+        return RepeatingDialect(repeated(chat))
+
     # -- whole answers ---------------------------------------------------------------------------------------------
 
     def scan_reply(self, api: Api, body: bytes) -> ReplyHead:
@@ -156,3 +163,17 @@ class ResponsesDialect(OpenAIDialect):
 
     def write_count(self, api: Api, tokens: int) -> bytes:
         return join_object({"object": b'"response.input_tokens"', "input_tokens": encode(tokens)})
+
+
+class RepeatingDialect(ResponsesDialect):
+    """The protocol as one client is answered in it, whose answer is made anew: it repeats what that client asked."""
+
+    def __init__(self, asked: Mapping[str, bytes]) -> None:
+        """*asked* as `repeated` gives it."""
+        self._asked = asked
+
+    def write_reply(self, api: Api, reply_: ChatReply) -> bytes:
+        return reply.write_reply(reply_, self._asked)
+
+    def writer(self, api: Api, *, usage: bool) -> StreamWriter:
+        return ResponseWriter(self._asked)

@@ -10,18 +10,29 @@ from llmproxy_core.wire import decode_object, encode, join_object, with_members
 class Emitter:
     """Each event has its type twice, and the next number."""
 
-    __slots__ = ("_out", "sequence", "templates")
+    __slots__ = ("_out", "_templates", "sequence")
 
     def __init__(self) -> None:
         self._out: list[bytes] = []
         self.sequence = 0
         """The number of the next event."""
-        self.templates: dict[str, bytes] = {}
-        """The provider's own events that tell once more what was said, by type: the next of the type has their form."""
+        self._templates: dict[str, dict[str, bytes]] = {}
+        """The provider's own events that tell once more what was said, by item and by type."""
 
-    def emit(self, kind: str, members: Mapping[str, bytes], template: bytes | None = None) -> None:
-        """Make an event. *template* is the provider's own, of which other members stay as they are."""
-        template = template or self.templates.pop(kind, None)
+    def keep(self, kind: str, item_id: str, template: bytes) -> None:
+        """Have the next event of the type *kind* of the item *item_id* take the form of the provider's *template*."""
+        self._templates.setdefault(item_id, {})[kind] = template
+
+    def forget(self, item_id: str) -> None:
+        """The item *item_id* has ended: nothing more of it is told."""
+        self._templates.pop(item_id, None)
+
+    def emit(
+        self, kind: str, members: Mapping[str, bytes], template: bytes | None = None, item_id: str | None = None
+    ) -> None:
+        """Make an event of *item_id*. *template* is the provider's own, of which other members stay as they are."""
+        if template is None and item_id is not None:
+            template = self._templates.get(item_id, {}).pop(kind, None)
         number = encode(self.sequence)
         self.sequence += 1
         if template is None:
@@ -30,9 +41,13 @@ class Emitter:
             data = with_members(template, {"sequence_number": number, **members})
         self._out.append(b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n")
 
-    def told(self, kind: str, member: str, type_: bytes) -> bytes | None:
-        """The object *member* of the provider's own event of the type *kind*, where its type is *type_* (JSON)."""
-        template = self.templates.get(kind)
+    def told(self, kind: str, item_id: str, member: str, type_: bytes) -> bytes | None:
+        """
+        The object *member* of the provider's own event of the type *kind*, where its type is *type_* (JSON).
+
+        The event is one of the item *item_id*.
+        """
+        template = self._templates.get(item_id, {}).get(kind)
         if template is None:
             return None
         text = bytes(decode_object(template).get(member, b"null"))

@@ -44,3 +44,8 @@ def write_finish(finish: Finish | None) -> tuple[str, str | None]:
         return "failed", None
     reason = _REASONS.get(finish.reason)
     return ("completed", None) if reason is None else ("incomplete", reason)
+
+
+def is_cut(finish: Finish | None) -> bool:
+    """Whether the answer is not all that the model would have said."""
+    return write_finish(finish)[0] != "completed"

@@ -44,7 +44,8 @@ ENCRYPTED = "reasoning.encrypted_content"
 def _read_stream(members: Members, _: Wire) -> Values:
     """A stream always tells the usage. What it is padded with changes nothing."""
     stream = members.take("stream", BOOLEAN) or False
-    members.object("stream_options")
+    if (options := members.object("stream_options")) is not None:
+        members.keep(options)
     return {"stream": stream, "wants_usage": stream}
 
 
@@ -112,7 +113,7 @@ def _write_tools(chat: ChatRequest, wire: Wire, _: Before) -> Changes:
 
 def _read_choice(members: Members, wire: Wire) -> Values:
     text = members.peek("tool_choice")
-    if text is None or text == b"null" or (choice := read_choice(text, members.at("tool_choice"), wire)) is None:
+    if text is None or text == b"null" or not (choice := read_choice(text, wire, members)):
         return {}
     members.raw("tool_choice")
     return {"tool_choice": choice}
@@ -136,7 +137,9 @@ def _read_text(members: Members, wire: Wire) -> Values:
         if (found := _read_format(form)) is None:
             return {}
         values["response_format"] = found
+        members.keep(form)
     members.raw("text")
+    members.keep(outer)
     return values
 
 
@@ -181,12 +184,13 @@ def _write_format(wanted: ResponseFormat) -> bytes:
 
 
 def _read_reasoning(members: Members, _: Wire) -> Values:
-    """How OpenAI's models are to think beyond that (`context`, `mode`) is nothing to others."""
+    """How OpenAI's models are to think beyond that (`context`, `mode`) is nothing to others, who leave it out."""
     asked = members.object("reasoning")
     if asked is None:
         return {}
     effort, old = asked.take("effort", STRING), asked.take("generate_summary", STRING)
     summary = asked.take("summary", STRING) or old
+    members.keep(asked)
     if effort is None and summary is None:
         return {}
     return {"reasoning": ReasoningConfig(effort, summary=summary, include=None if summary is None else True)}

@@ -25,8 +25,8 @@ def note(renderer: Renderer, source: StreamEvent, events: Sequence[ChatEvent], s
     elif kind == "response.output_item.done":
         renderer.next_index = max(renderer.next_index, source.output_index + 1)
         renderer.note_done(source.output_index, bytes(source.item))
-    elif renderer.open is not None and renderer.open.index == source.output_index:
-        _note_piece(renderer.open, source)
+    elif (item := renderer.item_at(source.output_index)) is not None:
+        _note_piece(item, source)
 
 
 def _opened(renderer: Renderer, source: StreamEvent, events: Sequence[ChatEvent]) -> OpenItem | None:
@@ -55,6 +55,10 @@ def _note_piece(item: OpenItem, source: StreamEvent) -> None:
             _note_reasoning(item, source, text)
         case OpenCall() if source.type.endswith(".delta"):
             item.note_text(text)
+        case OpenCall():
+            item.is_told = True
+        case _:
+            pass
 
 
 def _note_message(item: OpenMessage, source: StreamEvent, text: str) -> None:

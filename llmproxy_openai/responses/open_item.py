@@ -30,25 +30,26 @@ class OpenItem(ABC):
 
     def _announce(self, members: Mapping[str, bytes]) -> None:
         """Announce it as *members*; where the provider has, those are what its own item says too."""
-        told = self.emitter.told(_ADDED, "item", members["type"])
+        told = self.emitter.told(_ADDED, self.id, "item", members["type"])
         item = join_object(members) if told is None else with_members(told, members)
-        self.emitter.emit(_ADDED, {"output_index": encode(self.index), "item": item})
+        self.emitter.emit(_ADDED, {"output_index": encode(self.index), "item": item}, item_id=self.id)
 
     def _tell(self, kind: str, members: Mapping[str, bytes], template: bytes | None = None) -> None:
-        self.emitter.emit(f"response.{kind}", self._place | dict(members), template)
+        self.emitter.emit(f"response.{kind}", self._place | dict(members), template, self.id)
 
     @abstractmethod
-    def close(self) -> bytes:
-        """End it; gives the whole item."""
+    def close(self, *, cut: bool = False) -> bytes:
+        """End it; gives the whole item. *cut*: the answer ended within it."""
 
     def _done(self, members: Mapping[str, bytes], item: bytes) -> bytes:
         """The whole item: *item* with *members*; where the provider has told it, that with what is said otherwise."""
-        told = self.emitter.told(_DONE, "item", bytes(decode_object(item)["type"]))
+        told = self.emitter.told(_DONE, self.id, "item", bytes(decode_object(item)["type"]))
         if told is None:
             whole = with_members(item, members)
         else:
             whole = retold(b"[" + told + b"]", [with_members(told, members)])[1:-1]
-        self.emitter.emit(_DONE, {"output_index": encode(self.index), "item": whole})
+        self.emitter.emit(_DONE, {"output_index": encode(self.index), "item": whole}, item_id=self.id)
+        self.emitter.forget(self.id)
         return whole
 
 
@@ -90,9 +91,9 @@ class OpenMessage(OpenItem):
         self._annotations.append(annotation)
         self._tell("output_text.annotation.added", self._part_place() | members, template)
 
-    def close(self) -> bytes:
+    def close(self, *, cut: bool = False) -> bytes:
         self.end_part()
-        return self._done({"status": b'"completed"', "content": join_array(self._parts)}, self._item)
+        return self._done({"status": _status(cut=cut), "content": join_array(self._parts)}, self._item)
 
     # -- what the provider said itself ---------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class OpenMessage(OpenItem):
         if self._kind is None:
             return
         text = encode("".join(self._texts))
-        told = self.emitter.told("response.content_part.done", "part", encode(self._kind))
+        told = self.emitter.told("response.content_part.done", self.id, "part", encode(self._kind))
         if self._kind == "output_text":
             logprobs = join_array(self._logprobs)
             self._tell("output_text.done", self._part_place() | {"text": text, "logprobs": logprobs})
@@ -154,6 +155,10 @@ class OpenMessage(OpenItem):
     def _forget(self) -> None:
         self._kind = None
         self._texts, self._annotations, self._logprobs = [], [], []
+
+
+def _status(*, cut: bool) -> bytes:
+    return b'"incomplete"' if cut else b'"completed"'
 
 
 def _entries(logprobs: bytes | None) -> list[bytes]:
@@ -212,7 +217,8 @@ class OpenReasoning(OpenItem):
         self._texts.append(delta.text)
         self._tell(f"{self._kind()}.delta", self._part_place() | {"delta": encode(delta.text)}, template)
 
-    def close(self) -> bytes:
+    def close(self, *, cut: bool = False) -> bytes:
+        """See OpenItem; it has no status."""
         self._end()
         members = {"id": encode(self.id), "type": b'"reasoning"', "summary": b"[]"}
         said = {"summary" if self._is_summary else "content": join_array(self._parts)}
@@ -254,7 +260,7 @@ class OpenReasoning(OpenItem):
         text = "".join(self._texts)
         done = "reasoning_summary_part.done" if self._is_summary else "content_part.done"
         kind = b'"summary_text"' if self._is_summary else b'"reasoning_text"'
-        told = self.emitter.told(f"response.{done}", "part", kind)
+        told = self.emitter.told(f"response.{done}", self.id, "part", kind)
         part = thinking_part(text, summary=self._is_summary) if told is None else rewrite_text(told, text)
         self._tell(f"{self._kind()}.done", self._part_place() | {"text": encode(text)})
         self._tell(done, self._part_place() | {"part": part})
@@ -299,12 +305,12 @@ class OpenCall(OpenItem):
     def note_text(self, text: str) -> None:
         self._texts.append(text)
 
-    def close(self) -> bytes:
-        if not self._texts and not self._is_custom:
+    def close(self, *, cut: bool = False) -> bytes:
+        if not self._texts and not self._is_custom and not cut:
             self.add("{}", None)  # no arguments at all are no JSON
         text = encode(self.text)
         self._tell(f"{self._kind()}.done", {self._member: text})
-        status = b'"completed"' if self._is_custom or _is_object(self.text) else b'"incomplete"'
+        status = _status(cut=cut or not (self._is_custom or _is_object(self.text)))
         return self._done({"status": status, self._member: text}, join_object(self._item))
 
     def _kind(self) -> str:

@@ -40,6 +40,8 @@ from llmproxy_core.wire import (
 from llmproxy_openai.parts import data_url, source_of_url
 from llmproxy_openai.responses.citations import read_citation, write_citation
 
+_CACHE = "prompt_cache_breakpoint"
+
 # -- reading -------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +110,12 @@ def _audio(members: Members) -> Part:
 
 def _cache(members: Members) -> CacheMark | None:
     """The mark of an explicit breakpoint; how long it lasts has words of its own here."""
-    return None if members.raw("prompt_cache_breakpoint") is None else CacheMark()
+    mark = members.object(_CACHE)
+    if mark is None:
+        return None
+    mark.raw("mode")
+    members.keep(mark)
+    return CacheMark()
 
 
 _READERS: dict[str, Callable[[Members], Part]] = {
@@ -157,8 +164,8 @@ def write_part(part: Part, place: str, wire: Wire, *, spoken: bool = False) -> b
         case _:
             raise unsupported(place, f"a {type(part).__name__} here")
     if isinstance(part, TextPart | ImagePart | DocumentPart) and part.cache is not None:
-        members["prompt_cache_breakpoint"] = b'{"mode":"explicit"}'
-    return join_object(members | wire.unknown(part.extra, place, "input_audio"))
+        members[_CACHE] = join_object({"mode": b'"explicit"'} | nested(part.extra, _CACHE))
+    return join_object(members | wire.unknown(part.extra, place, "input_audio", _CACHE))
 
 
 def _write_image(part: ImagePart, place: str) -> dict[str, bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from llmproxy_core.carried import Carried, seal
@@ -25,13 +27,15 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.usage import Usage
-from llmproxy_core.wire import Wire, decode_object, encode, join_object, made_id, with_members
+from llmproxy_core.wire import Wire, decode_object, encode, join_object, made_id, text_signature, with_members
 from llmproxy_openai.responses import response_object
 from llmproxy_openai.responses.answer import retold
 from llmproxy_openai.responses.citations import write_citation
 from llmproxy_openai.responses.emitter import Emitter
+from llmproxy_openai.responses.finish import is_cut
 from llmproxy_openai.responses.open_item import OpenCall, OpenItem, OpenMessage, OpenReasoning
 from llmproxy_openai.responses.paths import CREATE, DIALECT
+from llmproxy_openai.responses.repeated import SILENCE
 
 _SIGNS_CALLS = "gemini"
 """The one provider whose calls are signed, apart from its thinking."""
@@ -43,6 +47,8 @@ class Said:
 
     event: ChatEvent
     template: bytes | None = None
+    message: tuple[str, bytes] | None = None
+    """The provider's own message, and its id, which this event is the first of."""
 
 
 @attrs.frozen
@@ -63,7 +69,9 @@ class Renderer:
     calls may come mixed, and what a filter holds back of arguments comes last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Mapping[str, bytes] = SILENCE) -> None:
+        """*asked* are the members that repeat the request (`repeated`)."""
+        self._asked = asked
         self.emitter = Emitter()
         self.response: dict[str, bytes] = {}
         """The members of the response as it began; empty as long as it has not."""
@@ -74,6 +82,8 @@ class Renderer:
         self.next_message: tuple[str, bytes] | None = None
         """The provider's own item, and its id, in which the next message is said."""
         self._open: OpenItem | None = None
+        self._others: dict[int, OpenItem] = {}
+        """Items that the provider itself began while another was open, and that are open still, by their place."""
         self._waiting: list[Said | Passed] = []
         self._places: dict[int, int] = {}
 
@@ -93,10 +103,19 @@ class Renderer:
             case End():
                 self.settle()
                 self._end()
+            case TextDelta(signature=str()):
+                for each in text_signature.apart_in_stream(event):
+                    self.feed(each, template)
             case _ if getattr(event, "choice", None) == 0:  # a response is one answer: the first of several
-                self._take(Said(event, template))
+                self._take(Said(event, template, self._message_begun(event)))
             case _:
                 pass
+
+    def _message_begun(self, event: ChatEvent) -> tuple[str, bytes] | None:
+        if not isinstance(event, TextDelta | RefusalDelta | CitationAdded):
+            return None
+        begun, self.next_message = self.next_message, None
+        return begun
 
     def pass_on(self, passed: Passed) -> None:
         """Take an event of an item that only OpenAI knows."""
@@ -106,7 +125,12 @@ class Renderer:
         """The provider has begun another item: what is said next is not of the open one."""
         if self._may_close():
             self._close()
-        self.emitter.templates.clear()
+
+    def other_ends(self, index: int) -> None:
+        """The provider has ended the item at *index*, which may be one of several that it has begun."""
+        item = self._others.get(index)
+        if item is not None and (not isinstance(item, OpenCall) or item.is_complete()):
+            self.items[index] = self._others.pop(index).close()
 
     def part_ends(self) -> None:
         """The provider has begun another part of the open message."""
@@ -114,12 +138,15 @@ class Renderer:
             self._open.end_part()
 
     def settle(self) -> None:
-        """Nothing more comes: end the open item, and say all that waits."""
-        self._close()
+        """Nothing more comes: end the open item, and say all that waits; an answer that was cut ends in the last."""
         waiting, self._waiting = _gathered(self._waiting), []
+        if waiting or self._others:
+            self._close()
+        for index in sorted(self._others):
+            self.items[index] = self._others.pop(index).close(cut=is_cut(self.finish) and not (waiting or self._others))
         for each in waiting:
             self._say(each)
-        self._close()
+        self._close(cut=is_cut(self.finish))
 
     def _take(self, each: Said | Passed) -> None:
         if self._waiting:
@@ -132,10 +159,14 @@ class Renderer:
         self._say(each)
 
     def _is_of_open(self, each: Said | Passed) -> bool:
-        """Whether it is a piece of the call that is open."""
-        if not isinstance(self._open, OpenCall) or not isinstance(each, Said):
-            return False
-        return isinstance(each.event, ToolCallDelta) and each.event.index == self._open.call
+        """Whether it is a piece of a call that is open."""
+        event = each.event if isinstance(each, Said) else None
+        return isinstance(event, ToolCallDelta) and self._call_at(event.index) is not None
+
+    def _call_at(self, call: int) -> OpenCall | None:
+        """The open item of the tool call *call*."""
+        items = (self._open, *self._others.values())
+        return next((item for item in items if isinstance(item, OpenCall) and item.call == call), None)
 
     def _may_close(self) -> bool:
         return not isinstance(self._open, OpenCall) or self._open.is_complete()
@@ -145,7 +176,7 @@ class Renderer:
     def _begin(self, start: Start) -> None:
         if self.response:
             return
-        self.response = response_object.begun(start)
+        self.response = response_object.begun(start, self._asked)
         whole = {"response": join_object(self.response)}
         self.emitter.emit("response.created", whole)
         self.emitter.emit("response.in_progress", whole)
@@ -159,30 +190,30 @@ class Renderer:
         template = each.template
         match each.event:
             case TextDelta(text=text, logprobs=logprobs) if text or logprobs is not None:
-                self._message().text(text, logprobs, template)
+                self._message(each.message).text(text, logprobs, template)
             case AudioDelta(transcript=str(text)) if text:
-                self._message().text(text, None, None)
+                self._message(None).text(text, None, None)
             case RefusalDelta(text=text) if text:
-                self._message().refusal(text, template)
+                self._message(each.message).refusal(text, template)
             case CitationAdded(citation=citation):
-                self._message().cite(write_citation(citation, Wire(CREATE.form, own=True)), template)
+                self._message(each.message).cite(write_citation(citation, Wire(CREATE.form, own=True)), template)
             case ReasoningDelta() as delta:
                 self._think(delta, template)
             case ToolCallStart() as start:
                 self._call(start)
-            case ToolCallDelta() as piece if isinstance(self._open, OpenCall) and piece.index == self._open.call:
-                self._open.add(piece.arguments, template)
+            case ToolCallDelta() as piece if (call := self._call_at(piece.index)) is not None:
+                call.add(piece.arguments, template)
             case OpaqueEvent(api=api) as opaque if api == CREATE.form:
                 self._opaque(opaque.raw)
             case _:
                 pass
 
-    def _message(self) -> OpenMessage:
-        if isinstance(self._open, OpenMessage):
+    def _message(self, begun: tuple[str, bytes] | None) -> OpenMessage:
+        """The message that is open; a new one, in the provider's own item where it has *begun* one."""
+        if isinstance(self._open, OpenMessage) and (begun is None or begun[0] == self._open.id):
             return self._open
         self._close()
-        item_id, item = self.next_message or (self._id("msg_"), None)
-        self.next_message = None
+        item_id, item = begun or (self._id("msg_"), None)
         message = OpenMessage(self.emitter, self._place(), item_id, item=item, announced=False)
         self._open = message
         return message
@@ -198,10 +229,10 @@ class Renderer:
 
     def _call(self, start: ToolCallStart) -> None:
         self._close()
-        if start.signature is not None:
-            self._carry(Carried(_SIGNS_CALLS, start.signature, of_call=True))
-        prefix = "ctc_" if start.kind == "custom" else "fc_"
         call_id = start.id or self._id("call_")
+        if start.signature is not None:
+            self._carry(Carried(_SIGNS_CALLS, start.signature, id=call_id, of_call=True))
+        prefix = "ctc_" if start.kind == "custom" else "fc_"
         self._open = OpenCall(
             self.emitter, self._place(), start.item_id or self._id(prefix), call_id, start, announced=False
         )
@@ -241,9 +272,9 @@ class Renderer:
     def _id(self, prefix: str) -> str:
         return made_id(self.response.get("id"), self.next_index, prefix=prefix)
 
-    def _close(self) -> None:
+    def _close(self, *, cut: bool = False) -> None:
         if self._open is not None:
-            self.items[self._open.index] = self._open.close()
+            self.items[self._open.index] = self._open.close(cut=cut)
             self._open = None
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -272,6 +303,8 @@ class Renderer:
 
     def note_open(self, item: OpenItem | None, index: int) -> None:
         """The provider has announced an item; None: one that is not said in pieces that are known here."""
+        if self._open is not None:
+            self._others[self._open.index] = self._open
         self._open = item
         self.next_index = max(self.next_index, index + 1)
         if item is None:
@@ -280,12 +313,21 @@ class Renderer:
     def note_done(self, index: int, item: bytes) -> None:
         """The provider has ended an item."""
         self.items[index] = item
+        self._others.pop(index, None)
         if self._open is not None and self._open.index == index:
             self._open = None
 
     @property
     def open(self) -> OpenItem | None:
         return self._open
+
+    def item_at(self, index: int) -> OpenItem | None:
+        """The open item that the provider announced at *index*."""
+        return self._open if self._open is not None and self._open.index == index else self._others.get(index)
+
+    def item_of(self, item_id: str | None) -> OpenItem | None:
+        """The open item *item_id*."""
+        return next((it for it in (self._open, *self._others.values()) if it is not None and it.id == item_id), None)
 
 
 def _error_of(failure: bytes) -> bytes:
@@ -311,9 +353,9 @@ def _gathered(waiting: list[Said | Passed]) -> list[Said | Passed]:
 # -- whole answers -----------------------------------------------------------------------------------------------
 
 
-def rendered_reply(reply: ChatReply) -> bytes:
-    """*reply* as the response that a stream of it would end with."""
-    renderer = Renderer()
+def rendered_reply(reply: ChatReply, asked: Mapping[str, bytes]) -> bytes:
+    """*reply* as the response that a stream of it would end with; *asked* as for the Renderer."""
+    renderer = Renderer(asked)
     choices = tuple(attrs.evolve(choice, index=0) for choice in reply.choices[:1])
     for event in events_of(attrs.evolve(reply, choices=choices)):
         renderer.feed(event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import msgspec
@@ -29,9 +29,10 @@ from llmproxy_core.wire import (
     with_members,
 )
 from llmproxy_openai.responses.answer import AnswerReader, rewrite_items
-from llmproxy_openai.responses.finish import finish_word, read_finish, write_finish
+from llmproxy_openai.responses.finish import finish_word, is_cut, read_finish, write_finish
 from llmproxy_openai.responses.paths import CREATE, DIALECT
 from llmproxy_openai.responses.render import rendered_items, rendered_reply
+from llmproxy_openai.responses.repeated import SILENCE
 from llmproxy_openai.responses.usage import read_usage, write_usage
 
 _NULLS = (b"", b"null")
@@ -165,12 +166,12 @@ def _logprobs(body: bytes) -> JSONText | None:
 # -- writing ---------------------------------------------------------------------------------------------------
 
 
-def write_reply(reply: ChatReply) -> bytes:
-    """*reply* as a response: spliced into what it was read from, or anew."""
+def write_reply(reply: ChatReply, asked: Mapping[str, bytes] = SILENCE) -> bytes:
+    """*reply* as a response: spliced into what it was read from, or anew, repeating what was *asked* (`repeated`)."""
     origin = reply.origin
     if origin is not None and origin.api == CREATE.form and isinstance(origin.value, ChatReply):
         return with_members(origin.text, _changes(reply, origin, origin.value))
-    return rendered_reply(reply)
+    return rendered_reply(reply, asked)
 
 
 def _changes(reply: ChatReply, origin: ChatOrigin, before: ChatReply) -> Changes:
@@ -197,7 +198,17 @@ def _choice_changes(choice: Choice, was: Choice, output: JSONText) -> Changes:
         status, reason = write_finish(choice.finish)
         changes["status"] = encode(status)
         changes["incomplete_details"] = b"null" if reason is None else join_object({"reason": encode(reason)})
+        if status == "incomplete" and was.finish is not None and not is_cut(was.finish):
+            changes["output"] = _cut(changes.get("output") or output)
     return changes
+
+
+def _cut(output: JSONText) -> bytes:
+    """The items *output*, of which the last is incomplete where it has a status."""
+    items = [bytes(item) for item in decode_array(output)]
+    if items and "status" in decode_object(items[-1]):
+        items[-1] = with_members(items[-1], {"status": b'"incomplete"'})
+    return with_items(output, items)
 
 
 def _output(choice: Choice, was: Choice, output: JSONText) -> bytes:

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from llmproxy_core.chat import Finish, Start
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire import encode, join_array, join_object, made_id
+from llmproxy_openai.reply import tier_of
 from llmproxy_openai.responses.finish import write_finish
+from llmproxy_openai.responses.repeated import SILENCE
 from llmproxy_openai.responses.usage import write_usage
 
-# What the types of OpenAI's SDK want besides, with the values of a request that says nothing of it.
-_SILENCE = {
-    "background": b"false",
-    "instructions": b"null",
-    "max_output_tokens": b"null",
-    "max_tool_calls": b"null",
-    "metadata": b"{}",
-    "parallel_tool_calls": b"true",
-    "previous_response_id": b"null",
-    "prompt_cache_key": b"null",
-    "reasoning": b'{"effort":null,"summary":null}',
-    "safety_identifier": b"null",
-    "store": b"false",
-    "temperature": b"1.0",
-    "text": b'{"format":{"type":"text"},"verbosity":"medium"}',
-    "tool_choice": b'"auto"',
-    "tools": b"[]",
-    "top_logprobs": b"0",
-    "top_p": b"1.0",
-    "truncation": b'"disabled"',
-    "user": b"null",
-}
 
+def begun(start: Start, asked: Mapping[str, bytes] = SILENCE) -> dict[str, bytes]:
+    """
+    The members of a response that has just begun, *asked* being those that repeat the request.
 
-def begun(start: Start) -> dict[str, bytes]:
-    """The members of a response that has just begun; an id and a time are made up where the provider gave none."""
+    An id and a time are made up where the provider gave none.
+    """
     created = int(time.time()) if start.created is None else start.created
     return {
         "id": encode(start.id or made_id(time.time_ns(), prefix="resp_")),
@@ -47,9 +30,10 @@ def begun(start: Start) -> dict[str, bytes]:
         "incomplete_details": b"null",
         "model": encode(start.model or "unknown"),
         "output": b"[]",
-        "service_tier": encode(start.service_tier or "default"),
+        "service_tier": encode(tier_of(start.service_tier) or "default"),
         "usage": b"null",
-    } | _SILENCE
+        **asked,
+    }
 
 
 def ended(items: Iterable[bytes], finish: Finish | None, usage: Usage | None) -> dict[str, bytes]:
@@ -60,8 +44,8 @@ def ended(items: Iterable[bytes], finish: Finish | None, usage: Usage | None) ->
         "output": join_array(items),
         "usage": b"null" if usage is None else write_usage(usage),
     }
-    if usage is not None and usage.service_tier is not None:
-        members["service_tier"] = encode(usage.service_tier)
+    if usage is not None and (tier := tier_of(usage.service_tier)) is not None:
+        members["service_tier"] = encode(tier)
     if status == "completed":
         members["completed_at"] = encode(int(time.time()))
     if reason is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, OpaqueEvent, Start
 from llmproxy_core.frame import Frame
@@ -10,6 +10,7 @@ from llmproxy_core.wire import UNSEEN, Changes, encode, join_object, with_member
 from llmproxy_openai.responses.noting import note
 from llmproxy_openai.responses.open_item import OpenCall
 from llmproxy_openai.responses.render import Passed, Renderer
+from llmproxy_openai.responses.repeated import SILENCE
 from llmproxy_openai.responses.stream_event import (
     LIFECYCLE,
     SAID_IN_PIECES,
@@ -45,8 +46,9 @@ class ResponseWriter:
     told anew, piece by piece in the provider's own events, for each text of it stands in four of them.
     """
 
-    def __init__(self) -> None:
-        self._renderer = Renderer()
+    def __init__(self, asked: Mapping[str, bytes] = SILENCE) -> None:
+        """*asked* are the members of the response that repeat the request, where it is made anew (`repeated`)."""
+        self._renderer = Renderer(asked)
         self._shared: Changes = {}
         self._is_changed = False
 
@@ -122,8 +124,10 @@ class ResponseWriter:
             self._begin_item(source)
         elif kind == "response.content_part.added":
             renderer.part_ends()
-        if kind in _TOLD_ONCE_MORE or (kind.startswith("response.output_item.") and self._is_known_item(source)):
-            renderer.emitter.templates[kind] = source.data
+        if kind in _TOLD_ONCE_MORE:
+            renderer.emitter.keep(kind, source.item_id or "", source.data)
+        elif kind.startswith("response.output_item.") and self._is_known_item(source):
+            renderer.emitter.keep(kind, read_item(source.item).id or "", source.data)
         told = False
         for event in events:
             if isinstance(event, OpaqueEvent) and event in frame.events:
@@ -132,6 +136,8 @@ class ResponseWriter:
             elif not isinstance(event, Start):
                 same = template if frame.events and type(event) is type(frame.events[0]) else None
                 renderer.feed(event, same)
+        if kind == "response.output_item.done":
+            renderer.other_ends(source.output_index)
         if kind in _TOLD_ONCE_MORE:
             self._note_whole(source)
         elif not told and not _is_piece(kind) and not self._is_known_item(source):
@@ -163,14 +169,16 @@ class ResponseWriter:
     def _note_whole(self, source: StreamEvent) -> None:
         """The provider tells a call's arguments as a whole: is that what was said?"""
         whole = source.arguments or source.input
-        call = self._renderer.open
+        call = self._renderer.item_of(source.item_id) if source.item_id else self._renderer.open
         if isinstance(call, OpenCall) and isinstance(whole, str) and call.text == whole:
             call.is_told = True
 
     def _end(self, events: Sequence[ChatEvent], source: StreamEvent) -> None:
         """The response as a whole, with the items that were told."""
         for event in events:
-            if not isinstance(event, Finished | End):
+            if isinstance(event, Finished):
+                self._renderer.finish = event.finish
+            elif not isinstance(event, End):
                 self._renderer.feed(event)
         self._renderer.settle()
         if any(isinstance(event, End) for event in events):

@@ -93,8 +93,13 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
 # -- choice --------------------------------------------------------------------------------------------------
 
 
-def read_choice(text: bytes, place: str, wire: Wire) -> ToolChoice | None:
-    """`tool_choice`. None for a form that has no meaning elsewhere: it stays an unknown member."""
+def read_choice(text: bytes, wire: Wire, body: Members) -> ToolChoice | None:
+    """
+    `tool_choice`, a member of *body*, in which what nobody knows of it is kept.
+
+    None for a form that has no meaning elsewhere: it stays an unknown member.
+    """
+    place = body.at("tool_choice")
     if not text.startswith(b"{"):
         match decode(STRING, text, place, wire.fail):
             case "auto" | "none" | "required" as mode:
@@ -104,18 +109,25 @@ def read_choice(text: bytes, place: str, wire: Wire) -> ToolChoice | None:
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
     if kind == "allowed_tools":
-        names = tuple(_name_in(tool, f"{place}.tools", wire) for tool in members.array("tools"))
-        return ToolChoice("named" if members.need("mode", STRING) == "required" else "allowed", names)
+        tools = enumerate(members.array("tools"))
+        names = tuple(_name_in(tool, f"{place}.tools[{index}]", wire, body) for index, tool in tools)
+        choice = ToolChoice("named" if members.need("mode", STRING) == "required" else "allowed", names)
+        body.keep(members)
+        return choice
     if kind in {"function", "custom"}:
-        return ToolChoice("named", (members.need("name", STRING),))
+        name = members.need("name", STRING)
+        body.keep(members)
+        return ToolChoice("named", (name,))
     return None if members.rest() else ToolChoice("named", (kind,))
 
 
-def _name_in(text: bytes, place: str, wire: Wire) -> str:
+def _name_in(text: bytes, place: str, wire: Wire, body: Members) -> str:
     """The name of a tool; one without goes by its type."""
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
-    return members.take("name", STRING) or members.take("server_label", STRING) or kind
+    name, label = members.take("name", STRING), members.take("server_label", STRING)
+    body.keep(members)
+    return name or label or kind
 
 
 def write_choice(choice: ToolChoice, tools: Sequence[Tool | BuiltinTool]) -> bytes:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
-import msgspec
 
 from llmproxy_core.chat import (
     AudioPart,
@@ -16,26 +15,26 @@ from llmproxy_core.chat import (
     ImagePart,
     Message,
     Part,
-    Raw,
     ReasoningConfig,
     ReasoningPart,
     Source,
+    TextPart,
     Tool,
     ToolCall,
     ToolChoice,
     ToolResult,
 )
 from llmproxy_core.translation import Translation
-from llmproxy_core.wire import Wire, encode, join_object, made_id
+from llmproxy_core.wire import Wire, made_id
 from llmproxy_openai.model_family import ModelFamily
 from llmproxy_openai.responses.paths import DIALECT
+from llmproxy_openai.responses.web_search import is_search, write_search
 from llmproxy_openai.translated_messages import MessageTranslator
 from llmproxy_openai.translated_parts import PartTranslator
 from llmproxy_openai.translated_request import RequestTranslator
 
 _LEAST_OUTPUT = 16
 _LONGEST_ID = 64
-_SEARCHES = ("web_search", "googleSearch", "google_search")
 
 
 class ResponsesParts(PartTranslator):
@@ -76,6 +75,8 @@ class ResponsesParts(PartTranslator):
 class ResponsesMessages(MessageTranslator):
     """Nobody has a name here, and a tool's answer holds what it gave."""
 
+    answered = "later"
+
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """What can be said of *messages*."""
         for index, message in enumerate(messages):
@@ -88,7 +89,9 @@ class ResponsesMessages(MessageTranslator):
         self.parts.refuse_unknown(result, place)
         said = [self.parts.one(part, f"{place}.content[{index}]") for index, part in enumerate(result.content)]
         content = tuple(part for part in said if part is not None)
-        return ToolResult(self.parts.call_id(result.call_id), content, self.result_name(result))
+        if result.is_error and not content:
+            content = (TextPart("Error"),)  # nothing else could say that it is one
+        return ToolResult(self.parts.call_id(result.call_id), content, self.result_name(result, place))
 
 
 def _identified(messages: Iterable[Message]) -> Iterable[Message]:
@@ -158,8 +161,8 @@ class ResponsesTranslator(RequestTranslator):
         tools: list[Tool | BuiltinTool] = []
         for index, tool in enumerate(self.chat.tools):
             place = f"tools[{index}]"
-            if isinstance(tool, BuiltinTool) and tool.kind.startswith(_SEARCHES):
-                tools.append(self._search(tool, place))
+            if isinstance(tool, BuiltinTool) and is_search(tool):
+                tools.append(write_search(tool, place, self.wire))
             elif (said := self.tool(tool, place)) is not None:
                 tools.append(attrs.evolve(said, kind="function") if said.kind == "legacy" else said)
         if not tools:
@@ -172,20 +175,6 @@ class ResponsesTranslator(RequestTranslator):
                 self.wire.refuse("tool_choice", "a choice of tools that are not there")
             choice = ToolChoice(choice.mode, names) if names else None
         return {"tools": tuple(tools), "tool_choice": choice}
-
-    def _search(self, tool: BuiltinTool, place: str) -> BuiltinTool:
-        """The web search of another provider: OpenAI has one too."""
-        asked = msgspec.json.decode(tool.raw.text, type=dict[str, Any])
-        members = {"type": b'"web_search"'}
-        if domains := asked.get("allowed_domains"):
-            members["filters"] = encode({"allowed_domains": domains})
-        if location := asked.get("user_location"):
-            members["user_location"] = encode(location)
-        for name in ("blocked_domains", "max_uses"):
-            if asked.get(name):
-                self.wire.refuse(f"{place}.{name}", f"the {name} of a web search")
-        self.wire.convert(place, "converted")
-        return BuiltinTool("web_search", Raw(self.wire.api, join_object(members)))
 
     def advice(self) -> dict[str, Any]:
         """Answers are kept by OpenAI where nothing is said: not so elsewhere."""

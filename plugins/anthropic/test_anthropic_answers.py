@@ -108,7 +108,7 @@ def test_an_answer_of_another_protocol_is_a_whole_message() -> None:
     }
     assert [block["type"] for block in blocks] == ["thinking", "text", "redacted_thinking", "tool_use"]
     assert unseal(blocks[0]["signature"]) == Carried("gemini", signature="s")
-    assert unseal(blocks[2]["data"]) == Carried("gemini", signature="g", of_call=True)
+    assert unseal(blocks[2]["data"]) == Carried("gemini", signature="g", id="call_1", of_call=True)
     assert blocks[3] == {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"a": 1}}
 
 

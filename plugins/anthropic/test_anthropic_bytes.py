@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llmproxy_anthropic import AnthropicDialect
 from llmproxy_anthropic.apis import MESSAGES
 
 from llmproxy_core import Carried, Translation, seal
-from llmproxy_core.chat import ChatRequest, Message, ReasoningConfig, TextPart
+from llmproxy_core.chat import ChatRequest, Message, ReasoningConfig, TextPart, ToolCall
 from llmproxy_openai import OpenAIDialect
 
 DIALECT, OPENAI = AnthropicDialect(), OpenAIDialect()
@@ -197,6 +198,86 @@ def test_prepare_leaves_no_message_empty_and_no_budget_to_a_loop_that_lost_its_t
         assert prepared.pop("messages") == [earlier[0], *loop]
         assert prepared.get("thinking") == (thinking if stays else None)
         assert prepared["system"] == "s"
+
+
+CLEARING = {"type": "clear_thinking_20251015", "keep": "all"}
+CLEARING_TOOLS = {"type": "clear_tool_uses_20250919"}
+
+
+@pytest.mark.parametrize(
+    ("managed", "left"),
+    [
+        ({"edits": [CLEARING]}, None),
+        ({"edits": [CLEARING, CLEARING_TOOLS], "x": 1}, {"edits": [CLEARING_TOOLS], "x": 1}),
+        ({"edits": [CLEARING_TOOLS]}, {"edits": [CLEARING_TOOLS]}),
+    ],
+)
+def test_what_clears_thinking_goes_with_the_thinking(managed: dict[str, Any], left: dict[str, Any] | None) -> None:
+    foreign = {"type": "thinking", "thinking": "hm", "signature": seal(Carried("gemini", signature="g"))}
+    call = {"type": "tool_use", "id": "t", "name": "n", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "r"}
+    loop = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [foreign, call]},
+        {"role": "user", "content": [result]},
+    ]
+    body = {"model": "m", "max_tokens": 4096, "messages": loop, "context_management": managed}
+
+    def prepared(thinking: dict[str, Any]) -> dict[str, Any]:
+        asked = json.dumps(body | {"thinking": thinking}).encode()
+        out: dict[str, Any] = json.loads(DIALECT.prepare(MESSAGES, asked))
+        return out
+
+    lost = prepared({"type": "enabled", "budget_tokens": 1024})
+    assert "thinking" not in lost
+    assert lost.get("context_management") == left
+    assert prepared({"type": "adaptive"})["context_management"] == managed
+
+
+def test_what_clears_thinking_goes_when_a_processor_takes_the_thinking_away() -> None:
+    body = {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "q"}],
+        "thinking": {"type": "adaptive"},
+        "context_management": {"edits": [CLEARING]},
+    }
+    asked = DIALECT.read_chat(MESSAGES, json.dumps(body).encode())
+
+    assert "context_management" in json.loads(DIALECT.write_chat(MESSAGES, attrs.evolve(asked, user="u")))
+    assert "context_management" not in json.loads(DIALECT.write_chat(MESSAGES, attrs.evolve(asked, reasoning=None)))
+
+
+def test_the_signature_of_a_call_that_is_gone_goes_too() -> None:
+    """A client that forgets old calls may keep the blocks that stood before them: ours would refuse these."""
+    carried = {"type": "redacted_thinking", "data": seal(Carried("gemini", signature="c", id="t", of_call=True))}
+    text = {"type": "text", "text": "a"}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "p"},
+        {"role": "assistant", "content": [carried]},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [text, carried]},
+        {"role": "user", "content": "r"},
+    ]
+    body = json.dumps({"model": "m", "max_tokens": 1, "messages": messages}).encode()
+
+    prepared = json.loads(DIALECT.prepare(MESSAGES, body))
+
+    messages[3]["content"] = [text]
+    assert prepared["messages"] == [messages[0], *messages[2:]]
+
+
+def test_a_signature_is_no_other_call_s() -> None:
+    carried = {"type": "redacted_thinking", "data": seal(Carried("gemini", signature="c", id="t", of_call=True))}
+
+    def signature(call_id: str) -> str | None:
+        call = {"type": "tool_use", "id": call_id, "name": "n", "input": {}}
+        body = {"model": "m", "max_tokens": 1, "messages": [{"role": "assistant", "content": [carried, call]}]}
+        part = DIALECT.read_chat(MESSAGES, json.dumps(body).encode()).messages[0].content[0]
+        assert isinstance(part, ToolCall)
+        return part.signature
+
+    assert (signature("t"), signature("u")) == ("c", None)
 
 
 def test_an_agent_s_request_reaches_another_provider() -> None:

@@ -30,6 +30,8 @@ from llmproxy_core.chat import (
     ToolChoice,
     ToolResult,
 )
+from llmproxy_core.reply_events import events_of
+from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.responses.dialect import ResponsesDialect
 from llmproxy_openai.responses.paths import CREATE
 
@@ -649,6 +651,38 @@ def test_the_seals_of_others_are_opened() -> None:
         ReasoningPart("hm", id="rs_1", encrypted="e", provider="openai-responses"),
         ToolCall("t", "weather", "{}", signature="g"),
     )
+
+
+@pytest.mark.parametrize(("asked", "sent"), [("auto", "auto"), ("standard_only", "default")])
+@pytest.mark.parametrize("dialect", [OpenAIDialect(), ResponsesDialect()])
+def test_a_tier_is_asked_for_in_openais_word_and_comes_back(dialect: Any, asked: str, sent: str) -> None:
+    chat = attrs.evolve(read(service_tier=asked), model="gpt-5")
+    body = dialect.write_chat(dialect.apis[0], chat, Translation(llm="o"))
+    assert json.loads(body)["service_tier"] == sent
+
+    back = attrs.evolve(dialect.read_chat(dialect.apis[0], body), model="claude-sonnet-4-5")
+    again = DIALECT.write_chat(MESSAGES, back, Translation(llm="c", drops=True))
+    assert json.loads(again)["service_tier"] == asked
+
+
+@pytest.mark.parametrize(
+    ("told", "openais"), [("standard", "default"), ("priority", "priority"), ("batch", "batch"), (None, "default")]
+)
+def test_the_tier_that_answered_crosses_both_ways(told: str | None, openais: str) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1, "service_tier": told}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "usage": usage}
+    body = json.dumps(message | {"stop_reason": "end_turn", "stop_sequence": None}).encode()
+    ours, others = DIALECT, ResponsesDialect()
+    whole = ours.read_reply(MESSAGES, body)
+    foreign = attrs.evolve(whole, origin=None)
+
+    there = others.write_reply(others.apis[0], foreign)
+    streamed = b"".join(others.writer(others.apis[0], usage=True).write(events_of(foreign), None).splitlines(True)[-2:])
+    assert json.loads(there)["service_tier"] == openais
+    assert json.loads(streamed.partition(b"data: ")[2])["response"]["service_tier"] == openais
+
+    back = attrs.evolve(others.read_reply(others.apis[0], there), origin=None)
+    assert json.loads(ours.write_reply(MESSAGES, back))["usage"].get("service_tier") == (told or "standard")
 
 
 def test_thinking_is_read_in_all_its_forms() -> None:

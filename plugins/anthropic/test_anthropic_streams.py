@@ -29,7 +29,7 @@ from llmproxy_core.chat import (
     UsageReported,
 )
 from llmproxy_core.reply_events import Assembler
-from llmproxy_core.stages import Filtering, apply_to_events
+from llmproxy_core.stages import Filtering, apply_to_events, apply_to_reply
 from llmproxy_core.testing.grammar import check_stream
 
 DIALECT = AnthropicDialect()
@@ -214,7 +214,7 @@ def test_the_signature_of_a_call_goes_before_it() -> None:
     events = checked(START, call, ToolCallDelta(0, 0, "{}"), CALLED, USAGE, End())
 
     assert blocks(events) == [("redacted_thinking", ""), ("tool_use", "{}")]
-    assert events[1]["content_block"]["data"] == seal(Carried("gemini", signature="g", of_call=True))
+    assert events[1]["content_block"]["data"] == seal(Carried("gemini", signature="g", id="a", of_call=True))
 
 
 def test_our_own_thinking_keeps_its_signature() -> None:
@@ -326,12 +326,107 @@ def test_what_a_filter_holds_to_the_end_stays_in_its_block() -> None:
     assert blocks(parsed(stream)) == [("text", "it is a can")]
 
 
-def test_what_a_filter_holds_over_a_call_comes_after_it() -> None:
+def test_what_a_filter_holds_over_a_call_stays_before_it() -> None:
     stream = filtered(own(texts("it is a can"), call("look", '{"a":1}'), stop="tool_use"), "canary", "c-----")
 
     assert check_stream("anthropic", stream, strict=False) == []
     assert reply(stream).text == "it is a can"
-    assert [kind for kind, _ in blocks(parsed(stream))] == ["text", "tool_use", "text"]
+    assert blocks(parsed(stream)) == [("text", "it is a can"), ("tool_use", '{"a":1}')]
+
+
+class Holding:
+    """Holds all of a text to its end."""
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+
+    def feed(self, text: str) -> str:
+        self._held.append(text)
+        return ""
+
+    def flush(self) -> str:
+        return "".join(self._held).upper()
+
+
+class Dropping:
+    """Lets nothing pass."""
+
+    def feed(self, text: str) -> str:
+        return ""
+
+    def flush(self) -> str:
+        return ""
+
+
+class Lagging(Holding):
+    """Holds the last three characters."""
+
+    def feed(self, text: str) -> str:
+        held = "".join([*self._held, text])
+        self._held = [held[-3:]]
+        return held[:-3].upper()
+
+
+def thought(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    deltas = [{"type": "thinking_delta", "thinking": text}, {"type": "signature_delta", "signature": "s"}]
+    return {"type": "thinking", "thinking": "", "signature": ""}, deltas
+
+
+@pytest.mark.parametrize("kinds", [("text",), ("text", "arguments"), ("text", "arguments", "reasoning")])
+@pytest.mark.parametrize(
+    ("make", "content", "said"),
+    [
+        (Holding, [texts("Hel", "lo")], ["HELLO"]),
+        (Holding, [texts("Hel", "lo"), call("look", '{"a":', "1}")], ["HELLO", "tool"]),
+        (Holding, [thought("hm"), texts("Hi"), call("one"), call("two", "{}")], ["think", "HI", "tool", "tool"]),
+        (Holding, [texts("Hello"), call("look", "{}"), texts(" you")], ["tool", "HELLO YOU"]),
+        (Holding, [texts("Hello"), thought("hm"), texts(" you"), call("look", "{}")], ["think", "HELLO YOU", "tool"]),
+        (Holding, [texts("Hello"), texts(" you")], ["HELLO YOU"]),
+        (Holding, [texts(), call("look", "{}")], ["", "tool"]),
+        (Lagging, [texts("Hello"), call("look", "{}")], ["HELLO", "tool"]),
+        (Lagging, [texts("Hello"), call("look", "{}"), texts(" you")], ["HE", "tool", "LLO YOU"]),
+        (Dropping, [texts("Hello"), call("look", "{}")], ["tool"]),
+        (Dropping, [texts("Hello")], []),
+    ],
+)
+def test_a_text_that_a_filter_holds_stays_in_its_place(
+    kinds: tuple[str, ...], make: type[Any], content: list[Any], said: list[str]
+) -> None:
+    stage = Filtering(lambda channel: make() if channel.kind in kinds else None)
+    reader, writer = DIALECT.reader(MESSAGES), DIALECT.writer(MESSAGES, usage=True)
+    frames = reader.feed(own(*content, stop="tool_use" if "tool" in said else "end_turn")) + reader.end()
+
+    stream = b"".join(writer.write(apply_to_events(stage, it.events), it) for it in frames)
+
+    wrong = check_stream("anthropic", stream, strict=False)
+    assert [it for it in wrong if "says nothing" not in it or "" not in said] == []
+    shown = {"tool_use": "tool", "thinking": "think"}
+    assert [shown.get(kind, text) for kind, text in blocks(parsed(stream))] == said
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_text_that_begins_late_passes_as_it_came(size: int) -> None:
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    start = frame("content_block_start", index=0, content_block=TEXT)
+    stream = own(texts("", "Hello"), texts(), call("look", "{}"), stop="tool_use").replace(start, start + ping, 1)
+    reader, writer = DIALECT.reader(MESSAGES), DIALECT.writer(MESSAGES, usage=True)
+    out = b""
+    for at in range(0, len(stream), size):
+        out += b"".join(writer.write(it.events, it) for it in reader.feed(stream[at : at + size]))
+
+    assert out == stream
+
+
+def test_a_whole_answer_has_no_block_that_a_filter_emptied() -> None:
+    content = [{"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "name": "n", "input": {}}]
+    content.append({"type": "text", "text": "b"})
+    message: dict[str, Any] = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": content}
+    message |= {"stop_reason": "tool_use", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}
+    whole = DIALECT.read_reply(MESSAGES, json.dumps(message).encode())
+
+    out = json.loads(DIALECT.write_reply(MESSAGES, apply_to_reply(Filtering(lambda _: Holding()), whole)))
+
+    assert [block.get("text", "tool") for block in out["content"]] == ["tool", "AB"]
 
 
 def test_a_word_that_is_split_over_a_call_is_found() -> None:

@@ -153,6 +153,20 @@ async def test_a_client_of_openai_gets_an_answer_of_gemini() -> None:
     assert json.loads(received.body) == ASK
 
 
+@each("tokens", [[1, 2, 3], [[1, 2], [3]], ["a", [1]]])
+async def test_tokens_to_embed_are_refused_by_the_name_of_their_member(tokens: object) -> None:
+    async with Upstream(reply(b"{}")) as upstream, proxy_at(upstream.url) as proxy:
+        status, body, _ = await ask(
+            proxy, "/v1/embeddings", {"model": "gemini-embedding-001", "input": tokens}, {"authorization": "Bearer x"}
+        )
+
+        assert upstream.requests == []
+    error = json.loads(body)["error"]
+    assert (status, error["param"]) == (400, "input")
+    assert "texts as tokens" in error["message"]
+    assert "'main'" in error["message"]
+
+
 async def test_thinking_of_another_provider_in_the_history_is_not_sent() -> None:
     sealed = seal(Carried("anthropic", signature="sig"))
     thought = [{"text": "Hm", "thought": True}, {"text": "", "thought": True, "thoughtSignature": sealed}]

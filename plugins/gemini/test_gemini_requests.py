@@ -242,7 +242,6 @@ def test_a_choice_without_tools_is_not_sent() -> None:
     ("field", "value", "place"),
     [
         ("logit_bias", {"5": 1}, "logit_bias"),
-        ("parallel_tool_calls", False, "parallel_tool_calls"),
         ("verbosity", "low", "verbosity"),
         ("stop", ["a", "b", "c", "d", "e", "f"], "stop"),
     ],
@@ -528,13 +527,14 @@ def test_data_in_the_alphabet_of_urls_is_in_the_usual_one_to_others() -> None:
     assert body["messages"][0]["content"][0]["image_url"]["url"] == "data:image/png;base64,+/8="
 
 
-@each("choice", ["required", {"type": "function", "function": {"name": "f"}}])
-def test_one_call_at_a_time_of_the_one_tool_that_must_be_called_is_as_good_as_said(choice: object) -> None:
+@each("choice", ["auto", "required", {"type": "function", "function": {"name": "f"}}])
+def test_that_calls_come_one_at_a_time_is_a_wish_that_cannot_be_told(choice: object) -> None:
     told = Translation()
 
-    written({"tools": TOOLS[:1], "tool_choice": choice, "parallel_tool_calls": False}, told=told)
+    body = written({"tools": TOOLS[:1], "tool_choice": choice, "parallel_tool_calls": False}, told=told)
 
     assert told.changes == {"parallel_tool_calls": "dropped"}
+    assert "parallel" not in json.dumps(body)
 
 
 # -- its own requests ----------------------------------------------------------------------------------------------

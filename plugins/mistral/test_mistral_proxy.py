@@ -124,3 +124,16 @@ def test_the_provider_knows_where_it_is() -> None:
     (provider,) = llmproxy_mistral.llmproxy_providers()
 
     assert provider.config(name="m", provider="mistral").base_url == "https://api.mistral.ai/v1"
+
+
+@pytest.mark.parametrize("tokens", [[1, 2, 3], [[1, 2], [3]]], ids=str)
+async def test_tokens_to_embed_are_refused_by_the_name_of_their_member(tokens: object) -> None:
+    async with Upstream(reply({})) as upstream, proxy_of("mistral", upstream.base_url) as proxy:
+        body = json.dumps({"model": "mistral-embed", "input": tokens}).encode()
+        seen = await post(proxy.base_url + "/embeddings", body, OPENAI_AGENT)
+
+        assert upstream.requests == []
+    error = json.loads(seen.body)["error"]
+    assert (seen.status, error["param"]) == (400, "input")
+    assert "texts as tokens" in error["message"]
+    assert "'it'" in error["message"]

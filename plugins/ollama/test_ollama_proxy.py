@@ -138,6 +138,27 @@ async def test_an_openai_client_calls_tools(streams: bool) -> None:
         assert (await sent(upstream))[1]["tools"] == TOOLS
 
 
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_call_of_a_tool_that_takes_a_text_is_the_clients_own(streams: bool) -> None:
+    function = {"name": "llmproxy_text_patch", "arguments": {"text": "*** Begin"}}
+    message: dict[str, object] = {"tool_calls": [{"id": "c1", "function": function}]}
+    script = lines(line(message), line({}, **LAST)) if streams else whole(message)
+    async with served(script) as (proxy, _):
+        _, _, body = await post(
+            proxy,
+            "/v1/chat/completions",
+            ASKED | {"stream": streams, "tools": [{"type": "custom", "custom": {"name": "patch"}}]},
+        )
+
+    if not streams:
+        call = json.loads(body)["choices"][0]["message"]["tool_calls"][0]
+        assert call == {"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** Begin"}}
+        return
+    chunks = [json.loads(each.removeprefix(b"data: ")) for each in body.split(b"\n\n") if each.startswith(b"data: {")]
+    pieces = [call["custom"] for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert pieces == [{"name": "patch", "input": ""}, {"input": "*** Begin"}]
+
+
 async def test_results_go_back_with_the_names_of_their_tools() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}
     history: Any = [

@@ -10,6 +10,7 @@ from llmproxy_ollama.dialect import OllamaDialect
 
 from llmproxy_core import BadRequest, EmbeddingsRequest, Translation, Unsupported
 from llmproxy_core.chat import (
+    ChatOrigin,
     ChatRequest,
     ImagePart,
     Message,
@@ -23,6 +24,7 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolChoice,
     ToolResult,
+    changed,
 )
 
 OLLAMA = OllamaDialect()
@@ -207,13 +209,52 @@ def test_parts_find_their_places(parts: tuple[Part, ...], message: object, told:
 
 @pytest.mark.parametrize(
     ("changes", "place"),
-    [({"n": 2}, "n"), ({"parallel_tool_calls": False, "tools": (WEATHER,)}, "parallel_tool_calls")],
+    [({"n": 2}, "n"), ({"modalities": ("text", "audio")}, "modalities")],
 )
 def test_what_cannot_be_said_is_refused(changes: dict[str, Any], place: str) -> None:
     with pytest.raises(Unsupported) as refused:
         written(ChatRequest("qwen3", (HELLO,), **changes), Translation())
 
     assert refused.value.param == place
+
+
+def test_that_calls_come_one_at_a_time_is_a_wish_that_cannot_be_told() -> None:
+    translation = Translation()
+
+    body = written(ChatRequest("qwen3", (HELLO,), parallel_tool_calls=False, tools=(WEATHER,)), translation)
+
+    assert translation.changes == {"parallel_tool_calls": "dropped"}
+    assert "parallel_tool_calls" not in body
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        (None, {"tools[0]": "converted"}),
+        (b'{"type":"text"}', {"tools[0]": "converted"}),
+        (b'{"type":"grammar","syntax":"lark"}', {"tools[0]": "converted", "tools[0].format": "dropped"}),
+    ],
+)
+def test_a_tool_that_takes_a_text_is_one_with_one_member(form: bytes | None, told: dict[str, str]) -> None:
+    patch = Tool("patch", "Patches.", kind="custom", format=form)
+    history = (
+        HELLO,
+        Message("assistant", (ToolCall("c1", "patch", "*** Begin", "custom"),)),
+        Message("tool", (ToolResult("c1", (TextPart("Done."),)),)),
+    )
+    translation = Translation()
+
+    chat = ChatRequest("qwen3", history, tools=(patch,))
+
+    body = written(changed(chat, origin=ChatOrigin("openai.chat", {}, chat)), translation)
+
+    function = body["tools"][0]["function"]
+    assert (function["name"], function["description"]) == ("llmproxy_text_patch", "Patches.")
+    assert list(function["parameters"]["properties"]) == ["text"]
+    called = {"name": "llmproxy_text_patch", "arguments": {"text": "*** Begin"}}
+    assert body["messages"][1]["tool_calls"] == [{"id": "c1", "function": called}]
+    assert body["messages"][2]["tool_name"] == "llmproxy_text_patch"
+    assert translation.changes == told
 
 
 def test_what_asks_for_nothing_special_is_taken() -> None:

@@ -37,13 +37,16 @@ class Called:
         tasks: Tasks,
         dialect: Dialect = DIALECT,
         clock: FakeClock | None = None,
+        query: str = "",
         **config: Any,
     ) -> None:
         self.tasks = tasks
         self.clock = clock or FakeClock()
         self.transport = ScriptedTransport(script, tasks)
         table: dict[str, Any] = {"name": "fake", "provider": "openai", "base_url": BASE, "token": Secret(KEY), **config}
-        self.llm = HttpLLM(HttpLLMConfig(**table), dialect, services(self.transport, tasks, clock=self.clock))
+        self.llm = HttpLLM(
+            HttpLLMConfig(**table), dialect, services(self.transport, tasks, clock=self.clock), query=query
+        )
 
     def exchange(self, request: Request) -> Exchange:
         client = None if request.dialect is None else client_view(request)

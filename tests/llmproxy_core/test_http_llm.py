@@ -135,13 +135,14 @@ async def test_a_dialect_may_have_the_model_of_a_chat_in_its_path(tasks: Tasks) 
     ("query", "sent"),
     [
         ("", ""),
-        ("limit=5&after=a%20b", "?limit=5&after=a+b"),
-        ("api-key=sk-theirs&limit=5&key=x", "?limit=5"),
+        ("limit=5&after=a%20b", "?limit=5&after=a%20b"),
+        ("api-key=sk-theirs&limit=5&key=x&%6Bey=y&KEY", "?limit=5"),
         ("limit=", "?limit="),
-        ("other=1", ""),
+        ("b&a=%2f+%26&a=2&a=1&c==", "?b&a=%2f+%26&a=2&a=1&c=="),
+        ("&&other=1&", "?other=1"),
     ],
 )
-async def test_the_query_passes_by_the_allow_list(tasks: Tasks, query: str, sent: str) -> None:
+async def test_the_query_goes_on_as_it_stands_but_for_credentials(tasks: Tasks, query: str, sent: str) -> None:
     called = Called(ANSWER, tasks=tasks)
 
     await called.send(chat(query=query))
@@ -149,18 +150,16 @@ async def test_the_query_passes_by_the_allow_list(tasks: Tasks, query: str, sent
     assert called.transport.request.url == f"{BASE}/chat/completions{sent}"
 
 
-async def test_a_query_without_end_is_refused(tasks: Tasks) -> None:
-    called = Called(ANSWER, tasks=tasks)
+async def test_what_the_configuration_sets_in_the_query_is_stronger_than_the_client(tasks: Tasks) -> None:
+    called = Called(ANSWER, tasks=tasks, query="api-version=2024-10-21")
 
-    with pytest.raises(BadRequest, match="query"):
-        await called.send(chat(query="&".join(f"limit={number}" for number in range(200))))
+    await called.send(chat(query="a=1&api-version=preview&api%2Dversion=x&b=2"))
+
+    assert called.transport.request.url == f"{BASE}/chat/completions?a=1&b=2&api-version=2024-10-21"
 
 
-async def test_a_dialect_without_queries_gets_none(tasks: Tasks) -> None:
-    class NoQuery(OpenAIDialect):
-        query = frozenset()
-
-    called = Called(ANSWER, tasks=tasks, dialect=NoQuery())
+async def test_the_query_of_another_protocol_stays_here(tasks: Tasks) -> None:
+    called = Called(ANSWER, tasks=tasks, dialect=PathModelDialect())
 
     await called.send(chat(query="limit=5"))
 

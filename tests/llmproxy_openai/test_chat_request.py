@@ -330,10 +330,11 @@ def test_a_conversation_of_another_protocol_is_said_in_openais_words() -> None:
                 TextPart("I "),
                 TextPart("see"),
                 ToolCall("1", "f", "{}"),
+                ToolCall("2", "g", "{}"),
             ),
         ),
         Message("tool", (ToolResult("1", (TextPart("x"),), "f", is_error=True), ToolResult("2", (), "g"))),
-        Message("assistant", (ToolCall("2", "f", ""),)),
+        Message("assistant", (ToolCall("3", "f", ""),)),
         max_output_tokens=5,
         stop=("a",),
         tools=(Tool("f", "d", b'{"type":"object"}'),),
@@ -358,14 +359,17 @@ def test_a_conversation_of_another_protocol_is_said_in_openais_words() -> None:
             {
                 "role": "assistant",
                 "content": "I see",
-                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                "tool_calls": [
+                    {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                    {"id": "2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+                ],
             },
             {"role": "tool", "tool_call_id": "1", "content": "x"},
             {"role": "tool", "tool_call_id": "2", "content": ""},
             {
                 "role": "assistant",
                 "content": None,
-                "tool_calls": [{"id": "2", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                "tool_calls": [{"id": "3", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
             },
         ],
         "stream": True,
@@ -509,8 +513,14 @@ OTHER = Raw("other.chat", b'{"type":"x"}')
             ChatRequest("m", (Message("assistant", (TextPart("a"),), prefix=True),)), "messages[0].prefix", id="prefix"
         ),
         pytest.param(
-            ChatRequest("m", (Message("tool", (ToolResult("1", (VideoPart(Source(url="https://a")),)),)),)),
-            "messages[0].content[0].content[0]",
+            ChatRequest(
+                "m",
+                (
+                    Message("assistant", (ToolCall("1", "f", ""),)),
+                    Message("tool", (ToolResult("1", (VideoPart(Source(url="https://a")),)),)),
+                ),
+            ),
+            "messages[1].content[0].content[0]",
             id="video in a result",
         ),
         pytest.param(

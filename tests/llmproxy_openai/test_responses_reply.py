@@ -271,6 +271,54 @@ def test_each_end_has_its_status(finish: Finish, status: str, details: dict[str,
     assert out["error"] == ({"code": "server_error", "message": "It broke"} if status == "failed" else None)
 
 
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL])
+def test_the_item_that_an_answer_ended_in_is_incomplete_as_it_is(reason: FinishReason) -> None:
+    def statuses(*parts: Part) -> list[tuple[str, str | None]]:
+        items = said(*parts, finish=Finish(reason))["output"]
+        return [(item["type"], item.get("status")) for item in items]
+
+    first, last = ToolCall("c", "f", "{}"), ToolCall("d", "g", '{"a":')
+    assert statuses(TextPart("a")) == [("message", "incomplete")]
+    assert statuses(TextPart("a"), first, last) == [
+        ("message", "completed"),
+        ("function_call", "completed"),
+        ("function_call", "incomplete"),
+    ]
+    assert statuses(TextPart("a"), ToolCall("c", "f", "ls", "custom"))[1:] == [("custom_tool_call", "incomplete")]
+    assert statuses(ReasoningPart("hm", provider="x")) == [("reasoning", None)]  # as in OpenAI's own
+
+
+CUT = [it for it in ANSWERS if json.loads(it.response_body)["status"] == "incomplete"]
+
+
+@pytest.mark.parametrize("recording", CUT, ids=str)
+def test_a_recorded_answer_that_was_cut_is_said_alike_when_it_is_said_anew(recording: Recording) -> None:
+    was = json.loads(recording.response_body)
+    reply = DIALECT.read_reply(CREATE, recording.response_body)
+    out = json.loads(DIALECT.write_reply(CREATE, attrs.evolve(reply, origin=None)))
+    for name in ("status", "incomplete_details"):
+        assert out[name] == was[name]
+    statuses = [[(it["type"], it.get("status")) for it in each["output"]] for each in (out, was)]
+    assert statuses[0] == statuses[1]
+
+
+def test_an_answer_that_a_processor_cuts_is_incomplete_in_its_last_item() -> None:
+    item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "x_new": 1}
+    items = [item | {"content": [{"type": "output_text", "text": text, "annotations": []}]} for text in "ab"]
+    reply = DIALECT.read_reply(CREATE, response(output=items))
+    choice = attrs.evolve(reply.choices[0], finish=Finish(FinishReason.LENGTH))
+    out = json.loads(DIALECT.write_reply(CREATE, attrs.evolve(reply, choices=(choice,))))
+    assert (out["status"], out["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert out["output"] == [items[0], items[1] | {"status": "incomplete"}]
+
+
+@pytest.mark.parametrize(
+    ("tier", "word"), [("standard", "default"), ("default", "default"), ("priority", "priority"), (None, "default")]
+)
+def test_the_tier_that_answered_is_told_in_openais_word(tier: str | None, word: str) -> None:
+    assert said(TextPart("a"), service_tier=tier, usage=Usage(1, 1, service_tier=tier))["service_tier"] == word
+
+
 def test_what_another_provider_must_have_back_is_sealed_into_items() -> None:
     out = said(
         ReasoningPart("Hm", signature="SIG", provider="anthropic"),
@@ -283,7 +331,7 @@ def test_what_another_provider_must_have_back_is_sealed_into_items() -> None:
         Carried("anthropic", signature="SIG"),
         Carried("anthropic", redacted="RED"),
         Carried("openai"),
-        Carried("gemini", signature="TS", of_call=True),
+        Carried("gemini", signature="TS", id="c", of_call=True),
     ]
     assert [item["summary"] for item in out["output"][:-1]] == [
         [{"type": "summary_text", "text": "Hm"}],

@@ -176,6 +176,23 @@ def test_thinking_of_another_provider_is_known_again() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("between", "call_id", "signature"),
+    [
+        ([], "c", "TS"),
+        ([], "d", None),
+        ([{"type": "message", "role": "assistant", "content": "a"}], "c", None),
+    ],
+)
+def test_a_signature_is_that_of_the_call_right_after_it_alone(
+    between: list[Any], call_id: str, signature: str | None
+) -> None:
+    carried = sealed_item(Carried("gemini", signature="TS", id="c", of_call=True))
+    call = {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"}
+    (turn,) = DIALECT.read_chat(CREATE, body(input=[carried, *between, call])).messages
+    assert turn.content[-1] == ToolCall(call_id, "f", "{}", signature=signature)
+
+
 def test_thinking_of_another_provider_never_reaches_openai() -> None:
     own = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
     asked = {"role": "user", "content": "llmproxy_ is a word"}

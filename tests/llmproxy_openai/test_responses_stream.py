@@ -397,10 +397,30 @@ def test_a_custom_tool_is_called_in_its_own_events() -> None:
     assert kinds(told)[3:5] == ["custom_tool_call_input.delta", "custom_tool_call_input.done"]
 
 
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.ERROR])
+def test_the_item_that_a_stream_ended_in_is_incomplete(reason: FinishReason) -> None:
+    events = (Start("r", "m"), ToolCallStart(0, 0, "a", "f"), ToolCallDelta(0, 0, "{}"), TextDelta(0, "cut"))
+    stream = rendered(*events, Finished(0, Finish(reason)), USAGE, End())
+    assert check_stream("openai-responses", stream, failed=reason is FinishReason.ERROR) == []
+    told = data_in(stream)
+    done = [event["item"]["status"] for event in told if event["type"] == "response.output_item.done"]
+    assert done == [item["status"] for item in told[-1]["response"]["output"]] == ["completed", "incomplete"]
+
+
+@pytest.mark.parametrize("stream", [it for it in WHOLE if b"response.incomplete" in it.response_body], ids=str)
+def test_a_recorded_stream_that_was_cut_ends_alike_when_it_is_told_anew(stream: Recording) -> None:
+    was = data_in(stream.response_body)[-1]
+    now = data_in(rendered(*events_in([stream.response_body])))[-1]
+    assert now["type"] == was["type"] == "response.incomplete"
+    assert now["response"]["incomplete_details"] == was["response"]["incomplete_details"]
+    statuses = [[(it["type"], it.get("status")) for it in each["response"]["output"]] for each in (now, was)]
+    assert statuses[0] == statuses[1]
+
+
 def test_the_signature_of_a_call_goes_before_it() -> None:
     told = checked(ToolCallStart(0, 0, "a", "f", signature="TS"), ToolCallDelta(0, 0, "{}"))
     thought, call = told[-1]["response"]["output"]
-    assert unseal(thought["encrypted_content"]) == Carried("gemini", signature="TS", of_call=True)
+    assert unseal(thought["encrypted_content"]) == Carried("gemini", signature="TS", id="a", of_call=True)
     assert call["type"] == "function_call"
 
 

@@ -24,7 +24,7 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolResult,
 )
-from llmproxy_core.errors import Unsupported
+from llmproxy_core.errors import BadRequest, Unsupported
 from llmproxy_core.translation import Translation
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.paths import CHAT
@@ -206,7 +206,7 @@ def test_nothing_is_kept_by_openai_that_would_not_be_elsewhere() -> None:
         ({"seed": 1}, "seed"),
         ({"n": 2}, "n"),
         ({"top_k": 3}, "top_k"),
-        ({"logit_bias": b"{}"}, "logit_bias"),
+        ({"logit_bias": b'{"1":1}'}, "logit_bias"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
     ],
 )
@@ -320,6 +320,83 @@ def test_a_web_search_of_another_provider_is_openais_own() -> None:
     assert told == {"tools[0].max_uses": "dropped", "tools[0]": "converted"}
     other = BuiltinTool("code_execution", Raw("strange.talk", b"{}"))
     assert refused(foreign(tools=(other,))) == "tools[0]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "said", "told"),
+    [
+        (
+            "web_search_preview",
+            {"filters": {"allowed_domains": ["a.org"], "x": 1}, "search_context_size": "low", "user_location": None},
+            {"filters": {"allowed_domains": ["a.org"]}, "search_context_size": "low"},
+            {"tools[0].filters.x": "dropped"},
+        ),
+        (
+            "web_search_20250305",
+            {"user_location": {"type": "approximate", "city": "Bonn"}, "blocked_domains": ["b.org"]},
+            {"user_location": {"type": "approximate", "city": "Bonn"}},
+            {"tools[0].blocked_domains": "dropped"},
+        ),
+        ("googleSearch", {"googleSearch": {}}, {}, {}),
+        ("googleSearch", {"googleSearch": {"x": 1}}, {}, {"tools[0].googleSearch.x": "dropped"}),
+    ],
+)
+def test_the_limits_of_a_web_search_are_kept_or_told(
+    kind: str, asked: dict[str, Any], said: dict[str, Any], told: dict[str, str]
+) -> None:
+    search = BuiltinTool(kind, Raw("strange.talk", json.dumps(asked).encode()))
+    out, changes = sent(foreign(tools=(search,)), drops=True)
+    assert out["tools"] == [{"type": "web_search"} | said]
+    assert changes == told | {"tools[0]": "converted"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "place"),
+    [
+        ("web_search", b"[]", "tools[0]"),
+        ("web_search", b'{"filters":7}', "tools[0].filters"),
+        ("web_search", b'{"allowed_domains":"a.org"}', "tools[0].allowed_domains"),
+        ("web_search", b'{"user_location":"Bonn"}', "tools[0].user_location"),
+        ("google_search", b'{"google_search":"x"}', "tools[0].google_search"),
+    ],
+)
+def test_a_web_search_of_a_wrong_type_is_named(kind: str, text: bytes, place: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        sent(foreign(tools=(BuiltinTool(kind, Raw("strange.talk", text)),)))
+    assert raised.value.param == place
+
+
+@pytest.mark.parametrize(("model", "word"), [("gpt-5.2", "converted"), ("gpt-4o", "dropped"), ("llama-4", "dropped")])
+@pytest.mark.parametrize(
+    "asked", [ReasoningConfig(adaptive=True), ReasoningConfig(budget_tokens=-1), ReasoningConfig(between_tools=True)]
+)
+def test_as_much_thinking_as_the_model_likes_is_told(asked: ReasoningConfig, model: str, word: str) -> None:
+    out, told = sent(foreign(model=model, reasoning=asked))
+    assert "reasoning" not in out
+    assert told == {"reasoning": word}
+    in_chat = Translation(llm="o")
+    OPENAI.write_chat(CHAT, foreign(model=model, reasoning=asked), in_chat)
+    assert in_chat.changes == told
+
+
+def test_how_thinking_is_shown_asks_for_none() -> None:
+    assert sent(foreign(model="gpt-4o", reasoning=ReasoningConfig(include=False)))[1] == {}
+
+
+def test_results_of_parallel_calls_keep_their_order_their_images_and_that_they_failed() -> None:
+    picture = ImagePart(Source(data="aGk=", media_type="image/png"))
+    out, told = sent(
+        foreign(
+            HI,
+            Message("assistant", (ToolCall("t1", "f", "{}"), ToolCall("t2", "g", "{}"), ToolCall("t3", "g", "{}"))),
+            Message("tool", (ToolResult("t2", (TextPart("boom"),), is_error=True),)),
+            Message("tool", (ToolResult("t1", (TextPart("see"), picture)), ToolResult("t3", (), is_error=True))),
+        )
+    )
+    said = [(item["call_id"], item["output"]) for item in out["input"] if item.get("type") == "function_call_output"]
+    image = {"type": "input_image", "image_url": "data:image/png;base64,aGk=", "detail": "auto"}
+    assert said == [("t2", "boom"), ("t1", [{"type": "input_text", "text": "see"}, image]), ("t3", "Error")]
+    assert told == {}
 
 
 def test_a_function_that_is_not_said_to_be_strict_is_not() -> None:

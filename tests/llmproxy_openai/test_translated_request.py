@@ -292,7 +292,7 @@ def test_each_result_is_a_message_and_media_of_results_follow_all_of_them() -> N
     image = ImagePart(Source(data="AA", media_type="image/png"))
     pdf = DocumentPart(Source(data="AA", media_type="application/pdf"), "a.pdf")
     messages, changes = conversation(
-        Message("assistant", (ToolCall("1", "f", ""), ToolCall("2", "g", "{}"))),
+        Message("assistant", (ToolCall("1", "f", ""), ToolCall("2", "g", "{}"), ToolCall("3", "g", "{}"))),
         Message(
             "tool",
             (
@@ -311,6 +311,7 @@ def test_each_result_is_a_message_and_media_of_results_follow_all_of_them() -> N
             "tool_calls": [
                 {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
                 {"id": "2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+                {"id": "3", "type": "function", "function": {"name": "g", "arguments": "{}"}},
             ],
         },
         {"role": "tool", "tool_call_id": "1", "content": "a\nb"},
@@ -334,9 +335,12 @@ def test_each_result_is_a_message_and_media_of_results_follow_all_of_them() -> N
 
 
 def test_results_in_a_users_turn_come_before_what_it_says() -> None:
-    messages, _ = conversation(Message("user", (TextPart("and?"), ToolResult("1", (TextPart("x"),)))))
+    messages, _ = conversation(
+        Message("assistant", (ToolCall("1", "f", "{}"),)),
+        Message("user", (TextPart("and?"), ToolResult("1", (TextPart("x"),)))),
+    )
 
-    assert [message["role"] for message in messages] == ["tool", "user"]
+    assert [message["role"] for message in messages] == ["assistant", "tool", "user"]
 
 
 def test_long_ids_are_shortened_alike_for_a_call_and_its_result() -> None:
@@ -444,6 +448,7 @@ def test_thinking_of_others_is_left_out_and_this_protocols_own_goes_back() -> No
             ),
         ),
         Message("assistant", (ReasoningPart("theirs", signature="s", provider="anthropic"),)),
+        Message("tool", (ToolResult("1", (TextPart("y"),)),)),
         HI,
     )
 
@@ -453,7 +458,7 @@ def test_thinking_of_others_is_left_out_and_this_protocols_own_goes_back() -> No
         "reasoning_content": "ours too",
         "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
     }
-    assert [message["role"] for message in messages] == ["assistant", "user"]
+    assert [message["role"] for message in messages] == ["assistant", "tool", "user"]
     assert changes == {}
 
 

@@ -56,8 +56,6 @@ def keeps_keys_in_headers(declared: DeclaredDialect) -> None:
     keys = _CREDENTIALS | {name for name, _ in ours}
     if found := sorted(dialect.request_headers & keys):
         raise NotConforming(f"`request_headers` sends the client's own key to the provider: {', '.join(found)}")
-    if found := sorted(dialect.query & _QUERY_CREDENTIALS):
-        raise NotConforming(f"`query` sends the client's own key to the provider: {', '.join(found)}")
     for api in dialect.apis:
         if _KEY in api.path or any(f"{name}=" in api.query for name in _QUERY_CREDENTIALS):
             raise NotConforming(f"{api.name}: a key belongs into a header, never into a URL")

@@ -59,7 +59,7 @@ _FIELDS: Mapping[Says, Mapping[str, Any]] = {
     Says.VERBOSITY: {"verbosity": "low"},
     Says.USER: {"user": "user-1"},
     Says.METADATA: {"metadata": b'{"team":"blue"}'},
-    Says.SERVICE_TIER: {"service_tier": "auto"},
+    Says.SERVICE_TIER: {"service_tier": "default"},
     Says.STORE: {"store": True},
     Says.CACHE_KEY: {"cache_key": "key-1"},
     Says.SERIAL_TOOLS: {"parallel_tool_calls": False},

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from llmproxy_core import Carried
 from llmproxy_core.wire import decode_object
 
+Tell = Callable[[int], bytes]
+"""Makes the bytes of an event of a block, given the block's index."""
+
 
 class Block:
     """
-    A block that was begun. *index* is the client's; *kind* is `text`, `thinking`, `tool`, `custom` or another.
+    A block that was begun. *kind* is `text`, `thinking`, `tool`, `custom` or another.
 
     *stop* is the event that ends it, where it was read and not yet written.
     """
 
-    __slots__ = ("arguments", "carried", "closed", "holds", "index", "kind", "native", "signed", "stop", "waiting")
+    __slots__ = (
+        "arguments",
+        "carried",
+        "closed",
+        "holds",
+        "index",
+        "kind",
+        "late",
+        "native",
+        "signed",
+        "stop",
+        "waiting",
+    )
 
-    def __init__(self, index: int, kind: str, *, native: bool = False) -> None:
-        self.index = index
+    def __init__(self, kind: str, *, native: bool = False) -> None:
+        self.index = -1
+        """The client's; given to it with its first event."""
         self.kind = kind
         self.native = native
         """It was read from a stream of this protocol, whose events end it."""
@@ -29,8 +47,10 @@ class Block:
         self.carried: Carried | None = None
         """What has to come back with this thinking, which is another provider's."""
         self.arguments: list[str] = []
-        self.stop: bytes | None = None
-        self.waiting: list[bytes] = []
+        self.stop: Tell | None = None
+        self.late: list[Tell] = []
+        """What comes before the first that it says; a block that says nothing is left out."""
+        self.waiting: list[Tell] = []
 
     @property
     def is_call(self) -> bool:
@@ -49,43 +69,48 @@ class Block:
 
 
 class BlockQueue:
-    """Puts out the events of blocks in the order of their indexes, which have no gaps."""
+    """Puts out the events of blocks in the order in which they were begun; their indexes have no gaps."""
 
     def __init__(self, out: list[bytes]) -> None:
         self._out = out
         self._open: list[Block] = []
-        self._begun = 0
+        self._next_index = 0
         self.last: Block | None = None
         """The block that was begun last."""
-
-    @property
-    def size(self) -> int:
-        """How many blocks were begun."""
-        return self._begun
 
     @property
     def unclosed(self) -> list[Block]:
         return [block for block in self._open if not block.closed]
 
     def begin(self, kind: str, *, native: bool = False) -> Block:
-        block = self.last = Block(self._begun, kind, native=native)
-        self._begun += 1
+        block = self.last = Block(kind, native=native)
         self._open.append(block)
         return block
 
-    def say(self, block: Block, event: bytes) -> None:
+    def say(self, block: Block, event: Tell) -> None:
         """Put out *event* of *block*, now or when its time comes."""
+        late, block.late = block.late, []
         if self._open and self._open[0] is block:
-            self._out.append(event)
+            self._tell(block, [*late, event])
         else:
-            block.waiting.append(event)
+            block.waiting += [*late, event]
 
-    def close(self, block: Block, stop: bytes) -> None:
+    def close(self, block: Block, stop: Tell) -> None:
         """End *block*; those that waited for it may go on."""
-        self.say(block, stop)
+        if block.late:
+            block.late.clear()
+        else:
+            self.say(block, stop)
         block.closed = True
         while self._open and self._open[0].closed:
             self._open.pop(0)
             if self._open:
-                self._out += self._open[0].waiting
-                self._open[0].waiting.clear()
+                front = self._open[0]
+                waiting, front.waiting = front.waiting, []
+                self._tell(front, waiting)
+
+    def _tell(self, block: Block, events: list[Tell]) -> None:
+        if events and block.index < 0:
+            block.index = self._next_index
+            self._next_index += 1
+        self._out += [event(block.index) for event in events]

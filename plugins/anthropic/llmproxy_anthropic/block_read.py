@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
 from llmproxy_anthropic.cache_mark import take_mark
 from llmproxy_anthropic.citation import read_citations
 from llmproxy_anthropic.own_tool import answer_text, is_answer
@@ -39,15 +41,22 @@ def read_blocks(raw: bytes, place: str, wire: Wire) -> tuple[Part, ...]:
         text = decode(STRING, raw, place, wire.fail)
         return (TextPart(text),) if text else ()
     parts: list[Part] = []
-    signature: str | None = None
+    carried: Carried | None = None
     for index, item in enumerate(array(raw, place, wire.fail)):
-        found = read_block(item, f"{place}[{index}]", wire, signature)
+        found = read_block(item, f"{place}[{index}]", wire, None if carried is None else carried.signature)
         if isinstance(found, Carried):
-            signature = found.signature
+            carried = found
             continue
-        signature = None
-        parts.append(found)
+        parts.append(found if carried is None or not isinstance(found, ToolCall) else _signed(found, carried, wire))
+        carried = None
     return tuple(parts)
+
+
+def _signed(call: ToolCall, carried: Carried, wire: Wire) -> ToolCall:
+    """*call*, less the signature that *carried* brought it, where that is another call's, which is gone."""
+    if call.raw is None or carried.id in {None, call.id}:
+        return call
+    return remember(attrs.evolve(call, signature=None), wire.api, call.raw.text)
 
 
 def read_block(text: bytes, place: str, wire: Wire, signature: str | None = None) -> Part | Carried:
@@ -76,12 +85,19 @@ def _tool_reference(members: Members, _: Wire, __: str | None) -> Part:
 
 
 def _image(members: Members, wire: Wire, _: str | None) -> Part | None:
-    source = read_source(members.need_object("source"), wire)
+    source = _source(members, wire)
     return None if source is None else ImagePart(source, cache=take_mark(members), extra=members.rest())
 
 
+def _source(members: Members, wire: Wire) -> Source | None:
+    inner = members.need_object("source")
+    source = read_source(inner, wire)
+    members.keep(inner)
+    return source
+
+
 def _document(members: Members, wire: Wire, _: str | None) -> Part | None:
-    source = read_source(members.need_object("source"), wire)
+    source = _source(members, wire)
     if source is None:
         return None
     return DocumentPart(
@@ -96,7 +112,7 @@ def _document(members: Members, wire: Wire, _: str | None) -> Part | None:
 
 def _search_result(members: Members, wire: Wire, _: str | None) -> Part | None:
     """A document to everyone else: its texts, with where they were found as the context."""
-    text = joined_texts(members.raw("content") or b"[]", members.at("content"), wire)
+    text = joined_texts(members.raw("content") or b"[]", members, wire)
     if text is None:
         return None
     return DocumentPart(
@@ -111,7 +127,11 @@ def _search_result(members: Members, wire: Wire, _: str | None) -> Part | None:
 
 def _wants_citations(members: Members) -> bool | None:
     wanted = members.object("citations")
-    return None if wanted is None else wanted.take("enabled", BOOLEAN)
+    if wanted is None:
+        return None
+    enabled = wanted.take("enabled", BOOLEAN)
+    members.keep(wanted)
+    return enabled
 
 
 def _thinking(members: Members, _: Wire, __: str | None) -> Part:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 import msgspec
 
-from llmproxy_anthropic.cache_mark import write_mark
+from llmproxy_anthropic.cache_mark import CACHE, write_mark
 from llmproxy_anthropic.source import write_document_source, write_image_source
 from llmproxy_anthropic.thinking_block import is_ours, write_ours
 from llmproxy_core import unsupported
@@ -28,6 +28,8 @@ from llmproxy_core.wire import Wire, decode_object, encode, join_array, join_obj
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}").fullmatch
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME = 128
+NESTED = ("source", "content", "citations", CACHE)
+"""Objects of which parts keep the unknown members."""
 
 
 def write_block(part: Part, place: str, wire: Wire) -> bytes | None:
@@ -62,7 +64,7 @@ def write_block(part: Part, place: str, wire: Wire) -> bytes | None:
             raise unsupported(place, f"a part of type {part.kind!r} of another protocol")
         case _:
             raise unsupported(place, f"a {type(part).__name__}")
-    return join_object(members | wire.unknown(part.extra, place, "image_url", "file"))
+    return join_object(members | wire.unknown(part.extra, place, *NESTED))
 
 
 def _advise(place: str, wire: Wire) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from llmproxy_anthropic.block_write import write_block, write_call, write_result
+from llmproxy_anthropic.cache_mark import CACHE
 from llmproxy_anthropic.thinking_block import is_ours
 from llmproxy_anthropic.tool_pairs import ToolPairs
 from llmproxy_core.chat import ImagePart, Message, Part, ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
@@ -75,7 +76,7 @@ class Conversation:
             turn = self._turn("assistant")
             called = self._pairs.call(part, place)
             members = write_call(part, called, place, self._wire)
-            members |= self._wire.unknown(part.extra, place, "function", "custom")
+            members |= self._wire.unknown(part.extra, place, CACHE)
             turn.blocks.append(join_object(members))
             return
         if isinstance(part, ImagePart) and role == "assistant":
@@ -88,7 +89,7 @@ class Conversation:
 
     def _result(self, part: ToolResult, answered: str, place: str) -> bytes:
         members = write_result(part, answered, place, self._wire)
-        return join_object(members | self._wire.unknown(part.extra, place))
+        return join_object(members | self._wire.unknown(part.extra, place, CACHE))
 
     def _attempt(self, write: Callable[[], bytes | None]) -> bytes | None:
         return self._wire.attempt(write)

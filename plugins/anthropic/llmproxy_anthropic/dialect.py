@@ -60,7 +60,6 @@ class AnthropicDialect(Dialect):
     request_headers = frozenset({"anthropic-version", "anthropic-beta"})
     response_headers = frozenset({"retry-after", "x-should-retry"})
     response_header_prefixes = ("anthropic-ratelimit-",)
-    query = frozenset({"beta", "limit", "after_id", "before_id"})
     request_id_header = "request-id"
     field_names = {  # noqa: RUF012 - as declared by the contract; nobody changes it
         "max_output_tokens": "max_tokens",
@@ -95,7 +94,9 @@ class AnthropicDialect(Dialect):
         return read_request(api.form, self.request_forms[api.form], body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
-        return write_request(api.form, self.request_forms[api.form], chat, translation)
+        written = write_request(api.form, self.request_forms[api.form], chat, translation)
+        was = chat.origin
+        return written if was is None or was.api != api.form else request.without_clearing(was.text, written)
 
     def prepare(
         self, api: Api, body: bytes, *, model: str | None = None, stream: bool | None = None, ask_usage: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llmproxy_anthropic.cache_mark import take_mark, write_mark
+from llmproxy_anthropic.cache_mark import CACHE, take_mark, write_mark
 from llmproxy_anthropic.conversation import SYSTEM_ROLES, Conversation
 from llmproxy_anthropic.messages_read import read_message
 from llmproxy_anthropic.messages_write import write_again
@@ -78,7 +78,11 @@ def _write_again(now: Sequence[Message], was: Sequence[Message], wire: Wire, bef
 
 def _write_anew(chat: ChatRequest, wire: Wire) -> Changes:
     """All that the system says as one prompt; where nobody else says anything, its last message is the user's."""
-    system = [message for message in chat.messages if message.role in SYSTEM_ROLES]
+    system = []
+    for index, message in enumerate(chat.messages):
+        if message.role in SYSTEM_ROLES:
+            wire.unknown(message.extra, f"messages[{index}]")
+            system.append(message)
     spoken: Sequence[Message] = chat.messages
     if system and len(system) == len(chat.messages):
         spoken = (*system[:-1], Message("user", system[-1].content))
@@ -133,14 +137,14 @@ def _write_limit(chat: ChatRequest, wire: Wire, _: Before) -> Changes:
 
 
 def _read_user(members: Members, wire: Wire) -> Values:
-    """`metadata`, which has a user's id and nothing else that is known."""
+    """`metadata`, of which a user's id is known, and nothing else."""
     text = members.peek("metadata") or b"null"
     if text == b"null":
         return {}
     inner = Members(text, members.at("metadata"), wire.fail)
     user = inner.take("user_id", STRING)
-    if not inner.rest():
-        members.raw("metadata")
+    members.raw("metadata")
+    members.keep(inner)
     return {"user": user}
 
 
@@ -152,8 +156,8 @@ def _write_user(chat: ChatRequest, _: Wire, before: Before) -> Changes:
     return {"metadata": with_members(was, {"user_id": user})}
 
 
-_TIERS = {"auto": "auto", "default": "standard_only"}
-_READ_TIERS = {sent: tier for tier, sent in _TIERS.items()}
+_TIERS = {"auto": "auto", "default": "standard_only", "standard": "standard_only", "standard_only": "standard_only"}
+_READ_TIERS = {"standard_only": "default"}
 
 
 def _read_tier(members: Members, _: Wire) -> Values:
@@ -175,7 +179,7 @@ def _read_cache(members: Members, _: Wire) -> Values:
 
 
 def _write_cache(chat: ChatRequest, _: Wire, __: Before) -> Changes:
-    return {"cache_control": write_mark(chat.cache).get("cache_control")}
+    return {"cache_control": write_mark(chat.cache).get(CACHE)}
 
 
 def _read_stop(members: Members, _: Wire) -> Values:

@@ -23,7 +23,17 @@ from llmproxy_core.chat import (
     TextPart,
     ToolCall,
 )
-from llmproxy_core.wire import Changes, Wire, encode, join_array, join_object, made_id, with_items, with_members
+from llmproxy_core.wire import (
+    Changes,
+    Wire,
+    encode,
+    join_array,
+    join_object,
+    made_id,
+    text_signature,
+    with_items,
+    with_members,
+)
 
 
 def write_reply(reply: ChatReply) -> bytes:
@@ -62,7 +72,8 @@ def _finish(choice: Choice) -> dict[str, bytes]:
 def _client_blocks(parts: Sequence[Part], reply_id: str) -> list[bytes]:
     wire = Wire(MESSAGES.form, own=True)
     blocks: list[bytes] = []
-    for index, part in enumerate(parts):
+    # Before their texts: Claude Code takes the last block for the result of what it was asked.
+    for index, part in enumerate(text_signature.apart(parts, first=True)):
         blocks += client_block(part, wire, call_id=made_id(reply_id, index, prefix="toolu_"))
     return blocks
 
@@ -88,8 +99,9 @@ def client_block(part: Part, wire: Wire, *, call_id: str) -> list[bytes]:
         case AudioPart(transcript=str(text)) if text:
             return [join_object({"type": b'"text"', "text": encode(text)})]
         case ToolCall():
-            carried = [] if part.signature is None else [call_signature(part.signature)]
-            return [*carried, call_block(part.id or call_id, part.name, client_arguments(part))]
+            own_id = part.id or call_id
+            carried = [] if part.signature is None else [call_signature(part.signature, own_id)]
+            return [*carried, call_block(own_id, part.name, client_arguments(part))]
         case _:
             return []
 
@@ -116,6 +128,16 @@ def _again(part: Part, place: str, wire: Wire) -> bytes | None:
 # -- again -----------------------------------------------------------------------------------------------------
 
 
+def _telling(now: Sequence[Part], was: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    """*now*, and *was*, without the texts that a filter emptied: such blocks could not be sent back."""
+    kept = [
+        index
+        for index, part in enumerate(now)
+        if not (isinstance(part, TextPart) and not part.text and index < len(was) and part != was[index])
+    ]
+    return [now[index] for index in kept], [was[index] for index in kept if index < len(was)]
+
+
 def _changes(reply: ChatReply, before: ChatReply, content: bytes) -> Changes:
     """What differs from the reply as it was read."""
     changes: Changes = {}
@@ -129,7 +151,7 @@ def _changes(reply: ChatReply, before: ChatReply, content: bytes) -> Changes:
         was = before.choices[0]
         if now_choice.content != was.content:
             wire = Wire(MESSAGES.form, own=True)
-            blocks = rewritten(now_choice.content, was.content, "content", wire, _again)
+            blocks = rewritten(*_telling(now_choice.content, was.content), "content", wire, _again)
             changes["content"] = with_items(content, blocks)
         if now_choice.finish != was.finish:
             changes |= _finish(now_choice)

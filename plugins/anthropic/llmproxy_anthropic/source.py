@@ -22,9 +22,9 @@ def read_source(members: Members, wire: Wire) -> Source | None:
         case "base64":
             return Source(data=members.need("data", STRING), media_type=members.take("media_type", STRING))
         case "url":
-            return Source(url=members.need("url", STRING))
+            return Source(url=members.need("url", STRING), media_type=members.take("media_type", STRING))
         case "file":
-            return Source(file_id=members.need("file_id", STRING))
+            return Source(file_id=members.need("file_id", STRING), media_type=members.take("media_type", STRING))
         case "text":
             return Source(text=members.need("data", STRING), media_type=members.take("media_type", STRING))
         case "content":
@@ -38,18 +38,26 @@ def _read_content(members: Members, wire: Wire) -> Source | None:
     raw = members.raw("content") or b'""'
     if raw.startswith(b'"'):
         return Source(text=decode(STRING, raw, members.at("content"), members.fail))
-    text = joined_texts(raw, members.at("content"), wire)
+    text = joined_texts(raw, members, wire)
     return None if text is None else Source(text=text)
 
 
-def joined_texts(raw: bytes, place: str, wire: Wire) -> str | None:
-    """The texts of a list of text blocks, a line each; None when there is another block in it."""
-    texts = []
+def joined_texts(raw: bytes, members: Members, wire: Wire) -> str | None:
+    """
+    The texts of *raw*, the `content` of *members*, a line each; None when there is a block in it that is no text.
+
+    What nobody knows of the blocks is left among *members*.
+    """
+    texts, place = [], members.at("content")
     for index, item in enumerate(array(raw, place, wire.fail)):
         block = Members(item, f"{place}[{index}]", wire.fail)
         if block.need("type", STRING) != "text":
             return None
         texts.append(block.need("text", STRING))
+        block.raw("citations")
+        if (mark := block.object("cache_control")) is not None:
+            block.keep(mark)
+        members.keep(block)
     return "\n".join(texts)
 
 

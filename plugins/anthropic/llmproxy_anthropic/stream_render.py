@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from llmproxy_anthropic.apis import MESSAGES, NAME
-from llmproxy_anthropic.block_queue import Block, BlockQueue
+from llmproxy_anthropic.block_queue import Block, BlockQueue, Tell
 from llmproxy_anthropic.citation import write_citation
 from llmproxy_anthropic.finish import write_finish
 from llmproxy_anthropic.reply_write import message_id
@@ -29,7 +29,16 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.wire import Wire, decode_object, encode, encode_event, join_object, made_id, with_members
+from llmproxy_core.wire import (
+    Wire,
+    decode_object,
+    encode,
+    encode_event,
+    join_object,
+    made_id,
+    text_signature,
+    with_members,
+)
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _STOP = encode_event(b'{"type":"message_stop"}', "message_stop")
@@ -58,10 +67,14 @@ class MessageRenderer:
         self.finished = False
         """How it ended has been told."""
         self.usage: Usage | None = None
+        self.held: Block | None = None
+        """A text that its provider has ended, of which a filter may still hold some: what it gives belongs there."""
         self._start = Start("", "")
         self._finish: Finish | None = None
         self._refused = False
         self._citations: list[bytes] = []
+        self._of_text: ChatEvent | None = None
+        """What carries the signature of the text that was said last, until something follows it."""
 
     # -- the message -------------------------------------------------------------------------------------------
 
@@ -126,8 +139,11 @@ class MessageRenderer:
 
     def _content(self, event: ChatEvent) -> None:
         match event:
+            case TextDelta(signature=str()):
+                self._signed(event)
             case TextDelta(text=text) | RefusalDelta(text=text) | AudioDelta(transcript=str(text)) if text:
                 self._begin()
+                self._carry()
                 self._refused = self._refused or isinstance(event, RefusalDelta)
                 self._text(text)
             case CitationAdded():
@@ -135,9 +151,11 @@ class MessageRenderer:
                 self._citation(event)
             case ReasoningDelta():
                 self._begin()
+                self._carry()
                 self._reasoning(event)
             case ToolCallStart():
                 self._begin()
+                self._carry()
                 self._call(event)
             case ToolCallDelta():
                 self._arguments(event)
@@ -147,8 +165,31 @@ class MessageRenderer:
             case _:
                 pass
 
+    def _signed(self, event: TextDelta) -> None:
+        """
+        A text that has a signature: it goes before the text, or behind what was said of it.
+
+        Never at the end: Claude Code takes the last block for the result of what it was asked.
+        """
+        is_new = self._may_go_on("text") is None and self._of_text is None
+        told = text_signature.apart_in_stream(event, first=is_new)
+        carried = told[0] if is_new else told[-1]
+        if is_new:
+            self._of_text = carried
+        for each in told:
+            if each is not carried:
+                self._content(each)
+        if not is_new:
+            self._of_text = carried
+
+    def _carry(self) -> None:
+        """The signature of a text, now that something follows it."""
+        carried, self._of_text = self._of_text, None
+        if isinstance(carried, ReasoningDelta):
+            self._whole(redacted_block(seal(_carried(carried, None))))
+
     def _text(self, text: str) -> None:
-        block = self._going_on("text")
+        block = self.held or self._going_on("text")
         for citation in self._citations:
             self._say(block, "citations_delta", {"citation": citation})
         self._citations.clear()
@@ -176,17 +217,23 @@ class MessageRenderer:
         """Begin a block as the JSON *block*."""
         self.settle()
         begun = self.blocks.begin(kind)
-        start = {"index": encode(begun.index), "content_block": block}
-        self.blocks.say(begun, _event("content_block_start", start))
+        self.blocks.say(begun, _of_block("content_block_start", {"content_block": block}))
         return begun
 
     def settle(self) -> None:
         """Another block begins: close the last one, unless more of its arguments must come."""
         last = self.blocks.last
-        if last is not None and not last.closed and last.is_whole:
+        if last is not None and not last.closed and last.is_whole and last is not self.held:
             self.close(last)
 
+    def release(self) -> None:
+        """Another text begins: what a filter still holds of the one before comes with that one."""
+        held, self.held = self.held, None
+        if held is not None:
+            self.close(held)
+
     def close_all(self) -> None:
+        self.held = None
         for block in self.blocks.unclosed:
             self.close(block)
 
@@ -197,13 +244,11 @@ class MessageRenderer:
             self._say(block, "input_json_delta", {"partial_json": encode(text)})
         if block.carried is not None:
             self._say(block, "signature_delta", {"signature": encode(seal(block.carried))})
-        stop = block.stop or _event("content_block_stop", {"index": encode(block.index)})
-        self.blocks.close(block, stop)
+        self.blocks.close(block, block.stop or _of_block("content_block_stop", {}))
 
     def _say(self, block: Block, kind: str, members: dict[str, bytes]) -> None:
         delta = join_object({"type": encode(kind)} | members)
-        event = _event("content_block_delta", {"index": encode(block.index), "delta": delta})
-        self.blocks.say(block, event)
+        self.blocks.say(block, _of_block("content_block_delta", {"delta": delta}))
 
     def _whole(self, block: bytes) -> None:
         """A block that is whole from its beginning."""
@@ -237,11 +282,12 @@ class MessageRenderer:
     # -- calls ---------------------------------------------------------------------------------------------------
 
     def _call(self, event: ToolCallStart) -> None:
+        call_id = event.id or made_id(self._start.id, event.index, prefix="toolu_")
         if event.signature is not None:
-            self._whole(call_signature(event.signature))
+            self._whole(call_signature(event.signature, call_id))
         call = {
             "type": b'"tool_use"',
-            "id": encode(event.id or made_id(self._start.id, event.index, prefix="toolu_")),
+            "id": encode(call_id),
             "name": encode(event.name),
             "input": b"{}",
         }
@@ -265,6 +311,10 @@ class MessageRenderer:
         block = self.open("whole", with_members(event.raw, {"input": b"{}"}))
         self._say(block, "input_json_delta", {"partial_json": encode(given.decode())})
         self.close(block)
+
+
+def _of_block(kind: str, members: dict[str, bytes]) -> Tell:
+    return lambda index: _event(kind, {"index": encode(index)} | members)
 
 
 def _event(kind: str, members: dict[str, bytes]) -> bytes:

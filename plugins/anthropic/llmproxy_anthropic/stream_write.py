@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from llmproxy_anthropic.apis import MESSAGES
-from llmproxy_anthropic.block_queue import Block
+from llmproxy_anthropic.block_queue import Block, Tell
 from llmproxy_anthropic.citation import write_citation
 from llmproxy_anthropic.event import EventSource
 from llmproxy_anthropic.stream_patch import (
@@ -40,6 +40,18 @@ from llmproxy_core.wire import UNSEEN, Wire
 E = TypeVar("E")
 
 
+class _Late:
+    """A text of the provider's that has said nothing yet: it is begun with its first words."""
+
+    __slots__ = ("events", "index", "swallowed")
+
+    def __init__(self, index: int, start: Tell) -> None:
+        self.index = index
+        self.events = [start]
+        self.swallowed = False
+        """A filter kept some of it, or took it away."""
+
+
 class MessageWriter:
     """
     A StreamWriter for `POST /messages`.
@@ -53,6 +65,7 @@ class MessageWriter:
         self._renderer = MessageRenderer(self._out)
         self._blocks: dict[int, Block | None] = {}
         """The provider's blocks that are open, by its index; None for one that a processor left out."""
+        self._late: _Late | None = None
 
     def write(self, events: Sequence[ChatEvent], frame: Frame | None) -> bytes:
         """See StreamWriter."""
@@ -62,7 +75,7 @@ class MessageWriter:
             self._pass(events, frame, source)
         elif frame.source is not UNSEEN and not (frame.events and isinstance(frame.events[0], Failed)):
             self._render([event for event in events if not isinstance(event, Ping)])
-            self._out.append(frame.raw)
+            self._put_out(frame.raw)
         else:
             self._render(events)
         written = b"".join(self._out)
@@ -105,7 +118,14 @@ class MessageWriter:
                 own = frame.events[0] if frame.events else None
                 self._render([event for event in events if event != own])
                 if own is None or own in events:
-                    self._out.append(frame.raw)
+                    self._put_out(frame.raw)
+
+    def _put_out(self, raw: bytes) -> None:
+        """What is of no block; behind the beginning of one where it came so."""
+        if self._late is None or self._late.swallowed:
+            self._out.append(raw)
+        else:
+            self._late.events.append(lambda _: raw)
 
     def _message_start(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
         was, now = _first(frame.events, Start), _first(events, Start)
@@ -143,6 +163,14 @@ class MessageWriter:
             return
         if call is not None and events[0] is not now:  # what a filter held of the text before it
             self._render(events[: events.index(now)])
+        if self._late is not None:
+            self._begin_late(self._late)
+        if source.block == "text":
+            self._renderer.release()
+            if not frame.events:
+                self._render(events)
+                self._late = _Late(source.index, _told(frame, source, source.data))
+                return
         self._renderer.settle()
         block = self._renderer.blocks.begin(source.block, native=True)
         self._blocks[source.index] = block
@@ -154,27 +182,52 @@ class MessageWriter:
         if call is not None:
             self._renderer.calls[call.index] = block
             block.arguments += [event.arguments for event in events if isinstance(event, ToolCallDelta)]
-        self._renderer.blocks.say(block, framed(frame, source, self._indexed(data, block, source)))
+        self._renderer.blocks.say(block, _told(frame, source, data))
+
+    def _begin_late(self, late: _Late, *, wordless: bool = False) -> Block:
+        """Begin the text; *wordless*: only its place is kept, for what a filter may still hold of it."""
+        self._renderer.settle()
+        block = self._renderer.blocks.begin("text", native=True)
+        self._blocks[late.index] = block
+        self._late = None
+        if wordless:
+            block.late += late.events
+            block.holds = True
+        else:
+            for event in late.events:
+                self._renderer.blocks.say(block, event)
+        return block
 
     def _delta(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        late = self._late if self._late is not None and self._late.index == source.index else None
         block = self._blocks.get(source.index)
-        if block is None:
+        if block is None and late is None:
             return
         was = frame.events[0] if frame.events else None
         # What a filter held until now comes before what became of the frame's own event.
         now = was if events is frame.events else next((it for it in reversed(events) if type(it) is type(was)), None)
         self._render([event for event in events if event is not now])
-        data: bytes | None = source.data
+        data = source.data if was is None or now == was else _changed(source, was, now)
+        if late is not None:
+            if was is None and not late.swallowed:
+                late.events.append(_told(frame, source, source.data))
+                return
+            if was is None or data is None:
+                late.swallowed = True
+                return
+            block = self._begin_late(late)
+        assert block is not None
         if was is not None:
-            block.holds = now != was and not _spoken(now).startswith(_spoken(was))
-            data = data if now == was else _changed(source, was, now)
+            block.holds = now != was and _may_be_held(_spoken(was), _spoken(now), block)
         if isinstance(now, ToolCallDelta):
             block.arguments.append(now.arguments)
         if data is not None:
-            self._renderer.blocks.say(block, framed(frame, source, self._indexed(data, block, source)))
+            self._renderer.blocks.say(block, _told(frame, source, data))
 
     def _close(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
         """End the block; it waits for what a filter may still hold of it."""
+        if self._late is not None and self._late.index == source.index:
+            self._begin_late(self._late, wordless=self._late.swallowed)
         block = self._blocks.pop(source.index, None)
         if block is None:
             return
@@ -182,14 +235,23 @@ class MessageWriter:
             self._render(events)
         elif block.is_call and (arguments := _first(events, ToolCallDelta)) is not None:
             block.arguments.append(arguments.arguments)
-        block.stop = framed(frame, source, self._indexed(source.data, block, source))
+        block.stop = _told(frame, source, source.data)
         if not block.holds or (block.is_call and block.is_whole):
             self._renderer.close(block)
+        elif block.kind == "text":
+            self._renderer.held = block
 
-    @staticmethod
-    def _indexed(data: bytes, block: Block, source: EventSource) -> bytes:
-        """*data* with the client's index, which is another where blocks of our own were put in."""
-        return data if block.index == source.index else with_index(data, block.index)
+
+def _told(frame: Frame, source: EventSource, data: bytes) -> Tell:
+    """The frame with *data*, and with the client's index, which is another where blocks of our own were put in."""
+    return lambda index: framed(frame, source, data if index == source.index else with_index(data, index))
+
+
+def _may_be_held(was: str, now: str, block: Block) -> bool:
+    """Whether a filter, which made *now* of *was*, may hold some of it; of a text that ends alike hardly."""
+    if block.kind == "text" and now and was and now[-1].casefold() == was[-1].casefold():
+        return False
+    return not now.startswith(was)
 
 
 def _changed(source: EventSource, was: ChatEvent, now: ChatEvent | None) -> bytes | None:

@@ -35,22 +35,15 @@ _OFF = {"type": b'"disabled"'}
 
 
 def read_thinking(members: Members, wire: Wire) -> Values:
-    """The fields `reasoning` and `response_format`. An `output_config` that says more stays an unknown member too."""
-    config = _config(members, wire)
-    effort = None if config is None else config.take("effort", STRING)
-    wanted = None if config is None else _read_format(config, wire)
-    if config is not None and not config.rest():
-        members.raw("output_config")
-    if wanted is None and (old := members.peek("output_format") or b"null") != b"null":  # its name while it was a beta
-        wanted = _read_format(Members(b'{"format":' + old + b"}", "", wire.fail), wire)
-        if wanted is not None:
-            members.raw("output_format")
+    """The fields `reasoning` and `response_format`."""
+    config = members.object("output_config")
+    effort = wanted = None
+    if config is not None:
+        effort, wanted = config.take("effort", STRING), _read_format(config, "format", wire)
+        members.keep(config)
+    if wanted is None:
+        wanted = _read_format(members, "output_format", wire)  # its name while it was a beta
     return {"reasoning": _read_reasoning(members, effort), "response_format": wanted}
-
-
-def _config(members: Members, wire: Wire) -> Members | None:
-    text = members.peek("output_config") or b"null"
-    return None if text == b"null" else Members(text, members.at("output_config"), wire.fail)
 
 
 def _read_reasoning(members: Members, effort: str | None) -> ReasoningConfig | None:
@@ -59,9 +52,11 @@ def _read_reasoning(members: Members, effort: str | None) -> ReasoningConfig | N
         return None if effort is None else ReasoningConfig(effort)
     display = thinking.take("display", STRING)
     include = None if display is None else display != "omitted"
-    match thinking.need("type", STRING):
+    kind = thinking.need("type", STRING)
+    budget = (thinking.need if kind == "enabled" else thinking.take)("budget_tokens", INTEGER)
+    members.keep(thinking)
+    match kind:
         case "enabled":
-            budget = thinking.need("budget_tokens", INTEGER)
             # What is thought in a budget is shown, unless the client says otherwise.
             return ReasoningConfig(effort, budget, include=True if include is None else include)
         case "adaptive":
@@ -72,16 +67,18 @@ def _read_reasoning(members: Members, effort: str | None) -> ReasoningConfig | N
             return ReasoningConfig("none")
 
 
-def _read_format(config: Members, wire: Wire) -> ResponseFormat | None:
-    """A form that nobody knows stays an unknown member."""
-    text = config.peek("format")
+def _read_format(members: Members, name: str, wire: Wire) -> ResponseFormat | None:
+    """The format in the member *name*; one that nobody knows stays an unknown member."""
+    text = members.peek(name)
     if text is None or text == b"null":
         return None
-    inner = Members(text, config.at("format"), wire.fail)
+    inner = Members(text, members.at(name), wire.fail)
     if inner.need("type", STRING) != "json_schema":
         return None
-    config.raw("format")
-    return ResponseFormat("json_schema", name=inner.take("name", STRING), schema=inner.raw("schema"))
+    members.raw(name)
+    wanted = ResponseFormat("json_schema", name=inner.take("name", STRING), schema=inner.raw("schema"))
+    members.keep(inner)
+    return wanted
 
 
 # -- writing -------------------------------------------------------------------------------------------------

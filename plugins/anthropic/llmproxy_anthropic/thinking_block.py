@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmproxy_anthropic.apis import NAME
 from llmproxy_core import Carried, seal, unseal
 from llmproxy_core.chat import ReasoningPart
-from llmproxy_core.wire import STRING, Members, Wire, encode, join_object
+from llmproxy_core.wire import STRING, Members, Wire, encode, join_object, text_signature
 
 
 def read_thinking(members: Members) -> ReasoningPart:
@@ -59,7 +59,7 @@ def write_for_client(part: ReasoningPart, wire: Wire, place: str) -> bytes | Non
     """Thinking as a client is given it, to be sent back; None when there is nothing in it."""
     if part.provider == NAME:
         return write_ours(part, wire, place)
-    if not part.text and (part.redacted or part.encrypted):
+    if not part.text and (part.redacted or part.encrypted or text_signature.carries(part)):
         return redacted_block(seal(carried_of(part)))
     if not part.text and part.signature is None:
         return None
@@ -80,6 +80,6 @@ def redacted_block(data: str) -> bytes:
     return join_object({"type": b'"redacted_thinking"', "data": encode(data)})
 
 
-def call_signature(signature: str) -> bytes:
-    """The block before a tool call that carries the call's signature, which only Gemini has."""
-    return redacted_block(seal(Carried("gemini", signature=signature, of_call=True)))
+def call_signature(signature: str, call_id: str) -> bytes:
+    """The block before the tool call *call_id* that carries the call's signature, which only Gemini has."""
+    return redacted_block(seal(Carried("gemini", signature=signature, id=call_id, of_call=True)))

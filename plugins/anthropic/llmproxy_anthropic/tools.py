@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from llmproxy_anthropic.block_write import past_name, sent_name
-from llmproxy_anthropic.cache_mark import take_mark, write_mark
+from llmproxy_anthropic.cache_mark import CACHE, take_mark, write_mark
 from llmproxy_anthropic.claude import claude
 from llmproxy_anthropic.own_tool import ANSWER
 from llmproxy_anthropic.schema import strict_schema
@@ -22,6 +22,7 @@ from llmproxy_core.wire import (
     Members,
     Values,
     Wire,
+    check_choice,
     decode_object,
     encode,
     join_array,
@@ -88,6 +89,7 @@ def read_choice(members: Members, wire: Wire) -> Values:
             return {}
     members.raw("tool_choice")
     serial = inner.take("disable_parallel_tool_use", BOOLEAN)
+    members.keep(inner)
     return {"tool_choice": found, "parallel_tool_calls": None if serial is None else not serial}
 
 
@@ -106,6 +108,8 @@ def write_tools(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -
         was = before.get("tools", b"")
         listed = with_items(was, tools) if was.startswith(b"[") else join_array(tools)
         return {"tools": listed if tools else None, "tool_choice": write_choice(chat, before.get("tool_choice"))}
+    if not wire.own:
+        check_choice(chat)
     offered = _offered(chat, wire)
     if needs_answer_tool(chat):
         return _with_answer_tool(chat, offered, wire)
@@ -161,7 +165,7 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, chat: ChatRequest, wire: W
             wire.convert(f"{place}.strict", "dropped")
     elif tool.strict is False and wire.own:
         members["strict"] = b"false"
-    return join_object(members | write_mark(tool.cache) | wire.unknown(tool.extra, place, "function", "custom"))
+    return join_object(members | write_mark(tool.cache) | wire.unknown(tool.extra, place, CACHE))
 
 
 def _schema(parameters: JSONText | None) -> JSONText:

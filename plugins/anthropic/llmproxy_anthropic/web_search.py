@@ -17,9 +17,11 @@ _DEFAULTS = {"external_web_access": b"true", "search_content_types": b'["text"]'
 
 def write_search(tool: BuiltinTool, place: str, wire: Wire) -> bytes:
     """*tool*, one of KINDS. Unsupported for a limit of OpenAI's that has no form here, unless such are left out."""
-    if not tool.kind.startswith(_OPENAI):
-        return _TOOL
     asked = Members(tool.raw.text, place, bad_request)
+    if not tool.kind.startswith(_OPENAI):
+        if (inner := asked.object(tool.kind)) is not None:
+            wire.refuse_unknown(inner.rest(), inner.place)
+        return _TOOL
     asked.raw("type")
     filters = asked.object("filters")
     domains = None if filters is None else filters.raw("allowed_domains")

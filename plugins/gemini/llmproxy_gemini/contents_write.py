@@ -74,13 +74,13 @@ def _contents(
     index = 0
     while index < len(said):
         if (whole := content_of(said, index, wire.api)) is not None:
-            turns.keep(whole.text, said[index : index + whole.count])
+            turns.keep(whole.text)
             index += whole.count
             continue
         if aligned and (old := content_of(was, index, wire.api)) is not None:
             now, before = said[index : index + old.count], was[index : index + old.count]
             if (text := spliced_content(now, before, f"messages[{messages[index][0]}]", wire)) is not None:
-                turns.keep(text, now)
+                turns.keep(text)
                 index += old.count
                 continue
         turns.add(said[index], messages[index][0])

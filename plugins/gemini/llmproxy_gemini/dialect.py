@@ -56,7 +56,6 @@ class GeminiDialect(Dialect):
     request_headers = frozenset({"x-goog-api-client", "x-server-timeout"})
     influencing_headers: frozenset[str] | None = frozenset()
     response_headers = frozenset({"retry-after", "server-timing", "x-gemini-service-tier"})
-    query = frozenset({"pageSize", "pageToken", "page_size", "page_token"})
     field_names = _FIELD_NAMES
     model_member = "modelVersion"
 

@@ -97,18 +97,18 @@ def write_embeddings(api: Api, asked: EmbeddingsRequest, translation: Translatio
         told.advise("user")
     if asked.dtype not in {None, "float"}:
         told.refuse("dtype", f"numbers of type {asked.dtype!r}")
-    texts = [_text(each, place) for place, each in enumerate(asked.inputs)]
+    texts = [_text(each) for each in asked.inputs]
     requests = [_request(text, asked) for text in texts]
     if api is not EMBED:
         return join_object({"requests": join_array(requests)})
     if len(requests) != 1:
-        raise unsupported("inputs", "several texts in one request")
+        raise unsupported("input", "several texts in one request")
     return requests[0]
 
 
-def _text(each: object, place: int) -> str:
+def _text(each: object) -> str:
     if not isinstance(each, str):
-        raise unsupported(f"inputs[{place}]", "a text given as its tokens")
+        raise unsupported("input", "texts as tokens")
     return each
 
 

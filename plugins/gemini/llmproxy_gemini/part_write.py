@@ -120,7 +120,10 @@ def _judge_document(part: DocumentPart, place: str, wire: Wire) -> None:
 
 def write_result(part: ToolResult, name: str, shown: Sequence[Part], place: str, wire: Wire) -> bytes:
     """The answer to the call of *name*; *shown* are the pictures and documents that go inside of it."""
-    text = "".join(each.text for each in part.content if isinstance(each, TextPart | RefusalPart))
+    said = [(index, each) for index, each in enumerate(part.content) if isinstance(each, TextPart | RefusalPart)]
+    for index, each in said:
+        wire.unknown(each.extra, f"{place}.content[{index}]")
+    text = "".join(each.text for _, each in said)
     result = {"name": encode(name), "response": write_response(text, is_error=part.is_error)}
     if not is_made(part.call_id):
         result["id"] = encode(part.call_id)

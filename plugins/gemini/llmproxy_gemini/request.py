@@ -54,14 +54,9 @@ def named(model: str) -> JSONText:
 
 
 def _serial(chat: ChatRequest, wire: Wire, _: Mapping[str, JSONText]) -> Changes:
-    """Calls may always be parallel; who forces the one tool there is gets one call of it all the same, as a rule."""
-    if chat.parallel_tool_calls is not False:
-        return {}
-    mode = None if chat.tool_choice is None else chat.tool_choice.mode
-    if mode == "named" or (mode == "required" and len(chat.tools) == 1):
+    """Calls may always be parallel here: who wants one at a time is told that nobody was told."""
+    if chat.parallel_tool_calls is False and chat.tools:
         wire.convert("parallel_tool_calls", "dropped")
-    else:
-        wire.refuse("parallel_tool_calls", "that only one tool may be called at a time")
     return {}
 
 
@@ -78,7 +73,7 @@ def _service_tier(members: Members, _: Wire) -> Values:
 def _write_service_tier(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
     """Another provider's tier is another thing, at another price."""
     if not wire.own:
-        if chat.service_tier is not None and wire.translation is not None:
+        if chat.service_tier not in (None, "auto") and wire.translation is not None:
             wire.translation.advise("service_tier")
         return {}
     tier = None if chat.service_tier is None else encode(chat.service_tier)

@@ -16,6 +16,7 @@ from llmproxy_core.wire import (
     Members,
     Values,
     Wire,
+    check_choice,
     decode_object,
     encode,
     join_array,
@@ -32,6 +33,7 @@ _SEARCH = "googleSearch"
 CONFIG = "toolConfig"
 _CALLING = "functionCallingConfig"
 _LIMITS = ("allowed_domains", "blocked_domains", "max_uses", "user_location")
+_SEARCH_MEMBERS = frozenset({"type", "name", "filters", "search_context_size", *_LIMITS})
 _NO_LIMIT: tuple[object, ...] = (None, [], {})
 _SERVER_SIDE = "includeServerSideToolInvocations"
 
@@ -85,6 +87,7 @@ def _write_builtin(tool: BuiltinTool, place: str, wire: Wire) -> bytes:
         _refuse_limits(asked, place, wire)
         filters = asked.get("filters")
         _refuse_limits(filters if isinstance(filters, dict) else {}, f"{place}.filters", wire)
+        _refuse_others(asked, place, wire)
         if asked.get("search_context_size") is not None:
             wire.convert(f"{place}.search_context_size", "dropped")
         wire.convert(place, "converted")
@@ -96,6 +99,17 @@ def _refuse_limits(asked: Mapping[str, object], place: str, wire: Wire) -> None:
     for name in _LIMITS:
         if asked.get(name) not in _NO_LIMIT:
             wire.refuse(f"{place}.{name}", f"the {name} of a web search")
+
+
+def _refuse_others(asked: Mapping[str, object], place: str, wire: Wire) -> None:
+    """What else OpenAI's search is told: what is so anyway, where its pages come from, and what nobody here knows."""
+    for name, value in asked.items():
+        if name == "search_content_types" and value == ["text"]:
+            continue
+        if name == "external_web_access":
+            wire.convert(f"{place}.{name}", "dropped")
+        elif name not in _SEARCH_MEMBERS and value not in _NO_LIMIT:
+            wire.refuse_member(name, f"{place}.{name}")
 
 
 def _decoded(text: JSONText, place: str, wire: Wire) -> dict[str, object]:
@@ -117,7 +131,7 @@ def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
         members["description"] = encode(tool.description)
     if is_custom:
         wire.convert(place, "converted")
-        if tool.format is not None and _decoded(tool.format, f"{place}.format", wire).get("type") != "text":
+        if not text_tool.is_free(tool.format):
             wire.convert(f"{place}.format", "dropped")
         members["parametersJsonSchema"] = text_tool.SCHEMA
     elif tool.parameters is not None and not _is_empty(tool.parameters):
@@ -172,6 +186,8 @@ def write_choice(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) 
     text = before.get(name, b"{}")
     has_functions = any(isinstance(tool, Tool) for tool in chat.tools)
     choice = chat.tool_choice
+    if not wire.own:
+        check_choice(chat)
     if not wire.own and not has_functions and choice is not None and choice.mode in {"auto", "none"}:
         choice = None  # what goes without saying is refused where there is nothing to choose from
     texts = {tool.name for tool in chat.tools if isinstance(tool, Tool) and tool.kind == "custom"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from llmproxy_core import BadRequest
@@ -16,7 +16,7 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolResult,
 )
-from llmproxy_core.wire import Wire, encode, join_array, join_object, text_tool, with_members
+from llmproxy_core.wire import Wire, encode, join_array, join_object, paired, text_signature, text_tool, with_members
 from llmproxy_gemini.model_kind import checks_signatures
 from llmproxy_gemini.part_write import is_ours, write_part, write_result
 from llmproxy_gemini.seals import STAND_IN
@@ -49,25 +49,13 @@ class Turns:
     def __init__(self, chat: ChatRequest, wire: Wire) -> None:
         self._wire = wire
         self._turns: list[_Turn] = []
-        self._names = {
-            part.id: text_tool.sent_name(part.name) if part.kind == "custom" else part.name
-            for message in chat.messages
-            for part in message.content
-            if isinstance(part, ToolCall)
-        }
-        self._places: dict[str, int] = {}
+        self._calls = _own_calls(chat.messages) if wire.own else paired(chat.messages)
+        self._order = {id(call): place for place, call in enumerate(_calls_of(chat.messages))}
         self._needs_signatures = checks_signatures(chat.model)
 
-    def keep(self, text: bytes, messages: Sequence[Message]) -> None:
+    def keep(self, text: bytes) -> None:
         """A content as it is."""
-        for message in messages:
-            self._note_calls(message)
         self._turns.append(_Turn("kept", text))
-
-    def _note_calls(self, message: Message) -> None:
-        calls = [part.id for part in message.content if isinstance(part, ToolCall)]
-        if calls:
-            self._places |= {call_id: len(self._places) + index for index, call_id in enumerate(calls)}
 
     def add(self, message: Message, position: int) -> None:
         """A turn of another protocol, or one that was made or changed."""
@@ -77,7 +65,6 @@ class Turns:
         if message.prefix:
             self._wire.refuse(f"{place}.prefix", "an assistant's turn to be continued")
         extra = self._wire.unknown(message.extra, place)
-        self._note_calls(message)
         kind: _Kind = "user"
         if message.role in {"assistant", "tool"}:
             kind = "assistant" if message.role == "assistant" else "tool"
@@ -87,7 +74,8 @@ class Turns:
         else:
             turn = _Turn(kind)
             self._turns.append(turn)
-        for index, part in enumerate(message.content):
+        parts = list(enumerate(message.content)) if self._wire.own else text_signature.rejoined(message.content)
+        for index, part in parts:
             self._part(part, turn, f"{place}.content[{index}]")
         if extra:
             turn.text = join_object(extra)
@@ -114,7 +102,8 @@ class Turns:
 
     def _result(self, part: ToolResult, turn: _Turn, place: str) -> None:
         kept = self._wire.kept(part.raw)
-        name = self._names.get(part.call_id) or part.name
+        call = self._calls.get(place)
+        name = part.name if call is None else _sent_name(call)
         if name is None:
             message = f"'{place}' answers the tool call '{part.call_id}', which is nowhere before it"
             raise BadRequest(message, param=place)
@@ -122,7 +111,7 @@ class Turns:
         inside = shown if self._needs_signatures or self._wire.own else []
         text = write_result(part, name, inside, place, self._wire) if kept is None else kept
         turn.parts.append(text)
-        turn.order.append(self._places.get(part.call_id, len(self._places)))
+        turn.order.append(len(self._order) if call is None else self._order[id(call)])
         if kept is None and not inside:
             for each in shown:
                 written = self._wire.attempt(lambda each=each: write_part(each, place, self._wire))  # type: ignore[misc]
@@ -140,6 +129,25 @@ class Turns:
             if turn.shown:
                 items.append(join_object({"role": b'"user"', "parts": join_array(turn.shown)}))
         return items
+
+
+def _calls_of(messages: Sequence[Message]) -> list[ToolCall]:
+    return [part for message in messages for part in message.content if isinstance(part, ToolCall)]
+
+
+def _own_calls(messages: Sequence[Message]) -> Mapping[str, ToolCall]:
+    """The calls by the places of their results, as far as there are such: the provider is left to judge its own."""
+    calls = {call.id: call for call in _calls_of(messages)}
+    return {
+        f"messages[{number}].content[{index}]": calls[part.call_id]
+        for number, message in enumerate(messages)
+        for index, part in enumerate(message.content)
+        if isinstance(part, ToolResult) and part.call_id in calls
+    }
+
+
+def _sent_name(call: ToolCall) -> str:
+    return text_tool.sent_name(call.name) if call.kind == "custom" else call.name
 
 
 def _content(turn: _Turn) -> bytes:

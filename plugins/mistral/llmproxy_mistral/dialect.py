@@ -52,7 +52,6 @@ class MistralDialect(OpenAIDialect):
     influencing_headers = frozenset()
     response_headers = frozenset({"retry-after"})
     response_header_prefixes = ("x-ratelimit-", "ratelimitbysize-")
-    query = frozenset()
     field_names = MappingProxyType(
         {
             "max_output_tokens": "max_tokens",
@@ -99,6 +98,7 @@ class MistralDialect(OpenAIDialect):
         )
     }
     embeddings_names = MappingProxyType({"dimensions": "output_dimension", "dtype": "output_dtype"})
+    embeds_tokens = False
 
     def claims(self, api: Api, headers: Headers, query: str) -> bool:
         agent = (headers.get("user-agent") or "").lower()

@@ -91,12 +91,6 @@ class MistralMessages(MessageTranslator):
     """Mistral's rules of who may speak after whom, and the names of tools beside their results."""
 
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        self._names = {
-            part.id: text_tool.sent_name(part.name) if part.kind == "custom" else part.name
-            for message in messages
-            for part in message.content
-            if isinstance(part, ToolCall)
-        }
         said = [changed(message, name=None) for message in super().messages(_paired(messages))]
         return tuple(self._ended(self._answered(self._led(said))))
 
@@ -108,9 +102,10 @@ class MistralMessages(MessageTranslator):
         said = super().assistant(changed(message, prefix=False), parts, place)
         return [changed(each, prefix=message.prefix) for each in said]
 
-    def result_name(self, result: ToolResult) -> str | None:
+    def result_name(self, result: ToolResult, place: str) -> str | None:
         """Every result has its tool's name."""
-        return self._names.get(result.call_id) or result.name
+        call = self.calls[place]
+        return text_tool.sent_name(call.name) if call.kind == "custom" else call.name
 
     def _led(self, messages: Iterable[Message]) -> list[Message]:
         """System messages after an answer or a result, and the last of all, are refused: they go to the front."""
@@ -209,7 +204,7 @@ class MistralRequest(RequestTranslator):
         asked = self.chat.reasoning
         effort = None if asked is None else effort_of(asked)
         if asked is None or effort is None:
-            return {"reasoning": None}
+            return super().thinking()  # at most that it is left out
         if "magistral" in (self.chat.model or ""):
             self.wire.convert("reasoning", "dropped")
             return {"reasoning": None}
@@ -233,7 +228,7 @@ class MistralRequest(RequestTranslator):
 
     def advice(self) -> dict[str, Any]:
         """What only other providers take."""
-        if self.chat.service_tier is not None:
+        if self.chat.service_tier not in (None, "auto"):
             self.translation.advise("service_tier")
         if self.chat.store:
             self.translation.advise("store")

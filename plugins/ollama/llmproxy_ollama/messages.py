@@ -29,10 +29,11 @@ from llmproxy_core.wire import (
     encode,
     join_array,
     join_object,
+    paired,
     with_items,
 )
 from llmproxy_ollama.apis import NAME
-from llmproxy_ollama.tool_calls import Pairing, is_made, read_call, write_call
+from llmproxy_ollama.tool_calls import Pairing, is_made, read_call, sent_name, write_call
 
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _KINDS = (("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp"))
@@ -79,33 +80,47 @@ def _read_image(text: bytes, place: str, wire: Wire) -> ImagePart:
 
 
 def write_messages(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
-    names = {part.id: part.name for message in chat.messages for part in message.content if isinstance(part, ToolCall)}
+    calls = {} if wire.own else paired(chat.messages, "perhaps")
     written: list[bytes] = []
     for index, message in enumerate(chat.messages):
-        made = wire.attempt(partial(_write, message, f"messages[{index}]", wire, names))
+        made = wire.attempt(partial(_write, message, f"messages[{index}]", wire, calls))
         written += made or []  # None: refused, and such things are left out
     return {"messages": with_items(before["messages"], written) if "messages" in before else join_array(written)}
 
 
-def _write(message: Message, place: str, wire: Wire, names: Mapping[str, str]) -> list[bytes]:
+def _write(message: Message, place: str, wire: Wire, calls: Mapping[str, ToolCall]) -> list[bytes]:
     """The messages for *message*: one, or one for each result of a tool."""
     if (kept := wire.kept(message.raw)) is not None:
         return [kept]
     if message.prefix:
         raise unsupported(f"{place}.prefix", "a turn that is to be continued")
-    results = [part for part in message.content if isinstance(part, ToolResult)]
-    others = tuple(part for part in message.content if not isinstance(part, ToolResult))
+    results = [
+        (f"{place}.content[{index}]", part)
+        for index, part in enumerate(message.content)
+        if isinstance(part, ToolResult)
+    ]
+    others: tuple[Part, ...] = tuple(part for part in message.content if not isinstance(part, ToolResult))
     extra = wire.unknown(message.extra, place)
-    written = [_write_result(part, place, wire, names, extra) for part in results]
+    written = [_write_result(part, at, wire, calls.get(at), extra) for at, part in results]
     if others or not results:
         role = "system" if message.role == "developer" else message.role
+        if role == "system" and not wire.own:
+            others = _texts(others, place, wire)
         written.append(join_object({"role": encode(role)} | _write_parts(others, place, wire) | extra))
     return written
 
 
-def _write_result(part: ToolResult, place: str, wire: Wire, names: Mapping[str, str], extra: dict[str, bytes]) -> bytes:
+def _texts(parts: tuple[Part, ...], place: str, wire: Wire) -> tuple[Part, ...]:
+    """*parts* of a system prompt, whose images Ollama does not show to the model in a longer conversation."""
+    for index, part in enumerate(parts):
+        if isinstance(part, ImagePart):
+            wire.refuse(f"{place}.content[{index}]", "an image in a system prompt")
+    return tuple(part for part in parts if not isinstance(part, ImagePart))
+
+
+def _write_result(part: ToolResult, place: str, wire: Wire, call: ToolCall | None, extra: dict[str, bytes]) -> bytes:
     members = {"role": b'"tool"'} | _write_parts(part.content, place, wire)
-    if name := part.name or ("" if wire.own else names.get(part.call_id)):
+    if name := part.name if call is None else sent_name(call):
         members["tool_name"] = encode(name)
     if part.call_id and not (wire.own and is_made(part.call_id)):
         members["tool_call_id"] = encode(part.call_id)

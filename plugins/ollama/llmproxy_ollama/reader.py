@@ -86,5 +86,5 @@ class ChatReader:
         for text in message.array("tool_calls"):
             index, self._calls = self._calls, self._calls + 1
             call = read_call(text, f"message.tool_calls[{index}]", WIRE, self._known, index)
-            events += [ToolCallStart(0, index, call.id, call.name), ToolCallDelta(0, index, call.arguments)]
+            events += [ToolCallStart(0, index, call.id, call.name, call.kind), ToolCallDelta(0, index, call.arguments)]
         return events

@@ -7,9 +7,8 @@ to where they were not.
 
 import msgspec
 
-from llmproxy_core import unsupported
 from llmproxy_core.chat import ToolCall, remember
-from llmproxy_core.wire import STRING, Members, Wire, decode_object, encode, join_object, made_id, nested
+from llmproxy_core.wire import STRING, Members, Wire, decode_object, encode, join_object, made_id, nested, text_tool
 
 _MADE = "call_ollama_"
 
@@ -59,7 +58,12 @@ def read_call(text: bytes, place: str, wire: Wire, *facts: object) -> ToolCall:
     members.raw("type")
     function.raw("index")
     extra = members.rest() | function.rest("function.")
-    call = ToolCall(given or made_call_id(*facts, name), name, arguments.decode(), extra=extra)
+    call_id, said = given or made_call_id(*facts, name), arguments.decode()
+    custom = text_tool.clients_name(name)
+    if custom is None:
+        call = ToolCall(call_id, name, said, extra=extra)
+    else:
+        call = ToolCall(call_id, custom, text_tool.read_text(said), "custom", extra=extra)
     return remember(call, wire.api, text)
 
 
@@ -67,16 +71,22 @@ def write_call(call: ToolCall, place: str, wire: Wire) -> bytes:
     """One call of a request's history."""
     if (kept := wire.kept(call.raw)) is not None:
         return kept
-    if call.kind == "custom":
-        raise unsupported(place, "a call of a custom tool")
     extra = wire.unknown(call.extra, place, "function")
     more = nested(call.extra, "function") if wire.own else {}
     known = {} if not call.id or (wire.own and is_made(call.id)) else {"id": encode(call.id)}
-    arguments, is_wrapped = arguments_object(call.arguments)
-    if is_wrapped:
-        wire.convert(place + ".arguments", "wrapped")
-    function = {"name": encode(call.name), "arguments": arguments}
+    if call.kind == "custom":
+        arguments = text_tool.write_text(call.arguments)
+    else:
+        arguments, is_wrapped = arguments_object(call.arguments)
+        if is_wrapped:
+            wire.convert(place + ".arguments", "wrapped")
+    function = {"name": encode(sent_name(call)), "arguments": arguments}
     return join_object(known | {"function": join_object(function | more)} | extra)
+
+
+def sent_name(call: ToolCall) -> str:
+    """What the tool that is called is called here."""
+    return text_tool.sent_name(call.name) if call.kind == "custom" else call.name
 
 
 def answered_call(call_id: str, name: str, arguments: str) -> bytes:

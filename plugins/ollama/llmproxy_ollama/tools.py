@@ -12,10 +12,12 @@ from llmproxy_core.wire import (
     Members,
     Values,
     Wire,
+    check_choice,
     encode,
     join_array,
     join_object,
     nested,
+    text_tool,
     with_items,
 )
 
@@ -54,6 +56,8 @@ def _write(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Cha
 def _offered(chat: ChatRequest, wire: Wire) -> list[tuple[int, Tool | BuiltinTool]]:
     """The tools that may be called, with their places: leaving others out is all that can be said of a choice."""
     tools, choice = list(enumerate(chat.tools)), chat.tool_choice
+    if not wire.own:
+        check_choice(chat)
     if choice is None or not tools:
         return tools
     match choice.mode:
@@ -73,13 +77,18 @@ def _offered(chat: ChatRequest, wire: Wire) -> list[tuple[int, Tool | BuiltinToo
 def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
     if (kept := wire.kept(tool.raw)) is not None:
         return kept
-    if isinstance(tool, BuiltinTool) or tool.kind == "custom":
+    if isinstance(tool, BuiltinTool):
         raise unsupported(place, f"a tool of the kind {tool.kind!r}")
     if tool.strict:
         wire.convert(f"{place}.strict", "dropped")
-    function = {"name": encode(tool.name)}
+    is_custom = tool.kind == "custom"
+    function = {"name": encode(text_tool.sent_name(tool.name) if is_custom else tool.name)}
     function |= {} if tool.description is None else {"description": encode(tool.description)}
-    function["parameters"] = tool.parameters or _NO_PARAMETERS
+    function["parameters"] = text_tool.SCHEMA if is_custom else tool.parameters or _NO_PARAMETERS
+    if is_custom:
+        wire.convert(place, "converted")
+        if not text_tool.is_free(tool.format):
+            wire.convert(f"{place}.format", "dropped")
     extra = wire.unknown(tool.extra, place, "function")
     more = nested(tool.extra, "function") if wire.own else {}
     return join_object({"type": b'"function"', "function": join_object(function | more)} | extra)
@@ -87,7 +96,7 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
 
 def _write_parallel(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
     if chat.parallel_tool_calls is False and chat.tools:
-        wire.refuse("parallel_tool_calls", "one call at a time")
+        wire.convert("parallel_tool_calls", "dropped")  # nobody can be told; who asks so is told that
     return {}
 
 
