@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from llmproxy_core.chat import (
     AudioPart,
+    Message,
     Part,
     ReasoningPart,
     RefusalPart,
@@ -87,6 +88,15 @@ def write_content(parts: Sequence[Part], place: str, wire: Wire) -> bytes:
         case _:
             pass
     return join_array(write_part(part, f"{place}[{index}]", wire) for index, part in enumerate(parts))
+
+
+def plain_text_of(message: Message, wire: Wire) -> str | None:
+    """The text of *message* when it is one text and nothing else."""
+    match message:
+        case Message(content=(TextPart(text=text, citations=()) as only,), name=None, prefix=False, extra=extra):
+            return text if text and not extra and _is_plain(only, wire) else None
+        case _:
+            return None
 
 
 def _is_plain(part: TextPart, wire: Wire) -> bool:

@@ -11,13 +11,22 @@ from llmproxy_core.chat import Message, Part, ReasoningPart, Role, TextPart, Too
 from llmproxy_core.translation import unsupported
 from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.members import BOOLEAN, STRING, Members
+from llmproxy_core.wire.plain import plain_message
 from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
 from llmproxy_core.wire.wire import Wire
-from llmproxy_openai.answer import content_of, read_answer, read_content, write_answer, write_content
+from llmproxy_openai.answer import (
+    content_of,
+    plain_text_of,
+    read_answer,
+    read_content,
+    write_answer,
+    write_content,
+)
 from llmproxy_openai.parts import write_part
 from llmproxy_openai.thinking import REASONING_MEMBERS
 
 _PLAIN_ROLES = {"system", "developer", "user"}
+_SPEAKERS = _PLAIN_ROLES | {"assistant"}
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -25,6 +34,10 @@ _PLAIN_ROLES = {"system", "developer", "user"}
 
 def read_message(text: bytes, place: str, wire: Wire) -> Message:
     """One element of `messages`."""
+    plain = plain_message(text)
+    if plain is not None and plain.role in _SPEAKERS:
+        said = (TextPart(plain.content),) if plain.content else ()
+        return remember(Message(cast("Role", plain.role), said), wire.api, text)
     members = Members(text, place, wire.fail)
     role = members.need("role", STRING)
     if role in _PLAIN_ROLES:
@@ -125,6 +138,8 @@ def _write_message(message: Message, place: str, wire: Wire) -> list[bytes]:
     """One message, or one for each tool result in it."""
     if (kept := wire.kept(message.raw)) is not None:
         return [kept]
+    if message.role != "tool" and (text := plain_text_of(message, wire)) is not None:
+        return [b'{"role":"%b","content":%b}' % (message.role.encode(), encode(text))]
     if message.role == "tool":
         return [
             join_object(_write_result(part, f"{place}.content[{index}]", wire) | wire.unknown(message.extra, place))

@@ -25,6 +25,7 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.translation import unsupported
 from llmproxy_core.wire.members import STRING, Members
+from llmproxy_core.wire.plain import plain_text
 from llmproxy_core.wire.splice import encode, join_array, join_object
 from llmproxy_core.wire.wire import Wire, nested
 from llmproxy_openai.reasoning_details import must_return, sealed
@@ -40,6 +41,9 @@ _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 
 def read_part(text: bytes, place: str, wire: Wire) -> Part:
     """The part written as *text*; of an unknown type an OpaquePart, which only this wire form understands."""
+    plain = plain_text(text)
+    if plain is not None and plain.type == "text":
+        return remember(TextPart(plain.text), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
     read = _READERS.get(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -15,8 +16,37 @@ from llmproxy_core.wire.wire import Wire, nested
 # -- tools ---------------------------------------------------------------------------------------------------
 
 
+class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw = msgspec.Raw()
+    strict: bool | None = None
+
+
+class _FunctionTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["function"]
+    function: _Function
+
+
+_NOTHING = (b"", b"null")
+_decode_tool = msgspec.json.Decoder(_FunctionTool).decode
+
+
+def _plain_tool(text: bytes) -> _Function | None:
+    """A function with nothing unknown to it, as nearly all tools are; None for another one, or a wrong one."""
+    try:
+        return _decode_tool(text).function
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def read_tool(text: bytes, place: str, wire: Wire) -> Tool | BuiltinTool:
     """An element of `tools`: a function when it has no type (Mistral), the provider's for unknown types."""
+    plain = _plain_tool(text)
+    if plain is not None:
+        parameters = bytes(plain.parameters)
+        known = None if parameters in _NOTHING else parameters
+        return remember(Tool(plain.name, plain.description, known, plain.strict), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.take("type", STRING) or "function"
     match kind:

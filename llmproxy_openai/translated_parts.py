@@ -71,6 +71,8 @@ class PartTranslator:
         if not isinstance(part, OpaquePart):
             self.refuse_unknown(part, place)
         match part:
+            case TextPart(citations=(), cache=None, signature=None, extra=extra) if not extra:
+                return part
             case TextPart():
                 return TextPart(part.text)
             case ImagePart():
@@ -137,6 +139,8 @@ class PartTranslator:
         if not isinstance(part, OpaquePart | ReasoningPart):
             self.refuse_unknown(part, place)
         match part:
+            case TextPart(citations=(), cache=None, signature=None, extra=extra) if not extra:
+                return part
             case TextPart():
                 return TextPart(part.text)
             case RefusalPart():

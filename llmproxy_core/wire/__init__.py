@@ -32,6 +32,7 @@ from llmproxy_core.wire.members import (
     decode,
     garbage,
 )
+from llmproxy_core.wire.plain import plain_message, plain_text
 from llmproxy_core.wire.provider_error import auth_error, read_error, reported_error
 from llmproxy_core.wire.request_body import read_request, write_request
 from llmproxy_core.wire.splice import (
@@ -92,6 +93,8 @@ __all__ = [
     "nested",
     "paired",
     "parse_event",
+    "plain_message",
+    "plain_text",
     "read_body",
     "read_error",
     "read_request",

@@ -18,11 +18,13 @@ from llmproxy_core.wire.members import Members, RawMembers
 from llmproxy_core.wire.splice import join_object, with_members
 from llmproxy_core.wire.wire import Wire
 
+_ELSEWHERE = frozenset({"model", "stream", "wants_usage"})
+"""What names the model and asks for a stream may stand outside of the body."""
+
 _DEFAULTS: dict[str, Any] = {
     field.name: () if field.default == () else field.default
     for field in attrs.fields(ChatRequest)
-    # What names the model and asks for a stream may stand outside of the body.
-    if field.name not in {"extra", "origin", "model", "stream", "wants_usage"}
+    if field.name not in {"extra", "origin", *_ELSEWHERE}
 }
 
 
@@ -54,8 +56,9 @@ def write_request(api: str, form: Form, chat: ChatRequest, translation: Translat
     wire = Wire(api, own=origin is None, translation=translation)
     _refuse_unsaid(form, chat, None, wire)
     members: Changes = {}
+    said = _said(chat)
     for group in form:
-        if group.says_nothing and not _is_set(chat, group.fields):
+        if group.says_nothing and said.isdisjoint(group.fields):
             continue
         try:
             members |= group.write(chat, wire, {})
@@ -79,8 +82,9 @@ def _changes(form: Form, chat: ChatRequest, origin: ChatOrigin, before: ChatRequ
     return changes
 
 
-def _is_set(chat: ChatRequest, fields: tuple[str, ...]) -> bool:
-    return any(getattr(chat, field) != _DEFAULTS.get(field) for field in fields)
+def _said(chat: ChatRequest) -> set[str]:
+    """The fields that say something."""
+    return {field for field, default in _DEFAULTS.items() if getattr(chat, field) != default} | _ELSEWHERE
 
 
 def _differs(chat: ChatRequest, before: ChatRequest, field: str) -> bool:

@@ -21,6 +21,7 @@ from llmproxy_core.wire import (
     decode_object,
     encode,
     join_array,
+    plain_message,
     with_items,
     with_members,
 )
@@ -69,6 +70,10 @@ def _read_input(text: bytes, place: str, wire: Wire) -> list[Message]:
 
 def _read_item(text: bytes, place: str, wire: Wire) -> Message | None:
     """An item that is a message of its own; None for one of the model's turn."""
+    plain = plain_message(text)
+    if plain is not None and plain.role in _ROLES:
+        said = (TextPart(plain.content),) if plain.content else ()
+        return remember(Message(cast("Role", plain.role), said), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.take("type", STRING) or "message"
     if kind in _RESULTS:

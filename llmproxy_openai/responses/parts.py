@@ -34,6 +34,7 @@ from llmproxy_core.wire import (
     join_array,
     join_object,
     nested,
+    plain_text,
     with_items,
     with_members,
 )
@@ -43,6 +44,9 @@ from llmproxy_openai.responses.citations import read_citation, write_citation
 _CACHE = "prompt_cache_breakpoint"
 
 # -- reading -------------------------------------------------------------------------------------------------
+
+
+_TEXTS = {"input_text", "output_text", "text"}
 
 
 def read_content(raw: bytes | None, place: str, wire: Wire) -> tuple[Part, ...]:
@@ -58,9 +62,12 @@ def read_content(raw: bytes | None, place: str, wire: Wire) -> tuple[Part, ...]:
 
 def read_part(text: bytes, place: str, wire: Wire) -> Part:
     """The part written as *text*; of an unknown type an OpaquePart, which only this wire form understands."""
+    plain = plain_text(text)
+    if plain is not None and plain.type in _TEXTS:
+        return remember(TextPart(plain.text), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
-    if kind in {"input_text", "output_text", "text"}:
+    if kind in _TEXTS:
         return remember(_text(members, wire), wire.api, text)
     read = _READERS.get(kind)
     if read is None:

@@ -108,7 +108,6 @@ def test_an_upstream_error_keeps_what_the_provider_said() -> None:
         headers=(("retry-after", "3"),),
         dialect="anthropic",
         body=b"{}",
-        content_type="application/problem+json",
     )
 
     assert (error.error_type, error.upstream_status, error.headers) == (
@@ -116,7 +115,7 @@ def test_an_upstream_error_keeps_what_the_provider_said() -> None:
         529,
         (("retry-after", "3"),),
     )
-    assert (error.dialect, error.body, error.content_type) == ("anthropic", b"{}", "application/problem+json")
+    assert (error.dialect, error.body) == ("anthropic", b"{}")
     assert (error.status, error.code, error.retry_after_s, error.param) == (529, "overloaded_error", 3, "messages")
 
 

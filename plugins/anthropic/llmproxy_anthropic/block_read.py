@@ -24,7 +24,7 @@ from llmproxy_core.chat import (
     ToolResult,
     remember,
 )
-from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, array, decode, text_tool
+from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, array, decode, plain_text, text_tool
 
 
 def read_content(members: Members, wire: Wire) -> tuple[Part, ...]:
@@ -65,6 +65,9 @@ def read_block(text: bytes, place: str, wire: Wire, signature: str | None = None
 
     *signature* is the one that a block before it carried for it; Carried: this block carries the next one's.
     """
+    plain = plain_text(text)
+    if plain is not None and plain.type == "text":
+        return remember(TextPart(plain.text), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
     read = _READERS.get(kind)

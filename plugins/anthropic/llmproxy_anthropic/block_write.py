@@ -67,6 +67,16 @@ def write_block(part: Part, place: str, wire: Wire) -> bytes | None:
     return join_object(members | wire.unknown(part.extra, place, *NESTED))
 
 
+def is_plain(part: TextPart, wire: Wire) -> bool:
+    """Whether *part* is its text and nothing else."""
+    return part.cache is None and not part.citations and not part.extra and wire.kept(part.raw) is None
+
+
+def write_plain(part: TextPart) -> bytes:
+    """*part*, which is plain: what `write_block` gives, without asking for all that others have."""
+    return b'{"type":"text","text":%b}' % encode(part.text)
+
+
 def _advise(place: str, wire: Wire) -> None:
     if wire.translation is not None:
         wire.translation.advise(place)

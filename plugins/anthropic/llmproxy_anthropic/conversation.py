@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from llmproxy_anthropic.block_write import write_block, write_call, write_result
+from llmproxy_anthropic.block_write import is_plain, write_block, write_call, write_plain, write_result
 from llmproxy_anthropic.cache_mark import CACHE
 from llmproxy_anthropic.thinking_block import is_ours
 from llmproxy_anthropic.tool_pairs import ToolPairs
@@ -66,6 +66,9 @@ class Conversation:
 
     def _part(self, role: str, part: Part, place: str) -> None:
         if isinstance(part, TextPart | RefusalPart) and not part.text.strip():
+            return
+        if isinstance(part, TextPart) and is_plain(part, self._wire):
+            self._turn(role).blocks.append(write_plain(part))
             return
         if isinstance(part, ToolResult):
             answered = self._pairs.result(part, place)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmproxy_anthropic.block_read import read_content
-from llmproxy_core.chat import Message, Part, Role, ToolResult, remember
-from llmproxy_core.wire import STRING, Members, Wire
+from llmproxy_core.chat import Message, Part, Role, TextPart, ToolResult, remember
+from llmproxy_core.wire import STRING, Members, Wire, plain_message
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 
@@ -20,6 +20,10 @@ def read_message(text: bytes, place: str, wire: Wire) -> list[Message]:
 
     The first remembers the bytes of all.
     """
+    plain = plain_message(text)
+    if plain is not None and (speaker := _ROLES.get(plain.role)) is not None:
+        said = (TextPart(plain.content),) if plain.content else ()
+        return [remember(Message(speaker, said), wire.api, text)]
     members = Members(text, place, wire.fail)
     role = _ROLES.get(members.need("role", STRING))
     if role is None:

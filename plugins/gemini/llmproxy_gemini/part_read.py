@@ -12,7 +12,7 @@ from llmproxy_core.chat import (
     ToolResult,
     remember,
 )
-from llmproxy_core.wire import BOOLEAN, STRING, Wire, decode_object, text_tool
+from llmproxy_core.wire import BOOLEAN, STRING, Wire, decode_object, plain_text, text_tool
 from llmproxy_gemini.blob import media, read_file, read_inline
 from llmproxy_gemini.call_ids import CallIds
 from llmproxy_gemini.response_object import read_response
@@ -28,6 +28,9 @@ def read_part(text: bytes, place: str, wire: Wire, ids: CallIds, *, is_answer: b
 
     *is_answer*: media is what the model made, which no other protocol has a place for.
     """
+    plain = plain_text(text)
+    if plain is not None and not plain.type:
+        return remember(TextPart(plain.text), wire.api, text)
     members = Spelled(text, place, wire.fail)
     kind = next((name for name in _OPAQUE if members.peek(name) is not None), None)
     if kind is None and is_answer:

@@ -84,10 +84,11 @@ class ChunkRenderer:
     end: the last chunk has them all.
     """
 
-    __slots__ = ("_candidates", "_finished", "_is_native", "_usage", "start")
+    __slots__ = ("_candidates", "_finished", "_head", "_is_native", "_usage", "start")
 
     def __init__(self) -> None:
         self.start: Start | None = None
+        self._head: tuple[Start, dict[str, bytes]] | None = None
         self._usage: Usage | None = None
         self._candidates: dict[int, _Candidate] = {}
         self._finished: set[int] = set()
@@ -149,6 +150,8 @@ class ChunkRenderer:
     @staticmethod
     def _complete(candidate: _Candidate) -> list[bytes]:
         """The calls whose arguments are an object by now, to stand before what follows; others wait for theirs."""
+        if not candidate.calls:
+            return []
         whole = sorted(index for index, call in candidate.calls.items() if is_object("".join(call.arguments)))
         return [candidate.calls.pop(index).part() for index in whole]
 
@@ -190,10 +193,17 @@ class ChunkRenderer:
         members = {"candidates": join_array(candidates)}
         if self._usage is not None:
             members["usageMetadata"] = write_usage(self._usage)
-        if self.start is None or not self.start.id:
-            start = self.start or Start("", "")
-            self.start = Start(new_id(), start.model, start.created)
-        return join_object(members | head(self.start.id, self.start.model, self.start.created))
+        return join_object(members | self._said_of_all())
+
+    def _said_of_all(self) -> dict[str, bytes]:
+        """What each chunk repeats."""
+        start = self.start
+        if start is None or not start.id:
+            start = start or Start("", "")
+            start = self.start = Start(new_id(), start.model, start.created)
+        if self._head is None or self._head[0] is not start:
+            self._head = start, head(start.id, start.model, start.created)
+        return self._head[1]
 
 
 def _candidate_text(choice: int, parts: list[bytes], members: dict[str, bytes]) -> bytes:
