@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from llmproxy_core.dialect import ReplyHead
-from llmproxy_core.errors import UpstreamGarbage
+from llmproxy_core.errors import UpstreamError, UpstreamGarbage
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.envelope import Envelope, read_body
 from llmproxy_core.wire.provider_error import reported_error
@@ -89,6 +89,16 @@ def _usual_reply(body: bytes) -> ReplyHead | None:
         return None
     finish = tuple([each.finish_reason for each in answer.choices if each.finish_reason is not None])
     return ReplyHead(usage, answer.model, finish, answer.id)
+
+
+def stream_error(dialect: str, envelope: Envelope, data: bytes, error: msgspec.Raw) -> UpstreamError:
+    """
+    The error that *data*, an event of a stream, tells; *error* is its member of that name.
+
+    Clients know an error in mid-stream by that member alone: an event without it is told in our words.
+    """
+    is_known = bytes(error) not in NO_ERROR
+    return reported_error(dialect, envelope, data, is_own=lambda _: is_known)
 
 
 def error_in(outline: Outline, text: bytes) -> Envelope | None:

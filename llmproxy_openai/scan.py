@@ -11,9 +11,8 @@ from llmproxy_core.sse import BOM, EventSplitter, SSEError, event_start, parse_e
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed, is_done
-from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_core.wire.splice import json_text
-from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, usage_in
+from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, stream_error, usage_in
 from llmproxy_openai.mould import TEXT, Mould, middle_event
 
 # Quotes inside a JSON string are escaped, so none of these can match in what the model says; a member of that name
@@ -214,7 +213,7 @@ class ChunkScanner:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False  # the client's parser will say so
         if (envelope := error_in(outline, data)) is not None:
-            self.error = reported_error(self._dialect, envelope, data)
+            self.error = stream_error(self._dialect, envelope, data, outline.error)
             self._is_over = True
             return True
         self.usage = usage_in(outline) or self.usage

@@ -12,11 +12,10 @@ from llmproxy_core.wire.envelope import Envelope, read_body
 from llmproxy_core.wire.event_reader import EventReader
 from llmproxy_core.wire.last_event import is_done
 from llmproxy_core.wire.members import garbage
-from llmproxy_core.wire.provider_error import reported_error
 from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.chunk import NOWHERE, Chunk, ChunkChoice, ChunkSource, Place
 from llmproxy_openai.delta_read import DeltaReader, Found
-from llmproxy_openai.facts import NO_ERROR, choice_usage, groq_usage
+from llmproxy_openai.facts import NO_ERROR, choice_usage, groq_usage, stream_error
 from llmproxy_openai.finish import read_finish
 from llmproxy_openai.usage import read_usage
 
@@ -44,7 +43,7 @@ class ChunkReader(EventReader):
             raise UpstreamGarbage("An event of the provider's stream cannot be understood") from error
         if chunk.object == "error" or bytes(chunk.error) not in NO_ERROR:
             envelope = read_body(event.data) or Envelope("The provider reported an error without saying which.")
-            return self.fail(event.raw, reported_error(self._dialect, envelope, event.data))
+            return self.fail(event.raw, stream_error(self._dialect, envelope, event.data, chunk.error))
         return [self._chunk(event, chunk)]
 
     def _chunk(self, event: Event, chunk: Chunk) -> Frame:

@@ -410,7 +410,7 @@ def test_an_error_about_our_key_tells_nothing_of_it() -> None:
 
 @pytest.mark.parametrize(
     ("data", "kept"),
-    [({"error": {"message": "Bad", "own": 1}}, True), ({"error": "Bad"}, False), ({"object": "error"}, False)],
+    [({"error": {"message": "Bad", "own": 1}}, True), ({"error": "Bad"}, True), ({"object": "error"}, False)],
 )
 def test_an_error_keeps_the_providers_own_words_where_clients_can_read_them(data: object, kept: bool) -> None:
     (failed,) = events_of(event(data))

@@ -65,7 +65,7 @@ async def test_systemd_is_told_of_the_start_of_reloads_and_of_the_end(tmp_path: 
             assert (await systemd.until("READY"))["READY"] == "1"
             workers.send(signal.SIGTERM)
             assert (await systemd.until("STOPPING"))["STOPPING"] == "1"
-            assert await workers.end() == 0
+            assert await asyncio.wait_for(workers.process.wait(), WAIT_S) == 0
 
 
 async def test_an_abstract_socket_is_a_name_after_an_at_sign() -> None:
