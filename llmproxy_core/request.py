@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 
 import attrs
 import msgspec
@@ -23,7 +24,12 @@ CONVERSATIONS = frozenset({Operation.CHAT, Operation.COUNT_TOKENS})
 LONGEST_MODEL = 256
 """Characters. No model has a longer name, and names are remembered in many places."""
 
-_QUERY_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "oauth_token"})
+_CREDENTIAL = re.compile(
+    r"(x[-_])?(goog[-_])?(api|subscription|ocp-apim-subscription)?[-_]?key|authorization|"
+    r"((access|auth|oauth|bearer|id|session)[-_]?)?token|password|secret|sig(nature)?",
+    re.IGNORECASE,
+)
+"""Names under which clients and gateways are known to take a key."""
 
 
 @attrs.define
@@ -287,8 +293,9 @@ class Request:
 
 
 def is_credential(field: str) -> bool:
-    """Whether *field* of a query is what clients present as their key."""
-    return unquote(field.partition("=")[0]).lower() in _QUERY_CREDENTIALS
+    """Whether *field* of a query is, or (after a `;`) holds, what clients present as their key."""
+    parts = re.split(";|%3b", field, flags=re.IGNORECASE)
+    return any(_CREDENTIAL.fullmatch(unquote_plus(part.partition("=")[0]).strip()) for part in parts)
 
 
 def client_view(request: Request) -> ClientView:

@@ -11,6 +11,7 @@ import attrs
 from llmproxy_core.body import Body, Sink
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
+from llmproxy_core.disclosure import shows_nothing
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_reply, estimated_usage
 from llmproxy_core.exchange import Attempt, Exchange
@@ -25,18 +26,25 @@ _log = logging.getLogger("llmproxy")
 _NO_HEAD = ReplyHead()
 
 
+_NOT_SHOWN = "*** (what the provider said cannot be shown)"
+
+
 def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) -> None:
-    """Cut our secrets out of an error as the upstream told it."""
+    """Cut our secrets out of an error as the upstream told it; what may hold them in other letters is not kept."""
     if redact is None:
         return
     for name in ("message", "code", "error_type", "param"):
         if (text := getattr(error, name)) is not None:
-            setattr(error, name, redact(text.encode()).decode())
+            shown = redact(text.encode())
+            setattr(error, name, shown.decode() if shows_nothing(shown, "", redact) else _NOT_SHOWN)
     error.args = (error.message,)  # what a traceback in the log shows
     if error.body is not None:
-        error.body = redact(error.body)
+        body = redact(error.body)
+        error.body = body if shows_nothing(body, "", redact) else None
     if (received := error.received) is not None:
-        error.received = attrs.evolve(received, data=redact(received.data))
+        data = redact(received.data)
+        is_clean = shows_nothing(data, received.content_type, redact)
+        error.received = attrs.evolve(received, data=data) if is_clean else None
 
 
 class ResponseBase:

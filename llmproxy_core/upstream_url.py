@@ -46,4 +46,5 @@ def passed_query(query: str, asked: Api, api: Api, ours: str) -> str:
 
 
 def _name(field: str) -> str:
-    return unquote_plus(field.partition("=")[0])
+    """Google reads its own members with a `$` before them too."""
+    return unquote_plus(field.partition("=")[0]).removeprefix("$")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmproxy_core.chat import Message, Part, Role, TextPart, ToolCall, ToolResult
-from llmproxy_core.wire import Answered, paired
+from llmproxy_core.wire import Answered, paired, results_next
 from llmproxy_openai.translated_parts import PartTranslator
 
 
@@ -23,6 +23,11 @@ class MessageTranslator:
 
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """What can be said of *messages*."""
+        if self.answered == "next":
+            ordered = results_next(messages)
+            if ordered is not messages:
+                self.wire.convert("messages", "moved")
+            messages = ordered
         self.calls = paired(messages, self.answered)
         said: list[Message] = []
         moved: list[Part] = []

@@ -87,6 +87,27 @@ async def test_our_key_is_cut_out_of_it(dialect: str, stream: bool) -> None:
     assert seen.header("content-type") == "text/html; x=***"
 
 
+WRITTEN_OTHERWISE = {
+    "another character set": ("application/json; charset=utf-16", f"bad key {SECRET}".encode("utf-16")),
+    "NULs between": ("text/plain", f"bad key {SECRET}".encode("utf-16-le")),
+    "escapes of JSON": (JSON_TYPE, f'{{"error":{{"message":"key \\u{ord(SECRET[0]):04x}{SECRET[1:]}"}}}}'.encode()),
+    "entities of HTML": ("text/html", f"<p>key &#{ord(SECRET[0])};{SECRET[1:]}</p>".encode()),
+    "a URL": ("text/plain", f"see ?key=%{ord(SECRET[0]):02x}{SECRET[1:]}".encode()),
+}
+
+
+@MODES
+@pytest.mark.parametrize("how", WRITTEN_OTHERWISE)
+async def test_what_shows_our_key_in_other_letters_is_told_in_our_own_words(how: str, stream: bool) -> None:
+    content_type, body = WRITTEN_OTHERWISE[how]
+
+    seen = await asked(reply(body, 400, {"content-type": content_type}), "openai", stream=stream)
+
+    assert seen.status == 400
+    assert json.loads(seen.body)["error"]["type"] == "invalid_request_error"
+    assert SECRET[1:].encode() not in seen.body.replace(b"\0", b"")
+
+
 @pytest.mark.parametrize("body", [HTML, b'{"detail":"Invalid API Key"}', b""])
 @pytest.mark.parametrize("status", [401, 402, 403])
 @pytest.mark.parametrize("dialect", PROVIDERS)

@@ -53,6 +53,9 @@ async def test_all_of_it_goes_on_as_it_stands(dialect: str, prefix: str) -> None
         ("key=AIza-theirs&alt=sse&k%65y=a&x=1", "alt=sse&x=1"),
         ("alt=sse", "alt=sse"),
         ("x=1&$fields=a", "x=1&$fields=a"),
+        ("alt=sse&$alt=json&x=1", "alt=sse&x=1"),
+        ("x-goog-api-key=a&X-Api-Key=b&authorization=c&token=d&auth_token=e&%6bey=f&Subscription-Key=g&x=1", "x=1"),
+        ("y=1;key=a&x=1&z=2%3Bkey=b&pageToken=t&tokens=3", "x=1&pageToken=t&tokens=3"),
         ("", ""),
     ],
 )

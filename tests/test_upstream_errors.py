@@ -113,13 +113,20 @@ async def test_an_error_with_status_200_of_another_shape_is_the_providers_own(
 
 
 @WATCHED
-@pytest.mark.parametrize("error", [VLLM, STRINGS], ids=["vLLM", "xAI"])
-async def test_an_error_of_another_shape_in_mid_stream_is_the_providers_own(
-    error: dict[str, Any], watched: bool
-) -> None:
-    seen, _ = await go(stream(chat_chunk("so far"), error, done=False), streamed=True, watched=watched)
+async def test_an_error_of_another_shape_in_mid_stream_is_the_providers_own(watched: bool) -> None:
+    seen, _ = await go(stream(chat_chunk("so far"), STRINGS, done=False), streamed=True, watched=watched)
 
     assert (seen.status, seen.whole) == (200, False)
     _, last, rest = seen.body.split(b"\n\n")
-    assert json.loads(last.removeprefix(b"data: ")) == error
+    assert json.loads(last.removeprefix(b"data: ")) == STRINGS
+    assert rest == b""
+
+
+@WATCHED
+async def test_an_error_in_mid_stream_that_clients_would_take_for_a_chunk_is_told_in_our_words(watched: bool) -> None:
+    seen, _ = await go(stream(chat_chunk("so far"), VLLM, done=False), streamed=True, watched=watched)
+
+    assert (seen.status, seen.whole) == (200, False)
+    _, last, rest = seen.body.split(b"\n\n")
+    assert json.loads(last.removeprefix(b"data: "))["error"]["message"] == VLLM["message"]
     assert rest == b""

@@ -35,6 +35,7 @@ from llmproxy_core.wire.members import (
 from llmproxy_core.wire.plain import plain_message, plain_text
 from llmproxy_core.wire.provider_error import auth_error, read_error, reported_error
 from llmproxy_core.wire.request_body import read_request, write_request
+from llmproxy_core.wire.result_order import results_next
 from llmproxy_core.wire.splice import (
     decode_array,
     decode_object,
@@ -102,6 +103,7 @@ __all__ = [
     "scan",
     "strings",
     "text_signature",
+    "results_next",
     "text_tool",
     "tier_word",
     "unsaid",

@@ -13,10 +13,10 @@ class PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class PlainText(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """`{"type": …, "text": "…"}`; *type* is "" where the protocol has none."""
+    """`{"type": …, "text": "…"}`; *type* is None where there is none."""
 
     text: str
-    type: str = ""
+    type: str | None = None
 
 
 _decode_message = msgspec.json.Decoder(PlainMessage).decode

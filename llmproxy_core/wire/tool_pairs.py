@@ -95,6 +95,9 @@ def _unanswered(waiting: _Waiting) -> BadRequest:
     return BadRequest(f"The tool call {which} at '{waiting.place}' has no result after it", param=waiting.place)
 
 
+_SETS = ("mcp", "namespace", "tool_search")
+
+
 class _Named(msgspec.Struct):
     name: str | None = None
     server_label: str | None = None
@@ -106,7 +109,7 @@ _decode_name = msgspec.json.Decoder(_Named).decode
 def check_choice(chat: ChatRequest) -> None:
     """BadRequest where `tool_choice` names a tool that is not offered."""
     choice = chat.tool_choice
-    if choice is None or not choice.names:
+    if choice is None or not choice.names or any(_brings_tools(tool) for tool in chat.tools):
         return
     offered = {tool.name for tool in chat.tools if not isinstance(tool, BuiltinTool)}
     for tool in chat.tools:
@@ -115,6 +118,11 @@ def check_choice(chat: ChatRequest) -> None:
     missing = next((name for name in choice.names if name not in offered), None)
     if missing is not None:
         raise BadRequest(f"'tool_choice' names the tool {missing!r}, which is not in 'tools'", param="tool_choice")
+
+
+def _brings_tools(tool: object) -> bool:
+    """Whether *tool* stands for several, whose names nobody knows here."""
+    return isinstance(tool, BuiltinTool) and tool.kind.startswith(_SETS)
 
 
 def _names_of(tool: BuiltinTool) -> list[str]:

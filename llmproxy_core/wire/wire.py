@@ -18,6 +18,7 @@ ADVICE = frozenset(
     {
         "betas",
         "cache_control",
+        "created_by",
         "client_metadata",
         "context_management",
         "include",
@@ -30,9 +31,11 @@ ADVICE = frozenset(
         "prompt_cache_retention",
         "reasoning.context",
         "reasoning.mode",
+        "reasoning_details",
         "safety_identifier",
         "store",
         "stream_options",
+        "thinking_blocks",
         "truncation",
         "user",
     }
@@ -43,10 +46,13 @@ Members of some protocol that change neither what is answered nor its form: who 
 So are all members of objects under such a name.
 """
 
-_EMPTY = (b"[]", b"{}", b'""')
+_EMPTY = (b"[]", b"{}", b'""', b"false")
 
-_NUMBERING = frozenset({"index"})
-"""Members that repeat the place of their node in its list: clients put streams together by them, and send them back."""
+_REPEATING = frozenset({"index", "parsed", "parsed_arguments"})
+"""
+Members that repeat what is said elsewhere, and that SDKs send back: the place of a node in its list, by which streams
+are put together, and what they made of the node's JSON.
+"""
 
 
 @attrs.frozen
@@ -80,7 +86,7 @@ class Wire:
         """
         The unknown members of the node at *place*, "" for the request itself: as `refuse_member`.
 
-        Deeper than that an empty value says nothing: SDKs send back what they were given, whole.
+        Deeper than that an empty value, or false, says nothing: SDKs send back what they were given, whole.
         """
         for name, text in extra.items():
             if text not in _EMPTY or not (place or "." in name) or name in ADVICE:
@@ -88,12 +94,12 @@ class Wire:
 
     def refuse_member(self, name: str, place: str) -> None:
         """
-        A member that only another protocol knows: advice is left out, anything else refused. A number is no loss.
+        A member that only another protocol knows: advice is left out, anything else refused. What repeats is no loss.
 
         *name* is its path in the node that was read (`Members.keep`), *place* its path in the request.
         """
         path = name.split(".")
-        if path[-1] in _NUMBERING:
+        if path[-1] in _REPEATING:
             return
         if self.translation is None:
             raise unsupported(place, "a member of another protocol")

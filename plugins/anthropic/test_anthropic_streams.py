@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llmproxy_anthropic import AnthropicDialect
 from llmproxy_anthropic.apis import MESSAGES
+from llmproxy_anthropic.stream_write import MessageWriter
 
-from llmproxy_core import Carried, Replace, UpstreamGarbage, Usage, seal, unseal
+from llmproxy_core import Carried, Replace, UpstreamCut, UpstreamGarbage, Usage, seal, unseal
 from llmproxy_core.chat import (
     ChatEvent,
     Citation,
@@ -415,6 +416,106 @@ def test_a_text_that_begins_late_passes_as_it_came(size: int) -> None:
         out += b"".join(writer.write(it.events, it) for it in reader.feed(stream[at : at + size]))
 
     assert out == stream
+
+
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+BEGIN, *_, DELTA, STOPPED = [it + b"\n\n" for it in own(texts("Hello")).split(b"\n\n") if it]
+
+
+def begun(index: int) -> bytes:
+    return frame("content_block_start", index=index, content_block=TEXT)
+
+
+def says(index: int, text: str) -> bytes:
+    return frame("content_block_delta", index=index, delta={"type": "text_delta", "text": text})
+
+
+def stopped(index: int) -> bytes:
+    return frame("content_block_stop", index=index)
+
+
+def looked(writer: Any, stream: bytes) -> bytes:
+    """*stream* after a processor that changes nothing, as the core gives it: in lists of its own."""
+    reader = DIALECT.reader(MESSAGES)
+    return b"".join(writer.write([*it.events], it) for it in reader.feed(stream) + reader.end())
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [begun(0), PING, DELTA, STOPPED],
+        [begun(0), PING, STOPPED],
+        [begun(0), says(0, "a"), DELTA, STOPPED],
+        [begun(0), begun(1), says(1, "B"), says(0, "A"), stopped(0), stopped(1), DELTA, STOPPED],
+        [begun(0), says(0, "A"), begun(1), PING, says(0, "a"), says(1, "B"), stopped(1), stopped(0), DELTA, STOPPED],
+        [begun(0), says(0, "A"), begun(1), stopped(0), stopped(1), DELTA, STOPPED],
+        [begun(1), says(1, "A"), stopped(1), begun(5), says(5, "B"), stopped(5), DELTA, STOPPED],
+        [begun(0), stopped(7), says(0, "A"), stopped(0), stopped(0), DELTA, STOPPED],
+    ],
+)
+def test_whatever_the_order_what_nobody_changes_passes_as_it_came(frames: list[bytes]) -> None:
+    stream = b"".join([BEGIN, *frames])
+
+    assert looked(DIALECT.writer(MESSAGES, usage=True), stream) == stream
+
+
+def test_another_name_of_the_model_changes_nothing_of_the_blocks() -> None:
+    stream = b"".join([BEGIN, begun(0), begun(1), says(1, "B"), says(0, "A"), stopped(0), stopped(1), DELTA, STOPPED])
+    reader, writer = DIALECT.reader(MESSAGES), DIALECT.writer(MESSAGES, usage=True)
+
+    out = b""
+    for it in reader.feed(stream):
+        events = [Start(event.id, "mine") if isinstance(event, Start) else event for event in it.events]
+        out += writer.write(events, it)
+
+    assert out == stream.replace(b'"claude"', b'"mine"')
+
+
+def test_a_text_without_words_goes_out_with_the_error_that_is_read() -> None:
+    before = BEGIN + begun(0) + PING
+    error = frame("error", error={"type": "overloaded_error", "message": "O"})
+    writer = MessageWriter()
+
+    assert looked(writer, before + error) == before
+    assert writer.unsaid == b""
+
+
+def test_a_text_without_words_is_still_to_be_said_before_an_error() -> None:
+    writer = MessageWriter()
+
+    assert looked(writer, BEGIN + begun(0) + PING) == BEGIN
+    assert writer.unsaid == begun(0) + PING
+    error = UpstreamCut("It was cut")
+    told = DIALECT.error_event(error, "r", MESSAGES, writer)
+    assert told == begun(0) + PING + DIALECT.error_event(error, "r", MESSAGES)
+
+
+def test_a_text_without_words_is_still_to_be_said_at_its_new_place() -> None:
+    reader, writer = DIALECT.reader(MESSAGES), MessageWriter()
+    for it in reader.feed(BEGIN + begun(3) + says(3, "a") + stopped(3) + begun(7)):
+        writer.write([TextDelta(0, "b") if isinstance(event, TextDelta) else event for event in it.events], it)
+
+    assert parsed(writer.unsaid)[0]["index"] == 1
+
+
+def test_a_text_that_a_filter_has_is_not_said_before_an_error() -> None:
+    reader, writer = DIALECT.reader(MESSAGES), MessageWriter()
+    stage = Filtering(lambda _: Holding())
+    for it in reader.feed(BEGIN + begun(0) + PING + says(0, "secret")):
+        writer.write(apply_to_events(stage, it.events), it)
+
+    assert writer.unsaid == b""
+
+
+def test_a_text_that_a_filter_holds_keeps_its_block_without_an_end() -> None:
+    reader, writer = DIALECT.reader(MESSAGES), DIALECT.writer(MESSAGES, usage=True)
+    stage = Filtering(lambda _: Holding())
+
+    frames = reader.feed(BEGIN + begun(0) + says(0, "Hello") + DELTA + STOPPED)
+    stream = b"".join(writer.write(apply_to_events(stage, it.events), it) for it in frames)
+
+    assert check_stream("anthropic", stream, strict=False) == []
+    assert blocks(parsed(stream)) == [("text", "HELLO")]
 
 
 def test_a_whole_answer_has_no_block_that_a_filter_emptied() -> None:

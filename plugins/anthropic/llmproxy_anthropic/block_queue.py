@@ -75,6 +75,8 @@ class BlockQueue:
         self._out = out
         self._open: list[Block] = []
         self._next_index = 0
+        self.copies = False
+        """Nobody has changed anything so far: events go out as they come, in whatever order, with their own index."""
         self.last: Block | None = None
         """The block that was begun last."""
 
@@ -82,15 +84,19 @@ class BlockQueue:
     def unclosed(self) -> list[Block]:
         return [block for block in self._open if not block.closed]
 
-    def begin(self, kind: str, *, native: bool = False) -> Block:
+    def begin(self, kind: str, *, native: bool = False, index: int = -1) -> Block:
+        """*index* is the provider's, which a block that is copied keeps."""
         block = self.last = Block(kind, native=native)
+        if self.copies and index >= 0:
+            block.index = index
+            self._next_index = max(self._next_index, index + 1)
         self._open.append(block)
         return block
 
     def say(self, block: Block, event: Tell) -> None:
         """Put out *event* of *block*, now or when its time comes."""
         late, block.late = block.late, []
-        if self._open and self._open[0] is block:
+        if self.copies or (self._open and self._open[0] is block):
             self._tell(block, [*late, event])
         else:
             block.waiting += [*late, event]
@@ -108,6 +114,20 @@ class BlockQueue:
                 front = self._open[0]
                 waiting, front.waiting = front.waiting, []
                 self._tell(front, waiting)
+
+    def preview(self, events: list[Tell], index: int) -> bytes:
+        """What a block that said *events* now would put out; b"" where others had to be closed before it."""
+        if not self.copies:
+            if self.unclosed:
+                return b""
+            index = self._next_index
+        return b"".join([event(index) for event in events])
+
+    def forget(self) -> None:
+        """Nothing more comes of the open blocks, which their provider did not end."""
+        for block in self._open:
+            block.closed = True
+        self._open.clear()
 
     def _tell(self, block: Block, events: list[Tell]) -> None:
         if events and block.index < 0:

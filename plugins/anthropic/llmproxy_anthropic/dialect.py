@@ -147,7 +147,8 @@ class AnthropicDialect(Dialect):
         api: Api | None = None,
         told: Scanner | StreamWriter | None = None,
     ) -> bytes:
-        return errors.error_event(error, request_id)
+        before = told.unsaid if isinstance(told, MessageWriter) else b""
+        return before + errors.error_event(error, request_id)
 
     def error_status(self, error: ProxyError) -> int:
         return errors.error_status(error)

@@ -221,7 +221,9 @@ class MessageRenderer:
         return begun
 
     def settle(self) -> None:
-        """Another block begins: close the last one, unless more of its arguments must come."""
+        """Another block begins: close the last one, unless more of its arguments must come, or its end is copied."""
+        if self.blocks.copies:
+            return
         last = self.blocks.last
         if last is not None and not last.closed and last.is_whole and last is not self.held:
             self.close(last)
@@ -234,6 +236,8 @@ class MessageRenderer:
 
     def close_all(self) -> None:
         self.held = None
+        if self.blocks.copies:
+            self.blocks.forget()
         for block in self.blocks.unclosed:
             self.close(block)
 

@@ -66,9 +66,20 @@ class MessageWriter:
         self._blocks: dict[int, Block | None] = {}
         """The provider's blocks that are open, by its index; None for one that a processor left out."""
         self._late: _Late | None = None
+        self._renderer.blocks.copies = True
+
+    @property
+    def unsaid(self) -> bytes:
+        """What waits for the first words of a text, though no filter has any of it: it goes before an error."""
+        late = self._late
+        if late is None or late.swallowed:
+            return b""
+        return self._renderer.blocks.preview(late.events, late.index)
 
     def write(self, events: Sequence[ChatEvent], frame: Frame | None) -> bytes:
         """See StreamWriter."""
+        queue = self._renderer.blocks
+        queue.copies = queue.copies and frame is not None and _are_same(events, frame.events)
         if frame is None:
             self._render_all(events)
         elif isinstance(source := frame.source, EventSource):
@@ -109,10 +120,12 @@ class MessageWriter:
             case "message_delta":
                 self._message_delta(events, frame, source)
             case "message_stop":
+                self._begin_what_waits()
                 self._render([event for event in events if not isinstance(event, End)])
                 self._renderer.close_all()
                 self._out.append(frame.raw)
             case "error":
+                self._begin_what_waits()
                 self._render([event for event in events if not isinstance(event, Failed)])
             case _:
                 own = frame.events[0] if frame.events else None
@@ -128,6 +141,7 @@ class MessageWriter:
             self._late.events.append(lambda _: raw)
 
     def _message_start(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
+        self._begin_what_waits()
         was, now = _first(frame.events, Start), _first(events, Start)
         self._renderer.started = True
         data = source.data
@@ -139,6 +153,7 @@ class MessageWriter:
 
     def _message_delta(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
         """What filters held back until now comes before it."""
+        self._begin_what_waits()
         own = (Finished, UsageReported)
         self._render([event for event in events if not isinstance(event, own)])
         self._renderer.close_all()
@@ -172,7 +187,7 @@ class MessageWriter:
                 self._late = _Late(source.index, _told(frame, source, source.data))
                 return
         self._renderer.settle()
-        block = self._renderer.blocks.begin(source.block, native=True)
+        block = self._renderer.blocks.begin(source.block, native=True, index=source.index)
         self._blocks[source.index] = block
         data = source.data if call is None or now is None or now == call else with_call(source.data, now)
         was, text = _said(frame.events), _said(events)
@@ -184,10 +199,15 @@ class MessageWriter:
             block.arguments += [event.arguments for event in events if isinstance(event, ToolCallDelta)]
         self._renderer.blocks.say(block, _told(frame, source, data))
 
+    def _begin_what_waits(self) -> None:
+        """Begin the text that waits for its words: none come, or no longer first."""
+        if self._late is not None:
+            self._begin_late(self._late, wordless=self._late.swallowed)
+
     def _begin_late(self, late: _Late, *, wordless: bool = False) -> Block:
         """Begin the text; *wordless*: only its place is kept, for what a filter may still hold of it."""
         self._renderer.settle()
-        block = self._renderer.blocks.begin("text", native=True)
+        block = self._renderer.blocks.begin("text", native=True, index=late.index)
         self._blocks[late.index] = block
         self._late = None
         if wordless:
@@ -200,8 +220,11 @@ class MessageWriter:
 
     def _delta(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
         late = self._late if self._late is not None and self._late.index == source.index else None
+        if late is None and self._renderer.blocks.copies:
+            self._begin_what_waits()
         block = self._blocks.get(source.index)
         if block is None and late is None:
+            self._pass_stray(frame)
             return
         was = frame.events[0] if frame.events else None
         # What a filter held until now comes before what became of the frame's own event.
@@ -226,10 +249,11 @@ class MessageWriter:
 
     def _close(self, events: Sequence[ChatEvent], frame: Frame, source: EventSource) -> None:
         """End the block; it waits for what a filter may still hold of it."""
-        if self._late is not None and self._late.index == source.index:
-            self._begin_late(self._late, wordless=self._late.swallowed)
+        if self._late is not None and (self._late.index == source.index or self._renderer.blocks.copies):
+            self._begin_what_waits()
         block = self._blocks.pop(source.index, None)
         if block is None:
+            self._pass_stray(frame)
             return
         if not frame.events:
             self._render(events)
@@ -240,6 +264,18 @@ class MessageWriter:
             self._renderer.close(block)
         elif block.kind == "text":
             self._renderer.held = block
+
+    def _pass_stray(self, frame: Frame) -> None:
+        """What is of a block that is not open."""
+        if self._renderer.blocks.copies:
+            self._out.append(frame.raw)
+
+
+def _are_same(events: Sequence[ChatEvent], read: list[ChatEvent]) -> bool:
+    """Whether nobody has changed what was read; the name of the model is no matter of the blocks'."""
+    return [*events] == read or [it for it in events if not isinstance(it, Start)] == [
+        it for it in read if not isinstance(it, Start)
+    ]
 
 
 def _told(frame: Frame, source: EventSource, data: bytes) -> Tell:

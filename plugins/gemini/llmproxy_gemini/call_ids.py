@@ -30,8 +30,9 @@ class CallIds:
         return call_id
 
     def result(self, given: str | None, name: str) -> str:
-        """The id of the call that a result answers: the first open one of its name where it says none."""
-        fits = [it for it in self._pending if (it[0] == given if given else it[1] == name)]
+        """The id of the call that a result answers: the first open one of its name where one of them has none."""
+        fits = [it for it in self._pending if it[0] == given] if given else []
+        fits = fits or [it for it in self._pending if it[1] == name and (not given or is_made(it[0]))]
         if fits:
             self._pending.remove(fits[0])
             return fits[0][0]

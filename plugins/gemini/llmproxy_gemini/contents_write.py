@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llmproxy_core.chat import ChatRequest, JSONText, Message, TextPart
-from llmproxy_core.wire import Changes, Wire, join_array, join_object, with_items, with_members
+from llmproxy_core.chat import ChatRequest, JSONText, Message, TextPart, changed
+from llmproxy_core.wire import Changes, Wire, join_array, join_object, results_next, with_items, with_members
 from llmproxy_gemini.contents_read import SYSTEM, SYSTEM_FORM
 from llmproxy_gemini.part_write import write_part
 from llmproxy_gemini.piece import content_of
@@ -18,6 +18,9 @@ _SYSTEM_ROLES = frozenset({"system", "developer"})
 
 def write_messages(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
     """Both members; a system prompt that stood in the middle of the conversation goes to its beginning."""
+    if not wire.own and (ordered := results_next(chat.messages)) is not chat.messages:
+        wire.convert("messages", "moved")
+        chat = changed(chat, messages=tuple(ordered))
     origin = chat.origin.value if before and chat.origin is not None else None
     was = origin.messages if isinstance(origin, ChatRequest) else ()
     system = [(place, message) for place, message in enumerate(chat.messages) if message.role in _SYSTEM_ROLES]

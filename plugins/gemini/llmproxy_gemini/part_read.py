@@ -29,7 +29,7 @@ def read_part(text: bytes, place: str, wire: Wire, ids: CallIds, *, is_answer: b
     *is_answer*: media is what the model made, which no other protocol has a place for.
     """
     plain = plain_text(text)
-    if plain is not None and not plain.type:
+    if plain is not None and plain.type is None:
         return remember(TextPart(plain.text), wire.api, text)
     members = Spelled(text, place, wire.fail)
     kind = next((name for name in _OPAQUE if members.peek(name) is not None), None)
