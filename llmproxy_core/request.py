@@ -26,7 +26,7 @@ LONGEST_MODEL = 256
 
 _CREDENTIAL = re.compile(
     r"(x[-_])?(goog[-_])?(api|subscription|ocp-apim-subscription)?[-_]?key|authorization|"
-    r"((access|auth|oauth|bearer|id|session)[-_]?)?token|password|secret|sig(nature)?",
+    r"((access|auth|oauth|bearer|id|session)[-_]?)?token",
     re.IGNORECASE,
 )
 """Names under which clients and gateways are known to take a key."""
