@@ -11,7 +11,7 @@ from llmproxy_core.config import RouteConfig
 from llmproxy_core.dialect import Api, Dialect, Located, Operation
 from llmproxy_core.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from llmproxy_core.headers import Headers
-from llmproxy_core.jsontext import scan
+from llmproxy_core.jsontext import scan_ahead
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.path import begins, check_encoded_slash, check_path
 from llmproxy_core.processor import Handler
@@ -61,14 +61,11 @@ class Match:
 
     def as_said(self, body: bytes) -> Match:
         """The one of `others` that *body* is written in: it has a member that no other dialect has. Else this match."""
-        found = [it for it in self.others if any(b'"%b"' % name.encode() in body for name in it.dialect.own_members)]
-        if not found:
-            return self
         try:
-            members = scan(body).raws
+            names = scan_ahead(body).names
         except BadRequest:  # told where the body is read
             return self
-        return next((it for it in found if not it.dialect.own_members.isdisjoint(members)), self)
+        return next((it for it in self.others if not it.dialect.own_members.isdisjoint(names)), self)
 
 
 class RouteIndex:
