@@ -44,9 +44,14 @@ class Headers:
     def get_all(self, name: str) -> list[str]:
         if name not in self._first:
             return []
-        if len(self._first) == len(self._pairs):  # no name stands there twice
+        if not self.has_repeated:
             return [self._first[name]]
         return [value for field, value in self._pairs if field == name]
+
+    @property
+    def has_repeated(self) -> bool:
+        """Whether a name stands there twice."""
+        return len(self._first) != len(self._pairs)
 
     def pick(self, names: frozenset[str]) -> list[tuple[str, str]]:
         """The fields whose name is in *names*, in one pass."""

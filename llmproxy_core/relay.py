@@ -239,6 +239,11 @@ class Flow:
         """Whether `attach` can be used: nobody replaced the event iterator."""
         return self._engine is not None
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has a hand in the events: no foreign code runs as they come."""
+        return self._engine is not None and all(isinstance(wish, Keep) for wish in self._response.subscriptions)
+
     def pieces(self) -> AsyncIterator[bytes]:
         """
         What is to be sent, one piece per read of the upstream at most.
@@ -378,6 +383,7 @@ class Flow:
 
     def _over(self) -> None:
         ended, self._ended = self._ended, None
+        self._write = None  # who writes holds us
         if ended is not None:
             ended()
 

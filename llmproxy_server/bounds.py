@@ -27,6 +27,7 @@ from llmproxy_server.metrics import attempt_series, call_metrics, model_names
 from llmproxy_server.metrics.call_metrics import CallMetrics
 from llmproxy_server.telemetry.export import MOST_CALLS, Export
 from llmproxy_server.transport import AiohttpTransport
+from llmproxy_server.wire import request_head
 
 if TYPE_CHECKING:
     from llmproxy_core.config import Config
@@ -235,6 +236,12 @@ BOUNDS = (
         "llmproxy_server.door_host.HostPolicy._known",
         lambda it: sum(len(edge.door._hosts._known) for edge in it._front.edges),
         _each(door_host._REMEMBERED, lambda it: iter(it._front.edges)),
+    ),
+    Bound(
+        "header_lines",
+        "llmproxy_server.wire.request_head.HeadReader._known",
+        lambda it: sum(edge.heads.remembered for edge in it._front.edges),
+        _each(request_head._REMEMBERED, lambda it: iter(it._front.edges)),
     ),
     Bound(
         "header_names",

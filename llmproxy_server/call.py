@@ -18,7 +18,7 @@ from llmproxy_core.request import Request
 from llmproxy_core.routing import Match
 from llmproxy_server.admission import Ticket
 from llmproxy_server.answer import Answer
-from llmproxy_server.door import Door
+from llmproxy_server.door import Door, Shared
 from llmproxy_server.door_answer import STREAM_HEADERS, endpoint_answer, error_answer, made_here
 from llmproxy_server.door_body import (
     BodyClock,
@@ -47,8 +47,9 @@ class Call:
     """
     Answers one request.
 
-    The task that runs it is cancelled when the client leaves, at whatever await that is; the exchange then ends as
-    abandoned at once, in that task.
+    A task runs it, until the answer is complete, or a stream that nobody looks into: that one is pushed from its
+    upstream to the client, and no task is left. When the client leaves, the task is cancelled, at whatever await that
+    is, and the exchange ends as abandoned at once, in that task; that of a pushed stream ends right there.
     """
 
     __slots__ = (
@@ -57,9 +58,11 @@ class Call:
         "_door",
         "_flow",
         "_gateway",
+        "_handed_on",
         "_head_due_s",
         "_pulse_due_s",
         "_pulse_s",
+        "_pushing",
         "_reader",
         "_source",
         "_stopping",
@@ -93,9 +96,16 @@ class Call:
         self._pulse_due_s: float | None = None
         self._pulse_s = shared.config.keepalive_s
         self._stopping = False
-        self._task: asyncio.Task[object] | None = None
+        self._handed_on = False  # the end is no more the business of the task that runs it
+        self._pushing = False
+        self._task: asyncio.Task[None] | None = None
 
     # -- for the log ---------------------------------------------------------------------------------------------
+
+    @property
+    def shared(self) -> Shared:
+        """What it began with."""
+        return self._door.shared
 
     @property
     def method(self) -> str:
@@ -111,13 +121,14 @@ class Call:
 
     # -- its life ------------------------------------------------------------------------------------------------
 
-    async def run(self, task: asyncio.Task[object] | None) -> None:
-        """
-        Answer the request, in *task*, which runs this.
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer the request, in a task; its client is told when that is `over`."""
+        self._task = loop.create_task(self.run())
 
-        ClientGone or CancelledError when the client left; nothing else is raised.
-        """
-        self._task = task
+    async def run(self) -> None:
+        """As `begin`, in the running task. CancelledError when the client left; nothing else is raised."""
+        if self._task is None:
+            self._task = asyncio.current_task()
         try:
             try:
                 await self._served()
@@ -131,20 +142,42 @@ class Call:
             except Exception as bug:  # noqa: BLE001 - the last seam: the client gets an answer, the log the cause
                 error = self._internal(bug)
             await self._fail(error)
-            _forget_tracebacks(error)
-        except (asyncio.CancelledError, ClientGone):
-            if self.exchange is not None:
-                self.exchange.finish(End.ABANDONED)
-            elif not self.status:
-                self._door.shared.recorder.left(self)
+        except ClientGone:
+            self._abandon()
+        except asyncio.CancelledError:
+            self._abandon()
             raise
         finally:
-            if self._ticket is not None:
-                self._ticket.leave()
+            if not self._handed_on:
+                self._over()
+
+    def _abandon(self) -> None:
+        if self.exchange is not None:
+            self.exchange.finish(End.ABANDONED)
+        elif not self.status:
+            self._door.shared.recorder.left(self)
+
+    def _over(self) -> None:
+        self._pushing = False
+        self._flow = self._task = None  # each may hold us
+        if self._ticket is not None:
+            self._ticket.leave()
+        self._client.over(self)
+
+    def leave(self) -> None:
+        """The client has left."""
+        if self._pushing:
+            self._abandon()
+            self._over()
+        elif self._task is not None:
+            self._task.cancel()
 
     def stop(self) -> None:
         """End the call now: the time to drain is over. Its client is told."""
-        if self._task is not None and not self._task.done():
+        if self._pushing:
+            self._pushing = False
+            self._rest(self._fail(_shutting_down()))
+        elif self._task is not None and not self._task.done():
             self._stopping = True
             self._task.cancel()
 
@@ -177,7 +210,7 @@ class Call:
             self._stopping = False
             if task.uncancel():
                 raise cancelled  # the client left as well
-            return Overloaded("The proxy is shutting down; try again", code="shutting_down")
+            return _shutting_down()
         if task.cancelling():
             raise cancelled
         # A plugin let the cancellation of a task of its own escape: nobody cancelled this one.
@@ -287,14 +320,18 @@ class Call:
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         self._flow = flow
+        self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
+        if self._client.pushes and flow.untouched:
+            self._push(flow)
+            return
         answer, client = self.answer, self._client
         pieces = flow.pieces()
         try:
-            self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
             piece = await anext(pieces, b"")
             self._head_due_s = None
-            if flow.error is not None and not answer.head_sent and flow.only_failed:
+            if self._failed_first(flow):
                 flow.finish()
+                assert flow.error is not None
                 raise flow.error
             self._begin(flow, piece)
             if client.blocked:
@@ -309,14 +346,101 @@ class Call:
             self._pulse_due_s = None
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
+        self._finish(flow, exchange)
+        await self._settle(exchange)
+        self._end(flow)
+
+    def _failed_first(self, flow: Flow) -> bool:
+        """Whether a stream failed so early that its error can still have a status of its own."""
+        return flow.error is not None and not self.answer.head_sent and flow.only_failed
+
+    def _finish(self, flow: Flow, exchange: Exchange) -> None:
         flow.finish()
         exchange.finish(End.of(flow.error), flow.error)  # its own exchange may be another: a background one's answer
-        await self._settle(exchange)
+
+    def _end(self, flow: Flow) -> None:
         if flow.error is None:
-            answer.end()
+            self.answer.end()
         else:
-            answer.break_off()
+            self.answer.break_off()
             _forget_tracebacks(flow.error)
+
+    # -- the answer, pushed --------------------------------------------------------------------------------------
+
+    def _push(self, flow: Flow) -> None:
+        """Have *flow* pushed to the client from now on. It may be over before this returns."""
+        self._handed_on = self._pushing = True
+        try:
+            flow.attach(self._pushed, self._push_over)
+        except BaseException:
+            self._handed_on = self._pushing = False
+            raise
+
+    def _pushed(self, piece: bytes) -> None:
+        """A piece of the stream has come."""
+        flow, answer = self._flow, self.answer
+        if flow is None or self._failed_first(flow):
+            return
+        with suppress(ClientGone):  # of which we are about to be told
+            if answer.head_sent:
+                answer.write(piece)
+            else:
+                self._begin(flow, piece)
+        if self._pulse_s:
+            self._expect_pulse(flow)
+
+    def _push_over(self) -> None:
+        """The stream has ended."""
+        flow, exchange = self._flow, self.exchange
+        if flow is None or exchange is None or not self._pushing:
+            return
+        self._pulse_due_s = self._head_due_s = None
+        if self._failed_first(flow):
+            flow.finish()
+            assert flow.error is not None
+            self._rest(self._fail(flow.error))
+            return
+        self._finish(flow, exchange)
+        if exchange.settling:
+            self._rest(self._end_settled(flow, exchange))
+            return
+        with suppress(ClientGone):
+            if not self.answer.head_sent:
+                self._begin(flow, b"")
+            self._end(flow)
+        self._over()
+
+    async def _end_settled(self, flow: Flow, exchange: Exchange) -> None:
+        if not self.answer.head_sent:
+            self._begin(flow, b"")
+        await self._settle(exchange)
+        self._end(flow)
+
+    def _rest(self, work: Coroutine[None, None, None]) -> None:
+        """Do what is left of a pushed stream in a task."""
+        self._pushing = False
+        self._task = asyncio.get_running_loop().create_task(self._to_end(work))
+
+    async def _to_end(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except ClientGone:
+            self._abandon()
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+        finally:
+            self._over()
+
+    def hold(self) -> None:
+        """The client does not take what was written: a pushed stream waits."""
+        if self._pushing and self._flow is not None:
+            self._flow.pause()
+
+    def go_on(self) -> None:
+        """The client takes more."""
+        if self._pushing and self._flow is not None:
+            self._flow.resume()
 
     def _expect_pulse(self, flow: Flow) -> None:
         """From now on the silence counts after which the client is sent a sign of life; between events it may be."""
@@ -359,10 +483,15 @@ class Call:
             whole = error_answer(error, dialect, self.request_id)
             self._door.shared.recorder.log.told(self, whole)
             await self._send(whole)
-            return
-        if self._flow is not None and self._flow.error is None and exchange is not None:
-            self.answer.write(self._flow.last_words(error))
-        self.answer.break_off()
+        else:
+            if self._flow is not None and self._flow.error is None and exchange is not None:
+                self.answer.write(self._flow.last_words(error))
+            self.answer.break_off()
+        _forget_tracebacks(error)
+
+
+def _shutting_down() -> Overloaded:
+    return Overloaded("The proxy is shutting down; try again", code="shutting_down")
 
 
 def _request(match: Match, incoming: Incoming, body: bytes, content: AsyncIterator[bytes] | None) -> Request:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llmproxy_core.headers import Headers
+
+if TYPE_CHECKING:
+    from llmproxy_server.call import Call
 
 
 class ClientGone(Exception):
@@ -64,6 +67,15 @@ class BodySource(Protocol):
 
 class Client(Protocol):
     """The way back to a client, over whatever server holds the connection."""
+
+    @property
+    def pushes(self) -> bool:
+        """Whether an answer may go on when nothing of its call runs: it then tells the call to hold and to go on."""
+        ...
+
+    def over(self, call: Call) -> None:
+        """Told once, when *call* has been answered as far as it ever will be."""
+        ...
 
     def write(self, *data: bytes) -> None:
         """Send *data*, as one write where they are small. ClientGone when the connection is lost."""

@@ -1,28 +1,21 @@
-"""
-The edge over aiohttp's server: the one module that knows both it and calls.
-
-aiohttp parses heads, frames bodies, and cancels the task of a request whose client left; all else is ours.
-"""
+"""All connections that come in by one door, and the calls that they carry."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import chain
-
-from aiohttp import http_parser, web
 
 from llmproxy_core.config import ServerConfig
-from llmproxy_core.errors import ConfigError, Problem, ProxyError
+from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
 from llmproxy_server.door import Door
 from llmproxy_server.door_answer import error_answer
 from llmproxy_server.door_id import REQUEST_ID
-from llmproxy_server.door_request import ClientGone, Incoming, fields
-from llmproxy_server.edge_body import AiohttpBody
-from llmproxy_server.edge_protocol import CLOSE, KEEP, EdgeProtocol, too_much_head
+from llmproxy_server.door_request import BodySource, Client, Incoming
 from llmproxy_server.log_events import get_logger
+from llmproxy_server.wire.connection import Connection
+from llmproxy_server.wire.request_head import HeadReader
 
 _log = get_logger()
 _SWEEP_S = 1.0
@@ -30,119 +23,85 @@ _CLOSE_S = 1.0
 _COMPLAINT_S = 1.0
 
 
-def require_c_parser() -> None:
-    """ConfigError where aiohttp runs on its Python parser, which reads some requests otherwise than proxies do."""
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        message = (
-            "aiohttp runs without its C parser, and its Python one lets smuggled requests through; install a wheel of "
-            "aiohttp for this platform, and unset AIOHTTP_NO_EXTENSIONS"
-        )
-        raise ConfigError([Problem("", message)])
-
-
-class Server(web.Server):
-    """aiohttp's low-level server, with our protocol."""
-
-    def __init__(self, edge: Edge) -> None:
-        super().__init__(edge.handle, handler_cancellation=True)
-        self._edge = edge
-
-    def __call__(self) -> EdgeProtocol:
-        return EdgeProtocol(self, self._edge, loop=self._loop)
-
-
 class Edge:
-    """All connections that come in by one door. Made in a running event loop."""
+    """Made in a running event loop."""
 
     def __init__(self, door: Door, *, closed: Callable[[], None] | None = None) -> None:
         """*closed* is called when a connection has ended."""
         self.door = door
         """Whose rules the calls to come follow."""
-        self.connections: set[EdgeProtocol] = set()
+        self.connections: set[Connection] = set()
         self.calls: set[Call] = set()
+        self.loop = asyncio.get_running_loop()
+        self.heads = HeadReader(door.shared.config.max_header_count)
         self._on_closed = closed
-        self._server = Server(self)
-        self._loop = asyncio.get_running_loop()
         self._quiet = asyncio.Event()
         self._empty = asyncio.Event()
         self._complained_s = float("-inf")
         self._unsaid = 0
         self._period_s = _period_s(door.shared.config)
-        self._sweep = self._loop.call_later(self._period_s, self._tick)
+        self._sweep = self.loop.call_later(self._period_s, self._tick)
 
     def lead_to(self, door: Door) -> None:
         """From now on calls come in by *door*; those that are being served go on with theirs."""
         self.door = door
+        self.heads = HeadReader(door.shared.config.max_header_count)
         self._period_s = _period_s(door.shared.config)
 
-    def protocol(self) -> EdgeProtocol:
+    def protocol(self) -> Connection:
         """A protocol for a new connection: what `loop.create_server` is given."""
-        return self._server()
+        return Connection(self)
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """aiohttp's handler: serve one request."""
-        protocol = request.protocol
-        assert isinstance(protocol, EdgeProtocol)
-        raw = request.raw_headers
-        if sum(map(len, chain.from_iterable(raw))) + len(request.raw_path) > protocol.max_field_size:
-            protocol.refuse(too_much_head())
-            return CLOSE
-        peer = protocol.peername
-        incoming = Incoming(
-            request.method,
-            request.raw_path,
-            request.version,
-            fields(raw),
-            peer=peer[0] if isinstance(peer, tuple) else "",
-            secure=protocol.ssl_context is not None,
-        )
-        keep_alive = request.keep_alive
+    def begin(self, incoming: Incoming, source: BodySource, client: Client, *, keep_alive: bool) -> Call:
+        """Answer a request, in a task of its own. When that is over the *client* is told, and tells us: `over`."""
         door = self.door
-        call = Call(door, incoming, AiohttpBody(request.content), protocol, keep_alive=keep_alive)
+        call = Call(door, incoming, source, client, keep_alive=keep_alive)
         door.shared.use.enter()
         self.calls.add(call)
-        protocol.begin(call)
-        try:
-            await call.run(asyncio.current_task(self._loop))  # who does not name the loop pays a system call
-        except ClientGone:
-            return CLOSE
-        finally:
-            protocol.ended()
-            self.calls.discard(call)
-            door.shared.use.leave()
-            if not self.calls:
-                self._quiet.set()
-        if call.answer.keep_alive and not door.shared.life.draining:
-            return KEEP
-        protocol.part()
-        return CLOSE
+        call.begin(self.loop)
+        return call
+
+    def over(self, call: Call) -> None:
+        """*call* has ended."""
+        self.calls.discard(call)
+        call.shared.use.leave()
+        if not self.calls:
+            self._quiet.set()
+
+    @property
+    def is_draining(self) -> bool:
+        return self.door.shared.life.draining
 
     # -- connections ---------------------------------------------------------------------------------------------
 
-    def opened(self, protocol: EdgeProtocol) -> None:
-        self.connections.add(protocol)
+    def opened(self, connection: Connection) -> None:
+        self.connections.add(connection)
 
-    def closed(self, protocol: EdgeProtocol) -> None:
-        self.connections.discard(protocol)
+    def closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
         self._empty.set()
         if self._on_closed is not None:
             self._on_closed()
 
     def _tick(self) -> None:
-        self._sweep = self._loop.call_later(self._period_s, self._tick)
-        now, clock = self._loop.time(), self.door.shared.gateway.services.clock()
-        for protocol in list(self.connections):
-            protocol.tick(now)
-            if protocol.call is not None:
-                protocol.call.tick(clock)
+        self._sweep = self.loop.call_later(self._period_s, self._tick)
+        now, clock = self.loop.time(), self.door.shared.gateway.services.clock()
+        for connection in list(self.connections):
+            connection.tick(now)
+            if connection.call is not None:
+                connection.call.tick(clock)
 
-    def refusal(self, error: ProxyError, protocol: EdgeProtocol) -> tuple[bytes, bytes]:
-        """The answer, head and body, to what did not become a call. Logged, but no more than a line a second."""
+    def refusal(self, error: ProxyError, address: str) -> tuple[bytes, bytes]:
+        """
+        The answer, head and body, to what did not become a call, from *address*.
+
+        Logged, but no more than a line a second.
+        """
         shared = self.door.shared
         request_id = shared.ids.new()
-        self._complain(error, request_id, protocol)
+        self._complain(error, request_id, address)
         whole = error_answer(error, shared.dialect, request_id)
         head = shared.heads.head(
             whole.status,
@@ -154,13 +113,11 @@ class Edge:
         )
         return head, whole.body
 
-    def _complain(self, error: ProxyError, request_id: str, protocol: EdgeProtocol) -> None:
-        now = self._loop.time()
+    def _complain(self, error: ProxyError, request_id: str, address: str) -> None:
+        now = self.loop.time()
         if now - self._complained_s < _COMPLAINT_S:
             self._unsaid += 1
             return
-        peer = protocol.peername
-        address = peer[0] if isinstance(peer, tuple) else ""
         _log.info(
             "refused what was no request",
             status=error.status,
@@ -171,16 +128,12 @@ class Edge:
         )
         self._complained_s, self._unsaid = now, 0
 
-    def broke(self, error: BaseException) -> None:
-        """Something failed that should not have, outside of any call."""
-        _log.error("a client connection failed", exc_info=error)
-
     # -- the end -------------------------------------------------------------------------------------------------
 
     def retire(self) -> None:
         """Close the connections on which nothing is being served; the others close after their answer."""
-        for protocol in list(self.connections):
-            protocol.retire()
+        for connection in list(self.connections):
+            connection.retire()
 
     async def finish(self, timeout_s: float) -> int:
         """Wait until all calls have ended; after *timeout_s* end those that are left, and say how many they were."""
@@ -193,8 +146,7 @@ class Edge:
         return len(left)
 
     async def _is_quiet(self, timeout_s: float) -> bool:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + timeout_s
+        due = self.loop.time() + timeout_s
         while self.calls:
             self._quiet.clear()
             try:
@@ -207,17 +159,15 @@ class Edge:
     async def aclose(self) -> None:
         """Close every connection, whatever it carries, once what was written has reached the client, or soon after."""
         self._sweep.cancel()
-        for protocol in list(self.connections):
-            if protocol.socket is not None:
-                protocol.socket.close()
+        for connection in list(self.connections):
+            connection.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._all_closed()
-        for protocol in list(self.connections):
-            if protocol.socket is not None:
-                protocol.socket.abort()
+        for connection in list(self.connections):
+            connection.abort()
         await self._all_closed()
-        await self._server.shutdown(_CLOSE_S)
+        await self._is_quiet(_CLOSE_S)
 
     async def _all_closed(self) -> None:
         while self.connections:

@@ -23,7 +23,7 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_server import bounds, logs
 from llmproxy_server.admission import Admission
 from llmproxy_server.door import FanOut, Observer
-from llmproxy_server.edge import Edge, require_c_parser
+from llmproxy_server.edge import Edge
 from llmproxy_server.front import HOST, OWN_ENDPOINTS, Front
 from llmproxy_server.generation import Certificate, Generation, Prepared, kept_settings
 from llmproxy_server.health import Health
@@ -140,7 +140,6 @@ class Server:
         ConfigError when the configuration cannot be served: a factory's problem, an address that cannot be bound, a
         certificate that cannot be read. Nothing is left open then.
         """
-        require_c_parser()
         try:
             if self.reloader is not None:
                 self._maker.more_endpoints.append(reload_endpoint(self.reloader))

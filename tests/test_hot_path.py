@@ -14,8 +14,8 @@ import pytest
 
 from llmproxy_openai import facts, request, scan
 from llmproxy_server.access_log import LOGGER
-from llmproxy_server.edge_protocol import EdgeProtocol
 from llmproxy_server.transport_call import UpstreamCall
+from llmproxy_server.wire.connection import Connection
 from tests.llmproxy_server.edging import HELLO, STREAM, ask, head, post
 from tests.proxy import Proxy, openai_at
 from tests.rawclient import Client, connected
@@ -195,7 +195,7 @@ async def test_an_event_of_a_stream_stays_within_its_number_of_steps() -> None:
 async def test_an_answer_goes_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = Counter[str]()
     async with serving(reply(completion("Hello"))) as client:
-        count(monkeypatch, EdgeProtocol, "write", counts)
+        count(monkeypatch, Connection, "write", counts)
 
         await ask(client, post(HELLO))
 
@@ -266,7 +266,7 @@ async def test_a_stream_is_one_task_at_most() -> None:
 async def test_a_stream_makes_one_write_per_read_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = Counter[str]()
     async with serving(in_step) as client:
-        count(monkeypatch, EdgeProtocol, "write", counts)
+        count(monkeypatch, Connection, "write", counts)
         count(monkeypatch, UpstreamCall, "read", counts)
 
         client.send(post(STREAM))
@@ -280,7 +280,7 @@ async def test_events_that_come_in_one_read_go_out_in_one_write(monkeypatch: pyt
     counts = Counter[str]()
     burst: list[Step] = [Head(), Chunk(sse(*[TEXT] * EVENTS)), End()]
     async with serving(burst) as client:
-        count(monkeypatch, EdgeProtocol, "write", counts)
+        count(monkeypatch, Connection, "write", counts)
         count(monkeypatch, UpstreamCall, "read", counts)
 
         client.send(post(STREAM))

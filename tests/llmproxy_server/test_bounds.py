@@ -297,6 +297,10 @@ def opaque_paths(proxy: Proxy, number: int) -> None:
     proxy.gateway.match("GET", f"/v1/files/{number}")
 
 
+def header_lines(proxy: Proxy, number: int) -> None:
+    proxy.server._front.edges[0].heads.read(f"GET / HTTP/1.1\r\nHost: h{number}".encode())
+
+
 def hosts(proxy: Proxy, number: int) -> None:
     proxy.server._front.edges[0].door._hosts.is_ours(f"h{number}.localhost")
 
@@ -327,6 +331,7 @@ def written_headers(proxy: Proxy, number: int) -> None:
     [
         ("routes", opaque_paths),
         ("hosts", hosts),
+        ("header_lines", header_lines),
         ("models", model_names),
         ("models_picked", picked),
         ("response_headers", upstream_headers),

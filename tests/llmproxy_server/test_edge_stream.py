@@ -14,7 +14,7 @@ from llmproxy_core.outcome import Outcome
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
 from llmproxy_server.call import Call
-from llmproxy_server.edge_protocol import EdgeProtocol
+from llmproxy_server.wire.connection import Connection
 from tests.llmproxy_server.edging import (
     HELLO,
     STREAM,
@@ -404,9 +404,9 @@ async def test_a_client_that_leaves_while_nothing_more_of_it_is_read_ends_the_up
         async with connected(proxy.port) as client:
             client.send(post(STREAM))
             await upstream.received()
-            client.send(request("GET", "/livez") * 1000)
+            client.send(request("GET", "/livez") * 5000)
             (connection,) = proxy.server.edges[0].connections
-            await until(lambda: connection._buffer_paused)
+            await until(lambda: connection._reading_paused)
 
         await left(proxy, upstream)
 
@@ -541,7 +541,7 @@ async def test_a_call_leaves_nothing_that_only_a_collection_would_free() -> None
 
             def left() -> bool:
                 return any(
-                    isinstance(kept, Call | Exchange | EdgeProtocol) and id(kept) not in before
+                    isinstance(kept, Call | Exchange | Connection) and id(kept) not in before
                     for kept in gc.get_objects()
                 )
 

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import http_parser
 
 from llmproxy_core.config import structure
 from llmproxy_core.errors import ConfigError
@@ -24,7 +23,6 @@ from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
-from llmproxy_server.edge import require_c_parser
 from llmproxy_server.listener import listen
 from llmproxy_server.server import Server
 from llmproxy_server.transport import AiohttpTransport
@@ -113,13 +111,6 @@ async def test_connections_over_the_bound_wait_until_one_has_ended() -> None:
                 await asyncio.wait_for(client.reader.read(1), 0.1)
         assert (await answer(client)).status == 200
         await second.__aexit__(None, None, None)
-
-
-def test_without_the_c_parser_nothing_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
-
-    with pytest.raises(ConfigError, match="without its C parser"):
-        require_c_parser()
 
 
 async def test_llms_of_equal_pools_share_a_transport() -> None:
@@ -255,23 +246,6 @@ async def test_what_is_in_flight_is_finished_and_nothing_new_is_taken() -> None:
             assert await plain.rest() == await streamed.rest() == b""
             await asyncio.wait_for(stopping, 5)
             assert [outcome.end for outcome in proxy.outcomes] == [Ending.COMPLETED] * 2
-
-
-async def test_a_request_that_is_here_but_not_yet_a_call_is_in_flight_too() -> None:
-    async with (
-        Upstream(PLAIN) as upstream,
-        Proxy(openai_at(upstream.base_url)) as proxy,
-        connected(proxy.port) as client,
-    ):
-        client.send(post())
-        edge = proxy.server.edges[0]
-        await until(lambda: bool(edge.connections))
-        (connection,) = edge.connections
-        await until(lambda: connection._request_count == 1 and not connection._messages)
-
-        edge.retire()
-
-        assert (await answer(client)).status == 200
 
 
 async def test_requests_that_the_kernel_holds_when_draining_begins_are_answered() -> None:

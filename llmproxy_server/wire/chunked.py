@@ -1,0 +1,112 @@
+"""
+A body in chunks, read strictly (RFC 9112 section 7.1).
+
+    SIZE     size [;extensions] CRLF    0: TRAILER, else DATA
+    DATA     that many bytes            AFTER
+    AFTER    CRLF                       SIZE
+    TRAILER  field CRLF                 TRAILER
+             CRLF                       END
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from llmproxy_core.errors import BadRequest
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_LONGEST_SIZE = 256
+"""Bytes of a line with a size: extensions mean nothing to us, so there is no need for long ones."""
+_MOST_CHUNK_BYTES = 1 << 40
+_MOST_TRAILER_BYTES = 8192
+
+
+class _State(Enum):
+    SIZE = "size"
+    DATA = "data"
+    AFTER = "after"
+    TRAILER = "trailer"
+    END = "end"
+
+
+class ChunkReader:
+    """
+    Takes a body apart, however its bytes are split.
+
+    Extensions and trailers are read, and dropped: nothing that we do depends on them, and what is dropped cannot mean
+    one thing to us and another one to somebody else.
+    """
+
+    __slots__ = ("_left", "_line", "_state", "_trailer_bytes")
+
+    def __init__(self) -> None:
+        self._state = _State.SIZE
+        self._left = 0  # bytes of the chunk that are still to come
+        self._line = b""  # the beginning of a line, its end being still to come
+        self._trailer_bytes = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._state is _State.END
+
+    def feed(self, data: bytes, parts: list[bytes]) -> int:
+        """
+        Add to *parts* what *data* has of the body; say where in *data* the body ended (its length: not yet).
+
+        BadRequest for a malformed one.
+        """
+        at, size = 0, len(data)
+        while at < size and self._state is not _State.END:
+            if self._state is _State.DATA:
+                piece = data[at : at + self._left]
+                parts.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._state = _State.AFTER
+            else:
+                at = self._read_line(data, at)
+        return at
+
+    def _read_line(self, data: bytes, at: int) -> int:
+        """Read on to the end of a line; where what follows begins."""
+        end = data.find(b"\n", at)
+        self._line += data[at:] if end < 0 else data[at : end + 1]
+        if len(self._line) > (_MOST_TRAILER_BYTES if self._state is _State.TRAILER else _LONGEST_SIZE):
+            raise malformed_body()
+        if end < 0:
+            return len(data)
+        line, self._line = self._line, b""
+        if not line.endswith(b"\r\n"):
+            raise malformed_body()
+        self._take(line[:-2])
+        return end + 1
+
+    def _take(self, line: bytes) -> None:
+        if self._state is _State.SIZE:
+            self._left = _size(line)
+            self._state = _State.DATA if self._left else _State.TRAILER
+        elif self._state is _State.AFTER:
+            if line:
+                raise malformed_body()
+            self._state = _State.SIZE
+        elif not line:
+            self._state = _State.END
+        else:
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > _MOST_TRAILER_BYTES or not _FIELD.fullmatch(line):
+                raise malformed_body()
+
+
+def _size(line: bytes) -> int:
+    said = _SIZE.fullmatch(line)
+    size = -1 if said is None else int(said[1], 16)
+    if not 0 <= size <= _MOST_CHUNK_BYTES:
+        raise malformed_body()
+    return size
+
+
+def malformed_body() -> BadRequest:
+    return BadRequest("The body is malformed", code="malformed_body")

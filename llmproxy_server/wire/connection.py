@@ -1,0 +1,339 @@
+"""
+A client connection on the wire (RFC 9112).
+
+    phase   waits for                      data                          over at
+    IDLE    the first byte of a head       HEAD                          idle_timeout_s: closed
+    HEAD    the end of the head            a call begins: BUSY           header_timeout_s: 408, or closed if none came
+    BUSY    the answer to the call         its body, then what is kept   the call's own clocks
+    PARTED  the client to close            dropped                       LINGER_S: closed
+
+One call at a time: what a client sends behind a request is kept, a little of it, until that one is answered. A call
+that is over leads to IDLE, or to PARTED where the connection cannot carry another. Every phase ends with the
+connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from contextlib import suppress
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+from llmproxy_core.errors import ProxyError
+from llmproxy_server.call import Call
+from llmproxy_server.door_body import BodyTimeout
+from llmproxy_server.door_request import ClientGone, Incoming
+from llmproxy_server.wire.request_body import MOST_HELD_BYTES, Arrived, Arriving
+from llmproxy_server.wire.request_head import CHUNKED, check_begun, too_much_head
+
+if TYPE_CHECKING:
+    from llmproxy_server.edge import Edge
+
+_SMALL = 1 << 16  # bytes that are worth a copy to save a system call
+_END_OF_HEAD = b"\r\n\r\n"
+LINGER_S = 1.0
+"""How long a client may take to read our last answer before we close."""
+
+
+class Phase(Enum):
+    """What the connection waits for."""
+
+    HEAD = "head"
+    IDLE = "idle"
+    BUSY = "busy"
+    PARTED = "parted"
+
+
+class Connection(asyncio.Protocol):
+    """A client connection. It is the `Client` of the calls that come over it."""
+
+    __slots__ = (
+        "_blocked",
+        "_body",
+        "_drained",
+        "_edge",
+        "_lingering",
+        "_loop",
+        "_peer",
+        "_phase",
+        "_reading_paused",
+        "_rest",
+        "_secure",
+        "_since_s",
+        "_stalled_bytes",
+        "_stalled_s",
+        "call",
+        "socket",
+    )
+
+    pushes = True
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._loop = edge.loop
+        self._phase = Phase.HEAD
+        self._since_s = edge.loop.time()
+        self._rest = b""  # what has come and belongs to no request yet
+        self._body: Arriving | None = None
+        self._blocked = False
+        self._drained: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self._stalled_bytes = 0
+        self._stalled_s: float | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._peer = ""
+        self._secure = False
+        self.call: Call | None = None
+        self.socket: asyncio.Transport | None = None
+        """None before the connection is made and after it is lost."""
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.socket = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
+        self._secure = transport.get_extra_info("sslcontext") is not None
+        self._edge.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.socket = None
+        if self._lingering is not None:
+            self._lingering.cancel()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ClientGone())
+        if self._body is not None:
+            self._body.lost()
+        if self.call is not None:
+            self.call.leave()
+        self._edge.closed(self)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more: it is taken as gone, since few mean anything else by it."""
+        if self._phase is Phase.BUSY and self.socket is not None:
+            self.socket.abort()
+
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase is Phase.BUSY:
+            body = self._body
+            if body is not None:
+                self._feed(body, data)
+            else:
+                self._keep(data)
+        elif phase is not Phase.PARTED:
+            self._read(data)
+
+    def _feed(self, body: Arriving, data: bytes) -> None:
+        end = body.feed(data)
+        if body.complete:
+            self._body = None
+            if end < len(data):
+                self._keep(data[end:])
+
+    def _keep(self, data: bytes) -> None:
+        """What follows a request waits for its answer, and the client with what is too much."""
+        self._rest += data
+        if len(self._rest) > MOST_HELD_BYTES:
+            self.pause_body()
+
+    def _read(self, data: bytes) -> None:
+        """Begin the call of the request that *data*, with what came before, holds."""
+        seen = len(self._rest)
+        if seen:
+            data = self._rest + data
+            self._rest = b""
+        if data.startswith(b"\r\n"):  # of the request before, as some clients have it (RFC 9112 section 2.2)
+            data = data[2:]
+        limit = self._edge.door.shared.config.max_header_bytes
+        end = data.find(_END_OF_HEAD, max(seen - 3, 0), limit + 4)
+        if end < 0:
+            self._wait_for_head(data, seen, limit)
+            return
+        edge = self._edge
+        try:
+            head = edge.heads.read(data[:end])
+        except ProxyError as error:
+            self.refuse(error)
+            return
+        begin, length = end + 4, head.length
+        if 0 <= length <= len(data) - begin:
+            end = begin + length
+            source: Arrived | Arriving = Arrived(data[begin:end])
+            self._rest = data[end:]
+        else:
+            source = body = Arriving(None if length == CHUNKED else length, self, self._loop)
+            self._body = body
+            if len(data) > begin:
+                self._feed(body, data[begin:])
+        self._phase = Phase.BUSY
+        incoming = Incoming(head.method, head.target, head.version, head.headers, peer=self._peer, secure=self._secure)
+        self.call = edge.begin(incoming, source, self, keep_alive=head.keep_alive)
+
+    def _wait_for_head(self, data: bytes, seen: int, limit: int) -> None:
+        if self._phase is Phase.IDLE:
+            self._wait(Phase.HEAD)
+        try:
+            if len(data) > limit:
+                raise too_much_head()
+            check_begun(data, seen)
+        except ProxyError as error:
+            self.refuse(error)
+        else:
+            self._rest = data
+
+    def pause_body(self) -> None:
+        if not self._reading_paused and self.socket is not None:
+            self._reading_paused = True
+            self.socket.pause_reading()
+
+    def resume_body(self) -> None:
+        if self._reading_paused and self.socket is not None:
+            self._reading_paused = False
+            self.socket.resume_reading()
+
+    # -- the Client of a call ------------------------------------------------------------------------------------
+
+    def write(self, *data: bytes) -> None:
+        transport = self.socket
+        if transport is None or transport.is_closing():
+            raise ClientGone
+        if len(data) == 1:
+            transport.write(data[0])
+        elif sum(map(len, data)) <= _SMALL:
+            transport.write(b"".join(data))
+        else:
+            for piece in data:
+                transport.write(piece)
+
+    @property
+    def blocked(self) -> bool:
+        return self._blocked
+
+    async def drain(self) -> None:
+        while self._blocked and self.socket is not None:
+            self._drained = self._loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+        if self.socket is None:
+            raise ClientGone
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        if self.call is not None:
+            self.call.hold()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self.call is not None:
+            self.call.go_on()
+
+    def over(self, call: Call) -> None:
+        """*call* has been answered, as far as it ever will be."""
+        self.call = None
+        self._edge.over(call)
+        if self.socket is None:
+            return
+        if self._body is not None or not call.answer.keep_alive or self._edge.is_draining:
+            self.part()
+            return
+        self._wait(Phase.IDLE)
+        self.resume_body()
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            self._read(rest)
+
+    # -- its end -------------------------------------------------------------------------------------------------
+
+    def part(self) -> None:
+        """
+        Take no more requests, and say so; close when the client has, or a moment later.
+
+        To close at once could cost the client what it has not read: whatever it sends then is answered by a reset.
+        """
+        self._phase, self._rest, self._body = Phase.PARTED, b"", None
+        transport = self.socket
+        if transport is None or transport.is_closing():
+            return
+        if not transport.can_write_eof():  # TLS has no half of a connection
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # reset by the client, of which we are about to hear
+            transport.close()
+            return
+        self.resume_body()
+        self._lingering = self._loop.call_later(LINGER_S, transport.close)
+
+    def refuse(self, error: ProxyError) -> None:
+        """Answer what is no request, and close."""
+        with suppress(ClientGone):  # it did not wait for it
+            self.write(*self._edge.refusal(error, self._peer))
+        self.part()
+
+    def retire(self) -> None:
+        """Close, unless a call is being served: that one closes when it has been answered."""
+        if self._phase is not Phase.BUSY:
+            self.close()
+
+    def close(self) -> None:
+        """Close once what was written has reached the client."""
+        if self.socket is not None:
+            self.socket.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        if self.socket is not None:
+            self.socket.abort()
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Called now and then: end what took too long. *now* is of the loop's clock."""
+        transport = self.socket
+        if transport is None:
+            return
+        if self._reading_paused and _has_left(transport):
+            transport.abort()
+            return
+        if self._blocked or (transport.is_closing() and transport.get_write_buffer_size()):
+            self._check_stall(transport, now)
+            return
+        self._stalled_s = None
+        if transport.is_closing():
+            return
+        config = self._edge.door.shared.config
+        waited_s = now - self._since_s
+        if self._phase is Phase.HEAD and waited_s > config.header_timeout_s:
+            if self._rest:
+                self.refuse(BodyTimeout("The head of the request came too slowly (header_timeout_s)"))
+            else:
+                transport.close()
+        elif self._phase is Phase.IDLE and waited_s > config.idle_timeout_s:
+            transport.close()
+
+    def _wait(self, phase: Phase) -> None:
+        self._phase, self._since_s = phase, self._loop.time()
+
+    def _check_stall(self, transport: asyncio.Transport, now: float) -> None:
+        """Cut a client that takes nothing of what was written."""
+        size = transport.get_write_buffer_size()
+        if self._stalled_s is None or size != self._stalled_bytes:
+            self._stalled_bytes, self._stalled_s = size, now
+        elif now - self._stalled_s > self._edge.door.shared.config.write_timeout_s:
+            transport.abort()
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed its end: nothing tells us of it while we do not read."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))

@@ -1,0 +1,119 @@
+"""Bodies of requests as they come over a connection: each is a BodySource."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from llmproxy_server.door_request import ClientGone
+from llmproxy_server.wire.chunked import ChunkReader
+
+MOST_HELD_BYTES = 1 << 17
+"""More than that, and nobody reads: the client is not read on."""
+
+
+class Reading(Protocol):
+    """Whoever feeds a body, and can be told to wait."""
+
+    def pause_body(self) -> None: ...
+
+    def resume_body(self) -> None: ...
+
+
+class Arrived:
+    """A body that came with its head, or none at all."""
+
+    __slots__ = ("_data",)
+    complete = True
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def fail(self, error: Exception) -> None:
+        """Too late: all of it is here."""
+
+
+class Arriving:
+    """A body that is still coming. Read by one at a time."""
+
+    __slots__ = ("_chunks", "_error", "_held", "_left", "_loop", "_parts", "_paused", "_reading", "_waiter", "complete")
+
+    def __init__(self, length: int | None, reading: Reading, loop: asyncio.AbstractEventLoop) -> None:
+        """*length* in bytes; None: in chunks."""
+        self._chunks = ChunkReader() if length is None else None
+        self._left = length or 0
+        self._reading = reading
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._held = 0  # bytes in parts
+        self._paused = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.complete = False
+
+    def feed(self, data: bytes) -> int:
+        """Take what *data* has of the body; where in it the body ended. What is malformed, the reader is told."""
+        if self._error is not None:
+            return len(data)
+        known = len(self._parts)
+        end = self._take(data)
+        self._held += sum(map(len, self._parts[known:]))
+        if self.complete or self._error is not None or self._parts:
+            self._wake()
+        if self._held > MOST_HELD_BYTES and not self._paused and not self.complete:
+            self._paused = True
+            self._reading.pause_body()
+        return end
+
+    def _take(self, data: bytes) -> int:
+        if self._chunks is None:
+            end = min(len(data), self._left)
+            self._left -= end
+            self._parts.append(data if end == len(data) else data[:end])
+            self.complete = not self._left
+            return end
+        try:
+            end = self._chunks.feed(data, self._parts)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for whoever reads the body
+            self._error = error
+            return len(data)
+        self.complete = self._chunks.ended
+        return end
+
+    async def read(self) -> bytes:
+        while not self._parts and not self.complete:
+            if self._error is not None:
+                raise self._error
+            self._go_on()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        parts, self._parts = self._parts, []
+        self._held = 0
+        if self.complete:
+            self._go_on()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._reading.resume_body()
+
+    def fail(self, error: Exception) -> None:
+        if not self.complete and self._error is None:
+            self._error = error
+            self._wake()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.fail(ClientGone())
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

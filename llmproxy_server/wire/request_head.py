@@ -1,0 +1,161 @@
+"""
+The head of a request, read strictly (RFC 9112 sections 2 to 5).
+
+A head is taken only where every reader would read it in the same way; whatever is doubtful is refused, and nothing of
+it is repeated. Fields are remembered by their whole line: those of one client are the same in each of its calls, and a
+line that was looked at once need not be again.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llmproxy_core.errors import BadRequest, RequestRejected
+from llmproxy_core.headers import Headers
+
+CHUNKED = -1
+"""As a length: that of a body whose length is told as it comes."""
+
+_METHODS = "GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT"
+_LINE = re.compile(rf"({_METHODS}) ([!-~]+) HTTP/1\.([01])")
+_ANY_LINE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+( HTTP/[0-9]\.[0-9])?")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NO_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+_ONCE = ("host", "content-length", "transfer-encoding")
+_SPACE = " \t"
+
+_REMEMBERED = 1024
+"""Lines; what is in them is the clients' choice, so the memory of them is bounded."""
+_LONGEST_REMEMBERED = 160
+_NEW_EACH_TIME = frozenset({"content-length", "traceparent", "tracestate", "x-request-id", "idempotency-key", "date"})
+_SECRET = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token"}
+)
+_NOT_REMEMBERED = _NEW_EACH_TIME | _SECRET
+
+
+class RequestHead:
+    """
+    A head that was read. Made per call.
+
+    *length* is that of the body in bytes, 0 without one, or `CHUNKED`; *keep_alive* says whether the client wants the
+    connection kept.
+    """
+
+    __slots__ = ("headers", "keep_alive", "length", "method", "target", "version")
+
+    def __init__(
+        self, method: str, target: str, version: tuple[int, int], headers: Headers, length: int, *, keep_alive: bool
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.headers = headers
+        self.length = length
+        self.keep_alive = keep_alive
+
+
+class HeadReader:
+    """Reads heads. Each is one block of bytes: from the request line to the empty line, that one left out."""
+
+    def __init__(self, max_fields: int) -> None:
+        self._max_fields = max_fields
+        self._known: dict[str, tuple[str, str]] = {}
+
+    @property
+    def remembered(self) -> int:
+        """Lines."""
+        return len(self._known)
+
+    def read(self, head: bytes) -> RequestHead:
+        """RequestRejected for what is no head, or one that two readers could read in two ways."""
+        line, *lines = head.decode("latin-1").split("\r\n")
+        said = _LINE.fullmatch(line)
+        if said is None:
+            raise _no_request(line)
+        if len(lines) > self._max_fields:
+            raise too_much_head()
+        known = self._known
+        headers = Headers([known.get(field) or self._learn(field) for field in lines])
+        method, target, minor = said.groups()
+        version = (1, 1) if minor == "1" else (1, 0)
+        if headers.has_repeated and any(len(headers.get_all(name)) > 1 for name in _ONCE):
+            raise BadRequest("Host, Content-Length and Transfer-Encoding can be sent once each")
+        length = _length(headers, version)
+        return RequestHead(method, target, version, headers, length, keep_alive=_keeps(headers, version))
+
+    def _learn(self, line: str) -> tuple[str, str]:
+        """The name, in lower case, and the value that *line* has."""
+        name, colon, value = line.partition(":")
+        if not colon or not _NAME.fullmatch(name):
+            raise malformed()
+        value = value.strip(_SPACE)
+        if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
+            raise malformed()
+        field = (name.lower(), value)
+        if len(line) <= _LONGEST_REMEMBERED and field[0] not in _NOT_REMEMBERED:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[line] = field
+        return field
+
+
+def check_begun(part: bytes, seen: int) -> None:
+    """
+    RequestRejected when *part*, the beginning of a head, can be none, however it goes on.
+
+    The first *seen* bytes of it were looked at before. Who speaks something else learns it at once, and not when the
+    time for a head is over.
+    """
+    if _NO_HEAD.search(part, max(seen - 1, 0)):
+        raise malformed()
+    end = part.find(b"\r\n")
+    if end >= seen - 1 and end >= 0:
+        line = part[:end].decode("latin-1")
+        if _LINE.fullmatch(line) is None:
+            raise _no_request(line)
+
+
+def _length(headers: Headers, version: tuple[int, int]) -> int:
+    coding, length = headers.get("transfer-encoding"), headers.get("content-length")
+    if coding is not None:
+        if version == (1, 0) or coding.lower() != "chunked":
+            raise BadRequest("Transfer-Encoding can be chunked, in HTTP/1.1, and nothing else")
+        if length is not None:
+            raise BadRequest("Transfer-Encoding and Content-Length contradict each other")
+        return CHUNKED
+    if length is None:
+        return 0
+    if not (length.isascii() and length.isdigit()) or len(length) > 18:
+        raise BadRequest("The Content-Length is malformed")
+    return int(length)
+
+
+def _keeps(headers: Headers, version: tuple[int, int]) -> bool:
+    """Whether the client wants the connection kept (RFC 9112 section 9.3)."""
+    said = headers.get("connection")
+    if said is None:
+        return version == (1, 1)
+    options = {option.strip(_SPACE).lower() for value in headers.get_all("connection") for option in value.split(",")}
+    return "close" not in options and (version == (1, 1) or "keep-alive" in options)
+
+
+def _no_request(line: str) -> RequestRejected:
+    """The error of a request line that is none of ours."""
+    said = _ANY_LINE.fullmatch(line)
+    if said is None:
+        return malformed()
+    if (said[1] or "")[:-1] != " HTTP/1." or said[1][-1] not in "01":
+        return RequestRejected("This server speaks HTTP/1.1", status=505, code="http_version_not_supported")
+    return RequestRejected("This method is not served", status=501, code="method_not_implemented")
+
+
+def malformed() -> BadRequest:
+    return BadRequest("This is not well-formed HTTP/1.1")
+
+
+def too_much_head() -> RequestRejected:
+    return RequestRejected(
+        "The head of the request is too long (max_header_bytes, max_header_count)", status=431, code="header_too_large"
+    )
