@@ -43,7 +43,6 @@ class Answer:
         client: Client,
         *,
         request_id: str,
-        keep_alive: bool,
     ) -> None:
         self._shared = shared
         self._incoming = incoming
@@ -56,7 +55,7 @@ class Answer:
         self.cors: CorsHeaders = ()
         self.status = 0
         self.head_sent = False
-        self.keep_alive = keep_alive
+        self.keep_alive = False
         """Whether the connection can carry another request."""
 
     def proceed(self) -> None:

@@ -27,10 +27,9 @@ from llmproxy_server.door_body import (
     check_coding,
     check_json,
     check_length,
-    declared_length,
-    read_arrived,
+    taken,
 )
-from llmproxy_server.door_origin import preflight_headers
+from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
 
 _log = logging.getLogger("llmproxy")
@@ -76,11 +75,11 @@ class Call:
         "request_id",
     )
 
-    def __init__(self, door: Door, incoming: Incoming, source: BodySource, client: Client, *, keep_alive: bool) -> None:
+    def __init__(self, door: Door, incoming: Incoming, source: BodySource, client: Client) -> None:
         shared = door.shared
         self.incoming = incoming
         self.request_id = request_id = shared.ids.of(incoming.headers)
-        self.answer = Answer(shared, incoming, source, client, request_id=request_id, keep_alive=keep_alive)
+        self.answer = Answer(shared, incoming, source, client, request_id=request_id)
         self.address = incoming.peer
         self.exchange: Exchange | None = None
         self._door = door
@@ -230,21 +229,21 @@ class Call:
         No coroutine itself: one more that all waits go through would cost each of them.
         """
         door, incoming, answer = self._door, self.incoming, self.answer
-        self.address = door.callers.address(incoming)
-        keep_alive, answer.keep_alive = answer.keep_alive, False
+        if door.callers.trusts:
+            self.address = door.callers.address(incoming)
         door.check(incoming)
-        answer.keep_alive = keep_alive  # where heads are doubtful, so is what follows
+        answer.keep_alive = incoming.keep_alive  # where heads are doubtful, so is what follows
         answer.cors = door.cors(incoming)
-        if door.is_preflight(incoming):
+        if incoming.method == "OPTIONS" and is_preflight(incoming):
             return self._send(Whole(204, list(preflight_headers(incoming)), "", b""))
-        if (endpoint := door.endpoint(incoming)) is not None:
-            return self._serve_own(endpoint)
+        if door.is_own(incoming.path):
+            return self._serve_own(door.endpoint(incoming))
         return self._serve_match(door.match(incoming))
 
     async def _serve_own(self, endpoint: Endpoint) -> None:
         incoming = self.incoming
         body = b""
-        if incoming.has_body:
+        if incoming.length:
             check_coding(incoming.headers)
             check_json(incoming.headers)
             self._ticket = self._door.shared.admission.enter()
@@ -269,10 +268,10 @@ class Call:
         self._ticket = ticket = shared.admission.enter()
         limit, body, content = match.route.config.max_body_bytes, b"", None
         if match.operation is Operation.OPAQUE:
-            if incoming.has_body:
-                check_length(declared_length(incoming.headers), limit)
+            if incoming.length:
+                check_length(incoming.length, limit)
                 content = self._body_reader().pieces(limit)
-        elif incoming.has_body:
+        elif incoming.length:
             body = await self._read_whole(shared.config.max_body_bytes if limit is None else limit, ticket)
         if match.others and body:
             match = match.as_said(body)
@@ -305,10 +304,9 @@ class Call:
         return reader
 
     async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
-        declared = declared_length(self.incoming.headers)
         if self._source.complete:  # nobody is waited for, so no clock is needed
-            return await read_arrived(self._source, declared, max_bytes, ticket)
-        return await self._body_reader().whole(declared, max_bytes, ticket)
+            return taken(self._source, max_bytes, ticket)
+        return await self._body_reader().whole(self.incoming.length, max_bytes, ticket)
 
     # -- the answer ----------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from llmproxy_server.admission import Admission
 from llmproxy_server.door_caller import Callers, is_local
 from llmproxy_server.door_host import HostPolicy
 from llmproxy_server.door_id import RequestIds
-from llmproxy_server.door_origin import CorsHeaders, OriginPolicy, is_preflight
+from llmproxy_server.door_origin import CorsHeaders, OriginPolicy
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.life import Life
 from llmproxy_server.record import Recorder
@@ -117,37 +117,37 @@ class Door:
         self.callers = Callers(server.trusted_proxies)
 
     def check(self, incoming: Incoming) -> None:
-        """Refuse a head that is not plainly meant for us, or that two readers could read in two ways."""
-        if incoming.version not in ((1, 0), (1, 1)):
-            raise RequestRejected("This server speaks HTTP/1.1", status=505, code="http_version_not_supported")
-        codings = incoming.headers.get_all("transfer-encoding")
-        if codings and (incoming.version == (1, 0) or [coding.lower() for coding in codings] != ["chunked"]):
-            raise BadRequest("Transfer-Encoding can be chunked, in HTTP/1.1, and nothing else")
+        """Refuse a well-formed head that is not plainly meant for us."""
         if incoming.method == "TRACE":  # its answer shows the request as it arrived, with the key that we added
             raise RequestRejected("The method TRACE is not served", status=501, code="method_not_implemented")
         target = incoming.target
         if not target.startswith("/") or not target.isascii() or not target.isprintable() or "#" in target:
             raise BadRequest("The request target must be a path of URL characters", code="ambiguous_path")
-        self._hosts.check(incoming.headers, incoming.version)
-        if incoming.headers.get("expect", "100-continue").lower() != "100-continue":
+        headers = incoming.headers
+        self._hosts.check(headers, incoming.version)
+        if "expect" in headers and headers.get("expect", "").lower() != "100-continue":
             raise RequestRejected("The Expect header asks for what is not offered", status=417, code="expectation")
 
     def cors(self, incoming: Incoming) -> CorsHeaders:
         """The CORS headers of the answer; Forbidden for a page that may not call what it calls."""
+        if "origin" not in incoming.headers:
+            return self._origins.unasked
         own = self._endpoints.get(incoming.path)
         if own is None:
             return self._origins.check(incoming)
-        if "origin" in incoming.headers and self._origins.is_own_page(incoming):
+        if self._origins.is_own_page(incoming):
             return self._origins.unasked
-        if "origin" in incoming.headers and any(endpoint.local_only for endpoint in own.values()):
+        if any(endpoint.local_only for endpoint in own.values()):
             raise Forbidden("Only pages of this proxy's own may call this", code="origin_not_allowed")
         return self._origins.check(incoming)
 
-    def endpoint(self, incoming: Incoming) -> Endpoint | None:
-        """The endpoint of our own that is asked for; None when the path is not ours."""
-        own = self._endpoints.get(incoming.path)
-        if own is None:
-            return None
+    def is_own(self, path: str) -> bool:
+        """Whether an endpoint of our own is at *path*."""
+        return path in self._endpoints
+
+    def endpoint(self, incoming: Incoming) -> Endpoint:
+        """The endpoint of our own that is asked for, where the path is ours."""
+        own = self._endpoints[incoming.path]
         method = "GET" if incoming.method == "HEAD" and "HEAD" not in own else incoming.method
         if method not in own:
             raise MethodNotAllowed(f"This path takes {' or '.join(own)}", allowed=_with_head(own))
@@ -181,9 +181,6 @@ class Door:
             if dialect.apis and dialect.claims(dialect.apis[0], incoming.headers, incoming.query):
                 return dialect
         return self.shared.dialect
-
-    def is_preflight(self, incoming: Incoming) -> bool:
-        return is_preflight(incoming)
 
 
 def _with_head(methods: Iterable[str]) -> tuple[str, ...]:

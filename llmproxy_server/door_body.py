@@ -40,23 +40,13 @@ def check_body(match: Match, incoming: Incoming) -> None:
     check_coding(incoming.headers)
     if match.api is not None and match.api.has_body:
         check_json(incoming.headers)
-    elif incoming.has_body:
+    elif incoming.length:
         raise BadRequest("This operation takes no body")
 
 
-def declared_length(headers: Headers) -> int | None:
-    """The Content-Length; None for a body whose length will be known when it ends."""
-    text = headers.get("content-length")
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
-        raise BadRequest("The Content-Length is malformed")
-    return int(text)
-
-
-def check_length(declared: int | None, max_bytes: int | None) -> None:
-    """PayloadTooLarge when a length is announced that is over the bound."""
-    if declared is not None and max_bytes is not None and declared > max_bytes:
+def check_length(declared: int, max_bytes: int | None) -> None:
+    """PayloadTooLarge when a length is announced that is over the bound; CHUNKED announces none."""
+    if max_bytes is not None and declared > max_bytes:
         raise too_large(max_bytes)
 
 
@@ -64,12 +54,9 @@ def too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is longer than the {max_bytes} bytes that are accepted here (max_body_bytes)")
 
 
-async def read_arrived(source: BodySource, declared: int | None, max_bytes: int, ticket: Ticket) -> bytes:
+def taken(source: BodySource, max_bytes: int, ticket: Ticket) -> bytes:
     """A body that is complete, as `BodyReader.whole`."""
-    check_length(declared, max_bytes)
-    if declared is not None:
-        ticket.check(declared)
-    data = await source.read()
+    data = source.take()
     if len(data) > max_bytes:
         raise too_large(max_bytes)
     ticket.reserve(len(data))
@@ -143,7 +130,7 @@ class BodyReader:
     async def read(self) -> bytes:
         """What has come; b"" at the end."""
         if self._source.complete:
-            return await self._source.read()
+            return self._source.take()
         if self._begin is not None:
             self._begin()
             self._begin = None
@@ -155,13 +142,12 @@ class BodyReader:
             self._clock.got(len(data), self._now())
         return data
 
-    async def whole(self, declared: int | None, max_bytes: int, ticket: Ticket) -> bytes:
+    async def whole(self, declared: int, max_bytes: int, ticket: Ticket) -> bytes:
         """All of it, paid for with *ticket*; PayloadTooLarge when it is longer than *max_bytes*."""
         check_length(declared, max_bytes)
-        if declared is not None:
-            ticket.check(declared)
+        ticket.check(declared)
         data = await self.read()
-        if declared is not None and len(data) == declared:
+        if len(data) == declared:
             ticket.reserve(declared)
             return data
         pieces: list[bytes] = []

@@ -36,6 +36,11 @@ class Callers:
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
         self._trusted = [ipaddress.ip_network(network) for network in trusted_proxies]
 
+    @property
+    def trusts(self) -> bool:
+        """Whether there is a proxy that is trusted at all; without one the peer has called."""
+        return bool(self._trusted)
+
     def address(self, incoming: Incoming) -> str:
         """
         The peer of the connection; behind a trusted proxy, the rightmost entry of X-Forwarded-For that is not one.

@@ -27,11 +27,14 @@ class HostPolicy:
         self._known: dict[str, bool] = {}
 
     def check(self, headers: Headers, version: tuple[int, int]) -> None:
-        """BadRequest for a Host that is missing, doubled or malformed, Misdirected for somebody else's."""
-        hosts = headers.get_all("host")
-        if len(hosts) > 1 or (not hosts and version >= (1, 1)):
-            raise BadRequest("A request has exactly one Host header", code="invalid_host")
-        if hosts and not self.is_ours(hosts[0]) and self._loopback:
+        """BadRequest for a Host that is missing or malformed, Misdirected for somebody else's."""
+        host = headers.get("host")
+        if host is None:
+            if version >= (1, 1):
+                raise BadRequest("A request has exactly one Host header", code="invalid_host")
+            return
+        known = self._known.get(host)
+        if not (self.is_ours(host) if known is None else known) and self._loopback:
             raise Misdirected("The Host header names another server (allowed_hosts lists the names that this one has)")
 
     def is_ours(self, host: str) -> bool:

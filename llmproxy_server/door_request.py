@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy_core.headers import Headers
@@ -15,19 +14,44 @@ class ClientGone(Exception):
     """The client's connection is lost: nobody is there to be answered."""
 
 
+CHUNKED = -1
+"""As a length: that of a body whose length is told as it comes."""
+
+
 class Incoming:
     """
     The head of a request. Made per call.
 
     *target* is the request target as it stands on the wire, with the query; *peer* the address of the other end of
     the connection; *secure* says that it came over TLS. Header values are text of one character a byte (Latin-1), so
-    that any bytes can be looked at, compared and logged.
+    that any bytes can be looked at, compared and logged. *length* is that of the body in bytes, 0 for none, or
+    `CHUNKED`; *keep_alive* says whether the client wants the connection kept.
     """
 
-    __slots__ = ("headers", "method", "path", "peer", "query", "secure", "target", "version")
+    __slots__ = (
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "peer",
+        "query",
+        "secure",
+        "target",
+        "version",
+    )
 
     def __init__(
-        self, method: str, target: str, version: tuple[int, int], headers: Headers, *, peer: str, secure: bool
+        self,
+        method: str,
+        target: str,
+        version: tuple[int, int],
+        headers: Headers,
+        *,
+        peer: str,
+        secure: bool,
+        length: int = 0,
+        keep_alive: bool = True,
     ) -> None:
         self.method = method
         self.target = target
@@ -35,17 +59,9 @@ class Incoming:
         self.headers = headers
         self.peer = peer
         self.secure = secure
+        self.length = length
+        self.keep_alive = keep_alive
         self.path, _, self.query = target.partition("?")
-
-    @property
-    def has_body(self) -> bool:
-        """Whether a body is announced (RFC 9112 section 6.3)."""
-        return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
-
-
-def fields(raw: Sequence[tuple[bytes, bytes]]) -> Headers:
-    """Header fields from their bytes."""
-    return Headers([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw])
 
 
 class BodySource(Protocol):
@@ -54,6 +70,10 @@ class BodySource(Protocol):
     @property
     def complete(self) -> bool:
         """Whether all of it is here already."""
+        ...
+
+    def take(self) -> bytes:
+        """What has come, without waiting: all the rest of one that is complete."""
         ...
 
     async def read(self) -> bytes:

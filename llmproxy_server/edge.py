@@ -33,20 +33,23 @@ class Edge:
         self.connections: set[Connection] = set()
         self.calls: set[Call] = set()
         self.loop = asyncio.get_running_loop()
-        self.heads = HeadReader(door.shared.config.max_header_count)
+        self.heads: HeadReader
+        self.max_header_bytes: int
         self._on_closed = closed
         self._quiet = asyncio.Event()
         self._empty = asyncio.Event()
         self._complained_s = float("-inf")
         self._unsaid = 0
-        self._period_s = _period_s(door.shared.config)
+        self.lead_to(door)
         self._sweep = self.loop.call_later(self._period_s, self._tick)
 
     def lead_to(self, door: Door) -> None:
         """From now on calls come in by *door*; those that are being served go on with theirs."""
+        config = door.shared.config
         self.door = door
-        self.heads = HeadReader(door.shared.config.max_header_count)
-        self._period_s = _period_s(door.shared.config)
+        self.heads = HeadReader(config.max_header_count)
+        self.max_header_bytes = config.max_header_bytes
+        self._period_s = _period_s(config)
 
     def protocol(self) -> Connection:
         """A protocol for a new connection: what `loop.create_server` is given."""
@@ -54,10 +57,10 @@ class Edge:
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
-    def begin(self, incoming: Incoming, source: BodySource, client: Client, *, keep_alive: bool) -> Call:
+    def begin(self, incoming: Incoming, source: BodySource, client: Client) -> Call:
         """Answer a request, in a task of its own. When that is over the *client* is told, and tells us: `over`."""
         door = self.door
-        call = Call(door, incoming, source, client, keep_alive=keep_alive)
+        call = Call(door, incoming, source, client)
         door.shared.use.enter()
         self.calls.add(call)
         call.begin(self.loop)

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, cast
 from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
 from llmproxy_server.door_body import BodyTimeout
-from llmproxy_server.door_request import ClientGone, Incoming
+from llmproxy_server.door_request import CHUNKED, ClientGone
 from llmproxy_server.wire.request_body import MOST_HELD_BYTES, Arrived, Arriving
-from llmproxy_server.wire.request_head import CHUNKED, check_begun, too_much_head
+from llmproxy_server.wire.request_head import check_begun, too_much_head
 
 if TYPE_CHECKING:
     from llmproxy_server.edge import Edge
@@ -148,18 +148,18 @@ class Connection(asyncio.Protocol):
             self._rest = b""
         if data.startswith(b"\r\n"):  # of the request before, as some clients have it (RFC 9112 section 2.2)
             data = data[2:]
-        limit = self._edge.door.shared.config.max_header_bytes
+        edge = self._edge
+        limit = edge.max_header_bytes
         end = data.find(_END_OF_HEAD, max(seen - 3, 0), limit + 4)
         if end < 0:
             self._wait_for_head(data, seen, limit)
             return
-        edge = self._edge
         try:
-            head = edge.heads.read(data[:end])
+            incoming = edge.heads.read(data[:end], peer=self._peer, secure=self._secure)
         except ProxyError as error:
             self.refuse(error)
             return
-        begin, length = end + 4, head.length
+        begin, length = end + 4, incoming.length
         if 0 <= length <= len(data) - begin:
             end = begin + length
             source: Arrived | Arriving = Arrived(data[begin:end])
@@ -170,8 +170,7 @@ class Connection(asyncio.Protocol):
             if len(data) > begin:
                 self._feed(body, data[begin:])
         self._phase = Phase.BUSY
-        incoming = Incoming(head.method, head.target, head.version, head.headers, peer=self._peer, secure=self._secure)
-        self.call = edge.begin(incoming, source, self, keep_alive=head.keep_alive)
+        self.call = edge.begin(incoming, source, self)
 
     def _wait_for_head(self, data: bytes, seen: int, limit: int) -> None:
         if self._phase is Phase.IDLE:

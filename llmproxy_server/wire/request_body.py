@@ -29,9 +29,12 @@ class Arrived:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    async def read(self) -> bytes:
+    def take(self) -> bytes:
         data, self._data = self._data, b""
         return data
+
+    async def read(self) -> bytes:
+        return self.take()
 
     def fail(self, error: Exception) -> None:
         """Too late: all of it is here."""
@@ -94,6 +97,9 @@ class Arriving:
                 await self._waiter
             finally:
                 self._waiter = None
+        return self.take()
+
+    def take(self) -> bytes:
         parts, self._parts = self._parts, []
         self._held = 0
         if self.complete:

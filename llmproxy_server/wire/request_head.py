@@ -12,10 +12,9 @@ import re
 
 from llmproxy_core.errors import BadRequest, RequestRejected
 from llmproxy_core.headers import Headers
+from llmproxy_server.door_request import CHUNKED, Incoming
 
-CHUNKED = -1
-"""As a length: that of a body whose length is told as it comes."""
-
+_1_0, _1_1 = (1, 0), (1, 1)
 _METHODS = "GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT"
 _LINE = re.compile(rf"({_METHODS}) ([!-~]+) HTTP/1\.([01])")
 _ANY_LINE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+( HTTP/[0-9]\.[0-9])?")
@@ -33,27 +32,7 @@ _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token"}
 )
 _NOT_REMEMBERED = _NEW_EACH_TIME | _SECRET
-
-
-class RequestHead:
-    """
-    A head that was read. Made per call.
-
-    *length* is that of the body in bytes, 0 without one, or `CHUNKED`; *keep_alive* says whether the client wants the
-    connection kept.
-    """
-
-    __slots__ = ("headers", "keep_alive", "length", "method", "target", "version")
-
-    def __init__(
-        self, method: str, target: str, version: tuple[int, int], headers: Headers, length: int, *, keep_alive: bool
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
-        self.headers = headers
-        self.length = length
-        self.keep_alive = keep_alive
+_USUAL = {spelled: name for name in _NOT_REMEMBERED for spelled in (name, name.title())}
 
 
 class HeadReader:
@@ -68,7 +47,7 @@ class HeadReader:
         """Lines."""
         return len(self._known)
 
-    def read(self, head: bytes) -> RequestHead:
+    def read(self, head: bytes, *, peer: str = "", secure: bool = False) -> Incoming:
         """RequestRejected for what is no head, or one that two readers could read in two ways."""
         line, *lines = head.decode("latin-1").split("\r\n")
         said = _LINE.fullmatch(line)
@@ -78,23 +57,29 @@ class HeadReader:
             raise too_much_head()
         known = self._known
         headers = Headers([known.get(field) or self._learn(field) for field in lines])
-        method, target, minor = said.groups()
-        version = (1, 1) if minor == "1" else (1, 0)
         if headers.has_repeated and any(len(headers.get_all(name)) > 1 for name in _ONCE):
             raise BadRequest("Host, Content-Length and Transfer-Encoding can be sent once each")
+        method, target, minor = said.groups()
+        version = _1_1 if minor == "1" else _1_0
         length = _length(headers, version)
-        return RequestHead(method, target, version, headers, length, keep_alive=_keeps(headers, version))
+        keep_alive = _keeps(headers, version) if "connection" in headers else version is _1_1
+        return Incoming(
+            method, target, version, headers, peer=peer, secure=secure, length=length, keep_alive=keep_alive
+        )
 
     def _learn(self, line: str) -> tuple[str, str]:
         """The name, in lower case, and the value that *line* has."""
         name, colon, value = line.partition(":")
-        if not colon or not _NAME.fullmatch(name):
-            raise malformed()
+        lower = _USUAL.get(name)
+        if lower is None:
+            if not colon or not _NAME.fullmatch(name):
+                raise malformed()
+            lower = name.lower()
         value = value.strip(_SPACE)
         if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
             raise malformed()
-        field = (name.lower(), value)
-        if len(line) <= _LONGEST_REMEMBERED and field[0] not in _NOT_REMEMBERED:
+        field = (lower, value)
+        if lower not in _NOT_REMEMBERED and len(line) <= _LONGEST_REMEMBERED:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[line] = field
@@ -133,10 +118,7 @@ def _length(headers: Headers, version: tuple[int, int]) -> int:
 
 
 def _keeps(headers: Headers, version: tuple[int, int]) -> bool:
-    """Whether the client wants the connection kept (RFC 9112 section 9.3)."""
-    said = headers.get("connection")
-    if said is None:
-        return version == (1, 1)
+    """Whether the client, which says something of the connection, wants it kept (RFC 9112 section 9.3)."""
     options = {option.strip(_SPACE).lower() for value in headers.get_all("connection") for option in value.split(",")}
     return "close" not in options and (version == (1, 1) or "keep-alive" in options)
 

@@ -2,15 +2,14 @@
 
 import pytest
 
-from llmproxy_core.errors import RequestRejected
-from llmproxy_server.wire.request_head import CHUNKED, HeadReader, RequestHead, check_begun
+from llmproxy_core.errors import BadRequest, RequestRejected
+from llmproxy_server.door_request import CHUNKED, Incoming
+from llmproxy_server.wire.request_head import HeadReader, check_begun
 
 HOST = "Host: localhost"
 
 
-def read(
-    *lines: str, first: str = "POST /v1/chat/completions HTTP/1.1", reader: HeadReader | None = None
-) -> RequestHead:
+def read(*lines: str, first: str = "POST /v1/chat/completions HTTP/1.1", reader: HeadReader | None = None) -> Incoming:
     return (reader or HeadReader(100)).read("\r\n".join([first, *lines]).encode("latin-1"))
 
 
@@ -27,6 +26,12 @@ def test_names_are_lower_case_and_values_without_the_space_around_them() -> None
 )
 def test_the_length_of_the_body_is_told(lines: list[str], length: int) -> None:
     assert read(HOST, *lines).length == length
+
+
+@pytest.mark.parametrize("value", ["-1", "+1", "1 2", "0x1", "", "1" * 20, "²"])
+def test_a_length_is_decimal(value: str) -> None:
+    with pytest.raises(BadRequest):
+        read(HOST, f"Content-Length: {value}")
 
 
 @pytest.mark.parametrize(
