@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import ProxyError
@@ -23,6 +24,35 @@ _CLOSE_S = 1.0
 _COMPLAINT_S = 1.0
 
 
+class ClientConnection(Protocol):
+    """What is known here of a connection, whatever reads it."""
+
+    @property
+    def call(self) -> Call | None:
+        """What is being served on it."""
+        ...
+
+    def tick(self, now: float) -> None: ...
+
+    def retire(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Pages(Protocol):
+    """Those who take a connection over when a page is asked for on it. See llmproxy_server.pages."""
+
+    def claims(self, path: str) -> bool: ...
+
+    def protocol(self) -> asyncio.Protocol:
+        """What takes a connection over, and is a ClientConnection of this edge from then on."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
 class Edge:
     """Made in a running event loop."""
 
@@ -30,8 +60,9 @@ class Edge:
         """*closed* is called when a connection has ended."""
         self.door = door
         """Whose rules the calls to come follow."""
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self.calls: set[Call] = set()
+        self.pages: Pages | None = None
         self.loop = asyncio.get_running_loop()
         self.heads: HeadReader
         self.max_header_bytes: int
@@ -57,13 +88,12 @@ class Edge:
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
-    def begin(self, incoming: Incoming, source: BodySource, client: Client) -> Call:
-        """Answer a request, in a task of its own. When that is over the *client* is told, and tells us: `over`."""
+    def admit(self, incoming: Incoming, source: BodySource, client: Client) -> Call:
+        """The call that a request is, to be run. When that is over the *client* is told, and tells us: `over`."""
         door = self.door
         call = Call(door, incoming, source, client)
         door.shared.use.enter()
         self.calls.add(call)
-        call.begin(self.loop)
         return call
 
     def over(self, call: Call) -> None:
@@ -79,10 +109,10 @@ class Edge:
 
     # -- connections ---------------------------------------------------------------------------------------------
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
         self._empty.set()
         if self._on_closed is not None:
@@ -171,6 +201,8 @@ class Edge:
             connection.abort()
         await self._all_closed()
         await self._is_quiet(_CLOSE_S)
+        if self.pages is not None:
+            await self.pages.aclose()
 
     async def _all_closed(self) -> None:
         while self.connections:

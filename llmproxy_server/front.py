@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -15,6 +16,9 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
 from llmproxy_server.generation import Generation
 from llmproxy_server.listener import Listener, listen
+
+if TYPE_CHECKING:
+    from llmproxy_server.pages.server import Page
 
 HOST, OWN_ENDPOINTS = "server.host", "server.own_endpoints"
 _TURNS = 10
@@ -44,12 +48,15 @@ def addresses(server: ServerConfig) -> Iterator[Address]:
 class Front:
     """The listeners and edges of a process: the same, whatever it serves."""
 
-    def __init__(self, tasks: Tasks, handed_down: Mapping[str, Sequence[socket.socket] | None]) -> None:
+    def __init__(
+        self, tasks: Tasks, handed_down: Mapping[str, Sequence[socket.socket] | None], pages: Sequence[Page] = ()
+    ) -> None:
         """*handed_down*: bound sockets by the key of their address, to be used instead of binding it."""
         self.edges: list[Edge] = []
         self.listeners: list[Listener] = []
         self._tasks = tasks
         self._handed_down = handed_down
+        self._pages = pages
 
     async def open(self, generation: Generation) -> None:
         """Listen at all addresses, and lead to *generation*. ConfigError when one cannot be had."""
@@ -59,12 +66,21 @@ class Front:
             listener = Listener(self._sockets(address), tls)
             self.listeners.append(listener)
             self.edges.append(Edge(door, closed=listener.closed))
+            if self._pages:
+                await self._show(self.edges[-1])
             await listener.start(
                 self.edges[-1],
                 self._tasks,
                 max_connections=server.max_connections,
                 handshake_timeout_s=server.header_timeout_s,
             )
+
+    async def _show(self, edge: Edge) -> None:
+        from llmproxy_server.pages.server import PageServer  # aiohttp's server is 10 MB that few need
+
+        server = PageServer(edge, self._pages)
+        await server.start()
+        edge.pages = server
 
     def _sockets(self, address: Address) -> Sequence[socket.socket]:
         handed_down = self._handed_down.get(address.key)

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -40,7 +41,10 @@ from llmproxy_server.prices import needs_list
 from llmproxy_server.reload import Reloader, reload_endpoint
 from llmproxy_server.runtime import loop_factory, settle_memory_once
 from llmproxy_server.signals import HangUp, handled
-from llmproxy_server.transport import AiohttpTransport
+from llmproxy_server.transport_making import make_transport as make_usual_transport
+
+if TYPE_CHECKING:
+    from llmproxy_server.pages.server import Page
 
 _log = get_logger()
 EXIT_AT_ONCE = 130
@@ -61,7 +65,7 @@ class Server:
         registry: Registry,
         *,
         observers: Sequence[Observer] = (),
-        make_transport: MakeTransport = AiohttpTransport,
+        make_transport: MakeTransport = make_usual_transport,
         started: Callable[[Server], None] | None = None,
         stopping: Callable[[], None] | None = None,
         running: ServerConfig | None = None,
@@ -71,6 +75,7 @@ class Server:
         fan_out: FanOut | None = None,
         log: logs.BatchHandler | None = None,
         adapt: Callable[[Services], Services] | None = None,
+        pages: Sequence[Page] = (),
         metering: Metering | None = None,
     ) -> None:
         """
@@ -82,6 +87,8 @@ class Server:
         *reloader* is what SIGHUP (in `serve`) and `POST /api/reload` call; without one there is neither. *log* writes
         the log of this process, and is adapted to each configuration; None: that is somebody else's business.
         *metering* is where this process counts; None: it is the only one. *adapt* changes what plugins are lent.
+
+        *pages* are shown beside the routes, over aiohttp.
         """
         self.registry = registry
         self.tasks = Tasks()
@@ -126,7 +133,7 @@ class Server:
                 "traces", "spans_dropped", "spans were dropped since the start", lambda: drops.count, time.monotonic
             )
         )
-        self._front = Front(self.tasks, {HOST: listening, OWN_ENDPOINTS: own_listening})
+        self._front = Front(self.tasks, {HOST: listening, OWN_ENDPOINTS: own_listening}, pages)
         self._started = started
         self._stopping = stopping
         self._closed = False

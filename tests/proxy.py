@@ -9,7 +9,7 @@ A real proxy in the test's own event loop, on 127.0.0.1 and a free port.
 import asyncio
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import llmproxy_core.builtin_stores
 import llmproxy_core.groups
@@ -20,6 +20,9 @@ from llmproxy_core.gateway import Gateway
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.plugins import Registry
 from llmproxy_server.server import Server
+
+if TYPE_CHECKING:
+    from llmproxy_server.pages.server import Page
 
 STANDARD_PLUGINS = (llmproxy_openai.plugin, llmproxy_core.groups, llmproxy_core.builtin_stores)
 SECRET = "sk-proxy-test-0123456789"
@@ -48,6 +51,9 @@ class Proxy:
     goes to `outcomes` when the exchange ends.
     """
 
+    pages: ClassVar["Sequence[Page]"] = ()
+    """What is shown over aiohttp; set by the fixture `both_ways`."""
+
     def __init__(
         self,
         mapping: Mapping[str, Any],
@@ -62,7 +68,7 @@ class Proxy:
         config, self.warnings = structure({**mapping, "server": server}, self.registry, {"KEY": SECRET, **(env or {})})
         self.config = config
         self.timeout_s = timeout_s
-        self.server = Server(config, self.registry, observers=[self._observe])
+        self.server = Server(config, self.registry, observers=[self._observe], pages=self.pages)
         self.exchanges: list[Exchange] = []
         self.outcomes: list[Outcome] = []
         self._changed = asyncio.Event()

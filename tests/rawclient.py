@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 WAIT_S = 20
@@ -39,6 +39,16 @@ class Client:
             await asyncio.wait_for(self.writer.wait_closed(), WAIT_S)
 
 
+class Opening:
+    """What each new client does first; nothing, unless a fixture says so."""
+
+    def __init__(self) -> None:
+        self.first: Callable[[Client], Awaitable[None]] | None = None
+
+
+opening = Opening()
+
+
 @asynccontextmanager
 async def connected(port: int, *, read_buffer_bytes: int | None = None) -> AsyncIterator[Client]:
     """A client connected to *port* of 127.0.0.1; *read_buffer_bytes* is its SO_RCVBUF."""
@@ -49,6 +59,8 @@ async def connected(port: int, *, read_buffer_bytes: int | None = None) -> Async
     await asyncio.get_running_loop().sock_connect(connecting, ("127.0.0.1", port))
     client = Client(*await asyncio.open_connection(sock=connecting, limit=2**20))
     try:
+        if opening.first is not None:
+            await opening.first(client)
         yield client
     finally:
         await client.close()

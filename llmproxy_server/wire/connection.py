@@ -30,8 +30,9 @@ from llmproxy_server.wire.request_head import check_begun, too_much_head
 if TYPE_CHECKING:
     from llmproxy_server.edge import Edge
 
-_SMALL = 1 << 16  # bytes that are worth a copy to save a system call
 _END_OF_HEAD = b"\r\n\r\n"
+SMALL_BYTES = 1 << 16
+"""What is worth a copy to save a system call."""
 LINGER_S = 1.0
 """How long a client may take to read our last answer before we close."""
 
@@ -159,6 +160,9 @@ class Connection(asyncio.Protocol):
         except ProxyError as error:
             self.refuse(error)
             return
+        if edge.pages is not None and edge.pages.claims(incoming.path):
+            self._hand_over(edge.pages.protocol(), data)
+            return
         begin, length = end + 4, incoming.length
         if 0 <= length <= len(data) - begin:
             end = begin + length
@@ -170,7 +174,19 @@ class Connection(asyncio.Protocol):
             if len(data) > begin:
                 self._feed(body, data[begin:])
         self._phase = Phase.BUSY
-        self.call = edge.begin(incoming, source, self)
+        self.call = call = edge.admit(incoming, source, self)
+        call.begin(self._loop)
+
+    def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
+        """From this request on, *data* being its bytes and what follows, the connection is *other*'s."""
+        transport, self.socket = self.socket, None
+        assert transport is not None
+        self._edge.closed(self)
+        transport.set_protocol(other)
+        other.connection_made(transport)
+        if self._blocked:
+            other.pause_writing()
+        other.data_received(data)
 
     def _wait_for_head(self, data: bytes, seen: int, limit: int) -> None:
         if self._phase is Phase.IDLE:
@@ -202,7 +218,7 @@ class Connection(asyncio.Protocol):
             raise ClientGone
         if len(data) == 1:
             transport.write(data[0])
-        elif sum(map(len, data)) <= _SMALL:
+        elif sum(map(len, data)) <= SMALL_BYTES:
             transport.write(b"".join(data))
         else:
             for piece in data:
@@ -300,7 +316,7 @@ class Connection(asyncio.Protocol):
         transport = self.socket
         if transport is None:
             return
-        if self._reading_paused and _has_left(transport):
+        if self._reading_paused and has_left(transport):
             transport.abort()
             return
         if self._blocked or (transport.is_closing() and transport.get_write_buffer_size()):
@@ -331,7 +347,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
 
-def _has_left(transport: asyncio.Transport) -> bool:
+def has_left(transport: asyncio.Transport) -> bool:
     """Whether the client has closed its end: nothing tells us of it while we do not read."""
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))

@@ -17,6 +17,8 @@ from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
 from tests.upstream import Call, Raw, Upstream, completion, error, reply
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 OPAQUE = {"operations": ["chat", "models", "opaque"]}
 PLAIN = reply(completion("Hello"))
 

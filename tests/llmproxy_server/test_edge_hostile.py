@@ -11,6 +11,8 @@ from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
 from tests.upstream import Upstream, Wait, completion, reply
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 MARK = b"<mark-of-the-sender>"
 HOST = b"Host: localhost\r\n"
 JSON = b"Content-Type: application/json\r\n"

@@ -11,6 +11,8 @@ from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
 from tests.upstream import Upstream, completion, reply
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 NOWHERE = "http://127.0.0.1:9/v1"
 PLAIN = reply(completion("Hello"))
 PAGE = "https://app.example.com"

@@ -50,6 +50,8 @@ from tests.upstream import (
     stream,
 )
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 ONE = sse(chat_chunk("one"), done=False)
 TWO = sse(chat_chunk("two"), done=False)
 REST = sse(chat_chunk(None, finish="stop"))
@@ -399,6 +401,7 @@ async def test_a_client_that_leaves_while_it_uploads_ends_the_upstream_call() ->
         await upstream.until(lambda: upstream.connections_open == 0)
 
 
+@pytest.mark.wire
 async def test_a_client_that_leaves_while_nothing_more_of_it_is_read_ends_the_upstream_call() -> None:
     async with Upstream([Stall()]) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
         async with connected(proxy.port) as client:

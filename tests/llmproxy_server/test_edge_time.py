@@ -10,6 +10,8 @@ from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import Client, connected
 from tests.upstream import Upstream, Wait, completion, reply
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 NOWHERE = "http://127.0.0.1:9/v1"
 PLAIN = reply(completion("Hello"))
 CHAT = "/v1/chat/completions"
@@ -43,6 +45,7 @@ async def test_a_head_that_comes_too_slowly_is_cut() -> None:
             await dripping
 
 
+@pytest.mark.wire
 async def test_a_connection_on_which_nothing_comes_is_closed_without_a_word() -> None:
     async with Proxy(slow(header_timeout_s=0.1)) as proxy, connected(proxy.port) as client:
         assert await client.rest() == b""
