@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
-from llmproxy_core.errors import InternalError, Overloaded, ProxyError
+from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.outcome import End
@@ -238,7 +238,12 @@ class Call:
             return self._send(Whole(204, list(preflight_headers(incoming)), "", b""))
         if door.is_own(incoming.path):
             return self._serve_own(door.endpoint(incoming))
-        return self._serve_match(door.match(incoming))
+        try:
+            match = door.match(incoming)
+        except BadRequest:  # the path is ambiguous: so may be what is meant by the rest
+            answer.keep_alive = False
+            raise
+        return self._serve_match(match)
 
     async def _serve_own(self, endpoint: Endpoint) -> None:
         incoming = self.incoming

@@ -118,8 +118,6 @@ class Door:
 
     def check(self, incoming: Incoming) -> None:
         """Refuse a well-formed head that is not plainly meant for us."""
-        if incoming.method == "TRACE":  # its answer shows the request as it arrived, with the key that we added
-            raise RequestRejected("The method TRACE is not served", status=501, code="method_not_implemented")
         target = incoming.target
         if not target.startswith("/") or not target.isascii() or not target.isprintable() or "#" in target:
             raise BadRequest("The request target must be a path of URL characters", code="ambiguous_path")

@@ -15,12 +15,16 @@ from enum import Enum
 
 from llmproxy_core.errors import BadRequest
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_TEXT = rb"[\t\x20\x21\x23-\x7e\x80-\xff]*"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;" + _TEXT + rb"(?:" + _QUOTED + _TEXT + rb")*)?")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*")
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _LONGEST_SIZE = 256
 """Bytes of a line with a size: extensions mean nothing to us, so there is no need for long ones."""
-_MOST_CHUNK_BYTES = 1 << 40
+_MOST_CHUNK_BYTES = 1 << 32
 _MOST_TRAILER_BYTES = 8192
+_MOST_TRAILERS = 16
 
 
 class _State(Enum):
@@ -39,13 +43,14 @@ class ChunkReader:
     one thing to us and another one to somebody else.
     """
 
-    __slots__ = ("_left", "_line", "_state", "_trailer_bytes")
+    __slots__ = ("_left", "_line", "_state", "_trailer_bytes", "_trailers")
 
     def __init__(self) -> None:
         self._state = _State.SIZE
         self._left = 0  # bytes of the chunk that are still to come
         self._line = b""  # the beginning of a line, its end being still to come
         self._trailer_bytes = 0
+        self._trailers = 0
 
     @property
     def ended(self) -> bool:
@@ -95,8 +100,12 @@ class ChunkReader:
         elif not line:
             self._state = _State.END
         else:
+            self._trailers += 1
             self._trailer_bytes += len(line)
-            if self._trailer_bytes > _MOST_TRAILER_BYTES or not _FIELD.fullmatch(line):
+            field = _FIELD.fullmatch(line)
+            if field is None or field[1].lower() in _FRAMING:
+                raise malformed_body()
+            if self._trailer_bytes > _MOST_TRAILER_BYTES or self._trailers > _MOST_TRAILERS:
                 raise malformed_body()
 
 

@@ -147,16 +147,15 @@ class Connection(asyncio.Protocol):
         if seen:
             data = self._rest + data
             self._rest = b""
-        if data.startswith(b"\r\n"):  # of the request before, as some clients have it (RFC 9112 section 2.2)
-            data = data[2:]
+        begin = 2 if data.startswith(b"\r\n") else 0  # of the request before, as some clients have it (section 2.2)
         edge = self._edge
         limit = edge.max_header_bytes
-        end = data.find(_END_OF_HEAD, max(seen - 3, 0), limit + 4)
+        end = data.find(_END_OF_HEAD, max(seen - 3, begin), limit + 4)
         if end < 0:
-            self._wait_for_head(data, seen, limit)
+            self._wait_for_head(data, begin, seen, limit)
             return
         try:
-            incoming = edge.heads.read(data[:end], peer=self._peer, secure=self._secure)
+            incoming = edge.heads.read(data[begin:end], peer=self._peer, secure=self._secure)
         except ProxyError as error:
             self.refuse(error)
             return
@@ -188,13 +187,13 @@ class Connection(asyncio.Protocol):
             other.pause_writing()
         other.data_received(data)
 
-    def _wait_for_head(self, data: bytes, seen: int, limit: int) -> None:
+    def _wait_for_head(self, data: bytes, begin: int, seen: int, limit: int) -> None:
         if self._phase is Phase.IDLE:
             self._wait(Phase.HEAD)
         try:
             if len(data) > limit:
                 raise too_much_head()
-            check_begun(data, seen)
+            check_begun(data[begin:], max(seen - begin, 0))
         except ProxyError as error:
             self.refuse(error)
         else:

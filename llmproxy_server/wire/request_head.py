@@ -15,13 +15,14 @@ from llmproxy_core.headers import Headers
 from llmproxy_server.door_request import CHUNKED, Incoming
 
 _1_0, _1_1 = (1, 0), (1, 1)
-_METHODS = "GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT"
+# Not CONNECT, which is for tunnels, nor TRACE, whose answer would show the request with the key that we add.
+_METHODS = "GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS"
 _LINE = re.compile(rf"({_METHODS}) ([!-~]+) HTTP/1\.([01])")
 _ANY_LINE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+( HTTP/[0-9]\.[0-9])?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NO_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
-_ONCE = ("host", "content-length", "transfer-encoding")
+_ONCE = frozenset({"host", "content-length", "transfer-encoding", "expect"})
 _SPACE = " \t"
 
 _REMEMBERED = 1024
@@ -58,7 +59,7 @@ class HeadReader:
         known = self._known
         headers = Headers([known.get(field) or self._learn(field) for field in lines])
         if headers.has_repeated and any(len(headers.get_all(name)) > 1 for name in _ONCE):
-            raise BadRequest("Host, Content-Length and Transfer-Encoding can be sent once each")
+            raise BadRequest("Host, Content-Length, Transfer-Encoding and Expect can be sent once each")
         method, target, minor = said.groups()
         version = _1_1 if minor == "1" else _1_0
         length = _length(headers, version)
@@ -75,6 +76,8 @@ class HeadReader:
             if not colon or not _NAME.fullmatch(name):
                 raise malformed()
             lower = name.lower()
+        if "\t" in value and lower in _ONCE:  # some readers take it for a part of the value
+            raise malformed()
         value = value.strip(_SPACE)
         if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
             raise malformed()
@@ -96,7 +99,7 @@ def check_begun(part: bytes, seen: int) -> None:
     if _NO_HEAD.search(part, max(seen - 1, 0)):
         raise malformed()
     end = part.find(b"\r\n")
-    if end >= seen - 1 and end >= 0:
+    if end >= max(seen - 1, 0):
         line = part[:end].decode("latin-1")
         if _LINE.fullmatch(line) is None:
             raise _no_request(line)

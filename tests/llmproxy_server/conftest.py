@@ -1,4 +1,4 @@
-"""Tests of the edge run on both kinds of connections, and on both event loops: what one does when is not the other's."""
+"""Tests of the wire run on both kinds of connections, and on both event loops, which differ in when they do what."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +10,8 @@ from tests.page_first import PAGE, open_page
 from tests.proxy import Proxy
 from tests.rawclient import opening
 
-
-ON_BOTH_LOOPS = ("test_edge", "test_pages", "test_transport", "test_fuzz", "test_differential")
+ON_BOTH_LOOPS = ("test_edge", "test_pages", "test_transport", "test_fuzz", "test_differential", "test_upstream_")
+"""Modules whose names begin so."""
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 

@@ -19,7 +19,7 @@ def read(*pieces: bytes) -> tuple[bytes, bytes, bool]:
     return b"".join(parts), rest, reader.ended
 
 
-GOOD = b"5\r\nHello\r\n001;name=value\r\n \r\nA ; x\r\n0123456789\r\n0\r\nX-Trailer: 1\r\n\r\nGET / HTTP/1.1"
+GOOD = b'5\r\nHello\r\n001;name=value\r\n \r\nA;x="; y"\r\n0123456789\r\n0\r\nX-Trailer: 1\r\n\r\nGET / HTTP/1.1'
 
 
 @given(st.lists(st.integers(0, len(GOOD)), max_size=8).map(sorted))
@@ -51,6 +51,10 @@ def test_a_body_that_goes_on_has_not_ended() -> None:
         b"ffffffffffffffff\r\n",
         b"5;" + b"x" * 300 + b"\r\n",
         b"5" * 300,
+        b"5 ;x\r\nHello\r\n",
+        b'5;x="\r\nHello\r\n',
+        b"0\r\nContent-Length: 5\r\n\r\n",
+        b"7fffffffff\r\n",
         b"5;\x00\r\nHello\r\n",
         b"0\r\nno field\r\n\r\n",
         b"0\r\nA : b\r\n\r\n",
