@@ -6,7 +6,7 @@ Names are listed in reading order. What is not in `__all__`, or begins with an u
 """
 
 from llmproxy_core.body import Body, PulledBody, Sink
-from llmproxy_core.carried import Carried, seal, unseal
+from llmproxy_core.carried import SEAL_MARK, Carried, seal, unseal
 from llmproxy_core.dialect import (
     Api,
     Dialect,
@@ -241,6 +241,7 @@ __all__ = [
     "Carried",
     "seal",
     "unseal",
+    "SEAL_MARK",
     "EmbeddingInput",
     "EmbeddingsRequest",
     "EmbeddingsReply",

@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 import attrs
 import msgspec
 
-from llmproxy_core.carried import MARK
+from llmproxy_core.carried import SEAL_MARK
 from llmproxy_core.chat import ChatRequest, ReasoningPart, changed
 from llmproxy_core.dialect import Api, Dialect, Operation, RequestHead
 from llmproxy_core.embeddings import EmbeddingsRequest
@@ -242,7 +242,7 @@ class Request:
         for what cannot be said there.
         """
         same_form = self.api is not None and self.api.form == api.form
-        is_foreign = same_form and MARK in self.body and self.operation is Operation.CHAT
+        is_foreign = same_form and SEAL_MARK in self.body and self.operation is Operation.CHAT
         if same_form and model is None and stream is None and not ask_usage and not is_foreign:
             return self.body
         form = (api.name, model, stream, ask_usage)

@@ -14,6 +14,7 @@ from llmproxy_gemini.apis import GENERATE, STREAM
 from llmproxy_mistral import MistralDialect
 
 from llmproxy_core import Dialect, Operation, Translation
+from llmproxy_core.carried import SEAL_MARK
 from llmproxy_core.chat import ReasoningPart, TextPart
 from llmproxy_openai import OpenAIDialect
 from llmproxy_openai.responses import ResponsesDialect
@@ -233,4 +234,4 @@ def test_nobody_but_gemini_is_given_it(name: str) -> None:
             assert sent is not None
             written = other.dialect.write_chat(sent, chat, Translation(max_output_tokens=9))
             assert SIGNATURE.encode() not in written
-            assert b"llmproxy_" not in written
+            assert SEAL_MARK not in written

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from llmproxy_core.carried import unseal
+from llmproxy_core.carried import SEAL_MARK, unseal
 from llmproxy_core.jsontext import TopLevel
 from llmproxy_core.wire import decode_array, decode_object, join_array
 
-_MARK = b'"llmproxy_'
+_MARK = b'"' + SEAL_MARK
 
 
 class _Item(msgspec.Struct):

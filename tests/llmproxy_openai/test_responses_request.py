@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
-from llmproxy_core.carried import Carried, seal
+from llmproxy_core.carried import SEAL_MARK, Carried, seal
 from llmproxy_core.chat import (
     BuiltinTool,
     ChatRequest,
@@ -195,7 +195,7 @@ def test_a_signature_is_that_of_the_call_right_after_it_alone(
 
 def test_thinking_of_another_provider_never_reaches_openai() -> None:
     own = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
-    asked = {"role": "user", "content": "llmproxy_ is a word"}
+    asked = {"role": "user", "content": f"{SEAL_MARK.decode()} is a word"}
     text = body(input=[sealed_item(Carried("anthropic", signature="SIG"), "Hm"), own, asked])
     chat = DIALECT.read_chat(CREATE, text)
     assert json.loads(DIALECT.prepare(CREATE, text))["input"] == [own, asked]

@@ -9,7 +9,7 @@ import msgspec
 
 from llmproxy_anthropic.conversation import may_think
 from llmproxy_anthropic.thinking_block import is_ours
-from llmproxy_core import RequestHead, unseal
+from llmproxy_core import SEAL_MARK, RequestHead, unseal
 from llmproxy_core.chat import ChatRequest, Message, Part, ReasoningPart, ToolCall, remember
 from llmproxy_core.wire import (
     BOOLEAN,
@@ -30,7 +30,7 @@ from llmproxy_core.wire import (
 )
 
 _CLEARS = b'"clear_thinking'
-_SEAL = b'"llmproxy_'
+_SEAL = b'"' + SEAL_MARK
 """Begins the signatures and data that clients carry for other providers."""
 
 
