@@ -377,6 +377,12 @@ class Exchange:
         else:
             self._billing.append((running.get().depth, callback))
 
+    def record(self, finished: OnFinish, billed: OnFinish | None) -> None:
+        """As `on_finish` and `on_billed`, for who writes down a call that has just begun: after all processors'."""
+        self._callbacks.append((0, finished))
+        if billed is not None:
+            self._billing.append((0, billed))
+
     def finish(self, end: End, error: ProxyError | None = None) -> None:
         """End the exchange, unless it has ended: what is still open under it is abandoned, callbacks run."""
         if self.outcome is not None:

@@ -16,6 +16,7 @@ from llmproxy_core.processor import Handler, Processor
 from llmproxy_core.response import Reply, Response, Stream
 
 _log = logging.getLogger("llmproxy")
+_RESPONSES = (Reply, Stream)
 
 
 @attrs.frozen
@@ -58,7 +59,8 @@ def _of_llm(send: Handler) -> Handler:
 
     async def run(exchange: Exchange) -> Response:
         try:
-            return _response(await send(exchange))
+            response = await send(exchange)
+            return response if isinstance(response, _RESPONSES) else _response(response)
         except ProxyError:
             raise
         except Exception as error:
@@ -74,7 +76,8 @@ def _plain(step: Step, inner: Handler, layer: Layer) -> Handler:
         outside = running.get()
         running.set(layer)
         try:
-            return _response(await processor(exchange, inner))
+            response = await processor(exchange, inner)
+            return response if isinstance(response, _RESPONSES) else _response(response)
         except ProxyError:
             raise
         except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - raised below
@@ -186,7 +189,7 @@ class _Inside:
 
 
 def _response(answer: object) -> Response:
-    if isinstance(answer, (Reply, Stream)):
+    if isinstance(answer, _RESPONSES):
         return answer
     raise TypeError(f"expected a Response, got {type(answer).__name__}")
 

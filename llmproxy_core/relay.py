@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import TypeGuard
 
 import attrs
 
@@ -51,17 +52,19 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
 
     Raises the ProxyError, with the response finished, when it fails before anything can be sent.
     """
-    client = _answered(response, client)
+    mine, theirs = response.api, client.api
+    if mine is None or theirs is None or mine.form != theirs.form:
+        client = _answered(response, client)
+    elif _is_as_asked(response, client):
+        response.finish(Ending.COMPLETED)
+        return Whole(response.status, response.headers, "application/json", response.body, own=not response.llm)
     if isinstance(response, Stream):
         if client.stream or response.api is None or client.api is None:
             return Flow(response, client)
         reply = _shown(await drain(response), response)
         return _whole(response, client, client.dialect.write_reply(client.api, reply))
-    if _is_as_asked(response, client):
-        whole = _whole(response, client, response.body)
-    else:
-        with failing(response):
-            whole = await _deliver_reply(response, client)
+    with failing(response):
+        whole = await _deliver_reply(response, client)
     response.finish(Ending.COMPLETED)
     return whole
 
@@ -69,18 +72,17 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
 def _answered(response: Response, client: ClientView) -> ClientView:
     """*client*, with the dialect that answers it: what it asked may choose the form of a translated answer."""
     mine, theirs = response.api, client.api
-    if mine is None or theirs is None or mine.form == theirs.form or theirs.operation is not Operation.CHAT:
+    if mine is None or theirs is None or theirs.operation is not Operation.CHAT:
         return client
     dialect = client.dialect.answering(theirs, response.exchange.request.chat)
     return client if dialect is client.dialect else attrs.evolve(client, dialect=dialect)
 
 
-def _is_as_asked(response: Reply, client: ClientView) -> bool:
-    """Whether there is nothing to be done to an answer, as for most."""
-    mine, theirs = response.api, client.api
-    if mine is None or theirs is None or client.stream or response.subscriptions or response.shown_model is not None:
+def _is_as_asked(response: Response, client: ClientView) -> TypeGuard[Reply]:
+    """Whether there is nothing to be done to an answer in the client's own form, as for most."""
+    if not isinstance(response, Reply) or client.stream or response.subscriptions:
         return False
-    return theirs.operation is Operation.CHAT and mine.form == theirs.form
+    return response.shown_model is None and client.api is not None and client.api.operation is Operation.CHAT
 
 
 async def _deliver_reply(response: Reply, client: ClientView) -> Whole:

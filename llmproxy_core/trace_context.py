@@ -76,6 +76,16 @@ class Parent:
         self.state = state
 
 
+def caller_trace(traceparent: str) -> str | None:
+    """The trace id of the caller's span as logs write it; None as `read_parent`."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    if found is None or found[1] != "00" or found[5]:  # what is not as usual is looked at again
+        parent = read_parent(traceparent)
+        return None if parent is None else f"{parent.trace_id:032x}"
+    trace = found[2]
+    return trace if trace.strip("0") and found[3].strip("0") else None
+
+
 def read_parent(traceparent: str, tracestate: str = "") -> Parent | None:
     """
     The caller's span; None when *traceparent* is not one: the trace then begins anew, as the recommendation says.
@@ -91,11 +101,7 @@ def read_parent(traceparent: str, tracestate: str = "") -> Parent | None:
     trace, span, bits = int(trace_id, 16), int(span_id, 16), int(flags, 16)
     if not trace or not span:
         return None
-    state = tracestate.strip()
-    return Parent(
-        trace,
-        span,
-        sampled=bool(bits & _SAMPLED),
-        random=bool(bits & _RANDOM),
-        state=state if _STATE.fullmatch(state) else "",
-    )
+    state = tracestate.strip() if tracestate else ""
+    if state and not _STATE.fullmatch(state):
+        state = ""
+    return Parent(trace, span, sampled=bool(bits & _SAMPLED), random=bool(bits & _RANDOM), state=state)

@@ -11,7 +11,7 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.outcome import End
-from llmproxy_core.trace_context import read_parent
+from llmproxy_core.trace_context import caller_trace
 from llmproxy_server.log_line import ENVELOPE
 from llmproxy_server.record import Ended
 
@@ -78,7 +78,7 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         incoming.method,
         incoming.path,
         ended.status,
-        milliseconds(now - began_s),
+        round((now - began_s) * 1000, 1),
         call.request_id,
         call.address,
         exchange.route,
@@ -89,7 +89,7 @@ def access_line(ended: Ended, now: float) -> AccessLine:
     if outcome.error is not None:
         _tell_error(line, outcome.error)
     if (first_byte_s := outcome.first_byte_s) is not None:
-        line.first_byte_ms = milliseconds(first_byte_s - began_s)
+        line.first_byte_ms = round((first_byte_s - began_s) * 1000, 1)
     if (usage := outcome.usage) is not None:
         line.input_tokens = usage.input_tokens
         line.output_tokens = usage.output_tokens
@@ -102,15 +102,18 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         last = attempts[-1]
         if not line.model:
             line.model = last.model
-        line.attempts = [_attempt(it) for it in attempts]
+        line.attempts = [_attempt(last)] if len(attempts) == 1 else [_attempt(it) for it in attempts]
         line.upstream_request_id = last.upstream_id
-    children = exchange.child_attempts
+    children = exchange.child_attempts if exchange.child_calls else ()
     if children:
         line.child_attempts = [_attempt(it) for it in children]
     served = (*attempts, *children) if children else attempts
-    line.overhead_ms = milliseconds(_overhead_s(served, exchange.started_s, now))
+    line.overhead_ms = round(_overhead_s(served, exchange.started_s, now) * 1000, 1)
     trace = exchange.trace
-    line.trace_id = trace.trace_hex if trace is not None else _callers(incoming.headers.get("traceparent"))
+    if trace is not None:
+        line.trace_id = trace.trace_hex
+    elif (parent := incoming.headers.get("traceparent")) is not None:
+        line.trace_id = caller_trace(parent)
     return line
 
 
@@ -150,19 +153,18 @@ def _attempt(it: Attempt) -> AttemptLine:
 
 
 def _overhead_s(attempts: Sequence[Attempt], began_s: float, ended_s: float) -> float:
+    if len(attempts) == 1:
+        it = attempts[0]
+        end_s = ended_s if it.ended_s is None or it.ended_s > ended_s else it.ended_s
+        return max(0.0, ended_s - began_s - (end_s - it.started_s))
     waited_s, until_s = 0.0, began_s
-    for it in attempts if len(attempts) == 1 else sorted(attempts, key=_STARTED):
+    for it in sorted(attempts, key=_STARTED):
         end_s = ended_s if it.ended_s is None or it.ended_s > ended_s else it.ended_s
         start_s = max(until_s, it.started_s)
         if end_s > start_s:
             waited_s += end_s - start_s
         until_s = max(until_s, end_s)
     return max(0.0, ended_s - began_s - waited_s)
-
-
-def _callers(traceparent: str | None) -> str | None:
-    parent = None if traceparent is None else read_parent(traceparent)
-    return None if parent is None else f"{parent.trace_id:032x}"
 
 
 def milliseconds(seconds: float) -> float:

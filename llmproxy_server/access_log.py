@@ -86,7 +86,11 @@ class AccessLog:
             return
         line, more = access_line(ended, self._clock()), more_of(ended)
         if self._content is None:
-            self._write(level, line, more, size=512 + len(line.path))
+            size = 512 + len(line.path)
+            if self._batch is not None and not _log.handlers:
+                self._batch.add(LOGGER, level, line, more=more, size=size)
+            else:
+                self._write(level, line, more, size=size)
         else:
             content = Said(self._content, ended.exchange.request, ended.body)
             self._write(level, line, more, content=content.texts, size=1024 + content.size)

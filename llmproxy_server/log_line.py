@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -82,6 +82,10 @@ class Lines(Protocol):
     """A form of the log. No line feed ends what it gives."""
 
     def line(self, entry: Entry) -> str: ...
+
+    def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
+        """The lines of *entries*, line feeds included, where they are easily made; None: make them one by one."""
+        ...
 
 
 def level_name(level: int) -> str:
@@ -167,6 +171,26 @@ class JsonLines:
         self._max_content = max_content_bytes
         self._second = -1
         self._prefix = ""
+
+    def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
+        """Those of calls: hardly ever is there anything to hide, cut or escape, which is looked for in all at once."""
+        made: list[bytes] = []
+        try:
+            for entry in entries:
+                if not isinstance(entry.fields, msgspec.Struct) or entry.more or entry.content or entry.exception:
+                    return None
+                made.append(self._beginning(entry) + _encode(entry.fields)[1:] + b"\n")
+        except (TypeError, UnicodeEncodeError, OverflowError, msgspec.MsgspecError):
+            return None
+        whole = b"".join(made)
+        if not whole.isascii() or b"\x7f" in whole or max(map(len, made)) > MAX_LINE_BYTES + 1:
+            return None
+        return None if self._redact.found_in(whole.decode("ascii")) else made
+
+    def _beginning(self, entry: Entry) -> bytes:
+        """The envelope of a line whose message and logger are words of ours."""
+        said = f'"level":"{level_name(entry.level)}","logger":"{entry.logger}","message":"{entry.message}"'
+        return f'{{"time":"{self._time(entry.created)}",{said},'.encode()
 
     def line(self, entry: Entry) -> str:
         text = self._as_it_is(entry) or self._mended(entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from llmproxy_server.log_line import (
@@ -37,6 +37,9 @@ class TextLines:
         self._redact = redact or Redaction()
         self._colour = colour
         self._max_content = max_content_bytes
+
+    def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
+        return None
 
     def line(self, entry: Entry) -> str:
         fields = told(entry.fields, entry.more)

@@ -229,7 +229,8 @@ class LineWriter:
             return None
         size = sum(entry.size for entry in entries)
         try:
-            return Made([self._encoded(entry) for entry in entries], size)
+            lines = self.lines.quickly(entries)
+            return Made([self._encoded(entry) for entry in entries] if lines is None else lines, size)
         except Exception:  # noqa: BLE001 - a bug in a form: what it cannot say is lost, and counted
             with self._lock:
                 self._bytes -= size

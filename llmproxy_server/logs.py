@@ -133,8 +133,7 @@ class BatchHandler(logging.Handler):
         What gives *content* is called when the line is written, in another thread; *size* is about how many bytes of
         memory all of it holds until then.
         """
-        entry = Entry(time.time(), logger, level, "exchange", fields, more=more, content=content, size=size)
-        self._writer.put(entry)
+        self._writer.put(Entry(time.time(), logger, level, "exchange", fields, more=more, content=content, size=size))
 
     def flush(self, timeout_s: float = FLUSH_S) -> None:
         """Wait until what was logged is written, at most *timeout_s* seconds. `logging` does so at exit."""

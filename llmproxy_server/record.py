@@ -112,6 +112,7 @@ class Recorder:
         self._metrics = metrics
         self._tracer = tracer
         self._content_bytes = content_bytes
+        self._has_bills = metrics is not None or tracer is not None
 
     def begin(self, call: Recorded, exchange: Exchange) -> Record:
         """*exchange* is *call*'s, and begins."""
@@ -120,9 +121,7 @@ class Recorder:
             self._tracer.begin(call.incoming, exchange)
         if self._metrics is not None:
             self._metrics.begin(exchange)
-        exchange.on_finish(record.finished)
-        if self._metrics is not None or self._tracer is not None:
-            exchange.on_billed(record.billed)
+        exchange.record(record.finished, record.billed if self._has_bills else None)
         return record
 
     def answered(self, record: Record, response: Response) -> None:

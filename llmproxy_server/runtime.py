@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 _LARGE_BYTES = 3 << 20
 _LOOK_S = 0.25
+_YOUNG = 2_000
+"""
+Objects that are made before the young ones are looked at: those of some ten calls. With 700 it is a thirtieth of the
+time of a call; with many more, what hangs together in a circle holds too much memory until then.
+"""
 
 
 def settle_memory_once(loaded: Callable[[], bool]) -> None:
@@ -32,6 +37,7 @@ def settle_memory() -> None:
     """
     bytes(_LARGE_BYTES)
     gc.freeze()
+    gc.set_threshold(_YOUNG, 10, 10)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -43,7 +43,8 @@ class Tracer:
         written = headers.get("traceparent")
         parent = None
         if written is not None:
-            parent = read_parent(written, ",".join(headers.get_all("tracestate")))
+            state = ",".join(headers.get_all("tracestate")) if "tracestate" in headers else ""
+            parent = read_parent(written, state)
         if parent is None:
             trace_id = new_trace_id()
             sampled = trace_id & _LOW_BITS < self._bound

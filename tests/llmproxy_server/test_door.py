@@ -59,7 +59,10 @@ def test_a_chunk_has_its_size_in_hex() -> None:
 
 
 def test_ids_of_ours_are_hex_of_the_bits_given() -> None:
-    assert RequestIds(lambda bits: bits).new() == "0" * 30 + "80"
+    assert RequestIds(lambda bits: (1 << bits) - 1).new() == "f" * 32
+    assert RequestIds(lambda bits: 1 << bits - 1).new() == "0" * 32  # of many that are made at once, the last
+    ids = RequestIds()
+    assert len({ids.new() for _ in range(1000)}) == 1000
 
 
 # -- callers -------------------------------------------------------------------------------------------------------
