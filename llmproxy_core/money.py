@@ -90,9 +90,9 @@ class Price:
         audio. What a provider reports beyond that, or below zero, costs nothing.
         """
         price = self._applied(usage) if self.tiers or self.service_tiers else self
-        if not (usage.cached_input_tokens or usage.cache_write_tokens or usage.audio_input_tokens):
-            if not usage.audio_output_tokens and usage.input_tokens >= 0 <= usage.output_tokens:  # nearly all
-                return _rounded(usage.input_tokens * price.input + usage.output_tokens * price.output)
+        classed = usage.cached_input_tokens or usage.cache_write_tokens or usage.audio_input_tokens
+        if not (classed or usage.audio_output_tokens) and usage.input_tokens >= 0 <= usage.output_tokens:  # nearly all
+            return _rounded(usage.input_tokens * price.input + usage.output_tokens * price.output)
         written_1h = max(0, min(usage.cache_write_1h_tokens, usage.cache_write_tokens))
         written = usage.cache_write_tokens - written_1h
         asked = (usage.cached_input_tokens, written_1h, written, usage.audio_input_tokens)

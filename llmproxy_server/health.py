@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 import msgspec
 
@@ -11,7 +10,6 @@ from llmproxy_core.config import Config
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.exchange import Attempt, Clock, Exchange
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.outcome import Outcome
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import logs
@@ -77,13 +75,15 @@ class Health:
 
     # -- watching ------------------------------------------------------------------------------------------------
 
-    def watch(self, exchange: Exchange) -> None:
-        """Learn from the attempts of *exchange*, and of its children, when all that it pays for is over."""
-        exchange.on_billed(partial(self._learn_from, exchange, self._llms))
+    @property
+    def llms(self) -> Mapping[str, LLMState]:
+        """What is known of the configured LLMs; a call that begins now is to be learnt from for these."""
+        return self._llms
 
-    def _learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState], outcome: Outcome) -> None:
+    def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None:
+        """Learn from the attempts of *exchange* and of its children; all that it pays for is over."""
         attempts = exchange.attempts
-        if children := exchange.child_attempts:
+        if exchange.child_calls and (children := exchange.child_attempts):
             attempts = sorted([*attempts, *children], key=lambda attempt: attempt.started_s)
         self._learn(attempts, llms)
 

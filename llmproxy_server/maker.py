@@ -139,7 +139,7 @@ class Maker:
         return services if self._adapt is None else self._adapt(services)
 
     def _shared(self, gateway: Gateway, scope: Scope, steps: Steps | None, export: Export | None) -> Shared:
-        observers = [self._health.watch, *self._observers]
+        observers = self._observers
         return Shared(
             gateway=gateway,
             admission=self._admission,
@@ -161,7 +161,7 @@ class Maker:
                 content_bytes = max(content_bytes, logs.kept_bytes(telemetry.max_content_bytes))
         content = ContentText(self._registry.dialects.values()) if gateway.config.server.log.log_content else None
         log = AccessLog(gateway.services.clock, self.log, content=content, steps=steps)
-        return Recorder(log, scope.calls(gateway), tracer, content_bytes=content_bytes)
+        return Recorder(log, scope.calls(gateway), tracer, self._health, content_bytes=content_bytes)
 
     def _endpoints(self, config: Config) -> Iterator[Endpoint]:
         yield from self._health.endpoints()

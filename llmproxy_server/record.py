@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from llmproxy_core.errors import ProxyError
@@ -11,6 +12,7 @@ from llmproxy_core.relay import Whole
 from llmproxy_core.response import Response
 from llmproxy_core.subscription import Keep
 from llmproxy_server.door_request import Incoming
+from llmproxy_server.health_llm import LLMState
 
 CLIENT_GONE = 499
 """What is written down as the status of an answer that nobody waited for."""
@@ -101,26 +103,40 @@ class Tracer(Protocol):
     def billed(self, ended: Ended, bill: Outcome) -> None: ...
 
 
+class Health(Protocol):
+    @property
+    def llms(self) -> Mapping[str, LLMState]: ...
+
+    def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None: ...
+
+
 class Recorder:
     """Tells those who write down, each once, in one callback for all. What is off is None, and costs nothing."""
 
     def __init__(
-        self, log: Log, metrics: Metrics | None = None, tracer: Tracer | None = None, *, content_bytes: int = 0
+        self,
+        log: Log,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+        health: Health | None = None,
+        *,
+        content_bytes: int = 0,
     ) -> None:
         """*content_bytes*: how much of an answer is kept for those who write down content; 0: nobody does."""
         self.log = log
-        self._metrics = metrics
-        self._tracer = tracer
+        self.metrics = metrics
+        self.tracer = tracer
         self._content_bytes = content_bytes
-        self._has_bills = metrics is not None or tracer is not None
+        self.health = health
+        self._has_bills = metrics is not None or tracer is not None or health is not None
 
     def begin(self, call: Recorded, exchange: Exchange) -> Record:
         """*exchange* is *call*'s, and begins."""
-        record = Record(self.log, self._metrics, self._tracer, call, exchange)
-        if self._tracer is not None:
-            self._tracer.begin(call.incoming, exchange)
-        if self._metrics is not None:
-            self._metrics.begin(exchange)
+        record = Record(self, call, exchange)
+        if self.tracer is not None:
+            self.tracer.begin(call.incoming, exchange)
+        if self.metrics is not None:
+            self.metrics.begin(exchange)
         exchange.record(record.finished, record.billed if self._has_bills else None)
         return record
 
@@ -131,28 +147,25 @@ class Recorder:
 
     def refused(self, call: Recorded, error: ProxyError) -> None:
         """A request ended before it was an exchange."""
-        if self._metrics is not None:
-            self._metrics.refused(error.status)
+        if self.metrics is not None:
+            self.metrics.refused(error.status)
         self.log.refused(call, error)
 
     def left(self, call: Recorded) -> None:
         """The client left before there was an exchange."""
-        if self._metrics is not None:
-            self._metrics.refused(CLIENT_GONE)
+        if self.metrics is not None:
+            self.metrics.refused(CLIENT_GONE)
         self.log.left(call)
 
 
 class Record:
     """One call's, from its beginning to its bill. Those who write it down stay the same, also across a reload."""
 
-    __slots__ = ("_call", "_ended", "_exchange", "_log", "_metrics", "_tracer", "keep")
+    __slots__ = ("_by", "_call", "_ended", "_exchange", "_llms", "keep")
 
-    def __init__(
-        self, log: Log, metrics: Metrics | None, tracer: Tracer | None, call: Recorded, exchange: Exchange
-    ) -> None:
-        self._log = log
-        self._metrics = metrics
-        self._tracer = tracer
+    def __init__(self, by: Recorder, call: Recorded, exchange: Exchange) -> None:
+        self._by = by
+        self._llms = {} if by.health is None else by.health.llms
         self._call = call
         self._exchange = exchange
         self._ended: Ended | None = None
@@ -165,14 +178,18 @@ class Record:
         else:
             status = error.status if error is not None else self._call.status
         self._ended = ended = Ended(self._call, self._exchange, outcome, status, self.keep)
-        if self._metrics is not None:
-            self._metrics.ended(ended)
-        self._log.ended(ended)
+        by = self._by
+        if by.metrics is not None:
+            by.metrics.ended(ended)
+        by.log.ended(ended)
 
     def billed(self, bill: Outcome) -> None:
         ended = self._ended
         assert ended is not None  # an exchange is billed after its end
-        if self._metrics is not None:
-            self._metrics.billed(ended, bill)
-        if self._tracer is not None:
-            self._tracer.billed(ended, bill)
+        by = self._by
+        if by.metrics is not None:
+            by.metrics.billed(ended, bill)
+        if by.tracer is not None:
+            by.tracer.billed(ended, bill)
+        if by.health is not None:
+            by.health.learn_from(self._exchange, self._llms)

@@ -181,7 +181,8 @@ async def test_what_is_known_of_an_llm_stays_while_it_is_configured_so() -> None
 async def test_a_call_of_an_earlier_configuration_says_nothing_of_the_llm_that_has_its_name_now() -> None:
     health = Health(config_of(a="http://a.test/v1"), Life(), version="1", clock=Clock(), in_flight=int)
     call = Exchange(Request(operation=Operation.CHAT), id="7", route="/", tasks=Tasks(), clock=Clock())
-    health.watch(call)
+    llms = health.llms
+    call.on_billed(lambda bill: health.learn_from(call, llms))
     call.attempts.append(Attempt("a", "m", started_s=1.0, error=UpstreamCut("gone")))
     health.configure(config_of(a="http://b.test/v1"), {})
 
@@ -264,7 +265,8 @@ async def test_it_learns_from_children_too_and_from_what_outlives_the_call() -> 
     tasks = Tasks()
     request = Request(operation=Operation.CHAT)
     call = Exchange(request, id="7", route="/", tasks=tasks, clock=Clock())
-    health.watch(call)
+    llms = health.llms
+    call.on_billed(lambda bill: health.learn_from(call, llms))
     child, shared = call.child(request), call.detach(request)
     child.attempts.append(Attempt("openai", "m", started_s=1.0, status=200))
     call.finish(End.COMPLETED)
