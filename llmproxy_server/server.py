@@ -21,7 +21,7 @@ from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
 from llmproxy_core.services import Services
 from llmproxy_core.tasks import Tasks
-from llmproxy_server import bounds, logs
+from llmproxy_server import bounds, descriptors, logs
 from llmproxy_server.admission import Admission
 from llmproxy_server.door import FanOut, Observer
 from llmproxy_server.edge import Edge
@@ -372,7 +372,9 @@ class Server:
 
     async def _until(self, ending: asyncio.Event) -> None:
         """Serve until *ending* is set, and drain."""
+        limit = descriptors.raise_limit()
         await self.start()
+        descriptors.say(limit, self.config.server)
         self.watch_loop()
         settle_memory_once(self.life.has_all)
         await ending.wait()
