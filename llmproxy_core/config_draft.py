@@ -199,9 +199,20 @@ class DraftReader:
                 f'nobody registers the dialect "{kind.types[chosen]}"; {advice}{broken_plugins(self._registry)}',
             )
         config = attrs.evolve(config, type=chosen)
+        self._check_way(config, place)
         if config.token_env is None or not config.enabled or unread(place, "enabled"):
             return config
         return attrs.evolve(config, token=self._check_token(config.token_env, place))
+
+    def _check_way(self, config: HttpLLMConfig, place: Place) -> None:
+        """Whether the ways to reach it go together."""
+        ways = [name for name in ("proxy", "unix_socket") if getattr(config.connections, name) is not None]
+        if len(ways) > 1:
+            self._problems.add((*place, "unix_socket"), "no proxy leads to a Unix socket; give one of them")
+        if ways and config.transport == "wire":
+            self._problems.add((*place, "transport"), f'"wire" has no {ways[0]}; expected "aiohttp", or no such key')
+        if config.unix_socket is not None and not config.base_url.lower().startswith("http:"):
+            self._problems.add((*place, "base_url"), "expected http: there is no TLS on a Unix socket")
 
     # -- processors --------------------------------------------------------------------------------------------------
 

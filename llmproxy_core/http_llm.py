@@ -94,7 +94,7 @@ class HttpLLM:
         self._auth = auth or dialect.auth_headers
         self._dialect = dialect
         self._services = services
-        self._transport: Transport = services.transport(config.pool)
+        self._transport: Transport = services.transport(config.connections)
         self._apis = {api.name: api for api in dialect.apis}
         self._base = base_url(config.base_url, dialect) if base is None else base
         self._model_base = model_base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -207,7 +207,38 @@ class PoolTable:
     )
 
     def pool(self) -> Pool:
-        return Pool(**attrs.asdict(self))
+        return Pool(self.max_connections, self.max_connections_per_host, self.idle_s)
+
+
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks5", "socks5h")
+_NO_PROXY = ("none", "-")  # the latter stands for the secret of an LLM that is switched off
+
+
+def read_proxy(written: str | Secret) -> Secret:
+    """The checked URL of a proxy, which may have a password in it; "none" is one too."""
+    text = written.reveal() if isinstance(written, Secret) else written
+    if isinstance(written, str) and "@" in text:
+        raise ValueError('a password does not belong into the file: expected { env = "NAME" }, which holds the URL')
+    if text in _NO_PROXY:
+        return Secret("none")
+    expected = 'expected the URL of a proxy such as "http://proxy.example.com:3128", or "none"'
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError as error:
+        raise ValueError(expected) from error
+    if url.scheme not in _PROXY_SCHEMES:
+        raise ValueError(f"{expected}; the scheme is one of {', '.join(_PROXY_SCHEMES)}")
+    if not host or not is_host(host) or port == 0 or not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError(f"{expected}, with a host name or an IP address")
+    if url.path not in ("", "/") or "?" in text or "#" in text:
+        raise ValueError(f"{expected}, without a path")
+    return Secret(text)
+
+
+ProxyUrl = Annotated[Secret, WrittenAs(str | Secret, read_proxy)]
+
+socket_path = matches(r"/[^\x00]{1,106}", "the absolute path of a Unix socket")
 
 
 # -- the tables ------------------------------------------------------------------------------------------------------
@@ -278,6 +309,25 @@ class HttpLLMConfig(LLMConfig):
     pool: Annotated[Pool, WrittenAs(PoolTable, PoolTable.pool)] = option(
         "How many connections are kept; LLMs with equal pools share one.", default=Pool()
     )
+    transport: Literal["wire", "aiohttp"] | None = option(
+        "What carries the calls. Absent: `aiohttp` for an LLM behind a proxy or a Unix socket, else `wire`, which is "
+        "faster and stricter.",
+        default=None,
+    )
+    proxy: ProxyUrl | None = option(
+        "The proxy that the calls go through: http, https, socks4, socks5 or socks5h (the proxy resolves names); SOCKS "
+        'needs `llmproxy[socks]`. One with a password is written `{ env = "NAME" }`. Absent: what `HTTPS_PROXY`, '
+        "`HTTP_PROXY` and `NO_PROXY` of the environment say; `none`: no proxy.",
+        default=None,
+        example="http://proxy.example.com:3128",
+        secret=True,  # a password is what people write into it
+    )
+    unix_socket: str | None = option(
+        "The Unix socket that the API listens on; `base_url` then only says what is asked for, over http.",
+        default=None,
+        validator=socket_path,
+        example="/run/llama.sock",
+    )
     ask_usage: bool = option(
         "Ask for the usage of streams where the client did not, and withhold it from the client. false for servers "
         "that refuse `stream_options`.",
@@ -297,6 +347,12 @@ class HttpLLMConfig(LLMConfig):
     max_response_bytes: int = option(
         "The longest plain answer that is read.", default=32 * 1024 * 1024, validator=byte_size
     )
+
+    @property
+    def connections(self) -> Pool:
+        """The pool, with the way that its connections are made."""
+        proxy = None if self.proxy is None or self.proxy.reveal() in _NO_PROXY else self.proxy
+        return attrs.evolve(self.pool, transport=self.transport, proxy=proxy, unix_socket=self.unix_socket)
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import attrs
 
@@ -18,6 +18,7 @@ from llmproxy_core.prices import NoPrices, Prices
 from llmproxy_core.processor import Handler
 from llmproxy_core.request import Request
 from llmproxy_core.resources import Lease, Resources
+from llmproxy_core.secret import Secret
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.token_estimate import ROUGH, Tokenizer
@@ -27,13 +28,19 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Pool:
-    """How many connections a transport keeps; equal pools may be shared. 0 means no bound."""
+    """How many connections a transport keeps, and how it makes them; equal pools may be shared. 0 means no bound."""
 
     max_connections: int = 0
     """Open connections to all hosts together, busy or idle."""
     max_connections_per_host: int = 0
     idle_s: float = 90.0
     """How long an unused connection is kept, in seconds."""
+    transport: Literal["wire", "aiohttp"] | None = None
+    """What carries the calls; None: whatever can."""
+    proxy: Secret | None = None
+    """The URL of the proxy that connections are made through."""
+    unix_socket: str | None = None
+    """The path of the socket that is connected to, whatever host a URL names."""
 
 
 @attrs.frozen

@@ -21,13 +21,13 @@ from llmproxy_core.memory import MemoryStore
 from llmproxy_core.memory_windows import CurrentPeriods
 from llmproxy_core.meter import Meter
 from llmproxy_core.model_map import ModelMap
-from llmproxy_server import door_host, log_writer, logs, transport_head, wire_head
+from llmproxy_server import door_host, log_writer, logs, wire_head
 from llmproxy_server.log_writer import LineWriter
 from llmproxy_server.metrics import attempt_series, call_metrics, model_names
 from llmproxy_server.metrics.call_metrics import CallMetrics
 from llmproxy_server.telemetry.export import MOST_CALLS, Export
-from llmproxy_server.transport import AiohttpTransport
-from llmproxy_server.wire import request_head
+from llmproxy_server.transport_pooled import PooledTransport
+from llmproxy_server.wire import request_head, upstream_target
 
 if TYPE_CHECKING:
     from llmproxy_core.config import Config
@@ -105,14 +105,10 @@ def _shared(process: Process, kind: type[T]) -> Iterator[T]:
     return (it.value for it in process._maker.resources._held.values() if isinstance(it.value, kind))
 
 
-def _transports(process: Process) -> Iterator[AiohttpTransport]:
-    return _shared(process, AiohttpTransport)
-
-
-def _connections(transport: AiohttpTransport) -> int:
-    """Busy and idle."""
-    connector = transport._connector
-    return 0 if connector is None else len(connector._acquired) + sum(map(len, connector._conns.values()))
+def _transports(process: Process) -> Iterator[PooledTransport]:
+    """Whatever they are built on: what the two of them keep is told by the same names."""
+    # An abstract class is what is asked for here, which mypy takes for one to be made.
+    return _shared(process, PooledTransport)  # type: ignore[type-abstract]
 
 
 def _memory(process: Process) -> Iterator[MemoryStore]:
@@ -251,21 +247,21 @@ BOUNDS = (
     ),
     Bound(
         "upstream_urls",
-        "llmproxy_server.transport_head.Targets._known",
-        lambda it: sum(len(transport._targets._known) for transport in _transports(it) if transport._targets),
-        _each(transport_head._REMEMBERED, _transports),
+        "llmproxy_server.wire.upstream_target.Targets._known",
+        lambda it: sum(transport.urls_known for transport in _transports(it)),
+        _each(upstream_target.REMEMBERED, _transports),
     ),
     # Upstreams.
     Bound(
         "upstream_connections",
-        "llmproxy_server.transport.AiohttpTransport._connector",
-        lambda it: sum(map(_connections, _transports(it))),
-        lambda it: sum(_or_none(transport._pool.max_connections) for transport in _transports(it)),
+        "llmproxy_server.wire.upstream_pool.Connections._all",
+        lambda it: sum(transport.connections_open for transport in _transports(it)),
+        lambda it: sum(_or_none(transport.most_connections) for transport in _transports(it)),
     ),
     Bound(
         "upstream_calls",
         "llmproxy_server.transport_clock.UnderWay._calls",
-        lambda it: sum(len(transport._calls._calls) for transport in _transports(it) if transport._calls),
+        lambda it: sum(transport.calls_under_way for transport in _transports(it)),
         _nothing,
     ),
     # Stores in memory.

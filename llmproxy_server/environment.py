@@ -20,6 +20,7 @@ from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
+from llmproxy_server.environment_proxy import proxy_variable
 from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, TELEMETRY_VARIABLES, Variable, option_variables
 
 COMMAND_LINE = "command line"
@@ -96,6 +97,10 @@ def overlay(
             _put_llm(result, name, variable.key, value)
         if names:
             table_keys.append((f"llm.*.{variable.key}", value, variable.name))
+    for name, variable_name in _proxied(result, names, env):
+        origins[written(("llm", name, "proxy"))] = variable_name
+        _put_llm(result, name, "proxy", {"env": variable_name})
+        table_keys.append((f"llm.{name}.proxy", "***", variable_name))
     for table in list(_typed(result, registry)):
         for variable, value in _set(option_variables(table.config), env, problems):
             path = written(table.put(result, variable.key, value))
@@ -148,6 +153,22 @@ def _over_http(document: Mapping[str, object], registry: Registry) -> Iterator[s
         kind = registry.providers.get(table["provider"])
         if kind is not None and issubclass(kind.config, HttpLLMConfig):
             yield name
+
+
+# -- proxies ---------------------------------------------------------------------------------------------------------
+
+
+def _proxied(document: Mapping[str, object], names: Iterable[str], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The LLMs that the environment has a proxy for, and the variable that says which."""
+    llms = document["llm"] if names else {}
+    assert isinstance(llms, Mapping)
+    for name in names:
+        table = llms[name]
+        url = table.get("base_url")
+        if not isinstance(url, str) or table.keys() & {"proxy", "unix_socket"} or table.get("transport") == "wire":
+            continue
+        if (variable := proxy_variable(url, env)) is not None:
+            yield name, variable
 
 
 # -- tables of types -------------------------------------------------------------------------------------------------

@@ -18,34 +18,50 @@ from llmproxy_core.errors import UpstreamError
 from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
-from llmproxy_server import transport_errors
+from llmproxy_server import transport_errors, transport_words
 from llmproxy_server.transport_call import UpstreamCall
 from llmproxy_server.transport_clock import UnderWay
-from llmproxy_server.transport_head import Target, Targets, request_head
+from llmproxy_server.transport_head import Target, Targets
+from llmproxy_server.transport_pooled import PooledTransport
+from llmproxy_server.transport_request import request_head
+from llmproxy_server.transport_way import Way
 
 
-class AiohttpTransport:
+class AiohttpTransport(PooledTransport):
     """
     The Transport of llmproxy_core.llm; one pool of connections, one event loop.
 
-    One `open` is one request on the wire: a failure is not retried here, whatever the method. The proxies and the
-    netrc of the environment are not read.
+    One `open` is one request on the wire: a failure is not retried here, whatever the method. A proxy is the pool's,
+    never one that aiohttp finds in the environment; nor is the netrc read.
     """
 
     def __init__(self, pool: Pool, tasks: Tasks, *, tls: ssl.SSLContext | None = None) -> None:
         """*tls* says whom to trust; None trusts whom the system does. Certificates are always verified."""
-        self._pool = pool
+        super().__init__(pool)
         self._tasks = tasks
         self._tls = tls
-        self._connector: aiohttp.TCPConnector | None = None
+        self._way = Way(pool)
+        self._connector: aiohttp.BaseConnector | None = None
         self._targets: Targets | None = None
         self._calls: UnderWay[UpstreamCall] | None = None
         self._closed = False
 
     @property
     def connections_in_use(self) -> int:
-        """Connections that carry a call or are being made; idle ones do not count."""
         return 0 if self._connector is None else len(self._connector._acquired)
+
+    @property
+    def connections_open(self) -> int:
+        connector = self._connector
+        return 0 if connector is None else len(connector._acquired) + sum(map(len, connector._conns.values()))
+
+    @property
+    def calls_under_way(self) -> int:
+        return 0 if self._calls is None else len(self._calls)
+
+    @property
+    def urls_known(self) -> int:
+        return 0 if self._targets is None else len(self._targets)
 
     async def open(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """
@@ -57,10 +73,10 @@ class AiohttpTransport:
         targets, calls = self._targets, self._calls
         if targets is None or calls is None:  # made late, as the connector: they belong to the event loop
             loop = asyncio.get_running_loop()
-            self._targets, self._calls = targets, calls = Targets(loop), UnderWay(loop)
+            self._targets, self._calls = targets, calls = Targets(self._way, loop), UnderWay(loop)
         began = calls.loop.time()
         target = targets.of(request.url)
-        head = request_head(request, target)
+        head = request_head(request, target.begin)
         connection = await self._connect(target, timeouts)
         call = UpstreamCall(connection, target.host, timeouts, began, calls, tasks=self._tasks)
         try:
@@ -90,23 +106,19 @@ class AiohttpTransport:
         try:
             return await self._started_connector().connect(target.request, [], _connecting_within(limit_s))
         except TimeoutError:
-            late = transport_errors.total_timeout if total_ends_first else transport_errors.connect_timeout
+            late = transport_words.total_timeout if total_ends_first else transport_words.connect_timeout
             failure = late(target.host, timeouts)
         except transport_errors.FAILURES as error:
-            failure = transport_errors.upstream_error(error, target.host)
+            failure = transport_errors.connect_error(error, target.host)
+        except self._way.failures:
+            failure = transport_words.no_proxy(target.host)
         raise failure from None
 
-    def _started_connector(self) -> aiohttp.TCPConnector:
+    def _started_connector(self) -> aiohttp.BaseConnector:
         if self._closed:
             raise RuntimeError("the transport is closed")
         if self._connector is None:
-            self._connector = aiohttp.TCPConnector(
-                limit=self._pool.max_connections,
-                limit_per_host=self._pool.max_connections_per_host,
-                keepalive_timeout=self._pool.idle_s,
-                # True is aiohttp's own context, made once for the process when aiohttp is imported.
-                ssl=True if self._tls is None else self._tls,
-            )
+            self._connector = self._way.connector(self._tls)
         return self._connector
 
 

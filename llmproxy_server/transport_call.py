@@ -11,13 +11,12 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
 
 from llmproxy_core.body import Pumped
-from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_core.headers import Headers
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.tasks import Tasks
-from llmproxy_server import transport_errors
+from llmproxy_server import transport_errors, transport_words
 from llmproxy_server.transport_clock import UnderWay
-from llmproxy_server.transport_head import LAST_CHUNK
+from llmproxy_server.transport_request import LAST_CHUNK
 from llmproxy_server.wire_head import chunk
 
 READ_BUFFER_BYTES = 65_536
@@ -107,7 +106,7 @@ class UpstreamCall(Pumped):
         )
         # Nothing was asked yet: this is an answer to nobody's request, and aiohttp would take it for ours.
         if len(protocol):
-            raise UpstreamGarbage(f"{self._host} answered before it was asked")
+            raise transport_words.spoke_first(self._host)
         if body is None or isinstance(body, bytes):
             self._write(head, body or b"")
             if not protocol.writing_paused:
@@ -171,11 +170,11 @@ class UpstreamCall(Pumped):
         fields = message.headers.items()
         headers = Headers([(name.lower(), value if value.isascii() else _text(value)) for name, value in fields])
         if message.code != 101 and not 200 <= message.code <= 599:
-            raise UpstreamGarbage(f"{self._host} answered with a status that is none of an answer's")
+            raise transport_words.odd_status(self._host)
         codings = headers.get_all("transfer-encoding")
         # We ask for no other protocol, and for no coding.
         if message.code == 101 or (codings and {coding.lower() for coding in codings} != {"chunked"}):
-            raise UpstreamGarbage(f"{self._host} changed to a protocol or a transfer coding that was not asked for")
+            raise transport_words.odd_coding(self._host)
         self._content = content
         if not content.is_eof():
             self._until_close = not codings and "content-length" not in headers
@@ -227,7 +226,7 @@ class UpstreamCall(Pumped):
     def _check_end(self) -> None:
         """Raise if the end is none: aiohttp takes a reset for the end of a body that is delimited by the close."""
         if self._until_close and isinstance(self._protocol.exception(), aiohttp.ClientOSError):
-            raise transport_errors.cut(self._host)
+            raise transport_words.cut(self._host)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -239,11 +238,11 @@ class UpstreamCall(Pumped):
     def check(self, now: float) -> float:
         """End the call if it, or the wait that goes on, takes too long; say when to look again."""
         if self._total_due <= now:
-            self.fail(transport_errors.total_timeout(self._host, self._timeouts))
+            self.fail(transport_words.total_timeout(self._host, self._timeouts))
         elif self._due <= now:
             self._due = inf
             if not self._has_news():  # it may have come in this very turn of the loop
-                late = transport_errors.idle_timeout if self._taken else transport_errors.first_byte_timeout
+                late = transport_words.idle_timeout if self._taken else transport_words.first_byte_timeout
                 self.fail(late(self._host, self._timeouts))
         return min(self._due, self._total_due) if self._held else inf
 
@@ -269,14 +268,14 @@ class UpstreamCall(Pumped):
 
     def cut(self) -> None:
         """Have the reader, if there is one, find the answer cut."""
-        self.fail(transport_errors.cut(self._host))
+        self.fail(transport_words.cut(self._host))
 
     def _connection_lost(self, lost: asyncio.Future[None] | None = None) -> None:
         """Tell the reader what aiohttp does not: after a framing error it closes the connection, and says nothing."""
         if lost is not None:
             _seen(lost)
         if self._content is not None and not self._content.is_eof():
-            self.fail(UpstreamGarbage(f"{self._host} broke the framing of its answer"))
+            self.fail(transport_words.broken_framing(self._host))
 
     # -- the connection ------------------------------------------------------------------------------------------
 

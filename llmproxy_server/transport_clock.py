@@ -34,8 +34,9 @@ class UnderWay(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         """Whose time all waits are told in."""
+        self.at = inf
+        """When the calls are looked at next: who waits for longer need not tell."""
         self._calls: set[T] = set()
-        self._at = inf
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, call: T) -> None:
@@ -44,25 +45,28 @@ class UnderWay(Generic[T]):
     def discard(self, call: T) -> None:
         self._calls.discard(call)
 
+    def __len__(self) -> int:
+        return len(self._calls)
+
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._calls))
 
     def look_by(self, due: float) -> None:
         """Have a call checked at *due*, in the loop's time, at the latest."""
-        if due < self._at:
+        if due < self.at:
             self.stop()
-            self._at = due
+            self.at = due
             self._timer = self.loop.call_at(due, self._ring)
 
     def stop(self) -> None:
         """Ring no more, unless told of another wait."""
-        self._at = inf
+        self.at = inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _ring(self) -> None:
-        now = self._at  # not the time of now: a loop may ring a little early, by the resolution of its clock
-        self._at, self._timer = inf, None
+        now = self.at  # not the time of now: a loop may ring a little early, by the resolution of its clock
+        self.at, self._timer = inf, None
         nearest = min([call.check(now) for call in self], default=inf)
         self.look_by(max(nearest, now + GRAIN_S) if nearest < inf else inf)

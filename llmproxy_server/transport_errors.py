@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import ssl
-
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EofStream
 
-from llmproxy_core.errors import (
-    UpstreamConnectError,
-    UpstreamCut,
-    UpstreamError,
-    UpstreamGarbage,
-    UpstreamTimeout,
-)
-from llmproxy_core.llm import Timeouts
+from llmproxy_core.errors import UpstreamConnectError, UpstreamError
+from llmproxy_server.transport_words import connect_problem, cut, no_proxy, not_http
 
 FAILURES = (aiohttp.ClientError, HttpProcessingError, EofStream, OSError)
 """What aiohttp raises for a failure of the network or of the upstream."""
@@ -33,38 +24,18 @@ def upstream_error(error: BaseException, host: str) -> UpstreamError:
         case aiohttp.ClientConnectorError():
             return UpstreamConnectError(f"Could not connect to {host}: {_connect_problem(error)}")
         case HttpProcessingError():
-            return UpstreamGarbage(f"{host} did not answer in HTTP, or with a header line that is too long")
+            return not_http(host)
         case _:
             return cut(host)
 
 
-def cut(host: str) -> UpstreamCut:
-    """The connection is gone, and the answer was not complete."""
-    return UpstreamCut(f"The connection to {host} ended before its answer did")
-
-
-def connect_timeout(host: str, timeouts: Timeouts) -> UpstreamConnectError:
-    return UpstreamConnectError(f"No connection to {host} within {seconds(timeouts.connect_s)}", status=504)
-
-
-def first_byte_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
-    message = f"{host} did not begin to answer within {seconds(timeouts.first_byte_s)}"
-    return UpstreamTimeout(message, code="upstream_timeout_first_byte")
-
-
-def idle_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
-    message = f"{host} sent nothing for {seconds(timeouts.idle_s)} within its answer"
-    return UpstreamTimeout(message, code="upstream_timeout_idle")
-
-
-def total_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
-    message = f"{host} did not complete its answer within {seconds(timeouts.total_s)}"
-    return UpstreamTimeout(message, code="upstream_timeout_total")
-
-
-def seconds(value: float | None) -> str:
-    """*value* for a sentence: "5 seconds", "0.1 seconds", "1 second"."""
-    return "1 second" if value == 1 else f"{value or 0:g} seconds"
+def connect_error(error: BaseException, host: str) -> UpstreamError:
+    """The same, of an *error* instead of a connection."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return no_proxy(host, error.status)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return UpstreamConnectError(f"Could not connect to the proxy of {host}: {_connect_problem(error)}")
+    return upstream_error(error, host)
 
 
 def _connect_problem(error: aiohttp.ClientConnectorError) -> str:
@@ -72,11 +43,8 @@ def _connect_problem(error: aiohttp.ClientConnectorError) -> str:
         case aiohttp.ClientConnectorDNSError():
             return "its name cannot be resolved"
         case aiohttp.ClientConnectorCertificateError():
-            cause = error.certificate_error
-            reason = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else ""
-            return f"its TLS certificate is not trusted ({reason or 'no reason given'})"
+            return connect_problem(error.certificate_error)
         case aiohttp.ClientSSLError():
             return "no TLS connection can be agreed on"
-        case _:  # asyncio's own text names addresses; the errno's does not
-            number = error.os_error.errno
-            return os.strerror(number).lower() if number else "no connection can be made"
+        case _:
+            return connect_problem(error.os_error)

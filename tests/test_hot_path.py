@@ -14,8 +14,8 @@ import pytest
 
 from llmproxy_openai import facts, request, scan
 from llmproxy_server.access_log import LOGGER
-from llmproxy_server.transport_call import UpstreamCall
 from llmproxy_server.wire.connection import Connection
+from llmproxy_server.wire.upstream_call import UpstreamCall
 from tests.llmproxy_server.edging import HELLO, STREAM, ask, head, post
 from tests.proxy import Proxy, openai_at
 from tests.rawclient import Client, connected
@@ -267,13 +267,13 @@ async def test_a_stream_makes_one_write_per_read_at_most(monkeypatch: pytest.Mon
     counts = Counter[str]()
     async with serving(in_step) as client:
         count(monkeypatch, Connection, "write", counts)
-        count(monkeypatch, UpstreamCall, "read", counts)
+        count(monkeypatch, UpstreamCall, "received", counts)
 
         client.send(post(STREAM))
         await whole_stream(client)
 
-    assert counts["read"] > EVENTS / 2  # the kernel may join a few
-    assert counts["write"] <= counts["read"] + 1  # the head goes with the first; the last chunk of HTTP is one more
+    assert counts["received"] > EVENTS / 2  # the kernel may join a few
+    assert counts["write"] <= counts["received"] + 1  # the head goes with the first; the last chunk of HTTP is one more
 
 
 async def test_events_that_come_in_one_read_go_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,13 +281,13 @@ async def test_events_that_come_in_one_read_go_out_in_one_write(monkeypatch: pyt
     burst: list[Step] = [Head(), Chunk(sse(*[TEXT] * EVENTS)), End()]
     async with serving(burst) as client:
         count(monkeypatch, Connection, "write", counts)
-        count(monkeypatch, UpstreamCall, "read", counts)
+        count(monkeypatch, UpstreamCall, "received", counts)
 
         client.send(post(STREAM))
         await whole_stream(client)
 
-    assert counts["read"] < EVENTS / 10
-    assert counts["write"] <= counts["read"] + 1
+    assert counts["received"] < EVENTS / 10
+    assert counts["write"] <= counts["received"] + 1
 
 
 @pytest.mark.parametrize("script", [in_step, stream(*[TEXT] * EVENTS)], ids=["apart", "together"])

@@ -207,6 +207,13 @@ def vendors() -> str:
     )
 
 
+PROXIES = """
+`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, in small letters or in capitals, name the proxy of LLMs over HTTP that have
+no `proxy`, no `unix_socket` and not `transport = "wire"`. Addresses of this machine are always called directly, as are
+hosts, domains, addresses and networks in `NO_PROXY`.
+"""
+
+
 def reference(registry: Registry) -> str:
     """The text of docs/configuration.md."""
     return "".join(
@@ -231,6 +238,7 @@ def reference(registry: Registry) -> str:
                 'as "90s", "1m30s"):',
                 keyed(LLM_VARIABLES),
             ),
+            PROXIES,
             variables(
                 "These stand for a key of a type, wherever it is written, and win over the file:", of_types(registry)
             ),

@@ -409,6 +409,7 @@ async def test_a_client_that_leaves_while_nothing_more_of_it_is_read_ends_the_up
             await upstream.received()
             client.send(request("GET", "/livez") * 5000)
             (connection,) = proxy.server.edges[0].connections
+            assert isinstance(connection, Connection)
             await until(lambda: connection._reading_paused)
 
         await left(proxy, upstream)

@@ -41,7 +41,7 @@ async def test_steps_are_told_from_debug_on_and_bodies_from_trace_on(level: str,
         transport = proxy.gateway.llms["openai"]._transport  # type: ignore[attr-defined]
 
     assert bool(told.lines) is (level != "info")
-    assert (type(transport).__name__ == "AiohttpTransport") is (level == "info"), "nothing is in the way when it is off"
+    assert (type(transport).__name__ == "WireTransport") is (level == "info"), "nothing is in the way when it is off"
     assert (proxy.gateway.services.around is None) is (level == "info")
     if level != "info":
         assert told.said() == [

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -354,6 +354,9 @@ def test_a_value_that_cannot_be_said_costs_its_own_line_only(writers: list[LineW
 
 def test_a_form_that_fails_altogether_is_counted_and_the_next_one_is_used(writers: list[LineWriter]) -> None:
     class Broken:
+        def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
+            raise ZeroDivisionError
+
         def line(self, entry: Entry) -> str:
             raise ZeroDivisionError
 
@@ -461,6 +464,9 @@ async def test_a_flush_writes_what_a_loop_has_not_made_yet(writers: list[LineWri
 
 async def test_a_form_that_fails_in_a_loop_is_counted_and_fails_no_call(writers: list[LineWriter]) -> None:
     class Broken:
+        def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
+            return None
+
         def line(self, entry: Entry) -> str:
             raise ZeroDivisionError
 

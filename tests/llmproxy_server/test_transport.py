@@ -11,7 +11,7 @@ from llmproxy_core.errors import (
     UpstreamConnectError,
 )
 from llmproxy_core.llm import UpstreamRequest
-from tests.llmproxy_server.transporting import OFF, WAIT_S, call, get, post, read, rest, soon, transporting
+from tests.llmproxy_server.transporting import OFF, WAIT_S, call, get, over, post, read, rest, soon, transporting
 from tests.upstream import (
     Body,
     Call,
@@ -26,6 +26,9 @@ from tests.upstream import (
     Upstream,
     reply,
 )
+
+__all__ = ["over"]
+pytestmark = pytest.mark.usefixtures("over")
 
 SECRET = "sk-do-not-tell"
 

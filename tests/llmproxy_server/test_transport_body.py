@@ -10,11 +10,13 @@ import pytest
 from llmproxy_core.body import Body
 from llmproxy_core.errors import ProxyError, UpstreamCut, UpstreamError, UpstreamGarbage
 from llmproxy_core.llm import Timeouts
+from llmproxy_server.transport import AiohttpTransport
 from tests.llmproxy_server.transporting import (
     OFF,
     Collected,
     call,
     get,
+    over,
     post,
     read,
     rest,
@@ -41,6 +43,9 @@ from tests.upstream import (
     replay,
     reply,
 )
+
+__all__ = ["over"]
+pytestmark = pytest.mark.usefixtures("over")
 
 SHORT_S = 0.1
 
@@ -183,9 +188,10 @@ async def test_a_read_in_the_moment_between_a_framing_error_and_its_news_fails_a
     async with Upstream([Head(), Chunk(b"abc"), Raw(b"xyz\r\n"), Stall()]) as upstream, transporting() as transport:
         body = await call(transport, post(upstream.base_url))
         assert await read(body) == b"abc"
-        assert transport._calls is not None
-        [inner] = transport._calls
-        await until(lambda: not inner._protocol.connected)
+        if isinstance(transport, AiohttpTransport):  # the one with such a moment
+            assert transport._calls is not None
+            [inner] = transport._calls
+            await until(lambda: not inner._protocol.connected)
 
         with pytest.raises(UpstreamGarbage):
             await read(body)

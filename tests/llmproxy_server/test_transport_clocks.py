@@ -6,15 +6,7 @@ import pytest
 
 from llmproxy_core.errors import UpstreamTimeout
 from llmproxy_core.llm import Timeouts
-from tests.llmproxy_server.transporting import (
-    Collected,
-    call,
-    post,
-    read,
-    rest,
-    soon,
-    transporting,
-)
+from tests.llmproxy_server.transporting import Collected, call, over, post, read, rest, soon, transporting
 from tests.upstream import (
     Call,
     Chunk,
@@ -25,6 +17,9 @@ from tests.upstream import (
     Upstream,
     Wait,
 )
+
+__all__ = ["over"]
+pytestmark = pytest.mark.usefixtures("over")
 
 SHORT_S = 0.1
 

@@ -15,7 +15,8 @@ from llmproxy_core.errors import (
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.services import Pool
 from llmproxy_server.transport_call import UpstreamCall
-from tests.llmproxy_server.transporting import OFF, WAIT_S, call, get, post, read, rest, soon, transporting, until
+from llmproxy_server.wire.upstream_call import UpstreamCall as WireCall
+from tests.llmproxy_server.transporting import OFF, WAIT_S, call, get, over, post, read, rest, soon, transporting, until
 from tests.upstream import (
     Call,
     Chunk,
@@ -29,6 +30,9 @@ from tests.upstream import (
     reply,
     silent_url,
 )
+
+__all__ = ["over"]
+pytestmark = pytest.mark.usefixtures("over")
 
 SHORT_S = 0.1
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -74,7 +78,7 @@ async def test_a_connection_is_not_kept_longer_than_the_pool_says() -> None:
         assert upstream.connections_total == 2
 
 
-async def test_an_answer_to_no_request_is_not_taken_for_the_next_ones() -> None:
+async def test_an_answer_to_no_request_is_not_taken_for_the_next_ones(over: str) -> None:
     go_on = asyncio.Event()
     stray = OK + b"Content-Length: 5\r\n\r\nstray"
     async with Upstream() as upstream, transporting() as transport:
@@ -86,8 +90,9 @@ async def test_an_answer_to_no_request_is_not_taken_for_the_next_ones() -> None:
         for _ in range(5):  # the stray answer is read
             await asyncio.sleep(0)
 
-        with pytest.raises(UpstreamGarbage, match="answered before it was asked"):
-            await call(transport, post(upstream.base_url))
+        if over == "aiohttp":  # which learns of it only when the connection is taken; see STRICTER
+            with pytest.raises(UpstreamGarbage, match="answered before it was asked"):
+                await call(transport, post(upstream.base_url))
 
         assert await rest(await call(transport, post(upstream.base_url))) == b"[2]"
         upstream.take_errors()
@@ -244,7 +249,7 @@ async def test_a_kept_connection_that_ends_badly_is_no_news(caplog: pytest.LogCa
 async def test_a_kept_connection_holds_nothing_of_the_calls_before(to_the_end: bool) -> None:
     def calls() -> int:
         gc.collect()
-        return sum(isinstance(each, UpstreamCall) for each in gc.get_objects())
+        return sum(isinstance(each, UpstreamCall | WireCall) for each in gc.get_objects())
 
     before = calls()
     async with Upstream([Head(), Chunk(b"x"), End()]) as upstream, transporting() as transport:

@@ -1,10 +1,8 @@
 """Every failure of a call before its answer is an error of ours, which tells no secret."""
 
 import asyncio
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from llmproxy_core.errors import (
 )
 from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.services import Pool
-from tests.llmproxy_server.transporting import call, get, post, rest, soon, transporting
+from tests.llmproxy_server.transporting import call, get, over, post, rest, soon, transporting
 from tests.upstream import (
     Chunk,
     Cut,
@@ -33,6 +31,9 @@ from tests.upstream import (
     reply,
     silent_url,
 )
+
+__all__ = ["over"]
+pytestmark = pytest.mark.usefixtures("over")
 
 SECRET = "sk-do-not-tell"
 SHORT_S = 0.1
@@ -139,21 +140,6 @@ async def test_the_connect_time_out_in_the_tls_handshake() -> None:
 
         assert caught.value.status == 504
         await upstream.until(lambda: upstream.connections_open == 0)
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that nobody signed, with its key."""
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    pem = folder / "both.pem"
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(folder / "key.pem")]
-    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    command = [openssl, "req", "-x509", *key, *name, "-out", str(folder / "certificate.pem")]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
-    pem.write_bytes((folder / "certificate.pem").read_bytes() + (folder / "key.pem").read_bytes())
-    return pem
 
 
 def _port(server: asyncio.Server) -> int:

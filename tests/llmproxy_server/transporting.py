@@ -2,8 +2,11 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+
+import pytest
 
 from llmproxy_core.body import Body
 from llmproxy_core.errors import ProxyError
@@ -11,18 +14,37 @@ from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.transport import AiohttpTransport
+from llmproxy_server.wire.upstream import WireTransport
 
 WAIT_S = 5
 OFF = Timeouts(connect_s=None, first_byte_s=0, idle_s=None, total_s=0)
+KINDS: dict[str, type[WireTransport] | type[AiohttpTransport]] = {"wire": WireTransport, "aiohttp": AiohttpTransport}
+Either = WireTransport | AiohttpTransport
+_kind: ContextVar[type[Either]] = ContextVar("kind")
+
+
+@pytest.fixture(params=KINDS)
+def over(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which transport the test is about: it runs with each. The name, for the few places where they differ."""
+    with through(KINDS[request.param]):
+        yield request.param
+
+
+@contextmanager
+def through(kind: type[Either]) -> Iterator[None]:
+    """Meanwhile, `transporting` gives a transport of that *kind*."""
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
 
 
 @asynccontextmanager
-async def transporting(
-    pool: Pool | None = None, *, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[AiohttpTransport]:
+async def transporting(pool: Pool | None = None, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Either]:
     """A transport, closed at the end; a test that leaves one of its connections in use has failed."""
     tasks = Tasks()
-    transport = AiohttpTransport(pool or Pool(), tasks, tls=tls)
+    transport = _kind.get()(pool or Pool(), tasks, tls=tls)
     try:
         yield transport
         await until(lambda: transport.connections_in_use == 0)
@@ -51,7 +73,7 @@ def get(url: str) -> UpstreamRequest:
     return UpstreamRequest("GET", url, [])
 
 
-async def call(transport: AiohttpTransport, request: UpstreamRequest, timeouts: Timeouts = OFF) -> Body:
+async def call(transport: Either, request: UpstreamRequest, timeouts: Timeouts = OFF) -> Body:
     """The body of the answer."""
     async with asyncio.timeout(WAIT_S):
         return (await transport.open(request, timeouts)).body

@@ -1,0 +1,61 @@
+"""Making connections to upstreams: names, TCP (RFC 8305), TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import suppress
+from functools import lru_cache
+
+import aiohappyeyeballs
+
+from llmproxy_core.tasks import Tasks
+from llmproxy_server.wire.upstream_connection import UpstreamConnection
+from llmproxy_server.wire.upstream_names import Names
+from llmproxy_server.wire.upstream_pool import Connections, Origin
+
+_NEXT_ADDRESS_S = 0.25
+"""After which the next address is tried too (RFC 8305 section 8)."""
+
+
+class Connector:
+    """Connects; how many there may be and how long it may take is asked elsewhere."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tasks: Tasks, tls: ssl.SSLContext | None) -> None:
+        """*tls* says whom to trust; None trusts whom the system does."""
+        self._loop = loop
+        self._names = Names(loop, tasks)
+        self._tls = tls
+
+    async def connect(self, pool: Connections, origin: Origin) -> UpstreamConnection:
+        """A new connection to *origin*. Raises the OSError that the event loop, or TLS, gives as the reason."""
+        addresses = await self._names.addresses(origin.name, origin.port)
+        try:
+            connected = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=self._loop
+            )
+        except RuntimeError as error:  # of uvloop, for an address that is none
+            raise OSError("no address can be connected to") from error
+        with suppress(OSError):  # it is gone already, of which we are about to hear
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tls = self._tls or trusting_the_system() if origin.tls else None
+        _, connection = await self._loop.create_connection(
+            lambda: UpstreamConnection(pool, origin),
+            sock=connected,
+            ssl=tls,
+            server_hostname=origin.name if origin.tls else None,
+        )
+        return connection
+
+    async def aclose(self) -> None:
+        await self._names.aclose()
+
+
+@lru_cache(maxsize=1)
+def trusting_the_system() -> ssl.SSLContext:
+    """The TLS of all whose configuration names no other: who is trusted takes a while to read."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

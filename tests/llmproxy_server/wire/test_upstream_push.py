@@ -1,0 +1,221 @@
+"""A pushed body: from the upstream's bytes straight to the sink."""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from llmproxy_core.body import Body
+from llmproxy_core.errors import InternalError, UpstreamCut
+from llmproxy_core.llm import Timeouts
+from llmproxy_server.wire.upstream import WireTransport
+from llmproxy_server.wire.upstream_call import READ_BUFFER_BYTES
+from tests.llmproxy_server.transporting import Collected, call, post, read, rest, soon, through, transporting, until
+from tests.upstream import Chunk, Cut, End, Flood, Head, Raw, Stall, Step, Upstream, Wait, reply
+
+
+@pytest.fixture(autouse=True)
+def over_the_wire() -> Iterator[None]:
+    with through(WireTransport):
+        yield
+
+
+async def test_a_push_starts_no_task() -> None:
+    go_on = asyncio.Event()
+    async with (
+        Upstream([Head(), Chunk(b"1"), Wait(go_on), Chunk(b"2"), End()]) as upstream,
+        transporting() as transport,
+    ):
+        body, sink = await call(transport, post(upstream.base_url)), Collected()
+        before = asyncio.all_tasks()
+
+        body.attach(sink)
+        assert sink.data == b"1"  # what is here is given at once
+        go_on.set()
+        await soon(sink.ended)
+
+        assert asyncio.all_tasks() <= before
+        assert (sink.data, sink.ends) == (b"12", [None])
+
+
+async def test_what_comes_in_one_read_is_fed_in_one_piece() -> None:
+    class Counting(Collected):
+        feeds = 0
+
+        def feed(self, data: bytes) -> None:
+            self.feeds += 1
+            super().feed(data)
+
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    script: list[Step] = [Raw(head + b"1\r\na\r\n" * 100 + b"0\r\n\r\n"), Stall()]
+    async with Upstream(script) as upstream, transporting() as transport:
+        sink = Counting()
+        (await call(transport, post(upstream.base_url))).attach(sink)
+
+        assert (sink.data, sink.feeds, sink.ends) == (b"a" * 100, 1, [None])
+
+
+@pytest.mark.parametrize("ending", ["close", "release"])
+async def test_a_sink_that_ends_the_body_while_it_is_fed_hears_nothing_more(ending: str) -> None:
+    class Ending(Collected):
+        body: Body
+
+        def feed(self, data: bytes) -> None:
+            super().feed(data)
+            getattr(self.body, ending)()
+
+    async with Upstream([Head(), Chunk(b"1"), Chunk(b"2"), Cut()]) as upstream, transporting() as transport:
+        body, sink = await call(transport, post(upstream.base_url)), Ending()
+        sink.body = body
+        body.attach(sink)
+        await soon(sink.fed)
+        await until(lambda: transport.connections_in_use == 0)
+
+        assert sink.data in (b"1", b"12")  # the kernel may join them
+        assert sink.ends == []
+
+
+async def test_a_sink_that_pauses_and_resumes_while_it_is_fed_is_not_fed_within() -> None:
+    class Restless(Collected):
+        body: Body
+        depth = 0
+
+        def feed(self, data: bytes) -> None:
+            assert not self.depth
+            self.depth += 1
+            super().feed(data)
+            self.body.pause()
+            self.body.resume()
+            self.depth -= 1
+
+    script: list[Step] = [Head(), *[Chunk(b"x")] * 20, End()]
+    async with Upstream(script) as upstream, transporting() as transport:
+        body, sink = await call(transport, post(upstream.base_url)), Restless()
+        sink.body = body
+        body.attach(sink)
+        await soon(sink.ended)
+
+        assert (sink.data, sink.ends) == (b"x" * 20, [None])
+
+
+@pytest.mark.parametrize("place", ["feed", "end"])
+async def test_a_sink_with_a_bug_costs_its_connection_and_nothing_else(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Collected):
+        def feed(self, data: bytes) -> None:
+            super().feed(data)
+            if place == "feed":
+                raise ZeroDivisionError
+
+        def end(self, error: object) -> None:
+            super().end(error)  # type: ignore[arg-type]
+            if place == "end":
+                raise ZeroDivisionError
+
+    async with Upstream(reply([1])) as upstream, transporting() as transport:
+        upstream.then([Head(), Chunk(b"1"), Stall() if place == "feed" else End()])
+        body, sink = await call(transport, post(upstream.base_url)), Broken()
+        body.attach(sink)
+        await soon(sink.ended)
+
+        assert len(sink.ends) == 1
+        assert isinstance(sink.ends[0], InternalError) is (place == "feed")
+        assert [record.message for record in caplog.records] == ["the body of an answer could not be passed on"]
+        assert await rest(await call(transport, post(upstream.base_url))) == b"[1]"
+
+
+async def test_a_paused_push_holds_the_upstream_back() -> None:
+    class Counting(Collected):
+        size = 0
+
+        def feed(self, data: bytes) -> None:
+            self.size += len(data)
+            super().feed(data)
+            self.data = b""
+
+    script: list[Step] = [Head(), Flood(b"x" * 16_384, 2048), End()]  # 32 MiB
+    async with Upstream(script, send_buffer_bytes=65_536) as upstream, transporting() as transport:
+        body = await call(transport, post(upstream.base_url))
+        sink = Counting(pausing=body)
+        body.attach(sink)
+        await soon(sink.fed)
+        received = await upstream.received()
+
+        await received.held_back()
+
+        assert received.bytes_sent < 8 * 2**20  # what the kernel holds
+        assert sink.size < 2**20
+        sink.pausing = None
+        body.resume()
+        await soon(sink.ended)
+        assert (sink.size, sink.ends) == (32 * 2**20, [None])
+
+
+async def test_what_came_before_a_failure_is_fed_before_it_though_it_was_paused() -> None:
+    go_on = asyncio.Event()
+    script: list[Step] = [Head(), Chunk(b"1"), Wait(go_on), Chunk(b"2"), Cut()]
+    async with Upstream(script) as upstream, transporting() as transport:
+        body = await call(transport, post(upstream.base_url))
+        sink = Collected(pausing=body)
+        body.attach(sink)
+        await soon(sink.fed)
+        go_on.set()
+        await until(lambda: transport.connections_in_use == 0)
+        assert (sink.data, sink.ends) == (b"1", [])
+
+        sink.pausing = None
+        body.resume()
+
+        assert sink.data == b"12"
+        assert [type(end) for end in sink.ends] == [UpstreamCut]
+
+
+async def test_a_released_body_takes_no_more_than_the_read_buffer_for_its_end() -> None:
+    more: list[Step] = [Chunk(b"x" * (8 * READ_BUFFER_BYTES)), End()]
+    async with Upstream([Head(), Chunk(b"done"), *more]) as upstream, transporting() as transport:
+        body = await call(transport, post(upstream.base_url))
+        await read(body)
+        body.release()
+        await until(lambda: transport.connections_in_use == 0)
+
+        await upstream.until(lambda: upstream.connections_open == 0)
+
+
+@pytest.mark.parametrize("script", [reply([1]), [Head(), Chunk(b"1"), Cut()], [Cut()]], ids=["whole", "cut", "no head"])
+@pytest.mark.parametrize("pushed", [False, True], ids=["read", "attach"])
+async def test_a_call_leaves_no_cycle(script: list[Step], pushed: bool) -> None:
+    """Else its bytes stay until a collection."""
+    async with Upstream(script) as upstream, transporting() as transport:
+
+        async def one() -> None:
+            try:
+                body = await call(transport, post(upstream.base_url), Timeouts())
+                if pushed:
+                    sink = Collected()
+                    body.attach(sink)
+                    await soon(sink.ended)
+                else:
+                    await rest(body)
+                body.release()
+            except UpstreamCut:
+                pass
+
+        for _ in range(3):
+            await one()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await one()
+            await until(lambda: transport.connections_in_use == 0)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = [type(it).__name__ for it in gc.garbage if type(it).__module__.startswith("llmproxy_server")]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+
+    assert left == []
