@@ -111,7 +111,8 @@ class Pair:
     def ask(self) -> None:
         """What a request needs: its head, and the body for the LLM."""
         client, llm = self.client, self.llm
-        request = Request(operation=Operation.CHAT, dialect=client.dialect, api=client.plain, body=client.question)
+        body = b"%b" % client.question  # a new one: what was found in the last must not help
+        request = Request(operation=Operation.CHAT, dialect=client.dialect, api=client.plain, body=body)
         _ = request.head
         own = client is llm
         translation = None if own else Translation(llm="bench", max_output_tokens=1000)

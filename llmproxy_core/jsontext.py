@@ -121,11 +121,14 @@ def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
         _check_utf8(body)
     if len(body) > min(_MAX_SMALL_BYTES, limits.max_nodes):
         return _scan_large(body, limits)
-    return TopLevel(body, _scan_small(body, limits))
+    found = TopLevel(body, _scan_small(body, limits))
+    if limits is DEFAULT_LIMITS:
+        _ahead.found = found  # a request's head is read of it, and then perhaps its conversation
+    return found
 
 
 class _Ahead:
-    """What was found in the body that was scanned ahead."""
+    """What was found in the last body, unless it is long: the next scan of the same object finds it."""
 
     __slots__ = ("found",)
 

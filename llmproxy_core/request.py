@@ -161,7 +161,7 @@ class Request:
     def json(self) -> dict[str, msgspec.Raw]:
         """The body's top-level members, each as JSON text. BadRequest when the body is no JSON object."""
         if self._json is None:
-            self._json = scan(self.body).raws
+            self._json = dict(scan(self.body).raws)  # the reader of the chat may be given the same scan
         return self._json
 
     @property
@@ -172,9 +172,10 @@ class Request:
                 raise BadRequest(f"A {self.operation} request is no conversation")
             chat = self.dialect.read_chat(self.api, self.body)
             if self.path_model is not None:  # what the path says, the body need not
-                chat = attrs.evolve(chat, model=self.path_model)
-            if self.api.streams is not None:
-                chat = attrs.evolve(chat, stream=self.api.streams, wants_usage=self.api.streams)
+                chat = changed(chat, model=self.path_model)
+            streams = self.api.streams
+            if streams is not None and (chat.stream, chat.wants_usage) != (streams, streams):
+                chat = changed(chat, stream=streams, wants_usage=streams)
             self._chat = chat
         return self._chat
 

@@ -92,11 +92,12 @@ def write_content(parts: Sequence[Part], place: str, wire: Wire) -> bytes:
 
 def plain_text_of(message: Message, wire: Wire) -> str | None:
     """The text of *message* when it is one text and nothing else."""
-    match message:
-        case Message(content=(TextPart(text=text, citations=()) as only,), name=None, prefix=False, extra=extra):
-            return text if text and not extra and _is_plain(only, wire) else None
-        case _:
-            return None
+    if len(message.content) != 1 or message.name is not None or message.prefix or message.extra:
+        return None
+    only = message.content[0]
+    if type(only) is not TextPart or not only.text or only.citations or not _is_plain(only, wire):
+        return None
+    return only.text
 
 
 def _is_plain(part: TextPart, wire: Wire) -> bool:

@@ -17,7 +17,7 @@ from llmproxy_core.wire.members import (
 )
 from llmproxy_core.wire.splice import encode, join_object, with_members
 from llmproxy_core.wire.wire import Wire
-from llmproxy_openai.messages import read_message, write_messages
+from llmproxy_openai.messages import read_messages, write_messages
 from llmproxy_openai.model_family import family_of
 from llmproxy_openai.tools import (
     read_choice,
@@ -38,9 +38,7 @@ Before = Mapping[str, JSONText]
 def _read_messages(members: Members, wire: Wire) -> Values:
     if members.peek("messages") in {None, b"null"}:
         raise wire.fail("messages", "a list of messages")
-    place = members.at("messages")
-    texts = enumerate(members.array("messages"))
-    return {"messages": tuple(read_message(text, f"{place}[{index}]", wire) for index, text in texts)}
+    return {"messages": read_messages(members.array("messages"), members.at("messages"), wire)}
 
 
 def _write_messages(chat: ChatRequest, wire: Wire, before: Before) -> Changes:
@@ -214,9 +212,11 @@ def _write_cap(chat: ChatRequest, wire: Wire, before: Before) -> Changes:
 
 MODEL = value("model", STRING)
 MESSAGES = Group(("messages",), _read_messages, _write_messages)
-RESPONSE_FORMAT = Group(("response_format",), _read_format, _write_format)
-REASONING = Group(("reasoning",), _read_reasoning, _write_reasoning)
-STREAM = Group(("stream", "wants_usage"), _read_stream, _write_stream)
+RESPONSE_FORMAT = Group(
+    ("response_format",), _read_format, _write_format, frozenset({"response_format"}), says_nothing=True
+)
+REASONING = Group(("reasoning",), _read_reasoning, _write_reasoning, frozenset({"reasoning_effort"}), says_nothing=True)
+STREAM = Group(("stream", "wants_usage"), _read_stream, _write_stream, frozenset({"stream", "stream_options"}))
 SAMPLING: Form = (
     value("temperature", NUMBER),
     value("top_p", NUMBER),
@@ -228,8 +228,10 @@ SAMPLING: Form = (
     json("logit_bias"),
 )
 TOOLS: Form = (
-    Group(("tools",), _read_tools, _write_tools),
-    Group(("tool_choice",), _read_choice, _write_choice),
+    Group(("tools",), _read_tools, _write_tools, frozenset({"tools", "functions"}), says_nothing=True),
+    Group(
+        ("tool_choice",), _read_choice, _write_choice, frozenset({"tool_choice", "function_call"}), says_nothing=True
+    ),
     value("parallel_tool_calls", BOOLEAN),
 )
 
@@ -237,7 +239,7 @@ CHAT_FORM: Form = (
     MODEL,
     MESSAGES,
     STREAM,
-    Group(("max_output_tokens",), _read_cap, _write_cap),
+    Group(("max_output_tokens",), _read_cap, _write_cap, frozenset(_CAPS), says_nothing=True),
     *SAMPLING,
     value("logprobs", BOOLEAN),
     value("top_logprobs", INTEGER),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import attrs
@@ -11,7 +11,7 @@ from llmproxy_core.chat import Message, Part, ReasoningPart, Role, TextPart, Too
 from llmproxy_core.translation import unsupported
 from llmproxy_core.wire.form import Changes
 from llmproxy_core.wire.members import BOOLEAN, STRING, Members
-from llmproxy_core.wire.plain import plain_message
+from llmproxy_core.wire.plain import plain_turn
 from llmproxy_core.wire.splice import decode_object, encode, join_array, join_object, with_items, with_members
 from llmproxy_core.wire.wire import Wire
 from llmproxy_openai.answer import (
@@ -26,18 +26,29 @@ from llmproxy_openai.parts import write_part
 from llmproxy_openai.thinking import REASONING_MEMBERS
 
 _PLAIN_ROLES = {"system", "developer", "user"}
-_SPEAKERS = _PLAIN_ROLES | {"assistant"}
+_SPEAKERS: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "developer",
+    "user": "user",
+    "assistant": "assistant",
+}
+_LISTED = dict.fromkeys(_PLAIN_ROLES, frozenset[str | None]({"text"}))
+"""Whose lists of texts are nothing but that."""
 
 
 # -- reading -------------------------------------------------------------------------------------------------
 
 
+def read_messages(texts: Iterable[bytes], place: str, wire: Wire) -> tuple[Message, ...]:
+    """`messages`, given as the texts of its elements."""
+    return tuple(
+        plain_turn(text, _SPEAKERS, wire.api, _LISTED) or read_message(text, f"{place}[{index}]", wire)
+        for index, text in enumerate(texts)
+    )
+
+
 def read_message(text: bytes, place: str, wire: Wire) -> Message:
     """One element of `messages`."""
-    plain = plain_message(text)
-    if plain is not None and plain.role in _SPEAKERS:
-        said = (TextPart(plain.content),) if plain.content else ()
-        return remember(Message(cast("Role", plain.role), said), wire.api, text)
     members = Members(text, place, wire.fail)
     role = members.need("role", STRING)
     if role in _PLAIN_ROLES:
@@ -73,9 +84,13 @@ def write_messages(messages: Sequence[Message], before: bytes | None, wire: Wire
     *was* are the messages as they were read: one of which only the content changed keeps its other bytes.
     """
     items: list[bytes] = []
+    is_aligned = len(was) == len(messages)
     for index, message in enumerate(messages):
+        if not is_aligned and (text := _plain_text(message, wire)) is not None:
+            items.append(text)
+            continue
         place = f"messages[{index}]"
-        spliced = _spliced(message, was[index], place, wire) if len(was) == len(messages) else None
+        spliced = _spliced(message, was[index], place, wire) if is_aligned else None
         items += _write_message(message, place, wire) if spliced is None else [spliced]
     return join_array(items) if before is None else with_items(before, items)
 
@@ -138,8 +153,8 @@ def _write_message(message: Message, place: str, wire: Wire) -> list[bytes]:
     """One message, or one for each tool result in it."""
     if (kept := wire.kept(message.raw)) is not None:
         return [kept]
-    if message.role != "tool" and (text := plain_text_of(message, wire)) is not None:
-        return [b'{"role":"%b","content":%b}' % (message.role.encode(), encode(text))]
+    if (text := _plain_text(message, wire)) is not None:
+        return [text]
     if message.role == "tool":
         return [
             join_object(_write_result(part, f"{place}.content[{index}]", wire) | wire.unknown(message.extra, place))
@@ -155,6 +170,14 @@ def _write_message(message: Message, place: str, wire: Wire) -> list[bytes]:
     if message.prefix:
         members["prefix"] = b"true"
     return [join_object(members | wire.unknown(message.extra, place))]
+
+
+def _plain_text(message: Message, wire: Wire) -> bytes | None:
+    """*message*, which has no bytes of this wire form, when it is one text and nothing else."""
+    if message.role == "tool" or wire.kept(message.raw) is not None:
+        return None
+    text = plain_text_of(message, wire)
+    return None if text is None else b'{"role":"%b","content":%b}' % (message.role.encode(), encode(text))
 
 
 def _said(parts: Sequence[Part], place: str) -> Sequence[Part]:

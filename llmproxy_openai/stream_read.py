@@ -61,10 +61,11 @@ class ChunkReader(EventReader):
                 self._choice(choice, position, found)
         tier = chunk.service_tier
         counted, place = read_usage(usage, tier) if has_usage else None, Place(-1, "usage")
-        if not has_usage and (counted := groq_usage(bytes(chunk.x_groq), tier)) is not None:
+        x_groq = bytes(chunk.x_groq)
+        if not has_usage and x_groq and (counted := groq_usage(x_groq, tier)) is not None:
             place = Place(-1, "x_groq")
-        elif not has_usage and chunk.choices:
-            counted, place = choice_usage([bytes(choice.usage) for choice in chunk.choices], tier), Place(0, "usage")
+        elif not has_usage and (usages := [text for it in chunk.choices or () if (text := bytes(it.usage))]):
+            counted, place = choice_usage(usages, tier), Place(0, "usage")
         if counted is not None:
             found.add(UsageReported(counted), place)
         only_usage = chunk.choices == [] and usage.startswith(b"{")

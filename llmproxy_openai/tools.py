@@ -116,18 +116,21 @@ def write_tools(tools: Iterable[Tool | BuiltinTool], wire: Wire) -> dict[str, by
     legacy: list[bytes] = []
     for index, tool in enumerate(tools):
         is_legacy = isinstance(tool, Tool) and tool.kind == "legacy"
-        (legacy if is_legacy else modern).append(_write_tool(tool, f"tools[{index}]", wire))
+        (legacy if is_legacy else modern).append(_write_tool(tool, index, wire))
     return {
         "tools": join_array(modern) if modern else None,
         "functions": join_array(legacy) if legacy else None,
     }
 
 
-def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
+def _write_tool(tool: Tool | BuiltinTool, index: int, wire: Wire) -> bytes:
     if (kept := wire.kept(tool.raw)) is not None:
         return kept
+    place = f"tools[{index}]"
     if isinstance(tool, BuiltinTool):
         raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
+    if tool.kind == "function" and not tool.extra and tool.format is None:
+        return b'{"type":"function","function":%b}' % _function(tool)
     members = {"name": encode(tool.name)}
     if tool.description is not None:
         members["description"] = encode(tool.description)
@@ -141,6 +144,18 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
         members["format"] = _nested_format(tool.format)
     inner = join_object(members | nested(tool.extra, tool.kind))
     return join_object({"type": encode(tool.kind), tool.kind: inner} | wire.unknown(tool.extra, place, tool.kind))
+
+
+def _function(tool: Tool) -> bytes:
+    """The function that *tool*, of which nothing is unknown, is."""
+    text = b'{"name":' + encode(tool.name)
+    if tool.description is not None:
+        text += b',"description":' + encode(tool.description)
+    if tool.parameters is not None:
+        text += b',"parameters":' + tool.parameters
+    if tool.strict is not None:
+        text += b',"strict":true' if tool.strict else b',"strict":false'
+    return text + b"}"
 
 
 # -- choice --------------------------------------------------------------------------------------------------

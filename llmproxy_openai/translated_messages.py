@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
-from llmproxy_core.chat import Message, Part, Role, TextPart, ToolCall, ToolResult
-from llmproxy_core.wire import Answered, paired, results_next
+from llmproxy_core.chat import Message, Part, Role, TextPart, ToolCall, ToolResult, changed
+from llmproxy_core.wire import Answered, is_plain, paired, results_next, uses_tools
 from llmproxy_openai.translated_parts import PartTranslator
 
 
@@ -15,6 +16,9 @@ class MessageTranslator:
     answered: Answered = "next"
     """When a call must have its result."""
 
+    keeps_plain: ClassVar[bool] = True
+    """Whether a turn that is one text and nothing else says the same here; a variant where it does not, says so."""
+
     def __init__(self, parts: PartTranslator) -> None:
         self.parts = parts
         self.wire = parts.wire
@@ -23,15 +27,17 @@ class MessageTranslator:
 
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """What can be said of *messages*."""
-        if self.answered == "next":
-            ordered = results_next(messages)
-            if ordered is not messages:
-                self.wire.convert("messages", "moved")
-            messages = ordered
-        self.calls = paired(messages, self.answered)
+        if uses_tools(messages):
+            messages = self._ordered(messages)
+            self.calls = paired(messages, self.answered)
         said: list[Message] = []
         moved: list[Part] = []
         for index, message in enumerate(messages):
+            if self.keeps_plain and is_plain(message) and self.wire.kept(message.raw) is None:
+                said += self._attached(moved) if moved else ()
+                role = message.role if message.role == "assistant" else self.role(message.role)
+                said.append(message if role == message.role else changed(message, role=role))
+                continue
             place = f"messages[{index}]"
             self.parts.refuse_unknown(message, place)
             parts = [(f"{place}.content[{position}]", part) for position, part in enumerate(message.content)]
@@ -47,6 +53,15 @@ class MessageTranslator:
             if others or len(others) == len(parts):
                 said += self._turn(message, others, place)
         return tuple(said + self._attached(moved))
+
+    def _ordered(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """*messages* with results behind their calls, where they have to be."""
+        if self.answered != "next":
+            return messages
+        ordered = results_next(messages)
+        if ordered is not messages:
+            self.wire.convert("messages", "moved")
+        return ordered
 
     # -- turns -----------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from llmproxy_openai.translated_parts import PartTranslator
 _MOST_STOPS = 4
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+_NO_ADVICE = (None,) * 5
 _TIERS = {"standard": "default", "standard_only": "default"} | {
     word: word for word in ("auto", "default", "flex", "priority")
 }
@@ -58,12 +59,16 @@ class RequestTranslator:
 
     def request(self) -> ChatRequest:
         """What can be said of the request; it keeps its origin."""
+        return changed(self.chat, **self.changes())
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that say something else here."""
         self.wire.refuse_unknown(self.chat.extra, "")
         check_choice(self.chat)
-        changes = {"extra": {}, "messages": self.messages()}
-        return changed(
-            self.chat, **(changes | self.sampling() | self.tools() | self.form() | self.thinking() | self.advice())
-        )
+        changes: dict[str, Any] = {"messages": self.messages()}
+        if self.chat.extra:
+            changes["extra"] = {}
+        return changes | self.sampling() | self.tools() | self.form() | self.thinking() | self.advice()
 
     # -- what is said ----------------------------------------------------------------------------------------------
 
@@ -103,6 +108,8 @@ class RequestTranslator:
         """What the answer is to be."""
         changes: dict[str, Any] = {}
         kinds = self.chat.modalities
+        if not kinds and self.chat.response_format is None:
+            return changes
         said = tuple(kind for kind in kinds if kind in {"text", "audio"})
         if said != kinds:
             self.wire.refuse("modalities", f"the modalities {', '.join(kinds)}")
@@ -178,7 +185,10 @@ class RequestTranslator:
         if _TOOL_NAME.fullmatch(tool.name) is None:
             self.wire.refuse(f"{place}.name", "a tool's name of more than 64 letters, digits, '_' and '-'")
             return None
-        self.wire.refuse_unknown(tool.extra, place)
+        if tool.extra:
+            self.wire.refuse_unknown(tool.extra, place)
+        if not tool.extra and tool.cache is None and self.wire.kept(tool.raw) is None:
+            return tool
         return changed(tool, extra={}, cache=None)
 
     def takes_several_names(self) -> bool:
@@ -201,6 +211,9 @@ class RequestTranslator:
     def advice(self) -> dict[str, Any]:
         """What changes neither the answer nor its form, and only OpenAI itself is sure to know."""
         chat, changes = self.chat, dict[str, Any]()
+        said = (chat.store, chat.cache_key, chat.service_tier, chat.prediction, chat.metadata)
+        if said == _NO_ADVICE:
+            return changes
         if not chat.store:
             changes["store"] = None  # false is what all do anyway
         tier = _TIERS.get((chat.service_tier or "").lower())

@@ -25,6 +25,7 @@ from llmproxy_core.chat.events import (
     ToolCallStart,
     UsageReported,
 )
+from llmproxy_core.chat.node import node
 from llmproxy_core.chat.origin import ChatOrigin
 from llmproxy_core.chat.parts import (
     AudioPart,
@@ -96,5 +97,6 @@ __all__ = [
     "UsageReported",
     "VideoPart",
     "changed",
+    "node",
     "remember",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from llmproxy_core.chat.node import node
 from llmproxy_core.chat.parts import JSONText
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from llmproxy_core.chat.request import ChatRequest
 
 
-@attrs.frozen
+@node
 class ChatOrigin:
     """What a request or reply was read from: all top-level members in their order, and the value before any change."""
 

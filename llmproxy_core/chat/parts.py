@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 import attrs
+from msgspec.structs import force_setattr
+
+from llmproxy_core.chat.node import node
 
 JSONText = bytes
 """One JSON value as it stood on the wire."""
 
 
-@attrs.frozen
+@node
 class Raw:
     """The bytes a node was read from, and the wire form (`Api.form`) they are written in."""
 
@@ -24,13 +27,12 @@ N = TypeVar("N")
 
 def remember(node: N, api: str, text: JSONText) -> N:
     """*node*, now remembering the bytes it was read from."""
-    object.__setattr__(
-        node, "raw", Raw(api, text)
-    )  # the one write to a frozen node, by its reader, before anyone sees it
+    # The one write to a frozen node, by its reader, before anyone sees it; underneath it is a Struct.
+    force_setattr(node, "raw", Raw(api, text))  # type: ignore[arg-type]
     return node
 
 
-@attrs.frozen
+@node
 class Source:
     """Where media comes from; exactly one of url, data, file_id, text is set."""
 
@@ -42,14 +44,14 @@ class Source:
     media_type: str | None = None
 
 
-@attrs.frozen
+@node
 class CacheMark:
     """A prompt-cache breakpoint after this node; *ttl* as the provider spells it ("5m", "1h"), None for its default."""
 
     ttl: str | None = None
 
 
-@attrs.frozen
+@node
 class Citation:
     """A source named by the answer. *text* is the cited passage; offsets count characters of the cited text part."""
 
@@ -62,7 +64,7 @@ class Citation:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class TextPart:
     text: str
     citations: tuple[Citation, ...] = ()
@@ -72,7 +74,7 @@ class TextPart:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class ImagePart:
     source: Source
     detail: str | None = None
@@ -82,7 +84,7 @@ class ImagePart:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class DocumentPart:
     source: Source
     title: str | None = None
@@ -95,7 +97,7 @@ class DocumentPart:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class AudioPart:
     """Spoken input, or spoken output with its transcript. *source.media_type* is `audio/FORMAT`."""
 
@@ -106,14 +108,14 @@ class AudioPart:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class VideoPart:
     source: Source
     extra: Mapping[str, JSONText] = attrs.field(factory=dict, repr=False, kw_only=True)
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class ReasoningPart:
     """
     Thinking. *text* may be a summary, or empty when the provider shows none.
@@ -135,14 +137,14 @@ class ReasoningPart:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class RefusalPart:
     text: str
     extra: Mapping[str, JSONText] = attrs.field(factory=dict, repr=False, kw_only=True)
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class ToolCall:
     """A call the model asks for. *arguments* is the model's text: JSON by intention, not by guarantee."""
 
@@ -159,7 +161,7 @@ class ToolCall:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class ToolResult:
     """The answer to a tool call, paired by *call_id* (and *name* where the protocol pairs by name)."""
 
@@ -172,7 +174,7 @@ class ToolResult:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class OpaquePart:
     """A part only its own protocol knows (server-side tools and their results); *kind* is its type there."""
 
@@ -196,7 +198,7 @@ Part = (
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-@attrs.frozen
+@node
 class Message:
     """
     One turn. Tool calls are parts of an assistant turn; each result of the `tool` role is one ToolResult part.

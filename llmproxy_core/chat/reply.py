@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import attrs
 
+from llmproxy_core.chat.node import node
 from llmproxy_core.chat.origin import ChatOrigin
 from llmproxy_core.chat.parts import JSONText, Part, Raw, TextPart
 from llmproxy_core.usage import Usage
@@ -21,7 +22,7 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
-@attrs.frozen
+@node
 class Finish:
     """Why a choice ended; *word* is the provider's own spelling, *stop_sequence* the one that was met."""
 
@@ -32,7 +33,7 @@ class Finish:
     """What the provider adds to the word: the category of a refusal, a message."""
 
 
-@attrs.frozen
+@node
 class Choice:
     """One answer. *finish* is None when the provider gave none; *logprobs* is OpenAI's `{"content": […]}`."""
 
@@ -49,7 +50,7 @@ class Choice:
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
-@attrs.frozen
+@node
 class ChatReply:
     """A whole answer. *created* is seconds since the epoch."""
 

@@ -7,11 +7,12 @@ from typing import Literal
 
 import attrs
 
+from llmproxy_core.chat.node import node
 from llmproxy_core.chat.origin import ChatOrigin
 from llmproxy_core.chat.parts import CacheMark, JSONText, Message, Raw
 
 
-@attrs.frozen
+@node
 class Tool:
     """A tool the caller runs. *parameters* is its JSON Schema as JSON text, None for no parameters."""
 
@@ -27,7 +28,7 @@ class Tool:
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
 
-@attrs.frozen
+@node
 class BuiltinTool:
     """A tool the provider runs (web search, code execution, …); *kind* is its type in its own protocol."""
 
@@ -35,7 +36,7 @@ class BuiltinTool:
     raw: Raw
 
 
-@attrs.frozen
+@node
 class ToolChoice:
     """auto, none, required (any tool), or required among *names*; `allowed`: auto among *names*."""
 
@@ -43,7 +44,7 @@ class ToolChoice:
     names: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@node
 class ResponseFormat:
     """What the answer's text must be. *schema* is a JSON Schema as JSON text."""
 
@@ -54,7 +55,7 @@ class ResponseFormat:
     description: str | None = None
 
 
-@attrs.frozen
+@node
 class ReasoningConfig:
     """How much to think: *effort* as a word (none … max), or *budget_tokens* (0 off, -1 the model's choice)."""
 
@@ -68,7 +69,7 @@ class ReasoningConfig:
     """Think between the tool calls of a turn only."""
 
 
-@attrs.frozen
+@node
 class ChatRequest:
     """
     One question to a model.

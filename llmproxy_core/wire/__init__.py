@@ -32,7 +32,7 @@ from llmproxy_core.wire.members import (
     decode,
     garbage,
 )
-from llmproxy_core.wire.plain import plain_message, plain_text
+from llmproxy_core.wire.plain import is_plain, plain_message, plain_parts, plain_text, plain_turn, usual
 from llmproxy_core.wire.provider_error import auth_error, read_error, reported_error
 from llmproxy_core.wire.request_body import read_request, write_request
 from llmproxy_core.wire.result_order import results_next
@@ -46,7 +46,7 @@ from llmproxy_core.wire.splice import (
     with_items,
     with_members,
 )
-from llmproxy_core.wire.tool_pairs import Answered, check_choice, paired
+from llmproxy_core.wire.tool_pairs import Answered, check_choice, paired, uses_tools
 from llmproxy_core.wire.wire import Wire, nested
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "encode_event",
     "failed",
     "garbage",
+    "is_plain",
     "join_array",
     "join_object",
     "json",
@@ -95,7 +96,9 @@ __all__ = [
     "paired",
     "parse_event",
     "plain_message",
+    "plain_parts",
     "plain_text",
+    "plain_turn",
     "read_body",
     "read_error",
     "read_request",
@@ -107,6 +110,8 @@ __all__ = [
     "text_tool",
     "tier_word",
     "unsaid",
+    "uses_tools",
+    "usual",
     "value",
     "with_items",
     "with_members",

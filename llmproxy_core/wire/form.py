@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
+import msgspec
 
 from llmproxy_core.chat import ChatRequest, JSONText
 from llmproxy_core.wire.members import Kind, Members
@@ -22,6 +23,16 @@ Values = dict[str, Any]
 
 Changes = dict[str, JSONText | None]
 """Members to set, as JSON text, and to remove (None)."""
+
+
+@attrs.frozen
+class Value:
+    """A member that is one value, as a field has it, and how both are told."""
+
+    name: str
+    field: str
+    decode: Callable[[msgspec.Raw], Any]
+    encode: Callable[[Any], JSONText]
 
 
 @attrs.frozen(eq=False)
@@ -36,6 +47,8 @@ class Group:
     """Its members: when a body has none of them, `read` need not be called. None: it always is."""
     says_nothing: bool = False
     """Whether fields that are not set say nothing, so that `write` need not be called for a request written anew."""
+    value: Value | None = None
+    """What is read and written without `read` and `write`, unless it is wrong, or there already."""
 
 
 Form = tuple[Group, ...]
@@ -58,7 +71,8 @@ def value(field: str, kind: Kind[Any], *names: str) -> Group:
         used = [name for name in names if before.get(name, b"null") != b"null"]
         return dict.fromkeys(used or names[:1], text)
 
-    return Group((field,), read, write, frozenset(names), says_nothing=True)
+    simple = Value(names[0], field, kind.decode, encode) if len(names) == 1 else None
+    return Group((field,), read, write, frozenset(names), says_nothing=True, value=simple)
 
 
 def unsaid(*fields: str) -> Group:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 import msgspec
@@ -35,16 +35,20 @@ class Kind(Generic[T]):
 
     words: str
     decode: Callable[[bytes | msgspec.Raw], T]
+    type: Any = None
+    """What msgspec calls it; None where it has no one name."""
 
 
-STRING: Kind[str] = Kind("a string", msgspec.json.Decoder(str).decode)
-BOOLEAN: Kind[bool] = Kind("true or false", msgspec.json.Decoder(bool).decode)
-INTEGER: Kind[int] = Kind("an integer", msgspec.json.Decoder(int).decode)
-NUMBER: Kind[float] = Kind("a number", msgspec.json.Decoder(int | float).decode)
-STRINGS: Kind[list[str]] = Kind("a list of strings", msgspec.json.Decoder(list[str]).decode)
-STRING_OR_STRINGS: Kind[str | list[str]] = Kind(
-    "a string or a list of strings", msgspec.json.Decoder(str | list[str]).decode
-)
+def _kind(words: str, type_: Any) -> Kind[Any]:
+    return Kind(words, msgspec.json.Decoder(type_).decode, type_)
+
+
+STRING: Kind[str] = _kind("a string", str)
+BOOLEAN: Kind[bool] = _kind("true or false", bool)
+INTEGER: Kind[int] = _kind("an integer", int)
+NUMBER: Kind[float] = _kind("a number", int | float)
+STRINGS: Kind[list[str]] = _kind("a list of strings", list[str])
+STRING_OR_STRINGS: Kind[str | list[str]] = _kind("a string or a list of strings", str | list[str])
 
 
 def decode(kind: Kind[T], text: bytes, place: str, fail: Fail) -> T:

@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
-import attrs
+import msgspec
 
-from llmproxy_core.chat import ChatOrigin, ChatRequest
+from llmproxy_core.chat import ChatOrigin, ChatRequest, changed
 from llmproxy_core.errors import Unsupported
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.jsontext import scan
 from llmproxy_core.translation import Translation
 from llmproxy_core.wire.form import Changes, Form
 from llmproxy_core.wire.members import Members, RawMembers
+from llmproxy_core.wire.plan import DEFAULTS, Plan, plan_of, said_fields, written
 from llmproxy_core.wire.splice import join_object, with_members
 from llmproxy_core.wire.wire import Wire
-
-_ELSEWHERE = frozenset({"model", "stream", "wants_usage"})
-"""What names the model and asks for a stream may stand outside of the body."""
-
-_DEFAULTS: dict[str, Any] = {
-    field.name: () if field.default == () else field.default
-    for field in attrs.fields(ChatRequest)
-    if field.name not in {"extra", "origin", *_ELSEWHERE}
-}
 
 
 def read_request(api: str, form: Form, body: bytes) -> ChatRequest:
     """The meaning of *body* in *form*; *api* is the Api's form. BadRequest names the member that is wrong."""
     wire = Wire(api)
     raws = scan(body).raws
-    members = Members.of(dict(raws), wire.fail)
-    values: dict[str, Any] = {}
-    for group in form:
-        if group.names is None or not group.names.isdisjoint(raws):
-            values |= group.read(members, wire)
-    values.setdefault("model", None)
-    extra = members.rest()
-    origin = ChatOrigin(api, RawMembers(raws), ChatRequest(**values, extra=extra), body)
-    return ChatRequest(**values, extra=extra, origin=origin)
+    left = dict(raws)
+    members = Members.of(left, wire.fail)
+    values: dict[str, Any] = {"model": None}
+    for number in _read_values(plan_of(form), left, values):
+        values |= form[number].read(members, wire)
+    before = ChatRequest(**values, extra=members.rest() if left else {})
+    return changed(before, origin=ChatOrigin(api, RawMembers(raws), before, body))
+
+
+def _read_values(plan: Plan, left: dict[str, msgspec.Raw], values: dict[str, Any]) -> list[int]:
+    """Take the members that are one value each out of *left*; the groups that have to be asked for the rest."""
+    numbers = set(plan.always_read)
+    for name in list(left):
+        if (found := plan.values.get(name)) is not None:
+            try:
+                values[found[0]] = found[1](left[name])
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # null, or wrong: its group tells
+                numbers.update(plan.by_name[name])
+            else:
+                del left[name]
+        elif (groups := plan.by_name.get(name)) is not None:
+            numbers.update(groups)
+    return sorted(numbers)
 
 
 def write_request(api: str, form: Form, chat: ChatRequest, translation: Translation | None = None) -> bytes:
@@ -54,14 +59,17 @@ def write_request(api: str, form: Form, chat: ChatRequest, translation: Translat
         wire = Wire(api, own=True, translation=translation)
         return with_members(origin.text, _changes(form, chat, origin, origin.value, wire))
     wire = Wire(api, own=origin is None, translation=translation)
-    _refuse_unsaid(form, chat, None, wire)
+    plan, said = plan_of(form), said_fields(chat)
+    if not plan.unsaid.isdisjoint(said):
+        _refuse_unsaid(plan, chat, None, wire)
     members: Changes = {}
-    said = _said(chat)
-    for group in form:
-        if group.says_nothing and said.isdisjoint(group.fields):
+    for number in written(plan, said):
+        if (text := plan.texts.get(number)) is not None:
+            value = getattr(chat, text[1])
+            members[text[0]] = None if value is None else text[2](value)
             continue
         try:
-            members |= group.write(chat, wire, {})
+            members |= form[number].write(chat, wire, {})
         except Unsupported as error:
             wire.leave_out(error)
     if chat.extra:
@@ -71,7 +79,7 @@ def write_request(api: str, form: Form, chat: ChatRequest, translation: Translat
 
 def _changes(form: Form, chat: ChatRequest, origin: ChatOrigin, before: ChatRequest, wire: Wire) -> Changes:
     """What differs from the request as it was read."""
-    _refuse_unsaid(form, chat, before, wire)
+    _refuse_unsaid(plan_of(form), chat, before, wire)
     changes: Changes = {}
     for group in form:
         if any(_differs(chat, before, field) for field in group.fields):
@@ -82,26 +90,16 @@ def _changes(form: Form, chat: ChatRequest, origin: ChatOrigin, before: ChatRequ
     return changes
 
 
-def _said(chat: ChatRequest) -> set[str]:
-    """The fields that say something."""
-    return {field for field, default in _DEFAULTS.items() if getattr(chat, field) != default} | _ELSEWHERE
-
-
 def _differs(chat: ChatRequest, before: ChatRequest, field: str) -> bool:
     now, was = getattr(chat, field), getattr(before, field)
     return now is not was and now != was
 
 
-@lru_cache(64)
-def _unsaid(form: Form) -> list[tuple[str, Any]]:
-    """The fields that no group of *form* says, and their defaults."""
-    said = {field for group in form for field in group.fields}
-    return [(field, default) for field, default in _DEFAULTS.items() if field not in said]
-
-
-def _refuse_unsaid(form: Form, chat: ChatRequest, before: ChatRequest | None, wire: Wire) -> None:
+def _refuse_unsaid(plan: Plan, chat: ChatRequest, before: ChatRequest | None, wire: Wire) -> None:
     """Refuse a field that is set, and not as it was read, and that no group of the form says."""
-    for field, default in _unsaid(form):
+    for field, default in DEFAULTS.items():
+        if field not in plan.unsaid:
+            continue
         now = getattr(chat, field)
         if now == default or (before is None and says_nothing(field, now)):
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmproxy_core.chat import Message, Part, ToolCall, ToolResult, changed
+from llmproxy_core.wire.tool_pairs import uses_tools
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 
@@ -63,6 +64,8 @@ def _is_taken(part: Part, turns: Sequence[_Turn]) -> bool:
 
 def _is_interrupted(messages: Sequence[Message]) -> bool:
     """Whether a result comes after somebody else spoke behind its call."""
+    if not uses_tools(messages):
+        return False
     has_spoken = False
     for message in messages:
         if message.role == "assistant":

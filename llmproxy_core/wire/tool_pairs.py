@@ -8,10 +8,11 @@ from typing import Literal
 import attrs
 import msgspec
 
-from llmproxy_core.chat import BuiltinTool, ChatRequest, Message, ToolCall, ToolResult
+from llmproxy_core.chat import BuiltinTool, ChatRequest, Message, TextPart, ToolCall, ToolResult
 from llmproxy_core.errors import BadRequest
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
+_OF_TOOLS = (ToolCall, ToolResult)
 
 
 Answered = Literal["next", "later", "perhaps"]
@@ -26,6 +27,8 @@ def paired(messages: Sequence[Message], answered: Answered = "next") -> Mapping[
     BadRequest names a result without a call, and a call without the result that it needs. Calls at the end of the
     conversation may wait.
     """
+    if not uses_tools(messages):
+        return {}
     pairs = _Pairs(answered)
     for number, message in enumerate(messages):
         if message.role not in _SYSTEM_ROLES:
@@ -33,6 +36,15 @@ def paired(messages: Sequence[Message], answered: Answered = "next") -> Mapping[
     if answered != "perhaps":
         pairs.close()
     return pairs.found
+
+
+def uses_tools(messages: Sequence[Message]) -> bool:
+    """Whether a tool was called in *messages*, or gave a result."""
+    for message in messages:
+        for part in message.content:
+            if type(part) is not TextPart and isinstance(part, _OF_TOOLS):
+                return True
+    return False
 
 
 @attrs.frozen

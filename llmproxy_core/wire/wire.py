@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import attrs
-
 from llmproxy_core.chat import JSONText, Raw
+from llmproxy_core.chat.node import node
 from llmproxy_core.errors import Unsupported
 from llmproxy_core.translation import Translation, unsupported
 from llmproxy_core.wire.members import Fail, bad_request
@@ -55,7 +54,7 @@ are put together, and what they made of the node's JSON.
 """
 
 
-@attrs.frozen
+@node
 class Wire:
     """
     The wire form in hand.
@@ -76,7 +75,9 @@ class Wire:
 
     def unknown(self, extra: Mapping[str, JSONText], place: str, *nested_names: str) -> dict[str, JSONText]:
         """The unknown members of the node at *place* itself. Those of another protocol are refused, or left out."""
-        if extra and not self.own:
+        if not extra:
+            return {}
+        if not self.own:
             self.refuse_unknown(extra, place)
             return {}
         prefixes = tuple(name + bracket for name in nested_names for bracket in ".[")

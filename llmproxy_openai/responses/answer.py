@@ -28,6 +28,7 @@ from llmproxy_core.wire import (
     encode,
     join_array,
     join_object,
+    plain_message,
     with_items,
     with_members,
 )
@@ -56,6 +57,10 @@ class AnswerReader:
 
     def add(self, text: bytes, place: str) -> None:
         """Read the item written as *text*."""
+        if (plain := plain_message(text)) is not None:  # of whatever role, as below
+            self._carried = None
+            self.parts += (TextPart(plain.content),) if plain.content else ()
+            return
         members = Members(text, place, self._wire.fail)
         kind = members.take("type", STRING) or "message"
         carried, self._carried = self._carried, None

@@ -31,12 +31,13 @@ class Emitter:
         self, kind: str, members: Mapping[str, bytes], template: bytes | None = None, item_id: str | None = None
     ) -> None:
         """Make an event of *item_id*. *template* is the provider's own, of which other members stay as they are."""
-        if template is None and item_id is not None:
+        if template is None and item_id is not None and self._templates:
             template = self._templates.get(item_id, {}).pop(kind, None)
         number = encode(self.sequence)
         self.sequence += 1
         if template is None:
-            data = join_object({"type": encode(kind), "sequence_number": number, **members})
+            told = b"," + join_object(members)[1:] if members else b"}"
+            data = b'{"type":"%b","sequence_number":%b%b' % (kind.encode(), number, told)
         else:
             data = with_members(template, {"sequence_number": number, **members})
         self._out.append(b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n")

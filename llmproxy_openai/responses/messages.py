@@ -20,16 +20,19 @@ from llmproxy_core.wire import (
     decode_array,
     decode_object,
     encode,
+    is_plain,
     join_array,
-    plain_message,
+    plain_turn,
     with_items,
     with_members,
 )
 from llmproxy_openai.responses.answer import AnswerReader, rewrite_items
 from llmproxy_openai.responses.items import write_message
-from llmproxy_openai.responses.parts import read_content, rewrite_content
+from llmproxy_openai.responses.parts import TEXTS, read_content, rewrite_content
 
-_ROLES = {"user", "system", "developer"}
+_SPEAKERS: Mapping[str, Role] = {"user": "user", "system": "system", "developer": "developer"}
+_ROLES = set(_SPEAKERS)
+_LISTED = dict.fromkeys(_ROLES, frozenset[str | None](TEXTS))
 _RESULTS = {"function_call_output", "custom_tool_call_output"}
 _TELLS_NOTHING = ("status", "phase", "caller", "namespace")
 
@@ -59,7 +62,7 @@ def _read_input(text: bytes, place: str, wire: Wire) -> list[Message]:
     turn: list[tuple[bytes, str]] = []
     for index, item in enumerate(array(text, place, wire.fail)):
         at = f"{place}[{index}]"
-        message = _read_item(item, at, wire)
+        message = plain_turn(item, _SPEAKERS, wire.api, _LISTED) or _read_item(item, at, wire)
         if message is None:
             turn.append((item, at))
             continue
@@ -70,10 +73,6 @@ def _read_input(text: bytes, place: str, wire: Wire) -> list[Message]:
 
 def _read_item(text: bytes, place: str, wire: Wire) -> Message | None:
     """An item that is a message of its own; None for one of the model's turn."""
-    plain = plain_message(text)
-    if plain is not None and plain.role in _ROLES:
-        said = (TextPart(plain.content),) if plain.content else ()
-        return remember(Message(cast("Role", plain.role), said), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.take("type", STRING) or "message"
     if kind in _RESULTS:
@@ -140,7 +139,12 @@ def _instructed(
     The text of the leading system message is the instructions; so are those that were put before it.
     """
     numbered = list(enumerate(messages))
-    last = next((index for index, message in numbered if _is_instructions(message, wire)), None)
+    read = [
+        index
+        for index, message in numbered
+        if (raw := message.raw) is not None and raw.api == wire.api and _is_instructions(message, wire)
+    ]
+    last = read[0] if read else None
     if last == 0:
         assert messages[0].raw is not None
         return messages[0].raw.text, numbered[1:]
@@ -149,7 +153,8 @@ def _instructed(
     leading = messages[: last + 1]
     if not leading or not all(_is_plain_system(message) for message in leading):
         return None, [each for each in numbered if not _is_instructions(each[1], wire)]
-    return encode("\n\n".join([message.text for message in leading])), numbered[last + 1 :]
+    said = [part.text for message in leading for part in message.content if isinstance(part, TextPart)]
+    return encode("\n\n".join(said)), numbered[last + 1 :]
 
 
 def _is_instructions(message: Message, wire: Wire) -> bool:
@@ -164,11 +169,10 @@ def _is_plain_system(message: Message) -> bool:
         return False
     if message.raw is not None and message.raw.text.startswith(b"{"):
         return False
-    match message.content:
-        case (TextPart(citations=(), cache=None, extra=extra),):
-            return not extra
-        case _:
-            return False
+    if len(message.content) != 1:
+        return False
+    only = message.content[0]
+    return isinstance(only, TextPart) and not only.citations and only.cache is None and not only.extra
 
 
 def _write_input(
@@ -183,17 +187,30 @@ def _write_input(
         part.id
         for _, message in messages
         for part in message.content
-        if isinstance(part, ToolCall) and part.kind == "custom"
+        if type(part) is not TextPart and isinstance(part, ToolCall) and part.kind == "custom"
     }
     items: list[bytes] = []
     for position, (index, message) in enumerate(messages):
         old = was[position] if len(was) == len(messages) else None
+        if old is None and (item := _plain_item(message, wire)) is not None:
+            items.append(item)
+            continue
         place = f"messages[{index}]"
         spliced = None if old is None else _rewrite(message, old, place, wire)
         items += write_message(message, place, wire, custom) if spliced is None else spliced
     if before.startswith(b"[") and len(decode_array(before)) == len(items):
         return with_items(before, items) if items else before
     return join_array(items)
+
+
+def _plain_item(message: Message, wire: Wire) -> bytes | None:
+    """The item of *message*, which has no bytes of this wire form, when it is one text and nothing else."""
+    if not is_plain(message) or wire.kept(message.raw) is not None:
+        return None
+    part = message.content[0]
+    if not isinstance(part, TextPart) or wire.kept(part.raw) is not None:
+        return None
+    return b'{"role":"%b","content":%b}' % (message.role.encode(), encode(part.text))
 
 
 def _rewrite(message: Message, was: Message, place: str, wire: Wire) -> list[bytes] | None:

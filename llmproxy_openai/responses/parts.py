@@ -46,7 +46,7 @@ _CACHE = "prompt_cache_breakpoint"
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-_TEXTS = {"input_text", "output_text", "text"}
+TEXTS = {"input_text", "output_text", "text"}
 
 
 def read_content(raw: bytes | None, place: str, wire: Wire) -> tuple[Part, ...]:
@@ -63,11 +63,11 @@ def read_content(raw: bytes | None, place: str, wire: Wire) -> tuple[Part, ...]:
 def read_part(text: bytes, place: str, wire: Wire) -> Part:
     """The part written as *text*; of an unknown type an OpaquePart, which only this wire form understands."""
     plain = plain_text(text)
-    if plain is not None and plain.type in _TEXTS:
+    if plain is not None and plain.type in TEXTS:
         return remember(TextPart(plain.text), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
-    if kind in _TEXTS:
+    if kind in TEXTS:
         return remember(_text(members, wire), wire.api, text)
     read = _READERS.get(kind)
     if read is None:

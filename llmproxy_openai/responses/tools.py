@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from llmproxy_core.chat import BuiltinTool, Raw, Tool, ToolChoice, remember
 from llmproxy_core.translation import unsupported
-from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, decode, encode, join_array, join_object
+from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, decode, encode, join_array, join_object, usual
 
 # -- tools ---------------------------------------------------------------------------------------------------
 
 
+class _PlainTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["function"]
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw = msgspec.Raw()
+    strict: bool | None = None
+
+
+_plain_tool = usual(_PlainTool)
+_NO_SCHEMA = (b"", b"null")
+
+
 def read_tool(text: bytes, place: str, wire: Wire) -> Tool | BuiltinTool:
     """An element of `tools`: the caller's function or custom tool, or one that the provider runs."""
+    plain = _plain_tool(text)
+    if plain is not None:
+        schema = bytes(plain.parameters)
+        known = None if schema in _NO_SCHEMA else schema
+        is_sure = is_strict(known) if plain.strict is None else plain.strict
+        return remember(Tool(plain.name, plain.description, known, is_sure), wire.api, text)
     members = Members(text, place, wire.fail)
     kind = members.need("type", STRING)
     match kind:
@@ -78,6 +96,8 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
         return kept
     if isinstance(tool, BuiltinTool):
         raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
+    if tool.kind != "custom" and not tool.extra:
+        return _function(tool)
     members = {"type": b'"custom"' if tool.kind == "custom" else b'"function"', "name": encode(tool.name)}
     if tool.description is not None:
         members["description"] = encode(tool.description)
@@ -88,6 +108,18 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
         members["parameters"] = tool.parameters or b"null"
         members["strict"] = encode(bool(tool.strict))  # not said would be true
     return join_object(members | wire.unknown(tool.extra, place))
+
+
+def _function(tool: Tool) -> bytes:
+    """The function that *tool*, of which nothing is unknown, is. Strictness that is not said would be true."""
+    about = b"" if tool.description is None else b',"description":' + encode(tool.description)
+    strict = b"true" if tool.strict else b"false"
+    return b'{"type":"function","name":%b%b,"parameters":%b,"strict":%b}' % (
+        encode(tool.name),
+        about,
+        tool.parameters or b"null",
+        strict,
+    )
 
 
 # -- choice --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -23,10 +24,11 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolChoice,
     ToolResult,
+    changed,
 )
 from llmproxy_core.translation import Translation
-from llmproxy_core.wire import Wire, made_id
-from llmproxy_openai.model_family import ModelFamily
+from llmproxy_core.wire import Wire, made_id, uses_tools
+from llmproxy_openai.model_family import ModelFamily, family_of
 from llmproxy_openai.responses.paths import DIALECT
 from llmproxy_openai.responses.web_search import is_search, write_search
 from llmproxy_openai.translated_messages import MessageTranslator
@@ -82,8 +84,12 @@ class ResponsesMessages(MessageTranslator):
         for index, message in enumerate(messages):
             if message.name is not None:
                 self.wire.refuse(f"messages[{index}].name", "the name of who speaks")
-        said = super().messages(messages)
-        return tuple(_identified([attrs.evolve(each, name=None) if each.name else each for each in said]))
+        # What a system's message was read from in another protocol says nothing about its place in this one.
+        said = [
+            changed(each, name=None) if each.name is not None or each.role == "system" else each
+            for each in super().messages(messages)
+        ]
+        return tuple(_identified(said) if uses_tools(said) else said)
 
     def _result(self, result: ToolResult, place: str, moved: list[Part]) -> ToolResult:
         self.parts.refuse_unknown(result, place)
@@ -117,6 +123,11 @@ def _identified(messages: Iterable[Message]) -> Iterable[Message]:
         yield attrs.evolve(message, content=tuple(content))
 
 
+@lru_cache(256)
+def _family_here(model: str | None) -> ModelFamily:
+    return attrs.evolve(family_of(model), takes_stop=True, takes_custom_tools=True)
+
+
 class ResponsesTranslator(RequestTranslator):
     """Makes of a request of another protocol one that the Responses API can say."""
 
@@ -124,7 +135,7 @@ class ResponsesTranslator(RequestTranslator):
 
     def __init__(self, api: str, translation: Translation, chat: ChatRequest) -> None:
         super().__init__(api, translation, chat)
-        self.family = attrs.evolve(self.family, takes_stop=True, takes_custom_tools=True)
+        self.family = _family_here(chat.model)
 
     def conversation(self) -> MessageTranslator:
         """What translates the conversation."""
@@ -132,7 +143,7 @@ class ResponsesTranslator(RequestTranslator):
 
     def request(self) -> ChatRequest:
         """What can be said of the request."""
-        return attrs.evolve(super().request(), origin=None)
+        return changed(self.chat, **self.changes(), origin=None)
 
     def sampling(self) -> dict[str, Any]:
         """What says what is so anyway is left out."""
@@ -164,7 +175,7 @@ class ResponsesTranslator(RequestTranslator):
             if isinstance(tool, BuiltinTool) and is_search(tool):
                 tools.append(write_search(tool, place, self.wire))
             elif (said := self.tool(tool, place)) is not None:
-                tools.append(attrs.evolve(said, kind="function") if said.kind == "legacy" else said)
+                tools.append(changed(said, kind="function") if said.kind == "legacy" else said)
         if not tools:
             return {"tools": (), "tool_choice": None, "parallel_tool_calls": None}
         choice = self.chat.tool_choice

@@ -412,3 +412,13 @@ def test_a_count_of_another_protocols_request_has_nothing_but_what_is_counted() 
     chat = foreign(stop=("x",), max_output_tokens=1024, temperature=0.5, user="u")
     out = json.loads(RESPONSES.write_chat(INPUT_TOKENS, chat, told))
     assert out == {"model": "gpt-5.2", "input": [{"role": "user", "content": "Hi"}]}
+
+
+def test_a_name_that_is_empty_is_left_out_without_the_conversation() -> None:
+    chat = foreign(Message("user", (TextPart("Hi"),), ""), HI)
+    translation = Translation(drops=True)
+
+    body = json.loads(RESPONSES.write_chat(CREATE, chat, translation))
+
+    assert body["input"] == [{"role": "user", "content": "Hi"}, {"role": "user", "content": "Hi"}]
+    assert translation.changes == {"messages[0].name": "dropped"}

@@ -67,7 +67,7 @@ def write_block(part: Part, place: str, wire: Wire) -> bytes | None:
     return join_object(members | wire.unknown(part.extra, place, *NESTED))
 
 
-def is_plain(part: TextPart, wire: Wire) -> bool:
+def is_plain_text(part: TextPart, wire: Wire) -> bool:
     """Whether *part* is its text and nothing else."""
     return part.cache is None and not part.citations and not part.extra and wire.kept(part.raw) is None
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from llmproxy_anthropic.block_write import is_plain, write_block, write_call, write_plain, write_result
+from llmproxy_anthropic.block_write import is_plain_text, write_block, write_call, write_plain, write_result
 from llmproxy_anthropic.cache_mark import CACHE
 from llmproxy_anthropic.thinking_block import is_ours
 from llmproxy_anthropic.tool_pairs import ToolPairs
 from llmproxy_core.chat import ImagePart, Message, Part, ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
-from llmproxy_core.wire import Wire, join_array, join_object
+from llmproxy_core.wire import Wire, is_plain, join_array, join_object
 
 SYSTEM_ROLES = ("system", "developer")
 _FILLER = b'{"type":"text","text":"..."}'
@@ -31,7 +31,7 @@ class _Turn:
 
     def text(self) -> bytes:
         blocks = self.results + self.blocks
-        return join_object({"role": b'"%b"' % self.role.encode(), "content": join_array(blocks)})
+        return b'{"role":"%b","content":%b}' % (self.role.encode(), join_array(blocks))
 
 
 class Conversation:
@@ -43,7 +43,9 @@ class Conversation:
         self._turns: list[_Turn] = []
         spoken = [(index, message) for index, message in enumerate(messages) if message.role not in SYSTEM_ROLES]
         for index, message in spoken:
-            self._add(message, f"messages[{index}]", last=index == spoken[-1][0])
+            last = index == spoken[-1][0]
+            if (last and message.role == "assistant") or not is_plain(message) or not self._plain(message):
+                self._add(message, f"messages[{index}]", last=last)
         self._pairs.close()
         self._begin_with_the_user()
 
@@ -52,6 +54,15 @@ class Conversation:
         return join_array(turn.text() for turn in self._turns)
 
     # -- turns ---------------------------------------------------------------------------------------------------
+
+    def _plain(self, message: Message) -> bool:
+        """A turn that is one text; False where its block has bytes of its own."""
+        part = message.content[0]
+        if not isinstance(part, TextPart) or not is_plain_text(part, self._wire):
+            return False
+        if part.text.strip():
+            self._turn("assistant" if message.role == "assistant" else "user").blocks.append(write_plain(part))
+        return True
 
     def _add(self, message: Message, place: str, *, last: bool) -> None:
         if message.name is not None and self._wire.translation is not None:
@@ -67,7 +78,7 @@ class Conversation:
     def _part(self, role: str, part: Part, place: str) -> None:
         if isinstance(part, TextPart | RefusalPart) and not part.text.strip():
             return
-        if isinstance(part, TextPart) and is_plain(part, self._wire):
+        if isinstance(part, TextPart) and is_plain_text(part, self._wire):
             self._turn(role).blocks.append(write_plain(part))
             return
         if isinstance(part, ToolResult):

@@ -81,7 +81,8 @@ def _write_anew(chat: ChatRequest, wire: Wire) -> Changes:
     system = []
     for index, message in enumerate(chat.messages):
         if message.role in SYSTEM_ROLES:
-            wire.unknown(message.extra, f"messages[{index}]")
+            if message.extra:
+                wire.unknown(message.extra, f"messages[{index}]")
             system.append(message)
     spoken: Sequence[Message] = chat.messages
     if system and len(system) == len(chat.messages):
@@ -205,19 +206,27 @@ def _read_tools(members: Members, wire: Wire) -> Values:
 _PROMPT: Form = (
     value("model", STRING),
     Group(("messages",), _read_messages, _write_messages),
-    Group(("cache",), _read_cache, _write_cache),
-    Group(("tools", "tool_choice", "parallel_tool_calls"), _read_tools, write_tools),
-    Group(("reasoning", "response_format"), read_thinking, write_thinking),
+    Group(("cache",), _read_cache, _write_cache, frozenset({CACHE}), says_nothing=True),
+    Group(
+        ("tools", "tool_choice", "parallel_tool_calls"), _read_tools, write_tools, frozenset({"tools", "tool_choice"})
+    ),
+    Group(
+        ("reasoning", "response_format"),
+        read_thinking,
+        write_thinking,
+        frozenset({"output_config", "output_format", "thinking"}),
+        says_nothing=True,
+    ),
 )
 
 MESSAGES_FORM: Form = (
     *_PROMPT,
-    Group(("max_output_tokens",), _read_limit, _write_limit),
-    Group(("stream", "wants_usage"), _read_stream, _write_stream),
+    Group(("max_output_tokens",), _read_limit, _write_limit, frozenset({"max_tokens"})),
+    Group(("stream", "wants_usage"), _read_stream, _write_stream, frozenset({"stream"})),
     *SAMPLING,
-    Group(("stop",), _read_stop, _write_stop),
-    Group(("user",), _read_user, _write_user),
-    Group(("service_tier",), _read_tier, _write_tier),
+    Group(("stop",), _read_stop, _write_stop, frozenset({"stop_sequences"}), says_nothing=True),
+    Group(("user",), _read_user, _write_user, frozenset({"metadata"}), says_nothing=True),
+    Group(("service_tier",), _read_tier, _write_tier, frozenset({"service_tier"}), says_nothing=True),
     UNSAYABLE,
 )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmproxy_anthropic.block_read import read_content
-from llmproxy_core.chat import Message, Part, Role, TextPart, ToolResult, remember
-from llmproxy_core.wire import STRING, Members, Wire, plain_message
+from llmproxy_core.chat import Message, Part, Role, ToolResult, remember
+from llmproxy_core.wire import STRING, Members, Wire, plain_turn
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+
+_LISTED = dict.fromkeys(_ROLES, frozenset[str | None]({"text"}))
 
 CONTINUED = b""
 """What a message remembers that was the later part of one on the wire."""
@@ -20,10 +22,9 @@ def read_message(text: bytes, place: str, wire: Wire) -> list[Message]:
 
     The first remembers the bytes of all.
     """
-    plain = plain_message(text)
-    if plain is not None and (speaker := _ROLES.get(plain.role)) is not None:
-        said = (TextPart(plain.content),) if plain.content else ()
-        return [remember(Message(speaker, said), wire.api, text)]
+    plain = plain_turn(text, _ROLES, wire.api, _LISTED)
+    if plain is not None:
+        return [plain]
     members = Members(text, place, wire.fail)
     role = _ROLES.get(members.need("role", STRING))
     if role is None:

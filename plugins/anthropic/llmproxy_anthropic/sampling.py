@@ -34,7 +34,7 @@ def _sampled(field: str, kind: Kind[Any]) -> Group:
             now = _HIGHEST_TEMPERATURE
         return {field: encode(now)}
 
-    return Group((field,), read, write)
+    return Group((field,), read, write, frozenset({field}), says_nothing=True)
 
 
 def _is_taken(field: str, chat: ChatRequest, wire: Wire) -> bool:
@@ -78,4 +78,4 @@ def _refuse_unsayable(chat: ChatRequest, wire: Wire, _: Before) -> Changes:
     return {}
 
 
-UNSAYABLE = Group(tuple(_HARMLESS), lambda members, wire: {}, _refuse_unsayable)
+UNSAYABLE = Group(tuple(_HARMLESS), lambda members, wire: {}, _refuse_unsayable, frozenset(), says_nothing=True)

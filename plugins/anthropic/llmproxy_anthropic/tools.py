@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -28,6 +29,7 @@ from llmproxy_core.wire import (
     join_array,
     join_object,
     text_tool,
+    usual,
     with_items,
     with_members,
 )
@@ -40,6 +42,18 @@ _ANSWER_ABOUT = "Gives the final answer. Call it with the whole answer."
 # -- reading -------------------------------------------------------------------------------------------------
 
 
+class _PlainTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    description: str | None = None
+    input_schema: msgspec.Raw = msgspec.Raw()
+    strict: bool | None = None
+    type: Literal["custom", ""] | None = None
+
+
+_plain_tool = usual(_PlainTool)
+_NO_SCHEMA = (b"", b"null")
+
+
 def read_tools(members: Members, wire: Wire) -> tuple[Tool | BuiltinTool, ...]:
     place = members.at("tools")
     return tuple(_read_tool(text, f"{place}[{index}]", wire) for index, text in enumerate(members.array("tools")))
@@ -47,6 +61,12 @@ def read_tools(members: Members, wire: Wire) -> tuple[Tool | BuiltinTool, ...]:
 
 def _read_tool(text: bytes, place: str, wire: Wire) -> Tool | BuiltinTool:
     """An element of `tools`: the provider's own when it has a type but "custom"."""
+    plain = _plain_tool(text)
+    if plain is not None:
+        schema = bytes(plain.input_schema)
+        return remember(
+            Tool(plain.name, plain.description, None if schema in _NO_SCHEMA else schema, plain.strict), wire.api, text
+        )
     members = Members(text, place, wire.fail)
     kind = members.take("type", STRING) or "custom"
     if kind != "custom":
@@ -149,6 +169,10 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, chat: ChatRequest, wire: W
         if tool.kind in KINDS:
             return write_search(tool, place, wire)
         raise unsupported(place, f"the provider-run tool {tool.kind!r} of another protocol")
+    if tool.kind != "custom" and not tool.extra and not tool.strict and tool.cache is None and not wire.own:
+        about = b"" if tool.description is None else b',"description":' + encode(tool.description)
+        name = encode(sent_name(tool.name, f"{place}.name"))
+        return b'{"name":%b%b,"input_schema":%b}' % (name, about, _schema(tool.parameters))
     is_custom = tool.kind == "custom"
     if is_custom and not wire.own:
         wire.convert(place, "converted")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+from msgspec.structs import asdict
+
 from llmproxy_core.chat import ChatRequest, JSONText
 from llmproxy_core.wire import (
     BOOLEAN,
@@ -19,6 +22,8 @@ from llmproxy_core.wire import (
     Wire,
     decode_object,
     encode,
+    join_object,
+    usual,
     with_members,
 )
 from llmproxy_gemini.answer_format import read_format, write_format
@@ -28,6 +33,7 @@ from llmproxy_gemini.thinking import read_thinking, write_thinking
 CONFIG = "generationConfig"
 _THINKING = "thinkingConfig"
 _MOST_STOPS = 5
+_NOT_SAID = (None, ())
 _LARGEST_SEED = 2**31 - 1
 
 SCALARS: Mapping[str, tuple[str, Kind[Any]]] = {
@@ -45,10 +51,32 @@ SCALARS: Mapping[str, tuple[str, Kind[Any]]] = {
 """Field of the request: the member that says it."""
 
 
+def _values_of(config: msgspec.Struct) -> Values:
+    values: Values = asdict(config)
+    if (top_k := values["top_k"]) is not None:
+        values["top_k"] = int(top_k)
+    values["stop"] = tuple(values["stop"] or ())
+    return values
+
+
+_plain_config = usual(
+    msgspec.defstruct(
+        "_PlainConfig",
+        [*((field, kind.type | None, None) for field, (_, kind) in SCALARS.items()), ("stop", list[str] | None, None)],
+        rename={**{field: name for field, (name, _) in SCALARS.items()}, "stop": "stopSequences"},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+)
+"""What says no more than how to choose words, in Google's own spelling."""
+
+
 def _read(members: Members, wire: Wire) -> Values:
     text = members.raw(CONFIG) or members.raw(snake(CONFIG))
     if text is None:
         return {}
+    if (plain := _plain_config(text)) is not None:
+        return _values_of(plain)
     config = Spelled(text, CONFIG, wire.fail)
     values: Values = {field: config.take(name, kind) for field, (name, kind) in SCALARS.items()}
     if (top_k := values["top_k"]) is not None:
@@ -67,10 +95,12 @@ def _read(members: Members, wire: Wire) -> Values:
 
 
 def _write(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
+    if not before:
+        return {CONFIG: _anew(chat, wire)}
     name = spelled(CONFIG, before)
     text = before.get(name, b"{}")
     text = b"{}" if text == b"null" else text
-    origin = chat.origin.value if before and chat.origin is not None else None
+    origin = chat.origin.value if chat.origin is not None else None
     was = origin if isinstance(origin, ChatRequest) else None
     changes: Changes = {}
     for field, write in _WRITERS.items():
@@ -81,6 +111,18 @@ def _write(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Cha
     present = decode_object(text)
     written = with_members(text, {spelled(member, present): value for member, value in changes.items()})
     return {name: None if written == b"{}" and name not in before else written}
+
+
+def _anew(chat: ChatRequest, wire: Wire) -> JSONText | None:
+    """The member of a request that was not read from this protocol; None when nothing is said."""
+    changes: Changes = {}
+    for field, write in _WRITERS.items():
+        if getattr(chat, field) not in _NOT_SAID:
+            changes |= write(chat, wire)
+    if chat.reasoning is not None:
+        changes |= _thinking(chat, wire, {})
+    members = {name: text for name, text in changes.items() if text is not None}
+    return join_object(members) if members else None
 
 
 def _thinking(chat: ChatRequest, wire: Wire, present: Mapping[str, Any]) -> Changes:
@@ -140,4 +182,10 @@ _WRITERS: Mapping[str, Callable[[ChatRequest, Wire], Changes]] = {
     "response_format": _format,
 }
 
-GENERATION = Group((*SCALARS, "stop", "modalities", "response_format", "reasoning"), _read, _write)
+GENERATION = Group(
+    (*SCALARS, "stop", "modalities", "response_format", "reasoning"),
+    _read,
+    _write,
+    frozenset({CONFIG, snake(CONFIG)}),
+    says_nothing=True,
+)

@@ -23,10 +23,12 @@ def write_messages(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]
         chat = changed(chat, messages=tuple(ordered))
     origin = chat.origin.value if before and chat.origin is not None else None
     was = origin.messages if isinstance(origin, ChatRequest) else ()
-    system = [(place, message) for place, message in enumerate(chat.messages) if message.role in _SYSTEM_ROLES]
-    said = [(place, message) for place, message in enumerate(chat.messages) if message.role not in _SYSTEM_ROLES]
+    system: list[tuple[int, Message]] = []
+    said: list[tuple[int, Message]] = []
+    for place, message in enumerate(chat.messages):
+        (system if message.role in _SYSTEM_ROLES else said).append((place, message))
     was_said = [message for message in was if message.role not in _SYSTEM_ROLES]
-    was_system = next((message for message in was if message.role in _SYSTEM_ROLES), None)
+    was_system = next((message for message in was if message.role in _SYSTEM_ROLES), None) if was else None
     prompt = _system(system, was_system, wire)
     if said and system and system[-1][0] > said[0][0]:
         wire.convert(f"messages[{system[-1][0]}]", "moved")
@@ -53,7 +55,8 @@ def _system(messages: Sequence[tuple[int, Message]], was: Message | None, wire: 
     for place, message in messages:
         if message.name is not None:
             wire.convert(f"messages[{place}].name", "dropped")
-        wire.unknown(message.extra, f"messages[{place}]")
+        if message.extra:
+            wire.unknown(message.extra, f"messages[{place}]")
         for index, part in enumerate(message.content):
             if not isinstance(part, TextPart):
                 wire.refuse(f"messages[{place}].content[{index}]", "anything but text in a system prompt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _NUMBERED = re.compile(r"gemini-(\d+)(?:\.(\d+))?")
 _LATEST = re.compile(r"gemini-(?:flash|flash-lite|pro)-latest")
@@ -14,6 +15,7 @@ def bare(name: str) -> str:
     return name.removeprefix("models/")
 
 
+@lru_cache(256)
 def generation(model: str | None) -> tuple[int, int] | None:
     """The version of a Gemini model; None for a name that tells none."""
     if model is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
+from msgspec.structs import force_setattr
 
-from llmproxy_core.chat import Message, Raw
+from llmproxy_core.chat import Message, Raw, node
 
 
-@attrs.frozen
+@node
 class Piece(Raw):
     """The bytes of the content that a message was read from, of whose *count* messages it is number *index*."""
 
@@ -21,7 +21,7 @@ def mark(messages: Sequence[Message], api: str, text: bytes) -> None:
     """Make *messages* remember the content they were read from."""
     for index, message in enumerate(messages):
         # As `remember` does: the one write to a frozen node, by its reader, before anyone sees it.
-        object.__setattr__(message, "raw", Piece(api, text, index, len(messages)))
+        force_setattr(message, "raw", Piece(api, text, index, len(messages)))  # type: ignore[arg-type]
 
 
 def content_of(messages: Sequence[Message], start: int, api: str) -> Piece | None:

@@ -31,7 +31,7 @@ from llmproxy_gemini.config_form import CONFIG, GENERATION
 from llmproxy_gemini.contents_read import read_messages
 from llmproxy_gemini.contents_write import write_messages
 from llmproxy_gemini.model_kind import bare
-from llmproxy_gemini.spelling import spelled
+from llmproxy_gemini.spelling import snake, spelled
 from llmproxy_gemini.tools import CONFIG as TOOL_CONFIG
 from llmproxy_gemini.tools import read_choice, read_tools, write_choice, write_tools
 
@@ -85,14 +85,20 @@ def _nothing(members: Members, wire: Wire) -> Values:
 
 
 REQUEST_FORM: Form = (
-    Group(("model",), _read_model, _write_model),
+    Group(("model",), _read_model, _write_model, frozenset({"model"})),
     Group(("messages",), read_messages, write_messages),
     GENERATION,
-    Group(("tools",), read_tools, write_tools),
-    Group(("tool_choice",), read_choice, write_choice),
-    Group(("parallel_tool_calls",), _nothing, _serial),
-    Group(("verbosity",), _nothing, _verbosity),
-    Group(("service_tier",), _service_tier, _write_service_tier),
+    Group(("tools",), read_tools, write_tools, frozenset({"tools"}), says_nothing=True),
+    Group(("tool_choice",), read_choice, write_choice, frozenset({TOOL_CONFIG, snake(TOOL_CONFIG)})),
+    Group(("parallel_tool_calls",), _nothing, _serial, frozenset(), says_nothing=True),
+    Group(("verbosity",), _nothing, _verbosity, frozenset(), says_nothing=True),
+    Group(
+        ("service_tier",),
+        _service_tier,
+        _write_service_tier,
+        frozenset({"serviceTier", "service_tier"}),
+        says_nothing=True,
+    ),
     unsaid("cache"),
 )
 """The members of a call."""

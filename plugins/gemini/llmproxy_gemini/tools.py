@@ -22,6 +22,7 @@ from llmproxy_core.wire import (
     join_array,
     join_object,
     text_tool,
+    usual,
     with_members,
 )
 from llmproxy_gemini.model_kind import checks_signatures
@@ -41,17 +42,51 @@ _SERVER_SIDE = "includeServerSideToolInvocations"
 # -- tools ---------------------------------------------------------------------------------------------------
 
 
+class _PlainEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    functionDeclarations: list[msgspec.Raw]  # noqa: N815 - as it is spelled
+
+
+class _PlainFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    description: str | None = None
+    parametersJsonSchema: msgspec.Raw = msgspec.Raw()  # noqa: N815
+
+
+_plain_entry, _plain_function = usual(_PlainEntry), usual(_PlainFunction)
+_NO_SCHEMA = (b"", b"null")
+
+
 def read_tools(members: Members, wire: Wire) -> Values:
     """The functions of all entries, and what else is in them: tools that Google runs."""
     tools: list[Tool | BuiltinTool] = []
     for index, text in enumerate(members.array("tools")):
+        plain = _plain_entry(text)
+        if plain is not None:
+            place = f"{members.at('tools')}[{index}].functionDeclarations"
+            functions = [bytes(each) for each in plain.functionDeclarations]
+            tools += [
+                _read_plain(each, wire) or _read_function(each, f"{place}[{number}]", wire)
+                for number, each in enumerate(functions)
+            ]
+            continue
         entry = Spelled(text, f"{members.at('tools')}[{index}]", wire.fail)
         place = entry.at("functionDeclarations")
         functions = entry.array("functionDeclarations")
-        tools += [_read_function(each, f"{place}[{number}]", wire) for number, each in enumerate(functions)]
+        tools += [
+            _read_plain(each, wire) or _read_function(each, f"{place}[{number}]", wire)
+            for number, each in enumerate(functions)
+        ]
         for name, value in entry.rest().items():
             tools.append(BuiltinTool(name, Raw(wire.api, join_object({name: value}))))
     return {"tools": tuple(tools)}
+
+
+def _read_plain(text: bytes, wire: Wire) -> Tool | None:
+    plain = _plain_function(text)
+    if plain is None:
+        return None
+    schema = bytes(plain.parametersJsonSchema)
+    return remember(Tool(plain.name, plain.description, None if schema in _NO_SCHEMA else schema), wire.api, text)
 
 
 def _read_function(text: bytes, place: str, wire: Wire) -> Tool:
@@ -68,10 +103,11 @@ def write_tools(chat: ChatRequest, wire: Wire, _: Mapping[str, JSONText]) -> Cha
     functions: list[bytes] = []
     others: list[bytes] = []
     for index, tool in enumerate(chat.tools):
-        place = f"tools[{index}]"
         if (kept := wire.kept(tool.raw)) is not None:
             (functions if isinstance(tool, Tool) else others).append(kept)
-        elif isinstance(tool, BuiltinTool):
+            continue
+        place = f"tools[{index}]"
+        if isinstance(tool, BuiltinTool):
             found = wire.attempt(lambda tool=tool, place=place: _write_builtin(tool, place, wire))  # type: ignore[misc]
             others += [] if found is None else [found]
         elif (text := _write_function(tool, place, wire)) is not None:
@@ -121,6 +157,13 @@ def _decoded(text: JSONText, place: str, wire: Wire) -> dict[str, object]:
 
 
 def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
+    if tool.kind != "custom" and not tool.extra and not tool.strict and _NAME.fullmatch(tool.name) is not None:
+        text = b'{"name":' + encode(tool.name)
+        if tool.description is not None:
+            text += b',"description":' + encode(tool.description)
+        if tool.parameters is not None and not _is_empty(tool.parameters):
+            text += b',"parametersJsonSchema":' + tool.parameters
+        return text + b"}"
     is_custom = tool.kind == "custom"
     name = text_tool.sent_name(tool.name) if is_custom else tool.name
     if _NAME.fullmatch(name) is None:
@@ -144,6 +187,8 @@ def _write_function(tool: Tool, place: str, wire: Wire) -> bytes | None:
 def _is_empty(schema: JSONText) -> bool:
     """Whether *schema* is that of a function without parameters, which some models refuse to see spelt out."""
     try:
+        if bytes(decode_object(schema).get("properties", b"")).startswith(b'{"'):
+            return False
         members = msgspec.json.decode(schema)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
@@ -182,6 +227,8 @@ def read_choice(members: Members, wire: Wire) -> Values:
 
 def write_choice(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Changes:
     """`toolConfig` with the choice, its other members as they were."""
+    if chat.tool_choice is None and not before and (wire.own or not _searches_among_functions(chat)):
+        return {}
     name = spelled(CONFIG, before)
     text = before.get(name, b"{}")
     has_functions = any(isinstance(tool, Tool) for tool in chat.tools)
@@ -218,4 +265,4 @@ def _calling(choice: ToolChoice | None, config: JSONText, texts: Container[str])
 
 def _searches_among_functions(chat: ChatRequest) -> bool:
     kinds = [type(tool) for tool in chat.tools]
-    return checks_signatures(chat.model) and BuiltinTool in kinds and Tool in kinds
+    return BuiltinTool in kinds and Tool in kinds and checks_signatures(chat.model)

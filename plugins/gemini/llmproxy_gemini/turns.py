@@ -16,7 +16,17 @@ from llmproxy_core.chat import (
     ToolCall,
     ToolResult,
 )
-from llmproxy_core.wire import Wire, encode, join_array, join_object, paired, text_signature, text_tool, with_members
+from llmproxy_core.wire import (
+    Wire,
+    encode,
+    is_plain,
+    join_array,
+    join_object,
+    paired,
+    text_signature,
+    text_tool,
+    with_members,
+)
 from llmproxy_gemini.model_kind import checks_signatures
 from llmproxy_gemini.part_write import is_ours, write_part, write_result
 from llmproxy_gemini.seals import STAND_IN
@@ -59,6 +69,8 @@ class Turns:
 
     def add(self, message: Message, position: int) -> None:
         """A turn of another protocol, or one that was made or changed."""
+        if is_plain(message) and self._plain(message):
+            return
         place = f"messages[{position}]"
         if message.name is not None:
             self._wire.convert(f"{place}.name", "dropped")
@@ -68,17 +80,31 @@ class Turns:
         kind: _Kind = "user"
         if message.role in {"assistant", "tool"}:
             kind = "assistant" if message.role == "assistant" else "tool"
-        last = self._turns[-1] if self._turns else None
-        if last is not None and last.kind == kind and kind != "user":
-            turn = last
-        else:
-            turn = _Turn(kind)
-            self._turns.append(turn)
+        turn = self._turn(kind)
         parts = list(enumerate(message.content)) if self._wire.own else text_signature.rejoined(message.content)
         for index, part in parts:
             self._part(part, turn, f"{place}.content[{index}]")
         if extra:
             turn.text = join_object(extra)
+
+    def _plain(self, message: Message) -> bool:
+        """A turn that is one text; False where its part has bytes of its own."""
+        part = message.content[0]
+        if not isinstance(part, TextPart) or self._wire.kept(part.raw) is not None:
+            return False
+        turn = self._turn("assistant" if message.role == "assistant" else "user")
+        if part.text or self._wire.own:
+            turn.parts.append(b'{"text":%b}' % encode(part.text))
+        return True
+
+    def _turn(self, kind: _Kind) -> _Turn:
+        """The last turn, where it goes on; else a new one."""
+        last = self._turns[-1] if self._turns else None
+        if last is not None and last.kind == kind and kind != "user":
+            return last
+        turn = _Turn(kind)
+        self._turns.append(turn)
+        return turn
 
     def _part(self, part: Part, turn: _Turn, place: str) -> None:
         if isinstance(part, ToolResult):
@@ -154,8 +180,8 @@ def _content(turn: _Turn) -> bytes:
     parts = turn.parts
     if turn.kind == "tool" and len(turn.order) == len(parts):
         parts = [parts[place] for place in sorted(range(len(parts)), key=turn.order.__getitem__)]
-    role = b'"model"' if turn.kind == "assistant" else b'"user"'
-    text = join_object({"role": role, "parts": join_array(parts)})
+    role = b"model" if turn.kind == "assistant" else b"user"
+    text = b'{"role":"%b","parts":[%b]}' % (role, b",".join(parts))
     if not turn.text:
         return text
     return text[:-1] + b"," + turn.text[1:]

@@ -33,7 +33,9 @@ Before = Mapping[str, JSONText]
 
 def _write_messages(chat: ChatRequest, wire: Wire, before: Before) -> Changes:
     """Thinking is a part of the content, wherever it came from."""
-    return MESSAGES.write(changed(chat, messages=tuple(map(_thoughtful, chat.messages))), wire, before)
+    if any(ReasoningPart in map(type, message.content) for message in chat.messages):
+        chat = changed(chat, messages=tuple(map(_thoughtful, chat.messages)))
+    return MESSAGES.write(chat, wire, before)
 
 
 def _thoughtful(message: Message) -> Message:
@@ -99,7 +101,7 @@ def _read_safety(members: Members, _: Wire) -> Values:
 CHAT_FORM: Form = (
     MODEL,
     Group(MESSAGES.fields, MESSAGES.read, _write_messages),
-    Group(("stream", "wants_usage"), _read_stream, _write_stream),
+    Group(("stream", "wants_usage"), _read_stream, _write_stream, frozenset({"stream"})),
     value("max_output_tokens", INTEGER, "max_tokens"),
     value("temperature", NUMBER),
     value("top_p", NUMBER),
@@ -112,11 +114,17 @@ CHAT_FORM: Form = (
     value("logprobs", BOOLEAN),
     value("top_logprobs", INTEGER),
     _TOOLS,
-    Group(_CHOICE.fields, _CHOICE.read, _write_choice),
+    Group(_CHOICE.fields, _CHOICE.read, _write_choice, _CHOICE.names, says_nothing=True),
     _PARALLEL,
     RESPONSE_FORMAT,
-    Group(("reasoning",), _read_reasoning, _write_reasoning),
-    Group((), _read_safety, lambda chat, wire, before: {}),
+    Group(
+        ("reasoning",),
+        _read_reasoning,
+        _write_reasoning,
+        frozenset({"reasoning_effort", "prompt_mode"}),
+        says_nothing=True,
+    ),
+    Group((), _read_safety, lambda chat, wire, before: {}, frozenset({"safe_prompt"}), says_nothing=True),
     json("prediction"),
     json("metadata"),
     value("service_tier", STRING),

@@ -25,7 +25,7 @@ from llmproxy_core.chat import (
     changed,
     remember,
 )
-from llmproxy_core.wire import encode, join_object, text_tool
+from llmproxy_core.wire import encode, join_object, text_tool, uses_tools
 from llmproxy_openai import EFFORTS, MessageTranslator, PartTranslator, RequestTranslator, effort_of
 
 _HOTTEST = 1.5
@@ -91,7 +91,10 @@ class MistralMessages(MessageTranslator):
     """Mistral's rules of who may speak after whom, and the names of tools beside their results."""
 
     def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        said = [changed(message, name=None) for message in super().messages(_paired(messages))]
+        said = [
+            message if message.name is None else changed(message, name=None)
+            for message in super().messages(_paired(messages))
+        ]
         return tuple(self._ended(self._answered(self._led(said))))
 
     def role(self, role: Role) -> Role:
@@ -159,6 +162,8 @@ def _paired(messages: Sequence[Message]) -> Sequence[Message]:
 
     An id is made of the call's number, so that it stays the same as the conversation grows.
     """
+    if not uses_tools(messages):
+        return messages
     parts = (part for message in messages for part in message.content)
     if not any(isinstance(part, ToolCall) and part.kind == "legacy" for part in parts):
         return messages
@@ -220,6 +225,8 @@ class MistralRequest(RequestTranslator):
         said = super().tool(tool, place)
         if said is None:
             return None
+        if said.kind != "legacy" and said.parameters is not None:
+            return said
         kind = "function" if said.kind == "legacy" else said.kind
         return changed(said, kind=kind, parameters=_NO_PARAMETERS if said.parameters is None else said.parameters)
 

@@ -27,15 +27,18 @@ from llmproxy_core.wire import (
     Wire,
     decode,
     encode,
+    is_plain,
     join_array,
     join_object,
     paired,
+    plain_turn,
     with_items,
 )
 from llmproxy_ollama.apis import NAME
 from llmproxy_ollama.tool_calls import Pairing, is_made, read_call, sent_name, write_call
 
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_SPEAKERS: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _KINDS = (("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp"))
 """How base64 of images begins: the protocol does not say what they are."""
 
@@ -45,7 +48,11 @@ _KINDS = (("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "imag
 def read_messages(members: Members, wire: Wire) -> Values:
     pairing = Pairing()
     texts = members.array("messages")
-    return {"messages": tuple(_read(text, f"messages[{index}]", wire, pairing) for index, text in enumerate(texts))}
+    messages = (
+        plain_turn(text, _SPEAKERS, wire.api, {}) or _read(text, f"messages[{index}]", wire, pairing)
+        for index, text in enumerate(texts)
+    )
+    return {"messages": tuple(messages)}
 
 
 def _read(text: bytes, place: str, wire: Wire, pairing: Pairing) -> Message:
@@ -83,9 +90,20 @@ def write_messages(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]
     calls = {} if wire.own else paired(chat.messages, "perhaps")
     written: list[bytes] = []
     for index, message in enumerate(chat.messages):
+        if (text := _write_plain(message, wire)) is not None:
+            written.append(text)
+            continue
         made = wire.attempt(partial(_write, message, f"messages[{index}]", wire, calls))
         written += made or []  # None: refused, and such things are left out
     return {"messages": with_items(before["messages"], written) if "messages" in before else join_array(written)}
+
+
+def _write_plain(message: Message, wire: Wire) -> bytes | None:
+    """*message*, which has no bytes of this wire form, when it is one text and nothing else."""
+    if not is_plain(message) or wire.kept(message.raw) is not None:
+        return None
+    role = "system" if message.role == "developer" else message.role
+    return b'{"role":"%b","content":%b}' % (role.encode(), encode(message.text))
 
 
 def _write(message: Message, place: str, wire: Wire, calls: Mapping[str, ToolCall]) -> list[bytes]:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+from msgspec.structs import asdict
+
 from llmproxy_core.chat import ChatRequest, JSONText
 from llmproxy_core.wire import (
     INTEGER,
@@ -16,6 +19,7 @@ from llmproxy_core.wire import (
     Wire,
     encode,
     join_object,
+    usual,
     with_members,
 )
 
@@ -39,8 +43,23 @@ _OF_THE_MACHINE = (
 """Members about how a model is loaded: nobody but a machine that loads models needs them, and no answer does."""
 
 
+_plain_options = usual(
+    msgspec.defstruct(
+        "_PlainOptions",
+        [(field, kind.type | None, None) for field, kind in _FIELDS.values()],
+        rename={field: name for name, (field, _) in _FIELDS.items()},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+)
+"""Options of the sampling alone."""
+
+
 def _take(options: Members) -> dict[str, Any]:
-    values: dict[str, Any] = {field: options.take(name, kind) for name, (field, kind) in _FIELDS.items()}
+    return _checked({field: options.take(name, kind) for name, (field, kind) in _FIELDS.items()})
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
     stop, bound = values["stop"], values["max_output_tokens"]
     values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if bound is not None and bound < 0:  # -1: no bound; -2: what fits
@@ -49,9 +68,12 @@ def _take(options: Members) -> dict[str, Any]:
 
 
 def _read(members: Members, wire: Wire) -> Values:
-    options = members.object("options")
-    if options is None:
+    text = members.raw("options")
+    if text is None:
         return {}
+    if (plain := _plain_options(text)) is not None:
+        return _checked(asdict(plain))
+    options = Members(text, members.at("options"), wire.fail)
     values = _take(options)
     for name in _OF_THE_MACHINE:
         options.raw(name)

@@ -1,6 +1,7 @@
 """Lines of a stream to neutral events, each line with its bytes."""
 
 import attrs
+import msgspec
 
 from llmproxy_core import Frame, UpstreamError, UpstreamGarbage
 from llmproxy_core.chat import (
@@ -15,10 +16,27 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.wire import STRING, Members, failed
+from llmproxy_core.wire import STRING, Members, failed, usual
 from llmproxy_ollama.lines import LineSplitter, lines_of
 from llmproxy_ollama.reply import WIRE, answer, read_finish, read_head, read_logprobs, read_usage
 from llmproxy_ollama.tool_calls import read_call
+
+
+class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+    role: str | None = None
+
+
+class _PlainLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A piece of the text, and nothing else."""
+
+    message: _PlainMessage
+    model: str | None = None
+    created_at: str | None = None
+    done: bool = False
+
+
+_plain_line = usual(_PlainLine)
 
 
 @attrs.frozen
@@ -61,6 +79,9 @@ class ChatReader:
         return frames
 
     def _events(self, raw: bytes) -> list[ChatEvent]:
+        if self._known is not None and (plain := _plain_line(raw)) is not None and not plain.done:
+            said = plain.message.content
+            return [TextDelta(0, said)] if said else []
         members = answer(raw)
         known, model, created = read_head(members)
         events: list[ChatEvent] = []

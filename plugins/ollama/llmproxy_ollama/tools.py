@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
+
+import msgspec
 
 from llmproxy_core import unsupported
 from llmproxy_core.chat import BuiltinTool, ChatRequest, JSONText, Tool, remember
@@ -18,10 +21,26 @@ from llmproxy_core.wire import (
     join_object,
     nested,
     text_tool,
+    usual,
     with_items,
 )
 
 _NO_PARAMETERS = b'{"type":"object","properties":{}}'
+
+
+class _PlainFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw = msgspec.Raw()
+
+
+class _PlainTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    function: _PlainFunction
+    type: Literal["function"] | None = None
+
+
+_plain_tool = usual(_PlainTool)
+_NO_SCHEMA = (b"", b"null")
 
 
 def _read(members: Members, wire: Wire) -> Values:
@@ -30,6 +49,11 @@ def _read(members: Members, wire: Wire) -> Values:
 
 
 def _read_tool(text: bytes, place: str, wire: Wire) -> Tool:
+    plain = _plain_tool(text)
+    if plain is not None:
+        said, parameters = plain.function, bytes(plain.function.parameters)
+        known = None if parameters in _NO_SCHEMA else parameters
+        return remember(Tool(said.name, said.description, known), wire.api, text)
     members = Members(text, place, wire.fail)
     function = members.need_object("function")
     if members.take("type", STRING) not in (None, "function"):
@@ -79,6 +103,13 @@ def _write_tool(tool: Tool | BuiltinTool, place: str, wire: Wire) -> bytes:
         return kept
     if isinstance(tool, BuiltinTool):
         raise unsupported(place, f"a tool of the kind {tool.kind!r}")
+    if tool.kind != "custom" and not tool.extra and not tool.strict:
+        about = b"" if tool.description is None else b',"description":' + encode(tool.description)
+        return b'{"type":"function","function":{"name":%b%b,"parameters":%b}}' % (
+            encode(tool.name),
+            about,
+            tool.parameters or _NO_PARAMETERS,
+        )
     if tool.strict:
         wire.convert(f"{place}.strict", "dropped")
     is_custom = tool.kind == "custom"
