@@ -56,7 +56,7 @@ from llmproxy_core.headers import Headers
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.http_llm import HttpLLM
 from llmproxy_core.layer import Layer
-from llmproxy_core.llm import LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
+from llmproxy_core.llm import FixedHeaders, LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import BaseUrl, GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.meter import CounterMetric, HistogramMetric, Meter
 from llmproxy_core.model_list import ModelInfo
@@ -213,6 +213,7 @@ __all__ = [
     "GroupConfig",
     "ModelMap",
     "Transport",
+    "FixedHeaders",
     "UpstreamRequest",
     "UpstreamResponse",
     "Timeouts",

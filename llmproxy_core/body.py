@@ -29,6 +29,15 @@ class Body(Protocol):
     connection may be drained and kept.
     """
 
+    @property
+    def pushes(self) -> bool:
+        """Whether pushing is the cheaper way: `attach` needs no task, the bytes come from whoever reads the network."""
+        ...
+
+    def whole(self) -> bytes | None:
+        """All of it, as one `read` of everything, when all of it is here; None: it must be read, or pushed."""
+        ...
+
     async def read(self) -> bytes: ...
 
     def attach(self, sink: Sink) -> None: ...
@@ -47,12 +56,17 @@ class Pumped(ABC):
 
     __slots__ = ("_closed", "_flowing", "_pump", "_tasks")
 
+    pushes = False
+
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self._closed = False
         """Whether it was closed or released: it gives no byte more."""
         self._pump: asyncio.Task[None] | None = None
         self._flowing: asyncio.Event | None = None  # made by the first pause
+
+    def whole(self) -> bytes | None:
+        return None
 
     @abstractmethod
     async def read(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import quote
@@ -25,7 +25,7 @@ from llmproxy_core.errors import (
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_usage
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.llm import Timeouts, Transport, UpstreamRequest, UpstreamResponse
+from llmproxy_core.llm import FixedHeaders, Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Price
@@ -98,6 +98,7 @@ class HttpLLM:
         self._apis = {api.name: api for api in dialect.apis}
         self._base = base_url(config.base_url, dialect) if base is None else base
         self._model_base = model_base
+        self._secrets = [secret.reveal() for secret in self._own_secrets()]
         self._constant = self._constant_headers()
         ours = {name for name, _ in self._constant}
         self._passed = (dialect.request_headers | TRACE_HEADERS) - ours
@@ -108,8 +109,9 @@ class HttpLLM:
         self._passed_traced = self._passed - SPAN_HEADERS
         self._passed_opaque_traced = self._passed_opaque - SPAN_HEADERS
         # What the operator sets is stronger than what the protocol does.
-        self._with_identity = [pair for pair in [_IDENTITY] if pair[0] not in ours] + self._constant
-        self._with_body = [pair for pair in [_JSON] if pair[0] not in ours] + self._with_identity
+        identity = [pair for pair in [_IDENTITY] if pair[0] not in ours] + self._constant
+        self._fixed = FixedHeaders(identity)
+        self._fixed_with_body = FixedHeaders([pair for pair in [_JSON] if pair[0] not in ours] + identity)
         self._crosses = lru_cache(_REMEMBERED)(dialect.crosses)
         self.models = ModelMap(config.models, config.model)
         self._prices: dict[str, ModelPrice | None] = {}
@@ -164,7 +166,8 @@ class HttpLLM:
             # then that this one's price is forgotten.
             price = self._prices[sent] if sent in self._prices else await self._price(sent)
         attempt = exchange.attempt(self._config.name, sent)
-        upstream = UpstreamRequest(api.method, url, self._headers(exchange, attempt, body), body)
+        fixed = self._fixed if body is None else self._fixed_with_body
+        upstream = UpstreamRequest(api.method, url, self._headers(exchange, attempt), body, fixed)
         exchange.attempts.append(attempt)
         rate = None if price is None else price.price
         try:
@@ -191,9 +194,11 @@ class HttpLLM:
         None for a count of tokens that the provider does not offer: it is made here.
         """
         own, operation = request.api, request.operation
-        streams = operation is Operation.CHAT and request.head.stream and self._config.supports_streaming
         same = None if own is None else self._apis.get(own.name)
-        if same is not None and same.streams in (None, streams):
+        if same is not None and same.streams is None:
+            return same
+        streams = operation is Operation.CHAT and request.head.stream and self._config.supports_streaming
+        if same is not None and same.streams is streams:
             return same
         single = own is not None and "{model}" in own.path if operation is Operation.MODELS else None
         fitting = [
@@ -290,14 +295,16 @@ class HttpLLM:
             query = f"{api.query}&{self._query}" if api.query and self._query else api.query or self._query
         return f"{base}{path}?{query}" if query else base + path
 
-    def _headers(self, exchange: Exchange, attempt: Attempt, body: bytes | None) -> list[tuple[str, str]]:
-        ours = self._with_identity if body is None else self._with_body
+    def _headers(self, exchange: Exchange, attempt: Attempt) -> list[tuple[str, str]]:
+        """What stands before the fixed ones."""
         theirs = exchange.request.headers
-        if self._defaults:
-            ours = [pair for pair in self._defaults if pair[0] not in theirs] + ours
         if exchange.trace is None or self._names_trace:
-            return theirs.pick(self._passed) + ours
-        return theirs.pick(self._passed_traced) + _span_headers(exchange.trace, attempt) + ours
+            headers = theirs.pick(self._passed)
+        else:
+            headers = theirs.pick(self._passed_traced) + _span_headers(exchange.trace, attempt)
+        if self._defaults:
+            headers += [pair for pair in self._defaults if pair[0] not in theirs]
+        return headers
 
     def _note(self, attempt: Attempt, exchange: Exchange, answer: UpstreamResponse) -> None:
         attempt.headers_s, attempt.status = exchange.clock(), answer.status
@@ -339,8 +346,13 @@ class HttpLLM:
                 stream.shown_model = self._shown(exchange, attempt)
                 stream.tokenizer = self._services.tokenizer
                 return stream
-            await read_whole(answer, self._config.max_response_bytes, pieces)
-            body = b"".join(pieces)
+            whole = answer.body.whole()
+            if whole is None or len(whole) > self._config.max_response_bytes:
+                if whole is not None:
+                    pieces.append(whole)
+                await read_whole(answer, self._config.max_response_bytes, pieces)
+                whole = b"".join(pieces)
+            body = whole
             head = self._scan(api, body)
         except BaseException as error:
             answer.body.close()
@@ -412,7 +424,9 @@ class HttpLLM:
         crosses = self._crosses
         headers = [pair for pair in answer.headers if crosses(pair[0])]
         if attempt.upstream_id:
-            text = self.redact(attempt.upstream_id.encode("latin-1", "replace")).decode("latin-1")
+            text = attempt.upstream_id
+            if any(secret in text for secret in self._secrets):
+                text = self.redact(text.encode("latin-1", "replace")).decode("latin-1")
             headers.append(("x-upstream-request-id", text))
         return headers
 
@@ -441,18 +455,19 @@ class HttpLLM:
 
     def redact(self, text: bytes) -> bytes:
         """*text* without the secrets of this LLM's configuration."""
-        if self._config.token is not None:
-            text = self._config.token.redact(text)
-        for _, value in self._config.headers:
-            if isinstance(value, Secret):
-                text = value.redact(text)
+        for secret in self._own_secrets():
+            text = secret.redact(text)
         return text
+
+    def _own_secrets(self) -> Iterator[Secret]:
+        if self._config.token is not None:
+            yield self._config.token
+        yield from (value for _, value in self._config.headers if isinstance(value, Secret))
 
     def _opaque_headers(self, exchange: Exchange, attempt: Attempt) -> list[tuple[str, str]]:
         if exchange.trace is None or self._names_trace:
-            return exchange.request.headers.pick(self._passed_opaque) + self._with_identity
-        passed = exchange.request.headers.pick(self._passed_opaque_traced)
-        return passed + _span_headers(exchange.trace, attempt) + self._with_identity
+            return exchange.request.headers.pick(self._passed_opaque)
+        return exchange.request.headers.pick(self._passed_opaque_traced) + _span_headers(exchange.trace, attempt)
 
     # -- opaque --------------------------------------------------------------------------------------------------
 
@@ -465,7 +480,7 @@ class HttpLLM:
         url = self._base + request.relative_path + query
         attempt = exchange.attempt(self._config.name, None)
         headers = self._opaque_headers(exchange, attempt)
-        upstream = UpstreamRequest(request.method, url, headers, request.content)
+        upstream = UpstreamRequest(request.method, url, headers, request.content, self._fixed)
         exchange.attempts.append(attempt)
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
 import attrs
@@ -54,14 +54,44 @@ class Timeouts:
     """The whole call, from its start to the last byte."""
 
 
+class FixedHeaders:
+    """
+    Fields that are the same in each call of an LLM, made ready for the wire at load; their names in lower case.
+
+    ValueError for one that would end its line.
+    """
+
+    __slots__ = ("lines", "names", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self.pairs = tuple(pairs)
+        self.names = frozenset(name for name, _ in self.pairs)
+        self.lines = "".join(f"{name}: {value}\r\n" for name, value in self.pairs)
+        """As they stand in a head."""
+        breaks = self.lines.count("\r"), self.lines.count("\n"), self.lines.count("\0")
+        if breaks != (len(self.pairs), len(self.pairs), 0):
+            raise ValueError("a header field has a line break or a NUL")
+
+    def __repr__(self) -> str:
+        return f"FixedHeaders({sorted(self.names)})"  # names alone: values may be credentials
+
+
+_NO_HEADERS = FixedHeaders()
+
+
 @attrs.define
 class UpstreamRequest:
-    """One HTTP call to an upstream. Made per call. *headers* are complete but for Host and Content-Length."""
+    """
+    One HTTP call to an upstream. Made per call.
+
+    *headers* and *fixed*, in this order, are complete but for Host and Content-Length.
+    """
 
     method: str
     url: str
     headers: list[tuple[str, str]]
     body: bytes | AsyncIterator[bytes] | None = None
+    fixed: FixedHeaders = _NO_HEADERS
     sent_s: float | None = None
     """
     Set by the transport once it is on its way, in seconds of `time.monotonic`.

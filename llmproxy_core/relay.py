@@ -242,9 +242,11 @@ class Flow:
         return self._engine is not None
 
     @property
-    def untouched(self) -> bool:
-        """Whether nobody has a hand in the events: no foreign code runs as they come."""
-        return self._engine is not None and all(isinstance(wish, Keep) for wish in self._response.subscriptions)
+    def pushes(self) -> bool:
+        """Whether it is best pushed: the upstream can, and no code of others would run with it."""
+        if self._engine is None or not self._response.pushes:
+            return False
+        return all(isinstance(wish, Keep) for wish in self._response.subscriptions)
 
     def pieces(self) -> AsyncIterator[bytes]:
         """

@@ -440,6 +440,11 @@ class Stream(ResponseBase):
         elif self.outcome.end is End.COMPLETED:
             sink.end(None)
 
+    @property
+    def pushes(self) -> bool:
+        """Whether `attach` is the cheaper way."""
+        return self._body.pushes
+
     def pause(self) -> None:
         self._body.pause()
 

@@ -7,13 +7,14 @@ from llmproxy_core.llm import UpstreamResponse
 
 
 async def read_whole(answer: UpstreamResponse, max_bytes: int, pieces: list[bytes]) -> None:
-    """Add the body up to its end to *pieces*; UpstreamGarbage when it is longer than *max_bytes*."""
-    size = 0
-    while data := await answer.body.read():
+    """Add the body up to its end to *pieces*; UpstreamGarbage when all of them are longer than *max_bytes*."""
+    size = sum(map(len, pieces))
+    data = b""
+    while size <= max_bytes and (data := await answer.body.read()):
         size += len(data)
-        if size > max_bytes:
-            raise UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
         pieces.append(data)
+    if size > max_bytes:
+        raise UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
 
 
 async def read_head(answer: UpstreamResponse, max_bytes: int) -> tuple[bytes, bool]:

@@ -324,7 +324,7 @@ class Call:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         self._flow = flow
         self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
-        if self._client.pushes and flow.untouched:
+        if self._client.pushes and flow.pushes:
             self._push(flow)
             return
         answer, client = self.answer, self._client

@@ -201,6 +201,13 @@ class _WatchedBody:
         self._read: list[bytes] = []
         self._size = 0
 
+    @property
+    def pushes(self) -> bool:
+        return self._body.pushes
+
+    def whole(self) -> bytes | None:
+        return None
+
     async def read(self) -> bytes:
         data = await self._body.read()
         if self._size < _MOST_ERROR_BYTES:

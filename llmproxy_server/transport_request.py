@@ -10,8 +10,8 @@ from llmproxy_core.llm import UpstreamRequest
 LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # without a body, these do not say so
 _DEFAULTS = (
-    ("\naccept-encoding:", "accept-encoding: identity\r\n"),
-    ("\nuser-agent:", f"user-agent: llmproxy/{version('llmproxy')}\r\n"),
+    ("accept-encoding", "accept-encoding: identity\r\n"),
+    ("user-agent", f"user-agent: llmproxy/{version('llmproxy')}\r\n"),
 )
 
 
@@ -21,19 +21,16 @@ def request_head(request: UpstreamRequest, begin: str) -> bytes:
 
     ValueError where a field would end its line: whoever made it has not looked at what a client sent.
     """
-    fields = [f"{name}: {value}\r\n" for name, value in request.headers]
-    text = f"{request.method}{begin}{''.join(fields)}"
-    lines, given = begin.count("\n") + len(fields), text.lower()
-    for name, default in _DEFAULTS:
-        if name not in given:
-            text += default
-            lines += 1
-    if framing := _framing(request.method, request.body):
-        text += framing
-        lines += 1
+    headers, fixed = request.headers, request.fixed
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    text = f"{request.method}{begin}{fields}"
+    lines = begin.count("\n") + len(headers)
     if text.count("\r") != lines or text.count("\n") != lines or "\0" in text:
         raise ValueError("a header field of a request to an upstream has a line break or a NUL")
-    return f"{text}\r\n".encode()
+    for name, default in _DEFAULTS:
+        if name not in fixed.names and not any([given.lower() == name for given, _ in headers]):
+            text += default
+    return f"{text}{fixed.lines}{_framing(request.method, request.body)}\r\n".encode()
 
 
 def _framing(method: str, body: bytes | AsyncIterator[bytes] | None) -> str:

@@ -36,6 +36,8 @@ class Answer:
 class ScriptedBody:
     """A body that plays chunks; the event loop turns once before each."""
 
+    pushes = False
+
     def __init__(self, chunks: Sequence[bytes | ProxyError | asyncio.Event], tasks: Tasks) -> None:
         self._chunks = list(chunks)
         self._tasks = tasks
@@ -44,6 +46,9 @@ class ScriptedBody:
         self._pump: asyncio.Task[None] | None = None
         self.ends = 0
         """How often it was closed or released: 1 in the end, or its connection was lost."""
+
+    def whole(self) -> bytes | None:
+        return None
 
     async def read(self) -> bytes:
         await asyncio.sleep(0)

@@ -235,6 +235,14 @@ class UpstreamCall(Answer):
 
     # -- read ----------------------------------------------------------------------------------------------------
 
+    pushes = True
+
+    def whole(self) -> bytes | None:
+        """All of it, if it came in the same read as the head, or before anybody asked."""
+        if self.stage is not COMPLETE or self._taken or self._closed:
+            return None
+        return self._take_parts() if self.parts else b""
+
     async def read(self) -> bytes:
         """What has come, at least a byte; b"" at the end."""
         if self._closed:

@@ -38,9 +38,14 @@ class ScriptedTransport:
         """The last."""
         return self.requests[-1]
 
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """All of the last request."""
+        return [*self.request.headers, *self.request.fixed.pairs]
+
     def header(self, name: str) -> list[str]:
         """The values of *name* in the last request."""
-        return [value for field, value in self.request.headers if field == name]
+        return [value for field, value in self.headers if field == name]
 
     async def open(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         self.requests.append(request)
