@@ -28,7 +28,7 @@ def request_head(request: UpstreamRequest, begin: str) -> bytes:
     if text.count("\r") != lines or text.count("\n") != lines or "\0" in text:
         raise ValueError("a header field of a request to an upstream has a line break or a NUL")
     for name, default in _DEFAULTS:
-        if name not in fixed.names and not any([given.lower() == name for given, _ in headers]):
+        if name not in fixed.names and all(given.lower() != name for given, _ in headers):
             text += default
     return f"{text}{fixed.lines}{_framing(request.method, request.body)}\r\n".encode()
 
