@@ -378,6 +378,8 @@ class Call:
         except BaseException:
             self._handed_on = self._pushing = False
             raise
+        if self._client.blocked:  # since before this call: it will not be told again
+            self.hold()
 
     def _pushed(self, piece: bytes) -> None:
         """A piece of the stream has come."""

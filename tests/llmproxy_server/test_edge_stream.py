@@ -15,6 +15,7 @@ from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
 from llmproxy_server.call import Call
 from llmproxy_server.wire.connection import Connection
+from llmproxy_server.wire.request_body import Arrived
 from tests.llmproxy_server.edging import (
     HELLO,
     STREAM,
@@ -467,6 +468,43 @@ async def test_five_clients_that_do_not_read_hold_the_upstream_back() -> None:
         for received in upstream.requests:
             await asyncio.wait_for(received.gone.wait(), 5)
         assert {(await proxy.outcome(n)).end for n in range(1, 6)} == {Ending.ABANDONED}
+
+
+class Full:
+    """A client whose connection is full already when its call begins, and stays so."""
+
+    pushes = True
+    blocked = True
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def write(self, *data: bytes) -> None:
+        self.written += sum(map(len, data))
+
+    async def drain(self) -> None:
+        await asyncio.Event().wait()
+
+    def over(self, call: Call) -> None: ...
+
+
+@pytest.mark.wire
+async def test_a_client_that_had_not_read_the_answer_before_holds_the_next_one_back() -> None:
+    chunk = sse(chat_chunk("x" * 16_000), done=False)
+    upstream = Upstream([Head(), Flood(chunk)], send_buffer_bytes=65_536, timeout_s=30)
+    async with upstream, Proxy(openai_at(upstream.base_url)) as proxy:
+        edge, client = proxy.server.edges[0], Full()
+        whole = post(STREAM)
+        begin, _, body = whole.partition(b"\r\n\r\n")
+        call = edge.admit(edge.heads.read(begin), Arrived(body), client)
+        call.begin(edge.loop)
+        received = await upstream.received()
+        await received.held_back(0.2)
+
+        assert client.written < 1_000_000
+        call.leave()
+        edge.over(call)
+        await asyncio.wait_for(received.gone.wait(), 5)
 
 
 async def test_a_client_that_reads_nothing_is_cut() -> None:
