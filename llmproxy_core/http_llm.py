@@ -98,7 +98,7 @@ class HttpLLM:
         self._apis = {api.name: api for api in dialect.apis}
         self._base = base_url(config.base_url, dialect) if base is None else base
         self._model_base = model_base
-        self._secrets = [secret.reveal() for secret in self._own_secrets()]
+        self._secrets = tuple(secret.reveal() for secret in self._own_secrets())
         self._constant = self._constant_headers()
         ours = {name for name, _ in self._constant}
         self._passed = (dialect.request_headers | TRACE_HEADERS) - ours

@@ -45,6 +45,7 @@ class Child:
         self._places = asyncio.Semaphore(MOST_UNANSWERED)
         self._answers: dict[int, asyncio.Future[Reply]] = {}
         self._prepared: dict[int, asyncio.Future[list[Problem] | None]] = {}
+        self._committed: dict[int, asyncio.Future[None]] = {}
         self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -76,6 +77,8 @@ class Child:
         self._over = True
         for waiting in self._prepared.values():
             _resolve(waiting, None)
+        for committed in self._committed.values():
+            _resolve(committed, None)
         for asked in self._answers.values():
             _resolve(asked, NO_ANSWER)
         self._channel.close()
@@ -92,6 +95,8 @@ class Child:
             self.problems = [it.problem() for it in message.problems]
         elif isinstance(message, messages.Prepared):
             _resolve(self._prepared.pop(message.number, None), [it.problem() for it in message.problems])
+        elif isinstance(message, messages.Committed):
+            _resolve(self._committed.pop(message.number, None), None)
         elif isinstance(message, messages.Answer):
             _resolve(self._answers.pop(message.id, None), message.reply)
         else:
@@ -123,6 +128,15 @@ class Child:
                 return await waiting
         except TimeoutError:
             return None
+
+    def commit(self, number: int, generation: int) -> asyncio.Future[None]:
+        """Have it serve what it has prepared; done once it does, or is gone."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.is_running and self._channel.send(messages.Commit(number, generation)):
+            self._committed[number] = waiting
+        else:
+            waiting.set_result(None)
+        return waiting
 
     async def ask(self, asked: messages.AskAll, timeout_s: float) -> Reply:
         """Its own answer; NO_ANSWER when there is none in time."""

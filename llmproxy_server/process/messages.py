@@ -143,6 +143,12 @@ class Prepared(Told):
     problems: list[Place]
 
 
+class Committed(Told):
+    """It serves what it had prepared."""
+
+    number: int
+
+
 class Answer(Told):
     id: int
     reply: Reply
@@ -186,4 +192,4 @@ NO_ANSWER = Reply(503, "application/json", [], b"")
 """Of a worker that gave none in time."""
 
 ToWorker = Begin | Prepare | Commit | Abort | Outcome | Ask | Stop | Answers | ReloadOver
-ToParent = Ready | Failed | Prepared | Answer | AskAll | Reload
+ToParent = Ready | Failed | Prepared | Committed | Answer | AskAll | Reload

@@ -23,6 +23,8 @@ from llmproxy_server.source import Snapshot, Source
 _log = get_logger()
 PREPARE_S = 30.0
 """How long a worker may take to build a configuration."""
+COMMIT_S = 5.0
+"""How long is waited for workers to say that they serve it: one whose loop is blocked does so later."""
 
 
 class Reloading:
@@ -102,10 +104,9 @@ class Reloading:
                 for child in asked:
                     child.tell(messages.Abort(attempt))
                 raise ConfigError(problems)
-        # Nothing is awaited from here on: who begins later begins with this, and who has prepared it is told.
+        # Nothing is awaited before all are told: who begins later begins with this.
         self.snapshot, self.number = snapshot, self.number + 1
-        for child in asked:
-            child.tell(messages.Commit(attempt, self.number))
+        await asyncio.wait([child.commit(attempt, self.number) for child in asked], timeout=COMMIT_S)
 
 
 def _problems_of(found: Sequence[list[Problem] | None]) -> list[Problem]:

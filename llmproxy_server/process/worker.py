@@ -188,6 +188,7 @@ class Worker:
         if (prepared := self._prepared.pop(message.number, None)) is not None:
             self._server.commit(prepared)
             self._server.number = message.generation
+        self._channel.send(messages.Committed(message.number))
 
     async def _discard(self, number: int) -> None:
         if (prepared := self._prepared.pop(number, None)) is not None:
