@@ -79,7 +79,7 @@ wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 	$(BIN)/python -m pytest -n 0 -m packaging tests/packaging
 
 lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables" \
+	ONE_WAY=1 .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables" \
 		$(NOT_LOWEST:%=--ignore=%)
 
 soak: $(DEV) ## run the long tests

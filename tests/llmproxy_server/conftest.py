@@ -1,6 +1,7 @@
 """Tests of the wire run on both kinds of connections, and on both event loops, which differ in when they do what."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +16,19 @@ from tests.rawclient import opening
 
 ON_BOTH_LOOPS = ("test_edge", "test_pages", "test_transport", "test_fuzz", "test_differential", "test_upstream_")
 """Modules whose names begin so."""
+ONE_WAY = "ONE_WAY" in os.environ
+"""Whether the server's own loop and the wire are enough: where other versions of the libraries are what matters."""
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Factory]:
     if item.path.name.startswith(ON_BOTH_LOOPS):
-        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+        both: dict[str, Factory] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+        return {"uvloop": uvloop.new_event_loop} if ONE_WAY else both
     return {"asyncio": asyncio.new_event_loop}
 
 
-@pytest.fixture(params=["wire", "page"])
+@pytest.fixture(params=["wire"] if ONE_WAY else ["wire", "page"])
 def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
     """Connections stay with the wire, or are handed over to aiohttp by a page that is asked for first."""
     if request.param == "wire":
