@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_core.trace_context import TraceContext, new_span_id, new_trace_id, read_parent
+from llmproxy_core.trace_context import TraceContext, caller_trace, new_span_id, new_trace_id, read_parent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 VALID = f"00-{TRACE}-{SPAN}-01"
@@ -94,3 +94,22 @@ def test_ids_are_drawn_anew_and_never_zero() -> None:
     assert len({new_trace_id() for _ in range(100)}) == 100
     assert len({new_span_id() for _ in range(100)}) == 100
     assert all(0 < new_span_id() < 2**64 and 0 < new_trace_id() < 2**128 for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"00-{TRACE}-{SPAN}-01",
+        f" 00-{TRACE}-{SPAN}-00 ",
+        f"01-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        "nonsense",
+    ],
+)
+def test_the_callers_trace_is_that_of_its_span_however_it_is_found(header: str) -> None:
+    parent = read_parent(header)
+
+    assert caller_trace(header) == (None if parent is None else f"{parent.trace_id:032x}")
