@@ -42,7 +42,7 @@ class Step:
 
 def compose(steps: Sequence[Step], send: Handler, around: Callable[[str, Handler], Handler] | None = None) -> Handler:
     """*steps* around *send*, the first outermost. *around* is `Services.around`, told of *send* as ""."""
-    handler = _of_llm(send) if steps else send
+    handler = _of_llm(send)
     if around is not None:
         handler = around("", handler)
     for depth, step in reversed(list(enumerate(steps, start=1))):

@@ -35,11 +35,8 @@ class Callers:
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
         self._trusted = [ipaddress.ip_network(network) for network in trusted_proxies]
-
-    @property
-    def trusts(self) -> bool:
+        self.trusts = bool(self._trusted)
         """Whether there is a proxy that is trusted at all; without one the peer has called."""
-        return bool(self._trusted)
 
     def address(self, incoming: Incoming) -> str:
         """

@@ -24,7 +24,7 @@ from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
 from llmproxy_server.door_body import BodyTimeout
 from llmproxy_server.door_request import CHUNKED, ClientGone
-from llmproxy_server.wire.request_body import MOST_HELD_BYTES, Arrived, Arriving
+from llmproxy_server.wire.request_body import Arrived, Arriving
 from llmproxy_server.wire.request_head import check_begun, too_much_head
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _END_OF_HEAD = b"\r\n\r\n"
 SMALL_BYTES = 1 << 16
 """What is worth a copy to save a system call."""
+MOST_KEPT_BYTES = 1 << 15
+"""Of what follows a request, until that is answered; what one read brings beyond it is kept as well."""
 LINGER_S = 1.0
 """How long a client may take to read our last answer before we close."""
 
@@ -138,7 +140,7 @@ class Connection(asyncio.Protocol):
     def _keep(self, data: bytes) -> None:
         """What follows a request waits for its answer, and the client with what is too much."""
         self._rest += data
-        if len(self._rest) > MOST_HELD_BYTES:
+        if len(self._rest) > MOST_KEPT_BYTES:
             self.pause_body()
 
     def _read(self, data: bytes) -> None:

@@ -28,7 +28,7 @@ _SPACE = " \t"
 _REMEMBERED = 1024
 """Lines; what is in them is the clients' choice, so the memory of them is bounded."""
 _LONGEST_REMEMBERED = 160
-_NEW_EACH_TIME = frozenset({"content-length", "traceparent", "tracestate", "x-request-id", "idempotency-key", "date"})
+_NEW_EACH_TIME = frozenset({"traceparent", "tracestate", "x-request-id", "idempotency-key", "date"})
 _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token"}
 )

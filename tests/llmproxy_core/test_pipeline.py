@@ -8,6 +8,7 @@ from llmproxy_core import (
     Exchange,
     GuardrailBlocked,
     Handler,
+    InternalError,
     Processor,
     ProcessorFailed,
     Reply,
@@ -32,8 +33,15 @@ async def _pass(call: Exchange, call_next: Handler) -> Response:
     return await call_next(call)
 
 
-async def test_a_chain_of_nothing_is_the_llm(tasks: Tasks) -> None:
-    assert compose([], _send) is _send
+async def test_a_chain_of_nothing_is_the_llm_and_its_bugs_are_its_plugins(tasks: Tasks) -> None:
+    async def nothing(call: Exchange) -> Response:
+        return None  # type: ignore[return-value]
+
+    call = exchange(tasks)
+
+    assert (await compose([], _send)(call)).exchange is call
+    with pytest.raises(InternalError, match="provider plugin failed"):
+        await compose([], nothing)(call)
 
 
 async def test_processors_see_the_request_outermost_first_and_the_answer_innermost_first(tasks: Tasks) -> None:

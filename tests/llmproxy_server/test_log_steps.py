@@ -276,13 +276,17 @@ async def test_an_attempt_that_fails_says_why(told: Told) -> None:
     assert [(line["status"], "error" in line) for line in told.of("attempt ended")] == [(None, True), (500, True)]
 
 
+async def _handled(made: Gateway, exchange: Exchange) -> None:
+    await made.handle(exchange)
+
+
 async def test_a_call_that_is_given_up_is_told_as_cancelled(told: Told) -> None:
     steps = Steps(bodies=False)
     async with Upstream([Stall()]) as upstream, gateway(upstream.base_url, steps, _passes) as made:
         exchange = begin(made, steps)
         async with asyncio.timeout(WAIT_S):
             async with asyncio.TaskGroup() as group:
-                task = group.create_task(made.handle(exchange))
+                task = group.create_task(_handled(made, exchange))
                 await until(lambda: bool(upstream.requests))
                 task.cancel()
         exchange.finish(End.ABANDONED)
