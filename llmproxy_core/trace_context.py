@@ -11,6 +11,7 @@ from random import getrandbits
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _STATE = re.compile(r"[\x20-\x7e\t]{1,512}", re.ASCII)
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _SAMPLED = 0x01
 _RANDOM = 0x02
 
@@ -30,10 +31,11 @@ class TraceContext:
     A call's place in its trace. Made per call.
 
     *span_id* is the call's own span, *parent_id* the caller's (None where the trace begins here). *sampled* says
-    whether its spans are recorded, *state* is what vendors carry along (`tracestate`), as it came.
+    whether its spans are recorded, *state* is what vendors carry along (`tracestate`), as it came. Ids are kept as they
+    are written: most calls are not sampled, and nobody needs the numbers.
     """
 
-    __slots__ = ("_flags", "parent_id", "sampled", "span_id", "state", "trace_id")
+    __slots__ = ("_flags", "_parent", "_span", "sampled", "state", "trace_hex")
 
     def __init__(
         self,
@@ -46,44 +48,60 @@ class TraceContext:
         random: bool = True,
     ) -> None:
         """*random*: the trace id was drawn at random, so that who comes after may sample by it."""
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.parent_id = parent_id
+        self.trace_hex = f"{trace_id:032x}"
+        """The trace id as logs and headers write it."""
+        self._span = f"{span_id:016x}"
+        self._parent = None if parent_id is None else f"{parent_id:016x}"
         self.sampled = sampled
         self.state = state
         self._flags = (_SAMPLED if sampled else 0) | (_RANDOM if random else 0)
 
+    @classmethod
+    def under(cls, parent: Parent, span_id: int, *, sampled: bool) -> TraceContext:
+        """The place of a call that *parent* made."""
+        context = cls.__new__(cls)
+        context.trace_hex = parent.trace_hex
+        context._span = f"{span_id:016x}"
+        context._parent = parent.span_hex
+        context.sampled = sampled
+        context.state = parent.state
+        context._flags = (_SAMPLED if sampled else 0) | (_RANDOM if parent.random else 0)
+        return context
+
     @property
-    def trace_hex(self) -> str:
-        """The trace id as logs and headers write it."""
-        return f"{self.trace_id:032x}"
+    def trace_id(self) -> int:
+        return int(self.trace_hex, 16)
+
+    @property
+    def span_id(self) -> int:
+        return int(self._span, 16)
+
+    @property
+    def parent_id(self) -> int | None:
+        return None if self._parent is None else int(self._parent, 16)
 
     def traceparent(self, span_id: int | None = None) -> str:
         """The header for a call made under the span *span_id*; None: under the call's own."""
-        return f"00-{self.trace_id:032x}-{self.span_id if span_id is None else span_id:016x}-{self._flags:02x}"
+        return f"00-{self.trace_hex}-{self._span if span_id is None else f'{span_id:016x}'}-{self._flags:02x}"
 
 
 class Parent:
-    """What a caller's headers say of the trace."""
+    """What a caller's headers say of the trace; ids as they are written."""
 
-    __slots__ = ("random", "sampled", "span_id", "state", "trace_id")
+    __slots__ = ("random", "sampled", "span_hex", "state", "trace_hex")
 
-    def __init__(self, trace_id: int, span_id: int, *, sampled: bool, random: bool, state: str) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.sampled = sampled
-        self.random = random
+    def __init__(self, trace_hex: str, span_hex: str, flags: int, state: str) -> None:
+        self.trace_hex = trace_hex
+        self.span_hex = span_hex
+        self.sampled = bool(flags & _SAMPLED)
+        self.random = bool(flags & _RANDOM)
         self.state = state
 
 
 def caller_trace(traceparent: str) -> str | None:
     """The trace id of the caller's span as logs write it; None as `read_parent`."""
-    found = _TRACEPARENT.fullmatch(traceparent)
-    if found is None or found[1] != "00" or found[5]:  # what is not as usual is looked at again
-        parent = read_parent(traceparent)
-        return None if parent is None else f"{parent.trace_id:032x}"
-    trace = found[2]
-    return trace if trace.strip("0") and found[3].strip("0") else None
+    parent = read_parent(traceparent)
+    return None if parent is None else parent.trace_hex
 
 
 def read_parent(traceparent: str, tracestate: str = "") -> Parent | None:
@@ -92,16 +110,14 @@ def read_parent(traceparent: str, tracestate: str = "") -> Parent | None:
 
     *tracestate* may be several header fields joined by commas; what cannot be one is dropped.
     """
-    found = _TRACEPARENT.fullmatch(traceparent.strip())
+    found = _TRACEPARENT.fullmatch(traceparent) or _TRACEPARENT.fullmatch(traceparent.strip())
     if found is None:
         return None
-    version, trace_id, span_id, flags, rest = found.groups()
-    if version == "ff" or (version == "00" and rest):
+    version, trace, span, flags, rest = found.groups()
+    if version == "ff" or (version == "00" and rest) or trace == _NO_TRACE or span == _NO_SPAN:
         return None
-    trace, span, bits = int(trace_id, 16), int(span_id, 16), int(flags, 16)
-    if not trace or not span:
-        return None
-    state = tracestate.strip() if tracestate else ""
-    if state and not _STATE.fullmatch(state):
-        state = ""
-    return Parent(trace, span, sampled=bool(bits & _SAMPLED), random=bool(bits & _RANDOM), state=state)
+    if tracestate:
+        tracestate = tracestate.strip()
+        if not _STATE.fullmatch(tracestate):
+            tracestate = ""
+    return Parent(trace, span, int(flags, 16), tracestate)

@@ -50,15 +50,8 @@ class Tracer:
             sampled = trace_id & _LOW_BITS < self._bound
             exchange.trace = TraceContext(trace_id, new_span_id(), sampled=sampled)
             return
-        sampled = parent.sampled if self._follows else parent.trace_id & _LOW_BITS < self._bound
-        exchange.trace = TraceContext(
-            parent.trace_id,
-            new_span_id(),
-            sampled=sampled,
-            parent_id=parent.span_id,
-            state=parent.state,
-            random=parent.random,
-        )
+        sampled = parent.sampled if self._follows else int(parent.trace_hex[16:], 16) < self._bound
+        exchange.trace = TraceContext.under(parent, new_span_id(), sampled=sampled)
 
     def billed(self, ended: Ended, bill: Outcome) -> None:
         trace = ended.exchange.trace

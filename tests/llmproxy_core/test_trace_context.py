@@ -28,7 +28,7 @@ def test_a_callers_span_is_read(header: str, sampled: bool, random: bool) -> Non
     parent = read_parent(header)
 
     assert parent is not None
-    assert (parent.trace_id, parent.span_id) == (int(TRACE, 16), int(SPAN, 16))
+    assert (parent.trace_hex, parent.span_hex) == (TRACE, SPAN)
     assert (parent.sampled, parent.random) == (sampled, random)
 
 
@@ -75,7 +75,11 @@ def test_what_is_written_is_read_again(trace: int, span: int, sampled: bool, ran
     parent = read_parent(context.traceparent())
 
     assert parent is not None
-    assert (parent.trace_id, parent.span_id, parent.sampled, parent.random) == (trace, span, sampled, random)
+    below = TraceContext.under(parent, 7, sampled=sampled)
+    assert (parent.sampled, parent.random) == (sampled, random)
+    assert (context.trace_id, context.span_id, context.parent_id) == (trace, span, None)
+    assert (below.trace_id, below.span_id, below.parent_id) == (trace, 7, span)
+    assert below.traceparent() == context.traceparent(7)
     assert context.traceparent().split("-")[1] == context.trace_hex
 
 
@@ -112,4 +116,4 @@ def test_ids_are_drawn_anew_and_never_zero() -> None:
 def test_the_callers_trace_is_that_of_its_span_however_it_is_found(header: str) -> None:
     parent = read_parent(header)
 
-    assert caller_trace(header) == (None if parent is None else f"{parent.trace_id:032x}")
+    assert caller_trace(header) == (None if parent is None else parent.trace_hex)
