@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench.measures import MEASURES, ONCE, Scale
 from bench.system import Row, System, Target, running
-from bench.upstream import Missing, Rig
+from bench.upstream import Missing, Rig, pause
 
 Note = Callable[[Row], None]
 """Is given each row as soon as it is measured."""
@@ -38,6 +38,7 @@ def _measure(target: Target, tests: Sequence[str], number: int, scale: Scale, no
             continue
         if name != "start" and cold:
             target.calls(8, cold)
+            pause(scale.rest_s)  # the load leaves a call behind, whose tokens are counted: a vocabulary is loaded then
             cold = 0
         row: Row = {"system": system.label, "test": name, "round": number}
         try:

@@ -84,11 +84,12 @@ class Gateway:
     def begin(self, match: Match, request: Request, *, request_id: str) -> Exchange:
         """The exchange of *request*. BadRequest when its body is no acceptable JSON."""
         client = client_view(request)
-        client.drops_unsupported = match.route.config.on_unsupported == "drop"
+        config = match.route.config
+        client.drops_unsupported = config.on_unsupported == "drop"
         return Exchange(
             request,
             id=request_id,
-            route=match.route.name,
+            route=config.name,
             tasks=self.services.tasks,
             clock=self.services.clock,
             client=client,

@@ -327,7 +327,8 @@ class HttpLLM:
         headers = self._crossing(answer, attempt)
         pieces: list[bytes] = []
         try:
-            self._refuse_encoding(answer)
+            if "content-encoding" in answer.headers:
+                self._refuse_encoding(answer)
             content_type = answer.headers.get("content-type", "").lower()
             may_stream = api.operation is Operation.CHAT and api.streams is not False
             if may_stream and content_type.startswith(api.stream_type):

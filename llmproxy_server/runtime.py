@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 _LARGE_BYTES = 3 << 20
 _LOOK_S = 0.25
-_YOUNG = 2_000
+_YOUNG = 5_000
 """
-Objects that are made before the young ones are looked at: those of some ten calls. With 700 it is a thirtieth of the
+Objects that are made before the young ones are looked at: those of some thirty calls. With 700 it is a twentieth of the
 time of a call; with many more, what hangs together in a circle holds too much memory until then.
 """
 
