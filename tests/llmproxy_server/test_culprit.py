@@ -142,10 +142,10 @@ async def test_an_llm_is_named_and_not_the_processor_that_called_it() -> None:
     assert found.place.endswith(" in send")
 
 
-async def test_an_llm_without_processors_around_it_is_named_by_its_plugin() -> None:
+async def test_an_llm_without_processors_around_it_is_named() -> None:
     found = await seen(llm="own", processors=())
 
-    assert found.who == PLUGIN
+    assert found.who == f"LLM 'own' ({PLUGIN})"
 
 
 async def test_a_function_that_a_processor_made_is_its_own() -> None:
