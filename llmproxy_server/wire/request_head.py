@@ -33,6 +33,8 @@ _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token"}
 )
 _NOT_REMEMBERED = _NEW_EACH_TIME | _SECRET
+_MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token")
+"""In the names of fields that gateways and companies have of their own."""
 _USUAL = {spelled: name for name in _NOT_REMEMBERED for spelled in (name, name.title())}
 
 
@@ -82,7 +84,9 @@ class HeadReader:
         if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
             raise malformed()
         field = (lower, value)
-        if lower not in _NOT_REMEMBERED and len(line) <= _LONGEST_REMEMBERED:
+        if lower in _NOT_REMEMBERED or len(line) > _LONGEST_REMEMBERED:
+            return field
+        if not _MAY_BE_SECRET.search(lower):
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[line] = field

@@ -73,7 +73,15 @@ def test_another_request_line_is_refused(first: str, status: int) -> None:
 
 def test_a_line_that_was_looked_at_is_remembered_but_none_with_a_credential() -> None:
     reader = HeadReader(100)
-    lines = [HOST, "Authorization: Bearer s3cret", "X-Api-Key: s3cret", "Cookie: a=s3cret", "Traceparent: 00-1"]
+    lines = [
+        HOST,
+        "Authorization: Bearer s3cret",
+        "X-Api-Key: s3cret",
+        "Cookie: a=s3cret",
+        "X-Our-Token: s3cret",
+        "Ocp-Apim-Subscription-Key: s3cret",
+        "Traceparent: 00-1",
+    ]
 
     assert list(read(*lines, reader=reader).headers) == list(read(*lines, reader=reader).headers)
 
