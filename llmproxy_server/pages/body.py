@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from aiohttp import StreamReader
 from aiohttp.http import HttpProcessingError
 from aiohttp.web_protocol import PayloadAccessError, RequestPayloadError
@@ -37,13 +40,12 @@ class AiohttpBody:
             self._payload.set_exception(error)
 
 
-class _ours:  # noqa: N801 - it reads as a function
+@contextmanager
+def _ours() -> Iterator[None]:
     """Our words for what aiohttp raises."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RequestPayloadError | HttpProcessingError):
-            raise BadRequest("The body is malformed", code="malformed_body") from error
-        if isinstance(error, ConnectionError | PayloadAccessError | RuntimeError):
-            raise ClientGone from error  # RuntimeError: aiohttp's word when it was lost before this read
+    try:
+        yield
+    except (RequestPayloadError, HttpProcessingError) as error:
+        raise BadRequest("The body is malformed", code="malformed_body") from error
+    except (ConnectionError, PayloadAccessError, RuntimeError) as error:
+        raise ClientGone from error  # RuntimeError: aiohttp's word when it was lost before this read
