@@ -145,6 +145,18 @@ class Owned(Protocol):
     def finish(self, end: End, error: ProxyError | None = None) -> None: ...
 
 
+class Recording(Protocol):
+    """Who writes a call down. What it raises is logged, and nothing more."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """The exchange is over; all callbacks of `on_finish` were called."""
+        ...
+
+    def billed(self, bill: Outcome) -> None:
+        """All is over that it pays for; all callbacks of `on_billed` were called."""
+        ...
+
+
 class Exchange:
     """
     The one mutable object of a call.
@@ -163,8 +175,10 @@ class Exchange:
         "_child_calls",
         "_children",
         "_detached",
+        "_notes",
         "_origin",
         "_paid",
+        "_recording",
         "_responses",
         "_settling",
         "_tasks",
@@ -175,7 +189,6 @@ class Exchange:
         "deadline_s",
         "id",
         "log_fields",
-        "notes",
         "operation",
         "outcome",
         "parent",
@@ -186,6 +199,21 @@ class Exchange:
         "trace",
         "attempts",
     )
+    _bill: Outcome | None
+    """Its outcome so far, with that of what it detached."""
+    _recording: Recording | None
+    _notes: Notes | None
+    _children: list[Exchange] | None
+    # They hold lists that grow: what a child detached may make an attempt when the child is over.
+    _child_calls: list[ChildCall] | None
+    _call_made: ChildCall | None
+    """Of a child: what its parent keeps of it."""
+    _origin: Exchange | None
+    """Who is billed for it, of a detached exchange."""
+    _detached: set[Exchange] | None
+    """What it detached and is not yet billed for."""
+    _paid: list[Outcome] | None
+    """The bills of what it detached and is over, while it is not."""
 
     def __init__(
         self,
@@ -213,7 +241,6 @@ class Exchange:
         self.parent = parent
         self.operation: Operation = request.operation
         self.started_s = clock()
-        self.notes = Notes()
         self.attempts: list[Attempt] = []
         self.log_fields: dict[str, object] = {}
         """What processors have to say in its log line: numbers, text, lists of these. Names of ours cannot be taken."""
@@ -225,28 +252,26 @@ class Exchange:
         self._tasks = tasks
         self._background = background
         self._responses: list[Owned] = []
-        self._children: list[Exchange] | None = None  # as others below, made for the few that need it
-        # They hold lists that grow: what a child detached may make an attempt when the child is over.
-        self._child_calls: list[ChildCall] | None = None
-        self._call_made: ChildCall | None = None  # of a child: what its parent keeps of it
         self._callbacks: list[tuple[int, OnFinish]] = []
         self._settling: list[asyncio.Task[None]] = []
-        self._origin: Exchange | None = None
-        """Who is billed for it, of a detached exchange."""
-        self._detached: set[Exchange] | None = None
-        """What it detached and is not yet billed for."""
         self._billing: list[tuple[int, OnFinish]] = []
-        self._paid: list[Outcome] | None = None
-        """The bills of what it detached and is over, while it is not."""
-        self._bill: Outcome | None = None
-        """Its outcome so far, with that of what it detached."""
         self._told = False
         """Whether the outcome is complete: callbacks of responses run while it is summed up."""
+        self._bill = self._recording = None
+        self._notes = self._children = self._child_calls = self._call_made = None  # made for the few that need them
+        self._origin = self._detached = self._paid = None  # of the few that detach, or are detached
 
     @property
     def layer(self) -> Layer:
         """The processor that runs now: orders `on_finish` callbacks inner to outer, and owns what is subscribed."""
         return running.get()
+
+    @property
+    def notes(self) -> Notes:
+        """What processors tell each other about it."""
+        if self._notes is None:
+            self._notes = Notes()
+        return self._notes
 
     @property
     def child_attempts(self) -> list[Attempt]:
@@ -304,7 +329,7 @@ class Exchange:
         exchange = self._derive(request, parent=None)
         exchange.deadline_s = None
         exchange.client = self.client
-        exchange.notes = self.notes.copy()
+        exchange._notes = None if self._notes is None else self._notes.copy()
         exchange.attempts = self.attempts
         origin = self
         while origin.parent is not None:
@@ -377,11 +402,9 @@ class Exchange:
         else:
             self._billing.append((running.get().depth, callback))
 
-    def record(self, finished: OnFinish, billed: OnFinish | None) -> None:
-        """As `on_finish` and `on_billed`, for who writes down a call that has just begun: after all processors'."""
-        self._callbacks.append((0, finished))
-        if billed is not None:
-            self._billing.append((0, billed))
+    def record(self, recording: Recording) -> None:
+        """Have *recording* told of the end, after all others. There is one of a call that has just begun."""
+        self._recording = recording
 
     def finish(self, end: End, error: ProxyError | None = None) -> None:
         """End the exchange, unless it has ended: what is still open under it is abandoned, callbacks run."""
@@ -405,6 +428,11 @@ class Exchange:
         self._told = True
         if self._callbacks:
             self._call(self._callbacks, outcome)
+        if self._recording is not None:
+            try:
+                self._recording.finished(outcome)
+            except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
+                _log.exception("the end of exchange %s could not be written down", self.id)
         self._bill = outcome
         if self._paid is not None:  # a callback ended what was detached
             for part in self._paid:
@@ -425,6 +453,12 @@ class Exchange:
         assert self._bill is not None
         if self._billing:
             self._call(self._billing, self._bill)
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            try:
+                recording.billed(self._bill)
+            except Exception:  # noqa: BLE001 - as in `finish`
+                _log.exception("the bill of exchange %s could not be written down", self.id)
         if self._origin is not None:
             origin, self._origin = self._origin, None
             origin._add_to_bill(self, self._bill)

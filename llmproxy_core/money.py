@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import MAX_PREC, ROUND_HALF_UP, Context, Decimal
-from functools import total_ordering
 
 import attrs
 
+from llmproxy_core.node import node
 from llmproxy_core.usage import Usage
 
 _NANO = 1_000_000_000
@@ -15,8 +15,7 @@ _PER = 1_000_000  # prices are per million tokens
 _EXACT = Context(prec=MAX_PREC)  # the default one rounds to 28 digits, and a second time after that
 
 
-@total_ordering
-@attrs.frozen
+@node
 class Money:
     """An exact amount of US dollars; never a float."""
 
@@ -39,6 +38,15 @@ class Money:
 
     def __lt__(self, other: Money) -> bool:
         return self.nanodollars < other.nanodollars
+
+    def __le__(self, other: Money) -> bool:
+        return self.nanodollars <= other.nanodollars
+
+    def __gt__(self, other: Money) -> bool:
+        return self.nanodollars > other.nanodollars
+
+    def __ge__(self, other: Money) -> bool:
+        return self.nanodollars >= other.nanodollars
 
     def __bool__(self) -> bool:
         return self.nanodollars != 0

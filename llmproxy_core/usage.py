@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import attrs
+from llmproxy_core.node import node
 
 
 class UsageSource(StrEnum):
@@ -18,7 +18,7 @@ class UsageSource(StrEnum):
 _TRUST = [UsageSource.REPORTED, UsageSource.COUNTED, UsageSource.ESTIMATED]
 
 
-@attrs.frozen
+@node
 class Usage:
     """
     Token counts of one or more calls.

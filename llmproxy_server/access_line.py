@@ -74,46 +74,49 @@ def access_line(ended: Ended, now: float) -> AccessLine:
     """The line of what has ended at *now*, in seconds of the clock of its call."""
     call, exchange, outcome = ended.call, ended.exchange, ended.outcome
     incoming, began_s, attempts = call.incoming, call.began_s, exchange.attempts
-    line = AccessLine(
+    usage, cost, first_byte_s = outcome.usage, outcome.cost, outcome.first_byte_s
+    model, upstream_id, lines, children = outcome.model, None, None, None
+    if attempts:
+        last = attempts[-1]
+        model, upstream_id = model or last.model, last.upstream_id
+        lines = [_attempt(last)] if len(attempts) == 1 else [_attempt(it) for it in attempts]
+    if exchange.child_calls and (found := exchange.child_attempts):
+        children = [_attempt(it) for it in found]
+        overhead_s = _overhead_s((*attempts, *found), exchange.started_s, now)
+    else:
+        overhead_s = _overhead_s(attempts, exchange.started_s, now)
+    trace = exchange.trace
+    if trace is not None:
+        trace_id: str | None = trace.trace_hex
+    else:
+        parent = incoming.headers.get("traceparent")
+        trace_id = None if parent is None else caller_trace(parent)
+    line = AccessLine(  # all at once: to set a member later is dear
         incoming.method,
         incoming.path,
         ended.status,
-        round((now - began_s) * 1000, 1),
+        milliseconds(now - began_s),
         call.request_id,
         call.address,
         exchange.route,
         exchange.operation,
-        outcome.model,
+        model,
         outcome.end,
+        first_byte_ms=None if first_byte_s is None else milliseconds(first_byte_s - began_s),
+        overhead_ms=milliseconds(overhead_s),
+        input_tokens=None if usage is None else usage.input_tokens,
+        output_tokens=None if usage is None else usage.output_tokens,
+        cached_input_tokens=None if usage is None else usage.cached_input_tokens or None,
+        reasoning_tokens=None if usage is None else usage.reasoning_tokens or None,
+        usage_source=None if usage is None else usage.source,
+        cost=None if cost is None else str(cost),
+        attempts=lines,
+        upstream_request_id=upstream_id,
+        child_attempts=children,
+        trace_id=trace_id,
     )
     if outcome.error is not None:
         _tell_error(line, outcome.error)
-    if (first_byte_s := outcome.first_byte_s) is not None:
-        line.first_byte_ms = round((first_byte_s - began_s) * 1000, 1)
-    if (usage := outcome.usage) is not None:
-        line.input_tokens = usage.input_tokens
-        line.output_tokens = usage.output_tokens
-        line.cached_input_tokens = usage.cached_input_tokens or None
-        line.reasoning_tokens = usage.reasoning_tokens or None
-        line.usage_source = usage.source
-    if outcome.cost is not None:
-        line.cost = str(outcome.cost)
-    if attempts:
-        last = attempts[-1]
-        if not line.model:
-            line.model = last.model
-        line.attempts = [_attempt(last)] if len(attempts) == 1 else [_attempt(it) for it in attempts]
-        line.upstream_request_id = last.upstream_id
-    children = exchange.child_attempts if exchange.child_calls else ()
-    if children:
-        line.child_attempts = [_attempt(it) for it in children]
-    served = (*attempts, *children) if children else attempts
-    line.overhead_ms = round(_overhead_s(served, exchange.started_s, now) * 1000, 1)
-    trace = exchange.trace
-    if trace is not None:
-        line.trace_id = trace.trace_hex
-    elif (parent := incoming.headers.get("traceparent")) is not None:
-        line.trace_id = caller_trace(parent)
     return line
 
 
@@ -168,5 +171,5 @@ def _overhead_s(attempts: Sequence[Attempt], began_s: float, ended_s: float) -> 
 
 
 def milliseconds(seconds: float) -> float:
-    """*seconds* as lines have it."""
-    return round(seconds * 1000, 1)
+    """*seconds* as lines have it: to a tenth. (`round` takes ten times as long.)"""
+    return int(seconds * 10_000 + 0.5) / 10

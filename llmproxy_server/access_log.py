@@ -84,7 +84,7 @@ class AccessLog:
         level = _level(ended.outcome.end)
         if not _log.isEnabledFor(level):
             return
-        line, more = access_line(ended, self._clock()), more_of(ended)
+        line, more = access_line(ended, ended.outcome.ended_s), more_of(ended)
         if self._content is None:
             size = 512 + len(line.path)
             if self._batch is not None and not _log.handlers:

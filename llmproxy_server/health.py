@@ -92,9 +92,10 @@ class Health:
 
     def _learn(self, attempts: list[Attempt], llms: Mapping[str, LLMState]) -> None:
         """*llms*: those of the configuration that the attempts were made under."""
+        now = self._clock()
         for attempt in attempts:
             if (llm := llms.get(attempt.llm)) is not None:
-                llm.learn(attempt, self._clock())
+                llm.learn(attempt, now)
 
     # -- what else may be amiss ----------------------------------------------------------------------------------
 

@@ -162,6 +162,11 @@ def _weighed(values: Iterable[object], room: int) -> int:
     return room
 
 
+def _said(level: int, logger: str, message: str) -> bytes:
+    """The envelope of a line whose message and logger are words of ours, less its time."""
+    return f'"level":"{level_name(level)}","logger":"{logger}","message":"{message}"'.encode()
+
+
 class JsonLines:
     """One JSON object a line."""
 
@@ -175,22 +180,22 @@ class JsonLines:
     def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
         """Those of calls: hardly ever is there anything to hide, cut or escape, which is looked for in all at once."""
         made: list[bytes] = []
+        same: tuple[int, str, str] | None = None
+        said = b""
         try:
             for entry in entries:
-                if not isinstance(entry.fields, msgspec.Struct) or entry.more or entry.content or entry.exception:
+                fields = entry.fields
+                if not isinstance(fields, msgspec.Struct) or entry.more or entry.content or entry.exception:
                     return None
-                made.append(self._beginning(entry) + _encode(entry.fields)[1:] + b"\n")
+                if (kind := (entry.level, entry.logger, entry.message)) != same:
+                    same, said = kind, _said(*kind)
+                made.append(b'{"time":"%b",%b,%b\n' % (self._time(entry.created).encode(), said, _encode(fields)[1:]))
         except (TypeError, UnicodeEncodeError, OverflowError, msgspec.MsgspecError):
             return None
         whole = b"".join(made)
         if not whole.isascii() or b"\x7f" in whole or max(map(len, made)) > MAX_LINE_BYTES + 1:
             return None
         return None if self._redact.found_in(whole.decode("ascii")) else made
-
-    def _beginning(self, entry: Entry) -> bytes:
-        """The envelope of a line whose message and logger are words of ours."""
-        said = f'"level":"{level_name(entry.level)}","logger":"{entry.logger}","message":"{entry.message}"'
-        return f'{{"time":"{self._time(entry.created)}",{said},'.encode()
 
     def line(self, entry: Entry) -> str:
         text = self._as_it_is(entry) or self._mended(entry)

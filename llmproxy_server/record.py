@@ -7,6 +7,7 @@ from typing import Protocol
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.outcome import End, KeptBody, Outcome
 from llmproxy_core.relay import Whole
 from llmproxy_core.response import Response
@@ -46,9 +47,18 @@ class Recorded(Protocol):
 class Ended:
     """A call that is over. Made per call."""
 
-    __slots__ = ("_keep", "call", "exchange", "outcome", "status")
+    __slots__ = ("_keep", "begun", "call", "counted", "exchange", "outcome", "status")
 
-    def __init__(self, call: Recorded, exchange: Exchange, outcome: Outcome, status: int, keep: Keep | None) -> None:
+    def __init__(
+        self,
+        call: Recorded,
+        exchange: Exchange,
+        outcome: Outcome,
+        status: int,
+        keep: Keep | None,
+        *,
+        begun: object = None,
+    ) -> None:
         self.call = call
         self.exchange = exchange
         self.outcome = outcome
@@ -56,6 +66,10 @@ class Ended:
         self.status = status
         """What was sent; 499 when the client had left, the error's own when a stream failed that began with 200."""
         self._keep = keep
+        self.begun = begun
+        """What the metrics wrote down when it began."""
+        self.counted: object = None
+        """What they counted it as when it ended."""
 
     @property
     def body(self) -> KeptBody | None:
@@ -84,7 +98,9 @@ class Log(Protocol):
 
 
 class Metrics(Protocol):
-    def begin(self, exchange: Exchange) -> None: ...
+    def begin(self, exchange: Exchange) -> object:
+        """Gives what is to be known of the call when it ends: `Ended.begun`."""
+        ...
 
     def ended(self, ended: Ended) -> None: ...
 
@@ -110,6 +126,9 @@ class Health(Protocol):
     def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None: ...
 
 
+_NO_LLMS: Mapping[str, LLMState] = FrozenMap()
+
+
 class Recorder:
     """Tells those who write down, each once, in one callback for all. What is off is None, and costs nothing."""
 
@@ -128,7 +147,6 @@ class Recorder:
         self.tracer = tracer
         self._content_bytes = content_bytes
         self.health = health
-        self._has_bills = metrics is not None or tracer is not None or health is not None
 
     def begin(self, call: Recorded, exchange: Exchange) -> Record:
         """*exchange* is *call*'s, and begins."""
@@ -136,8 +154,8 @@ class Recorder:
         if self.tracer is not None:
             self.tracer.begin(call.incoming, exchange)
         if self.metrics is not None:
-            self.metrics.begin(exchange)
-        exchange.record(record.finished, record.billed if self._has_bills else None)
+            record.begun = self.metrics.begin(exchange)
+        exchange.record(record)
         return record
 
     def answered(self, record: Record, response: Response) -> None:
@@ -161,14 +179,15 @@ class Recorder:
 class Record:
     """One call's, from its beginning to its bill. Those who write it down stay the same, also across a reload."""
 
-    __slots__ = ("_by", "_call", "_ended", "_exchange", "_llms", "keep")
+    __slots__ = ("_by", "_call", "_ended", "_exchange", "_llms", "begun", "keep")
 
     def __init__(self, by: Recorder, call: Recorded, exchange: Exchange) -> None:
         self._by = by
-        self._llms = {} if by.health is None else by.health.llms
+        self._llms: Mapping[str, LLMState] = _NO_LLMS if by.health is None else by.health.llms
         self._call = call
         self._exchange = exchange
         self._ended: Ended | None = None
+        self.begun: object = None
         self.keep: Keep | None = None
 
     def finished(self, outcome: Outcome) -> None:
@@ -177,7 +196,7 @@ class Record:
             status = CLIENT_GONE
         else:
             status = error.status if error is not None else self._call.status
-        self._ended = ended = Ended(self._call, self._exchange, outcome, status, self.keep)
+        self._ended = ended = Ended(self._call, self._exchange, outcome, status, self.keep, begun=self.begun)
         by = self._by
         if by.metrics is not None:
             by.metrics.ended(ended)

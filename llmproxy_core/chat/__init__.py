@@ -25,7 +25,6 @@ from llmproxy_core.chat.events import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.chat.node import node
 from llmproxy_core.chat.origin import ChatOrigin
 from llmproxy_core.chat.parts import (
     AudioPart,
@@ -50,6 +49,7 @@ from llmproxy_core.chat.parts import (
 )
 from llmproxy_core.chat.reply import ChatReply, Choice, Finish, FinishReason
 from llmproxy_core.chat.request import BuiltinTool, ChatRequest, ReasoningConfig, ResponseFormat, Tool, ToolChoice
+from llmproxy_core.node import node
 
 __all__ = [
     "AudioDelta",

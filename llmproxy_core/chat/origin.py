@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from llmproxy_core.chat.node import node
 from llmproxy_core.chat.parts import JSONText
+from llmproxy_core.node import node
 
 if TYPE_CHECKING:
     from llmproxy_core.chat.reply import ChatReply

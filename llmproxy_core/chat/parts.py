@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import attrs
 from msgspec.structs import force_setattr
 
-from llmproxy_core.chat.node import node
+from llmproxy_core.node import node
 
 JSONText = bytes
 """One JSON value as it stood on the wire."""

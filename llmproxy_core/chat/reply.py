@@ -7,9 +7,9 @@ from enum import StrEnum
 
 import attrs
 
-from llmproxy_core.chat.node import node
 from llmproxy_core.chat.origin import ChatOrigin
 from llmproxy_core.chat.parts import JSONText, Part, Raw, TextPart
+from llmproxy_core.node import node
 from llmproxy_core.usage import Usage
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 import attrs
 
-from llmproxy_core.chat.node import node
 from llmproxy_core.chat.origin import ChatOrigin
 from llmproxy_core.chat.parts import CacheMark, JSONText, Message, Raw
+from llmproxy_core.node import node
 
 
 @node

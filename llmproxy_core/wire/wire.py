@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from llmproxy_core.chat import JSONText, Raw
-from llmproxy_core.chat.node import node
 from llmproxy_core.errors import Unsupported
+from llmproxy_core.node import node
 from llmproxy_core.translation import Translation, unsupported
 from llmproxy_core.wire.members import Fail, bad_request
 

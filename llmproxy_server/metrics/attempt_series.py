@@ -65,19 +65,16 @@ class AttemptTable:
     def of(self, attempt: Attempt, operation: Operation) -> AttemptSeries:
         """The series of *attempt*, which is over; *operation* of its exchange."""
         outcome, request = attempt.outcome, attempt.request
-        api = None if request is None else request.api
-        try:
-            asked = None if request is None else request.model
-        except ProxyError:  # what a processor made of it cannot be read
-            asked = None
-        key = (
-            attempt.llm,
-            asked,
-            attempt.model,
-            None if outcome is None else outcome.model,
-            None if attempt.error is None else kind_of(attempt.error),
-            operation if api is None else api.name,
-        )
+        answered = None if outcome is None else outcome.model
+        failure = None if attempt.error is None else kind_of(attempt.error)
+        asked, api = None, None
+        if request is not None:
+            api = request.api
+            try:
+                asked = request.model
+            except ProxyError:  # what a processor made of it cannot be read
+                asked = None
+        key = (attempt.llm, asked, attempt.model, answered, failure, operation if api is None else api.name)
         return self._found.get(key) or self._remember(key, self._make(attempt, operation))
 
     def _remember(self, key: tuple[str | None, ...], found: AttemptSeries) -> AttemptSeries:

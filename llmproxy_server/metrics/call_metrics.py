@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Attempt, Exchange, Note
+from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.money import Money
 from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.usage import Usage
-from llmproxy_server.metrics.attempt_series import AttemptTable
+from llmproxy_server.metrics.attempt_series import AttemptSeries, AttemptTable
 from llmproxy_server.metrics.call_series import CallSeries
 from llmproxy_server.metrics.families import ACTIVE, OVERHEAD, OVERHEAD_S, SERVES, STREAMS
 from llmproxy_server.metrics.genai import GenAI
@@ -47,12 +47,11 @@ class Begun:
         self.certain = certain
 
 
-_BEGUN: Note[Begun] = Note("metrics")
-
-
 class CallMetrics:
     """
-    See Metrics. Its series are those of the process: another gateway's, after a reload, go on with them.
+    See Metrics. What it gives for a call that begins is a Begun.
+
+    Its series are those of the process: another gateway's, after a reload, go on with them.
 
     What callers made up is no label. The names of the configuration are, whatever becomes of the call, and those that a
     price list has for what was sent.
@@ -61,7 +60,6 @@ class CallMetrics:
     def __init__(self, values: Values, gateway: Gateway) -> None:
         self._values = values
         self._cells = values.cells
-        self._clock = gateway.services.clock
         self._names = ModelNames(gateway)
         self._models: dict[str, CallSeries] = {}
         self._other = CallSeries(values, OTHER)
@@ -70,6 +68,7 @@ class CallMetrics:
         self._guesses: dict[tuple[str, str | None], Begun] = {}
         self._streams = values.place(STREAMS)
         self._overhead = values.place(OVERHEAD)
+        self._overhead_sum = self._overhead + _OVERHEAD_SUM
         self._attempts = AttemptTable(values, gateway, self._names, GenAI(values, gateway, self._names), self.model)
 
     def model(self, name: str) -> CallSeries:
@@ -88,30 +87,44 @@ class CallMetrics:
 
     # -- told by the recorder ------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: Exchange) -> Begun:
         try:
             asked = exchange.request.model
         except ProxyError:  # it will be refused
             asked = None
         begun = self._known.get(asked) or self._guess(exchange.route, asked)
-        exchange.notes[_BEGUN] = begun
         cells = self._cells
         cells[begun.series.active] += 1
         client = exchange.client
         if client is not None and client.stream:
             cells[self._streams] += 1
+        return begun
 
     def ended(self, ended: Ended) -> None:
         exchange, cells = ended.exchange, self._cells
-        now, began_s = self._clock(), ended.call.began_s
-        begun = exchange.notes[_BEGUN]
+        now, began_s = ended.outcome.ended_s, ended.call.began_s
+        begun = ended.begun
+        assert isinstance(begun, Begun)
         series = begun.series
         cells[series.active] -= 1
         attempts = exchange.attempts
         if attempts:
+            attempt = attempts[-1]
+            found = self._attempts.of(attempt, exchange.operation)
+            if attempt.outcome is not None or attempt.error is not None:  # nothing will be known of it that is not now
+                ended.counted = found
             if not begun.certain:
-                series = self._learnt(exchange.route, begun, attempts[-1])
-            self._own_time(exchange, attempts, now)
+                series = found.calls
+                if series is not begun.series and series is not self._other:
+                    self._remember(exchange.route, begun.asked, series.model)
+            if len(attempts) == 1 and not exchange.child_calls:
+                ended_s = attempt.ended_s
+                seconds = now - exchange.started_s - ((now if ended_s is None else ended_s) - attempt.started_s)
+            else:
+                seconds = now - exchange.started_s - _covered(exchange, now)
+            seconds = max(seconds, 0.0)
+            cells[self._overhead + bisect_left(OVERHEAD_S, seconds)] += 1
+            cells[self._overhead_sum] += seconds
         elif series is self._other and not begun.certain:  # a processor may have asked for the price meanwhile
             series = self._guess(exchange.route, begun.asked).series
         series.ended(ended.status, now - began_s)
@@ -124,24 +137,26 @@ class CallMetrics:
         exchange = ended.exchange
         attempts, operation, find = exchange.attempts, exchange.operation, self._attempts.of
         if len(attempts) == 1 and not exchange.child_calls:
-            attempt = attempts[0]
-            find(attempt, operation).add(attempt)
+            attempt, found = attempts[0], ended.counted
+            found = found if isinstance(found, AttemptSeries) else find(attempt, operation)
+            found.add(attempt)
             if attempt.outcome is not None and attempt.outcome.usage is bill.usage:
                 return
         else:
             for attempt in _all_attempts(exchange):
                 find(attempt, operation).add(attempt)
-        self._count_rest(exchange, bill)
+        self._count_rest(ended, exchange, bill)
 
-    def _count_rest(self, exchange: Exchange, bill: Outcome) -> None:
+    def _count_rest(self, ended: Ended, exchange: Exchange, bill: Outcome) -> None:
         """Count what is on the *bill* and in no attempt: an LLM of a plugin's may not record any."""
         usage, cost = bill.usage, bill.cost
         for attempt in _all_attempts(exchange):
             if (outcome := attempt.outcome) is not None:
                 usage = _less(usage, outcome.usage)
                 cost = None if cost is None else cost - (outcome.cost or _NOTHING)
-        series = exchange.notes[_BEGUN].series
-        series.used(usage, cost if cost is not None and cost > _NOTHING else None)
+        begun = ended.begun
+        assert isinstance(begun, Begun)
+        begun.series.used(usage, cost if cost is not None and cost > _NOTHING else None)
 
     def refused(self, status: int) -> None:
         self._other.refused(status)
@@ -165,13 +180,6 @@ class CallMetrics:
             return Begun(self._other, asked, certain=False)
         return self._remember(route, asked, model)
 
-    def _learnt(self, route: str, begun: Begun, attempt: Attempt) -> CallSeries:
-        """What a call is counted as whose request named no model that is known: what its LLM was sent."""
-        series = self.model(self._names.of(attempt))
-        if series is not begun.series and series is not self._other:
-            self._remember(route, begun.asked, series.model)
-        return series
-
     def _remember(self, route: str, asked: str | None, model: str) -> Begun:
         begun = Begun(self.model(model), asked, certain=False)
         if len(asked or "") <= _LONGEST:
@@ -179,21 +187,6 @@ class CallMetrics:
                 self._guesses.clear()  # names are the callers' choice
             self._guesses[route, asked] = begun
         return begun
-
-    # -- times ---------------------------------------------------------------------------------------------------
-
-    def _own_time(self, exchange: Exchange, attempts: Sequence[Attempt], now: float) -> None:
-        """Count the time from the whole request to *now* during which no attempt was under way."""
-        calls = exchange.child_calls
-        if len(attempts) == 1 and not calls:
-            attempt = attempts[0]
-            ended_s = now if attempt.ended_s is None else attempt.ended_s
-            seconds = now - exchange.started_s - (ended_s - attempt.started_s)
-        else:
-            seconds = now - exchange.started_s - _covered(exchange, now)
-        seconds = max(seconds, 0.0)
-        self._cells[self._overhead + bisect_left(OVERHEAD_S, seconds)] += 1
-        self._cells[self._overhead + _OVERHEAD_SUM] += seconds
 
 
 def _all_attempts(exchange: Exchange) -> Sequence[Attempt]:

@@ -432,7 +432,7 @@ def test_hostile_values_everywhere_are_one_line_of_json(text: str) -> None:
     exchange.attempts[0].upstream_id = exchange.attempts[0].model = text
     exchange.attempts[0].error = RouteNotFound(text, code=text)
     exchange.route = text
-    outcome = Outcome(End.FAILED, RouteNotFound(text, code=text), model=text)
+    outcome = Outcome(End.FAILED, RouteNotFound(text, code=text), model=text, ended_s=20.0)
     call = Asked(request_id=text, address=text, began_s=10.0, incoming=ended.call.incoming)
     out = io.StringIO()
     batch = BatchHandler(out)

@@ -79,6 +79,11 @@ class Counting:
         )
         self.calls: CallMetrics = self.scope.calls(self.gateway)
         self.scope.activate()
+        self._begun: dict[Exchange, object] = {}
+
+    def begin(self, exchange: Exchange) -> None:
+        """Its call begins."""
+        self._begun[exchange] = self.calls.begin(exchange)
 
     def exchange(self, model: str, *, stream: bool = False) -> Exchange:
         """A call that begins now."""
@@ -133,7 +138,8 @@ class Counting:
         """The call is over, and paid."""
         last = next((it.outcome for it in reversed(exchange.attempts) if it.outcome is not None), None)
         outcome = bill or last or Outcome(EndOf.COMPLETED, ended_s=self.clock.now)
-        ended = Ended(Call(began_s), exchange, outcome, status, None)
+        over = attrs.evolve(outcome, ended_s=self.clock.now)
+        ended = Ended(Call(began_s), exchange, over, status, None, begun=self._begun.pop(exchange))
         self.calls.ended(ended)
         self.calls.billed(ended, outcome)
         return ended
@@ -142,7 +148,7 @@ class Counting:
         """A whole call with one attempt."""
         exchange = self.exchange(model, stream=stream)
         began_s = self.clock.now
-        self.calls.begin(exchange)
+        self.begin(exchange)
         self.attempt(exchange, **attempt)
         self.end(exchange, began_s=began_s)
 

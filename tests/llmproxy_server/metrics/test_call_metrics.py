@@ -76,7 +76,7 @@ def test_attempts_are_counted_by_the_model_that_each_was_for() -> None:
     """A processor's own call to another model is paid by the call, and is that model's all the same."""
     counting = Counting(openai_at(URL, models=[MODEL, "helper"]))
     exchange = counting.exchange(MODEL)
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     child = Attempt("openai", "helper", counting.clock.now, request=exchange.request.with_model("helper"), status=200)
     child.answered(Outcome(EndOf.COMPLETED, usage=Usage(7, 2), cost=Money(10**9), model="helper", ended_s=1000.0))
     exchange._shared_calls().append(ChildCall("enhance", [child], 1000.0, 1000.0))
@@ -100,7 +100,7 @@ def test_what_no_attempt_tells_of_is_counted_by_the_calls_model() -> None:
     """An LLM of a plugin's may record no attempts."""
     counting = Counting(priced_at(URL))
     exchange = counting.exchange(MODEL)
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
 
     counting.end(exchange, bill=Outcome(EndOf.COMPLETED, usage=Usage(10, 5), cost=Money(10**9)))
 
@@ -111,7 +111,7 @@ def test_what_no_attempt_tells_of_is_counted_by_the_calls_model() -> None:
 def test_of_attempts_and_the_rest_nothing_is_counted_twice() -> None:
     counting = Counting(priced_at(URL))
     exchange = counting.exchange(MODEL)
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     counting.attempt(exchange, error=UpstreamConnectError("refused"))
     counting.attempt(exchange)
 
@@ -146,7 +146,7 @@ def test_our_own_time_is_what_no_attempt_covers() -> None:
     counting = Counting(priced_at(URL))
     clock, began_s = counting.clock, counting.clock.now
     exchange = counting.exchange(MODEL)
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     clock.now += 0.002  # ours
     counting.attempt(exchange, 0.5, error=UpstreamConnectError("refused"))
     clock.now += 0.003  # ours
@@ -167,7 +167,7 @@ def test_what_processors_do_with_a_whole_answer_is_our_own_time_and_no_upstreams
     counting = Counting(priced_at(URL))
     began_s = counting.clock.now
     exchange = counting.exchange(MODEL)
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     attempt = Attempt("openai", MODEL, began_s, request=exchange.request, sent_s=began_s, status=200)
     exchange.attempts.append(attempt)
     counting.clock.now += 0.5
@@ -192,7 +192,7 @@ def test_the_upload_of_a_request_is_not_our_own_time() -> None:
     began_s = counting.clock.now
     counting.clock.now += 9  # a slow client
     exchange = counting.exchange(MODEL)
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     counting.attempt(exchange)
 
     counting.end(exchange, began_s=began_s)
@@ -215,7 +215,7 @@ def test_another_gateway_goes_on_with_the_series_and_adds_its_own() -> None:
     first = Counting(priced_at(URL))
     first.one(MODEL)
     old = first.exchange(MODEL)
-    first.calls.begin(old)
+    first.begin(old)
 
     second = Counting(openai_at(URL, models=["new"]), first.metering)
     second.one("new")
@@ -233,7 +233,7 @@ def test_a_request_of_which_no_model_can_be_read_is_others() -> None:
         operation=exchange.request.operation, dialect=exchange.request.dialect, api=exchange.request.api, body=b"{"
     )
 
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     counting.end(exchange, status=400)
 
     assert counting.value("llmproxy_requests_total", model="other", status="400") == 1

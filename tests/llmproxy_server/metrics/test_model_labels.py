@@ -41,7 +41,7 @@ class LateList(List):
 def refuse(counting: Counting, model: str) -> None:
     """A processor refuses a call before anything is sent."""
     exchange = counting.exchange(model)
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     counting.end(exchange, status=402)
 
 
@@ -78,7 +78,7 @@ def test_a_name_of_the_configuration_is_counted_also_when_nothing_was_sent() -> 
     counting = Counting(priced_at(URL))
     exchange = counting.exchange(MODEL)
 
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     counting.end(exchange, status=402)
 
     assert counting.value("llmproxy_requests_total", model=MODEL, status="402") == 1
@@ -89,7 +89,7 @@ def test_a_name_that_only_an_attempt_told_is_remembered_for_who_comes_without_on
     counting.one("gpt-9-x")
     exchange = counting.exchange("gpt-9-x")  # the cache has it
 
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     assert counting.value("llmproxy_active_requests", model="gpt-9") == 1
     counting.end(exchange)
 
@@ -124,7 +124,7 @@ async def test_a_name_whose_price_came_while_the_call_went_on_is_counted_at_its_
     counting = Counting(openai_at(URL), prices=prices)
     exchange = counting.exchange("gpt-9-x")
 
-    counting.calls.begin(exchange)
+    counting.begin(exchange)
     prices.there.set()
     counting.end(exchange, status=402)
 
@@ -163,7 +163,7 @@ def test_what_a_processor_chose_for_a_made_up_name_is_counted_each_time() -> Non
     counting = Counting(openai_at(URL, models=["small", "large"]))
     for chosen in ("small", "large", "large"):
         exchange = counting.exchange("auto")
-        counting.calls.begin(exchange)
+        counting.begin(exchange)
         exchange.request = exchange.request.with_model(chosen)
         counting.attempt(exchange)
         counting.end(exchange)

@@ -75,7 +75,7 @@ async def test_a_model_that_failed_in_one_worker_and_answered_in_another_since_i
 def test_a_dead_workers_counters_stay_and_its_gauges_go(tmp_path: Path, replaced: bool) -> None:
     dead = Counting(priced_at("http://127.0.0.1:9/v1"), Metering.of_worker(tmp_path, "0"))
     dead.one(MODEL)
-    dead.calls.begin(dead.exchange(MODEL))
+    dead.begin(dead.exchange(MODEL))
     other = Metering.of_worker(tmp_path, "1")
     assert other.snapshot().of("llmproxy_active_requests").value(model=MODEL) == 1
 

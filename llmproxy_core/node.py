@@ -1,4 +1,4 @@
-"""How values of a conversation are made: there are many for each message, so that one must cost next to nothing."""
+"""How values are made of which there are many for each call, so that one must cost next to nothing."""
 
 from __future__ import annotations
 
