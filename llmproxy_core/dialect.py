@@ -17,6 +17,7 @@ from llmproxy_core.frame import Frame
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.headers import Headers
 from llmproxy_core.model_list import ModelInfo
+from llmproxy_core.node import record
 from llmproxy_core.secret import Secret
 from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_core.translation import Translation
@@ -67,7 +68,7 @@ class Located:
     """The name in the path, percent signs decoded."""
 
 
-@attrs.define
+@record
 class RequestHead:
     """The few facts of a request body that pass-through needs. Made per call."""
 
@@ -76,7 +77,7 @@ class RequestHead:
     wants_usage: bool = False
 
 
-@attrs.define
+@record
 class ReplyHead:
     """The few facts of a whole answer that accounting needs. Made per call."""
 

@@ -15,6 +15,7 @@ import attrs
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.layer import Layer, running
+from llmproxy_core.node import record
 from llmproxy_core.outcome import End, OnFinish, Outcome
 from llmproxy_core.request import ClientView, Request
 from llmproxy_core.tasks import Tasks
@@ -82,7 +83,7 @@ class Notes:
         return key in self._values
 
 
-@attrs.define
+@record
 class Attempt:
     """One upstream call of an exchange. Times are seconds of the monotonic clock."""
 
@@ -122,7 +123,7 @@ class Attempt:
             self.error = outcome.error
 
 
-@attrs.define
+@record
 class ChildCall:
     """A model call of a processor's own: what `exchange.child` was asked for. Times as in Attempt."""
 
@@ -146,7 +147,7 @@ class Owned(Protocol):
 
 
 class Recording(Protocol):
-    """Who writes a call down. What it raises is logged, and nothing more."""
+    """Who writes a call down. It must not raise: the call has yet to be ended."""
 
     def finished(self, outcome: Outcome) -> None:
         """The exchange is over; all callbacks of `on_finish` were called."""
@@ -415,7 +416,8 @@ class Exchange:
         for child in children:
             child.finish(End.ABANDONED)
         for response in self._responses:
-            response.finish(End.ABANDONED)
+            if response.outcome is None:
+                response.finish(End.ABANDONED)
         self._sum(outcome, children)
         # They hold the exchange: the cycle would keep the bodies of all in memory until a collection.
         self._responses.clear()
@@ -429,10 +431,7 @@ class Exchange:
         if self._callbacks:
             self._call(self._callbacks, outcome)
         if self._recording is not None:
-            try:
-                self._recording.finished(outcome)
-            except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
-                _log.exception("the end of exchange %s could not be written down", self.id)
+            self._recording.finished(outcome)
         self._bill = outcome
         if self._paid is not None:  # a callback ended what was detached
             for part in self._paid:
@@ -455,10 +454,7 @@ class Exchange:
             self._call(self._billing, self._bill)
         recording, self._recording = self._recording, None
         if recording is not None:
-            try:
-                recording.billed(self._bill)
-            except Exception:  # noqa: BLE001 - as in `finish`
-                _log.exception("the bill of exchange %s could not be written down", self.id)
+            recording.billed(self._bill)
         if self._origin is not None:
             origin, self._origin = self._origin, None
             origin._add_to_bill(self, self._bill)

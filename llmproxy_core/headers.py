@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import overload
 
 HOP_BY_HOP = frozenset(
@@ -24,12 +24,17 @@ HOP_BY_HOP = frozenset(
 class Headers:
     """Header fields in their order."""
 
-    __slots__ = ("_first", "_pairs")
+    __slots__ = ("_pairs", "first", "has_repeated")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """*pairs* have lower-case names."""
-        self._pairs = tuple(pairs)
-        self._first = dict(reversed(self._pairs))  # of several fields of one name the first
+        self._pairs = pairs = tuple(pairs)
+        self.first: Mapping[str, str] = dict(pairs)
+        """The value of each name; of a repeated one that of its first field. For who asks for many, once a call."""
+        self.has_repeated = len(self.first) != len(pairs)
+        """Whether a name stands there twice."""
+        if self.has_repeated:
+            self.first = dict(reversed(pairs))
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -39,26 +44,21 @@ class Headers:
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The first value of *name* (lower-case)."""
-        return self._first.get(name, default)
+        return self.first.get(name, default)
 
     def get_all(self, name: str) -> list[str]:
-        if name not in self._first:
+        if name not in self.first:
             return []
         if not self.has_repeated:
-            return [self._first[name]]
+            return [self.first[name]]
         return [value for field, value in self._pairs if field == name]
-
-    @property
-    def has_repeated(self) -> bool:
-        """Whether a name stands there twice."""
-        return len(self._first) != len(self._pairs)
 
     def pick(self, names: frozenset[str]) -> list[tuple[str, str]]:
         """The fields whose name is in *names*, in one pass."""
         return [pair for pair in self._pairs if pair[0] in names]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._first
+        return name in self.first
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._pairs)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import attrs
 
+from llmproxy_core.carried import SEAL_MARK
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import (
     ProxyError,
@@ -32,7 +33,7 @@ from llmproxy_core.money import Price
 from llmproxy_core.outcome import End
 from llmproxy_core.path import check_path
 from llmproxy_core.prices import ModelPrice
-from llmproxy_core.request import Request
+from llmproxy_core.request import CONVERSATIONS, Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
@@ -57,6 +58,8 @@ OPAQUE_RESPONSE_HEADERS = frozenset(
         "retry-after",
     }
 )
+# As globals a fifth as dear: each call asks for them.
+_CHAT, _MODELS, _OPAQUE = Operation.CHAT, Operation.MODELS, Operation.OPAQUE
 _MAX_ERROR_BYTES = 1 << 20  # some validators quote the whole request
 _AUTH_STATUSES = frozenset({401, 402, 403, 407})
 _IDENTITY = ("accept-encoding", "identity")
@@ -66,6 +69,10 @@ _OWN_NAMES: Mapping[str, str] = FrozenMap()
 COUNTED_HEADER = "x-llmproxy-token-count"
 """Says of a count of tokens that no provider made it."""
 _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the memory of them is bounded
+
+
+_Asked = tuple[str, str | None, bool, bool]
+"""What a request is sent by: the name of its API, its model, whether it streams, and asks for the usage then."""
 
 
 class HttpLLM:
@@ -116,6 +123,7 @@ class HttpLLM:
         self.models = ModelMap(config.models, config.model)
         self._prices: dict[str, ModelPrice | None] = {}
         self._finding = asyncio.Lock()
+        self._plans: dict[_Asked | None, tuple[Api, str | None, str]] = {}
 
     def _constant_headers(self) -> list[tuple[str, str]]:
         headers = dict(self._dialect.constant_headers())
@@ -152,14 +160,22 @@ class HttpLLM:
 
     async def send(self, exchange: Exchange) -> Response:
         request = exchange.request
-        if request.operation is Operation.OPAQUE:
+        if request.operation is _OPAQUE:
             return await self._send_opaque(exchange)
-        api = self._api(request)
-        sent = self._sent(request.head.model)
-        if api is None:
-            return await self._count_here(exchange, sent)
-        body = self._body(exchange, api, sent) if api.has_body else None
-        url = self._url(api, request, sent)
+        head, own = request.head, request.api
+        key = None if own is None or request.query else (own.name, head.model, head.stream, head.wants_usage)
+        plan = self._plans.get(key)
+        if plan is not None:
+            api, sent, url = plan
+            body: bytes | None = request.body if SEAL_MARK not in request.body else self._body(exchange, api, sent)
+        else:
+            found, sent = self._api(request), self._sent(head.model)
+            if found is None:
+                return await self._count_here(exchange, sent)
+            api, body = found, self._body(exchange, found, sent) if found.has_body else None
+            url = self._url(api, request, sent)
+            if body is request.body:
+                self._remember(key, api, sent, url)
         price: ModelPrice | None = None
         if sent is not None and api.operation in BILLED_OPERATIONS:
             # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by
@@ -170,8 +186,9 @@ class HttpLLM:
         upstream = UpstreamRequest(api.method, url, self._headers(exchange, attempt), body, fixed)
         exchange.attempts.append(attempt)
         rate = None if price is None else price.price
+        timeouts = self._config.timeouts if exchange.deadline_s is None else self._timeouts(exchange)
         try:
-            answer = await self._transport.open(upstream, self._timeouts(exchange))
+            answer = await self._transport.open(upstream, timeouts)
             self._note(attempt, exchange, answer)
             if not 200 <= answer.status < 300:
                 raise await self._error(answer, attempt)
@@ -197,10 +214,10 @@ class HttpLLM:
         same = None if own is None else self._apis.get(own.name)
         if same is not None and same.streams is None:
             return same
-        streams = operation is Operation.CHAT and request.head.stream and self._config.supports_streaming
+        streams = operation is _CHAT and request.head.stream and self._config.supports_streaming
         if same is not None and same.streams is streams:
             return same
-        single = own is not None and "{model}" in own.path if operation is Operation.MODELS else None
+        single = own is not None and "{model}" in own.path if operation is _MODELS else None
         fitting = [
             api
             for api in self._dialect.apis
@@ -217,6 +234,19 @@ class HttpLLM:
             return None
         raise Unsupported(f"The LLM '{self._config.name}' does not offer {operation}", code="unsupported_operation")
 
+    def _remember(self, key: _Asked | None, api: Api, sent: str | None, url: str) -> None:
+        """
+        How a request of that kind is sent: as it came. What is in its body or its path makes no difference.
+
+        Bounded: the names of models are the callers' choice.
+        """
+        if key is None or api.operation not in CONVERSATIONS or "{model}" in api.path + self._base:
+            return
+        if self._model_base is None:
+            if len(self._plans) >= _REMEMBERED:
+                self._plans.clear()
+            self._plans[key] = api, sent, url
+
     def _sent(self, asked: str | None) -> str | None:
         if asked is None:
             return self._config.model
@@ -228,7 +258,7 @@ class HttpLLM:
     def _body(self, exchange: Exchange, api: Api, sent: str | None) -> bytes:
         request, config = exchange.request, self._config
         head = request.head
-        streams = api.operation is Operation.CHAT and head.stream
+        streams = api.operation is _CHAT and head.stream
         stream_off = streams and not config.supports_streaming
         ask_usage = streams and not stream_off and config.ask_usage
         own = request.api
@@ -308,7 +338,8 @@ class HttpLLM:
 
     def _note(self, attempt: Attempt, exchange: Exchange, answer: UpstreamResponse) -> None:
         attempt.headers_s, attempt.status = exchange.clock(), answer.status
-        attempt.upstream_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
+        first = answer.headers.first
+        attempt.upstream_id = first.get("x-request-id") or first.get("request-id")
 
     def _timeouts(self, exchange: Exchange) -> Timeouts:
         """The configured clocks, the total one cut to the exchange's deadline."""
@@ -327,11 +358,11 @@ class HttpLLM:
         headers = self._crossing(answer, attempt)
         pieces: list[bytes] = []
         try:
-            if "content-encoding" in answer.headers:
+            first = answer.headers.first
+            if "content-encoding" in first:
                 self._refuse_encoding(answer)
-            content_type = answer.headers.get("content-type", "").lower()
-            may_stream = api.operation is Operation.CHAT and api.streams is not False
-            if may_stream and content_type.startswith(api.stream_type):
+            may_stream = api.operation is _CHAT and api.streams is not False
+            if may_stream and first.get("content-type", "").lower().startswith(api.stream_type):
                 stream = Stream(
                     exchange,
                     answer.body,
@@ -381,7 +412,7 @@ class HttpLLM:
 
     def _shown(self, exchange: Exchange, attempt: Attempt) -> str | None:
         """The name that the client asked for, where another one was sent."""
-        if not self._config.rewrite_model or exchange.operation is Operation.MODELS:
+        if not self._config.rewrite_model or exchange.operation is _MODELS:
             return None
         client = exchange.client
         asked = (None if client is None else client.model) or exchange.request.head.model

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
 
-__all__ = ["node"]
+__all__ = ["node", "record"]
 
 if TYPE_CHECKING:
+    from attrs import define as record
     from attrs import frozen as node
 else:
 
@@ -22,19 +24,32 @@ else:
         """
         if issubclass(cls, msgspec.Struct):
             return _extended(cls)
-        described = attrs.frozen(cls)
+        return _made_in_c(cls, attrs.frozen(cls), frozen=True)
+
+    def record(cls: type | None = None, *, eq: bool = True) -> Any:
+        """
+        *cls* as `attrs.define` makes it, its instances made in C, as those of a `node`: for what is made once a call.
+
+        A method `__init__` is not called; `__post_init__` would be. Fields begin with no underscore, unless they have
+        `init=False`.
+        """
+        if cls is None:
+            return partial(record, eq=eq)
+        return _made_in_c(cls, attrs.define(cls, eq=eq), frozen=False)
+
+    def _made_in_c(cls: type, described: type, *, frozen: bool) -> type:
         fields = attrs.fields(described)
         names = {field.name for field in fields}
         members = {name: value for name, value in vars(described).items() if name not in _OF_SLOTS | names}
         first = msgspec.defstruct(
-            f"_{cls.__name__}", [_field(field) for field in fields if _is_positional(field)], frozen=True, eq=False
+            f"_{cls.__name__}", [_field(field) for field in fields if _is_positional(field)], frozen=frozen, eq=False
         )
         made = msgspec.defstruct(
             cls.__name__,
             [_field(field) for field in fields if not _is_positional(field)],
             bases=(first,),
             kw_only=True,
-            frozen=True,
+            frozen=frozen,
             eq=False,
             weakref=True,
             module=cls.__module__,

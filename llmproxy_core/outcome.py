@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
-import attrs
-
 from llmproxy_core.errors import ProxyError, RequestRejected
 from llmproxy_core.money import Money
+from llmproxy_core.node import record
 from llmproxy_core.usage import Usage
 
 
@@ -30,7 +29,7 @@ class End(StrEnum):
         return cls.REFUSED if isinstance(error, RequestRejected) else cls.FAILED
 
 
-@attrs.define
+@record
 class KeptBody:
     """The bytes of an answer as its maker would send them (`Response.keep_body`)."""
 
@@ -41,7 +40,7 @@ class KeptBody:
     """False: it is the beginning alone, for who asked for as much as there is."""
 
 
-@attrs.define
+@record
 class Outcome:
     """
     The one end of a response or of an exchange. Made per call; not changed after it was handed out.

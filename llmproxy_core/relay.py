@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import TypeGuard
 
 import attrs
 
@@ -28,6 +27,7 @@ from llmproxy_core.response import Reply, Response, Stream
 from llmproxy_core.subscription import Keep, Replace
 
 _log = logging.getLogger("llmproxy")
+_CHAT, _COMPLETED = Operation.CHAT, Ending.COMPLETED  # as globals a fifth as dear: each call asks for them
 
 
 class Whole:
@@ -46,6 +46,17 @@ class Whole:
         self.own = own
 
 
+def as_asked(response: Response, client: ClientView) -> Whole | None:
+    """As `deliver`, of an answer to which nothing need be done, as most; None for any other."""
+    if not isinstance(response, Reply) or client.stream or response.subscriptions or response.shown_model is not None:
+        return None
+    mine, theirs = response.api, client.api
+    if theirs is None or mine is None or mine.form != theirs.form or theirs.operation is not _CHAT:
+        return None
+    response.finish(_COMPLETED)
+    return Whole(response.status, response.headers, "application/json", response.body, own=not response.llm)
+
+
 async def deliver(response: Response, client: ClientView) -> Whole | Flow:
     """
     *response* as *client* asked for it.
@@ -55,9 +66,8 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
     mine, theirs = response.api, client.api
     if mine is None or theirs is None or mine.form != theirs.form:
         client = _answered(response, client)
-    elif _is_as_asked(response, client):
-        response.finish(Ending.COMPLETED)
-        return Whole(response.status, response.headers, "application/json", response.body, own=not response.llm)
+    elif (whole := as_asked(response, client)) is not None:
+        return whole
     if isinstance(response, Stream):
         if client.stream or response.api is None or client.api is None:
             return Flow(response, client)
@@ -65,28 +75,21 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
         return _whole(response, client, client.dialect.write_reply(client.api, reply))
     with failing(response):
         whole = await _deliver_reply(response, client)
-    response.finish(Ending.COMPLETED)
+    response.finish(_COMPLETED)
     return whole
 
 
 def _answered(response: Response, client: ClientView) -> ClientView:
     """*client*, with the dialect that answers it: what it asked may choose the form of a translated answer."""
     mine, theirs = response.api, client.api
-    if mine is None or theirs is None or theirs.operation is not Operation.CHAT:
+    if mine is None or theirs is None or theirs.operation is not _CHAT:
         return client
     dialect = client.dialect.answering(theirs, response.exchange.request.chat)
     return client if dialect is client.dialect else attrs.evolve(client, dialect=dialect)
 
 
-def _is_as_asked(response: Response, client: ClientView) -> TypeGuard[Reply]:
-    """Whether there is nothing to be done to an answer in the client's own form, as for most."""
-    if not isinstance(response, Reply) or client.stream or response.subscriptions:
-        return False
-    return response.shown_model is None and client.api is not None and client.api.operation is Operation.CHAT
-
-
 async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
-    if client.api is None or response.api is None or client.api.operation is not Operation.CHAT:
+    if client.api is None or response.api is None or client.api.operation is not _CHAT:
         return _deliver_other(response, client)
     if client.stream:
         reply = _shown(await reply_of(response), response)

@@ -16,8 +16,10 @@ from llmproxy_core.embeddings import EmbeddingsRequest
 from llmproxy_core.errors import BadRequest, Unsupported
 from llmproxy_core.headers import Headers
 from llmproxy_core.jsontext import scan
+from llmproxy_core.node import record
 from llmproxy_core.translation import Translation
 
+_CHAT = Operation.CHAT  # as a global a fifth as dear: each call asks for it
 CONVERSATIONS = frozenset({Operation.CHAT, Operation.COUNT_TOKENS})
 """Operations whose requests are conversations."""
 
@@ -32,7 +34,7 @@ _CREDENTIAL = re.compile(
 """Names under which clients and gateways are known to take a key."""
 
 
-@attrs.define
+@record
 class ClientView:
     """What the client speaks and expects back, whatever processors make of the request. Made per call."""
 
@@ -135,27 +137,31 @@ class Request:
     @property
     def head(self) -> RequestHead:
         """Model, stream and the like. BadRequest when the body is no acceptable JSON."""
-        if self._head is None:
+        head = self._head
+        if head is None:
             head = self._read_head()
             if head.model is not None and len(head.model) > LONGEST_MODEL:
                 raise BadRequest(f"The name of the model is longer than {LONGEST_MODEL} characters", param="model")
             self._head = head
-        return self._head
+        return head
 
     def _read_head(self) -> RequestHead:
         if self._chat is not None:
             return RequestHead(self.path_model or self._chat.model, self._chat.stream, self._chat.wants_usage)
-        if self.api is None or not self.api.has_body or self.dialect is None:
+        api = self.api
+        if api is None or not api.has_body or self.dialect is None:
             return RequestHead(self.path_model)
-        head = self.dialect.read_head(self.api, self.body)
-        head.model = self.path_model or head.model
-        if self.api.streams is not None:
-            head.stream = head.wants_usage = self.api.streams
+        head = self.dialect.read_head(api, self.body)
+        if self.path_model:
+            head.model = self.path_model
+        if api.streams is not None:
+            head.stream = head.wants_usage = api.streams
         return head
 
     @property
     def model(self) -> str | None:
-        return self.head.model
+        head = self._head
+        return self.head.model if head is None else head.model
 
     @property
     def json(self) -> dict[str, msgspec.Raw]:
@@ -302,7 +308,7 @@ def is_credential(field: str) -> bool:
 def client_view(request: Request) -> ClientView:
     """What the client of *request* expects. Only for requests that came from one (they have a dialect)."""
     assert request.dialect is not None
-    if request.api is None or request.operation is not Operation.CHAT:
+    if request.api is None or request.operation is not _CHAT:
         return ClientView(request.dialect, request.api)
     head = request.head
     return ClientView(request.dialect, request.api, head.stream, head.wants_usage, head.model)

@@ -65,11 +65,12 @@ class Answer:
 
     def send(self, whole: Whole, more: Fields) -> None:
         """Send a complete answer; *more* are fields beside its own."""
-        self.status = whole.status
-        length = None if whole.status in _BODILESS else len(whole.body)
-        head = self._head(whole.headers, whole.content_type if whole.body else "", more, length=length, chunked=False)
-        if whole.body and self._has_body:
-            self._client.write(head, whole.body)
+        self.status = status = whole.status
+        body = whole.body
+        length = None if status in _BODILESS else len(body)
+        head = self._head(whole.headers, whole.content_type if body else "", more, length=length, chunked=False)
+        if body and length is not None and self._incoming.method != "HEAD":
+            self._client.write(head, body)
         else:
             self._client.write(head)
 
@@ -110,19 +111,24 @@ class Answer:
     def _head(self, headers: Fields, content_type: str, more: Fields, *, length: int | None, chunked: bool) -> bytes:
         if not self._source.complete or self._shared.life.draining:
             self.keep_alive = False  # what is left of the body would be read as the next request
-        self.head_sent = True
-        theirs = [pair for pair in headers if pair[0] != REQUEST_ID]
-        fields = [*self.own, *self.cors, *theirs, *more]
+        self.head_sent = True  # so this is called once, and the fields of our own are not wanted again
+        fields = self.own
+        if self.cors:
+            fields += self.cors
+        fields += [pair for pair in headers if pair[0] != REQUEST_ID]
+        if more:
+            fields += more
         connection: str | None = None  # kept, as HTTP/1.1 has it
         if not self.keep_alive:
             connection = "close"
         elif not self._chunked:
             connection = "keep-alive"
-        return self._shared.heads.head(
+        shared = self._shared
+        return shared.heads.head(
             self.status,
             fields,
             content_type,
-            now=self._shared.gateway.services.now(),
+            now=shared.gateway.services.now(),
             length=length,
             chunked=chunked,
             connection=connection,

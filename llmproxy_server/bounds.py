@@ -21,7 +21,7 @@ from llmproxy_core.memory import MemoryStore
 from llmproxy_core.memory_windows import CurrentPeriods
 from llmproxy_core.meter import Meter
 from llmproxy_core.model_map import ModelMap
-from llmproxy_server import door_host, log_writer, logs, wire_head
+from llmproxy_server import door, door_host, log_writer, logs, wire_head
 from llmproxy_server.log_writer import LineWriter
 from llmproxy_server.metrics import attempt_series, call_metrics, model_names
 from llmproxy_server.metrics.call_metrics import CallMetrics
@@ -222,6 +222,12 @@ BOUNDS = (
         _each(http_llm._REMEMBERED, lambda it: _llms(it, HttpLLM)),
     ),
     Bound(
+        "calls_planned",
+        "llmproxy_core.http_llm.HttpLLM._plans",
+        lambda it: sum(len(llm._plans) for llm in _llms(it, HttpLLM)),
+        _each(http_llm._REMEMBERED, lambda it: _llms(it, HttpLLM)),
+    ),
+    Bound(
         "response_headers",
         "llmproxy_core.http_llm.HttpLLM._crosses",
         lambda it: sum(llm._crosses.cache_info().currsize for llm in _llms(it, HttpLLM)),
@@ -232,6 +238,18 @@ BOUNDS = (
         "llmproxy_server.door_host.HostPolicy._known",
         lambda it: sum(len(edge.door._hosts._known) for edge in it._front.edges),
         _each(door_host._REMEMBERED, lambda it: iter(it._front.edges)),
+    ),
+    Bound(
+        "heads",
+        "llmproxy_server.door.Door._usual",
+        lambda it: sum(len(edge.door._usual) for edge in it._front.edges),
+        _each(door._REMEMBERED, lambda it: iter(it._front.edges)),
+    ),
+    Bound(
+        "request_lines",
+        "llmproxy_server.wire.request_head.HeadReader._known_begins",
+        lambda it: sum(len(edge.heads._known_begins) for edge in it._front.edges),
+        _each(request_head._REMEMBERED, lambda it: iter(it._front.edges)),
     ),
     Bound(
         "header_lines",

@@ -13,12 +13,12 @@ from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyErr
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.outcome import End
-from llmproxy_core.relay import Flow, Whole, deliver
+from llmproxy_core.relay import Flow, Whole, as_asked, deliver
 from llmproxy_core.request import Request
 from llmproxy_core.routing import Match
 from llmproxy_server.admission import Ticket
 from llmproxy_server.answer import Answer
-from llmproxy_server.door import Door, Shared
+from llmproxy_server.door import Door
 from llmproxy_server.door_answer import STREAM_HEADERS, endpoint_answer, error_answer, made_here
 from llmproxy_server.door_body import (
     BodyClock,
@@ -33,6 +33,7 @@ from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
 
 _log = logging.getLogger("llmproxy")
+_OPAQUE, _COMPLETED = Operation.OPAQUE, End.COMPLETED  # as globals a fifth as dear: each call asks for them
 
 HEAD_HELD_S = 1.0
 """
@@ -54,7 +55,6 @@ class Call:
     __slots__ = (
         "_client",
         "_dialect",
-        "_door",
         "_flow",
         "_gateway",
         "_handed_on",
@@ -70,6 +70,7 @@ class Call:
         "address",
         "answer",
         "began_s",
+        "door",
         "exchange",
         "incoming",
         "request_id",
@@ -82,7 +83,7 @@ class Call:
         self.answer = Answer(shared, incoming, source, client, request_id=request_id)
         self.address = incoming.peer
         self.exchange: Exchange | None = None
-        self._door = door
+        self.door = door
         self._gateway: Gateway = shared.gateway
         self.began_s = self._gateway.services.clock()
         self._source = source
@@ -100,11 +101,6 @@ class Call:
         self._task: asyncio.Task[None] | None = None
 
     # -- for the log ---------------------------------------------------------------------------------------------
-
-    @property
-    def shared(self) -> Shared:
-        """What it began with."""
-        return self._door.shared
 
     @property
     def method(self) -> str:
@@ -154,7 +150,7 @@ class Call:
         if self.exchange is not None:
             self.exchange.finish(End.ABANDONED)
         elif not self.status:
-            self._door.shared.recorder.left(self)
+            self.door.shared.recorder.left(self)
 
     def _over(self) -> None:
         self._pushing = False
@@ -228,9 +224,12 @@ class Call:
 
         No coroutine itself: one more that all waits go through would cost each of them.
         """
-        door, incoming, answer = self._door, self.incoming, self.answer
+        door, incoming, answer = self.door, self.incoming, self.answer
         if door.callers.trusts:
             self.address = door.callers.address(incoming)
+        if (usual := door.usual(incoming)) is not None:
+            answer.keep_alive, answer.cors = incoming.keep_alive, door.unasked
+            return self._serve_match(usual, is_checked=True)
         door.check(incoming)
         answer.keep_alive = incoming.keep_alive  # where heads are doubtful, so is what follows
         answer.cors = door.cors(incoming)
@@ -251,12 +250,12 @@ class Call:
         if incoming.length:
             check_coding(incoming.headers)
             check_json(incoming.headers)
-            self._ticket = self._door.shared.admission.enter()
-            body = await self._read_whole(self._door.shared.config.max_body_bytes, self._ticket)
+            self._ticket = self.door.shared.admission.enter()
+            body = await self._read_whole(None, self._ticket)
         asked = EndpointRequest(
             incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
         )
-        shared = self._door.shared
+        shared = self.door.shared
         if endpoint.merge is not None and shared.fan_out is not None:
             reply = await shared.fan_out.everywhere(endpoint, asked)
         else:
@@ -264,24 +263,42 @@ class Call:
         await self._send(endpoint_answer(reply))
         shared.recorder.log.own(self)
 
-    async def _serve_match(self, match: Match) -> None:
-        shared, incoming = self._door.shared, self.incoming
+    async def _serve_match(self, match: Match, *, is_checked: bool = False) -> None:
+        door, incoming = self.door, self.incoming
+        shared = door.shared
         self._dialect = match.dialect
         if (name := match.dialect.request_id_header) is not None:
             self.answer.own.append((name, self.request_id))
-        check_body(match, incoming)
+        if not is_checked:
+            check_body(match, incoming)
+            door.note_usual(incoming, match)
         self._ticket = ticket = shared.admission.enter()
         limit, body, content = match.route.config.max_body_bytes, b"", None
-        if match.operation is Operation.OPAQUE:
-            if incoming.length:
-                check_length(incoming.length, limit)
-                content = self._body_reader().pieces(limit)
-        elif incoming.length:
-            body = await self._read_whole(shared.config.max_body_bytes if limit is None else limit, ticket)
+        if incoming.length:
+            if match.operation is _OPAQUE:
+                content = self._pieces(limit)
+            else:
+                limit = shared.config.max_body_bytes if limit is None else limit
+                source = self._source
+                # Where nobody is waited for, no clock is needed.
+                body = taken(source, limit, ticket) if source.complete else await self._read_whole(limit, ticket)
         if match.others and body:
             match = match.as_said(body)
             self._dialect = match.dialect
-        request = _request(match, incoming, body, content)
+        api = match.api
+        request = Request(
+            operation=match.operation,
+            dialect=match.dialect,
+            api=api,
+            method=incoming.method if api is None else api.method,
+            path=incoming.path,
+            query=incoming.query,
+            headers=incoming.headers,
+            body=body,
+            content=content,
+            path_model=match.path_model,
+            relative_path=match.relative_path,
+        )
         self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id)
         for observe in shared.observers:
             observe(exchange)
@@ -290,28 +307,33 @@ class Call:
         response = await self._gateway.handle(exchange)
         recorder.answered(record, response)
         assert exchange.client is not None
-        delivered = await deliver(response, exchange.client)
+        delivered = as_asked(response, exchange.client) or await deliver(response, exchange.client)
         if isinstance(delivered, Flow):
             await self._stream(delivered, exchange)
             return
         self.answer.status = delivered.status
-        exchange.finish(End.COMPLETED)
+        exchange.finish(_COMPLETED)
         if exchange.settling:
             await self._settle(exchange)
-        await self._send(made_here(delivered) if delivered.own else delivered)
+        self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
+        if self._client.blocked:
+            await self._client.drain()
+
+    async def _read_whole(self, limit: int | None, ticket: Ticket) -> bytes:
+        most = self.door.shared.config.max_body_bytes if limit is None else limit
+        return await self._body_reader().whole(self.incoming.length, most, ticket)
+
+    def _pieces(self, limit: int | None) -> AsyncIterator[bytes]:
+        check_length(self.incoming.length, limit)
+        return self._body_reader().pieces(limit)
 
     def _body_reader(self) -> BodyReader:
-        server = self._door.shared.config
+        server = self.door.shared.config
         waits = self.incoming.version == (1, 1) and "expect" in self.incoming.headers
         clock = BodyClock(server.body_timeout_s, server.body_min_bytes_per_s)
         begin = self.answer.proceed if waits else None
         self._reader = reader = BodyReader(self._source, clock, self._gateway.services.clock, begin)
         return reader
-
-    async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
-        if self._source.complete:  # nobody is waited for, so no clock is needed
-            return taken(self._source, max_bytes, ticket)
-        return await self._body_reader().whole(self.incoming.length, max_bytes, ticket)
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
@@ -465,7 +487,7 @@ class Call:
     async def _settle(self, exchange: Exchange) -> None:
         """Give the effects of the exchange's end their time, also when that to drain is over."""
         try:
-            await exchange.settled(self._door.shared.config.settle_timeout_s)
+            await exchange.settled(self.door.shared.config.settle_timeout_s)
         except asyncio.CancelledError:
             if not self._stopping or self._task is None or self._task.uncancel():
                 raise
@@ -482,11 +504,11 @@ class Call:
             exchange.finish(End.of(error), error)
             await self._settle(exchange)
         else:
-            self._door.shared.recorder.refused(self, error)
+            self.door.shared.recorder.refused(self, error)
         if not self.answer.head_sent:
-            dialect = self._dialect or self._door.spoken(self.incoming)
+            dialect = self._dialect or self.door.spoken(self.incoming)
             whole = error_answer(error, dialect, self.request_id)
-            self._door.shared.recorder.log.told(self, whole)
+            self.door.shared.recorder.log.told(self, whole)
             await self._send(whole)
         else:
             if self._flow is not None and self._flow.error is None and exchange is not None:
@@ -497,22 +519,6 @@ class Call:
 
 def _shutting_down() -> Overloaded:
     return Overloaded("The proxy is shutting down; try again", code="shutting_down")
-
-
-def _request(match: Match, incoming: Incoming, body: bytes, content: AsyncIterator[bytes] | None) -> Request:
-    return Request(
-        operation=match.operation,
-        dialect=match.dialect,
-        api=match.api,
-        method=incoming.method if match.api is None else match.api.method,
-        path=incoming.path,
-        query=incoming.query,
-        headers=incoming.headers,
-        body=body,
-        content=content,
-        path_model=match.path_model,
-        relative_path=match.relative_path,
-    )
 
 
 def _forget_tracebacks(error: BaseException | None) -> None:

@@ -45,6 +45,12 @@ Endpoints = Mapping[str, Mapping[str, Endpoint]]
 """By path, then by method."""
 
 
+_REMEMBERED = 1024  # heads: most of what is looked at in them is the callers' choice
+_LONGEST = 256  # characters of a path
+_SELDOM = frozenset({"origin", "expect", "content-encoding"})
+_LookedAt = tuple[str, str, tuple[int, int], str | None, str | None]
+
+
 class FanOut(Protocol):
     """Asks an endpoint in every worker."""
 
@@ -68,7 +74,11 @@ class Use:
     def leave(self) -> None:
         self.count -= 1
         if not self.count:
-            self._none.set()
+            self.ended()
+
+    def ended(self) -> None:
+        """None is left, where `count` was changed without `leave`: for each call."""
+        self._none.set()
 
     async def over(self) -> None:
         """Wait until there is none."""
@@ -97,10 +107,10 @@ class Shared:
     use: Use = attrs.field(factory=Use)
     ids: RequestIds = attrs.field(factory=RequestIds)
     heads: HeadWriter = attrs.field(factory=HeadWriter)
+    config: ServerConfig = attrs.field(init=False)
 
-    @property
-    def config(self) -> ServerConfig:
-        return self.gateway.config.server
+    def __attrs_post_init__(self) -> None:
+        self.config = self.gateway.config.server
 
 
 class Door:
@@ -112,9 +122,28 @@ class Door:
         self.shared = shared
         self._endpoints = endpoints
         self._routes = routes
+        self._usual: dict[_LookedAt | None, Match] = {}
         self._hosts = HostPolicy(loopback=loopback, allowed=server.allowed_hosts)
         self._origins = OriginPolicy(server.cors_allowed_origins, self._hosts)
         self.callers = Callers(server.trusted_proxies)
+        self.unasked = self._origins.unasked
+        """The CORS headers of answers to those that are no page."""
+
+    def usual(self, incoming: Incoming) -> Match | None:
+        """What *incoming* asks of the routes, if a head like it was in order before: it need not be checked again."""
+        found = self._usual.get(_looked_at(incoming))
+        return found.as_asked(incoming.headers, incoming.query) if found is not None and found.others else found
+
+    def note_usual(self, incoming: Incoming, match: Match) -> None:
+        """*incoming* is in order, and asks for *match*."""
+        key = _looked_at(incoming)
+        if key is None or match.api is None or match.api.method != incoming.method or len(incoming.path) > _LONGEST:
+            return
+        meaning = self.shared.gateway.match(incoming.method, incoming.path)
+        if all(it.api is not None and it.api.has_body for it in (meaning, *meaning.others)):
+            if len(self._usual) >= _REMEMBERED:
+                self._usual.clear()
+            self._usual[key] = meaning
 
     def check(self, incoming: Incoming) -> None:
         """Refuse a well-formed head that is not plainly meant for us."""
@@ -179,6 +208,18 @@ class Door:
             if dialect.apis and dialect.claims(dialect.apis[0], incoming.headers, incoming.query):
                 return dialect
         return self.shared.dialect
+
+
+def _looked_at(incoming: Incoming) -> _LookedAt | None:
+    """All of a head that `check`, `cors`, `match` and `check_body` look at; None for one that has more of it."""
+    headers = incoming.headers
+    first = headers.first
+    if headers.has_repeated or not _SELDOM.isdisjoint(first) or "#" in incoming.target:
+        return None
+    host, content_type = first.get("host"), first.get("content-type")
+    if host is None or content_type is None or len(host) + len(content_type) > _LONGEST:
+        return None
+    return incoming.method, incoming.path, incoming.version, host, content_type
 
 
 def _with_head(methods: Iterable[str]) -> tuple[str, ...]:

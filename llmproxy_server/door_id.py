@@ -23,10 +23,10 @@ class RequestIds:
 
     def of(self, headers: Headers) -> str:
         """The id that the client gave, when it can be logged and returned as it is; else a new one."""
-        given = headers.get(REQUEST_ID)
+        given = headers.first.get(REQUEST_ID)
         if given is not None and _HARMLESS.fullmatch(given):
             return given
-        return self.new()
+        return self._made.pop() if self._made else self.new()
 
     def new(self) -> str:
         if not self._made:  # many at once are cheaper

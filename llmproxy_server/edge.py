@@ -97,20 +97,19 @@ class Edge:
         """The call that a request is, to be run. When that is over the *client* is told, and tells us: `over`."""
         door = self.door
         call = Call(door, incoming, source, client)
-        door.shared.use.enter()
+        door.shared.use.count += 1
         self.calls.add(call)
         return call
 
     def over(self, call: Call) -> None:
         """*call* has ended."""
         self.calls.discard(call)
-        call.shared.use.leave()
+        use = call.door.shared.use
+        use.count -= 1
+        if not use.count:
+            use.ended()
         if not self.calls:
             self._quiet.set()
-
-    @property
-    def is_draining(self) -> bool:
-        return self.door.shared.life.draining
 
     # -- connections ---------------------------------------------------------------------------------------------
 

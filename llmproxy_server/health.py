@@ -82,19 +82,17 @@ class Health:
 
     def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None:
         """Learn from the attempts of *exchange* and of its children; all that it pays for is over."""
-        attempts = exchange.attempts
+        attempts, now = exchange.attempts, self._clock()
         if exchange.child_calls and (children := exchange.child_attempts):
             attempts = sorted([*attempts, *children], key=lambda attempt: attempt.started_s)
-        self._learn(attempts, llms)
-
-    def learn(self, attempts: list[Attempt]) -> None:
-        self._learn(attempts, self._llms)
-
-    def _learn(self, attempts: list[Attempt], llms: Mapping[str, LLMState]) -> None:
-        """*llms*: those of the configuration that the attempts were made under."""
-        now = self._clock()
         for attempt in attempts:
             if (llm := llms.get(attempt.llm)) is not None:
+                llm.learn(attempt, now)
+
+    def learn(self, attempts: list[Attempt]) -> None:
+        now = self._clock()
+        for attempt in attempts:
+            if (llm := self._llms.get(attempt.llm)) is not None:
                 llm.learn(attempt, now)
 
     # -- what else may be amiss ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from llmproxy_core.subscription import Keep
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.health_llm import LLMState
 
+_log = logging.getLogger("llmproxy")
+_ABANDONED = End.ABANDONED  # as a global a fifth as dear: each call asks for it
 CLIENT_GONE = 499
 """What is written down as the status of an answer that nobody waited for."""
 
@@ -47,7 +50,13 @@ class Recorded(Protocol):
 class Ended:
     """A call that is over. Made per call."""
 
-    __slots__ = ("_keep", "begun", "call", "counted", "exchange", "outcome", "status")
+    __slots__ = ("begun", "call", "counted", "exchange", "keep", "outcome", "status")
+    begun: object
+    """What the metrics wrote down when it began."""
+    counted: object
+    """What they counted it as when it ended."""
+    keep: Keep | None
+    """The answer, where somebody wants its content."""
 
     def __init__(
         self,
@@ -65,16 +74,14 @@ class Ended:
         """Of the exchange."""
         self.status = status
         """What was sent; 499 when the client had left, the error's own when a stream failed that began with 200."""
-        self._keep = keep
+        self.keep = keep
         self.begun = begun
-        """What the metrics wrote down when it began."""
-        self.counted: object = None
-        """What they counted it as when it ended."""
+        self.counted = None
 
     @property
     def body(self) -> KeptBody | None:
-        """The answer, where somebody wants its content, as far as it was kept: of one broken off, what had come."""
-        return None if self._keep is None else self._keep.body
+        """The answer, where it was kept, as far as it was: of one broken off, what had come."""
+        return None if self.keep is None else self.keep.body
 
 
 class Log(Protocol):
@@ -176,39 +183,43 @@ class Recorder:
         self.log.left(call)
 
 
-class Record:
+class Record(Ended):
     """One call's, from its beginning to its bill. Those who write it down stay the same, also across a reload."""
 
-    __slots__ = ("_by", "_call", "_ended", "_exchange", "_llms", "begun", "keep")
+    __slots__ = ("_by", "_llms")
 
     def __init__(self, by: Recorder, call: Recorded, exchange: Exchange) -> None:
         self._by = by
         self._llms: Mapping[str, LLMState] = _NO_LLMS if by.health is None else by.health.llms
-        self._call = call
-        self._exchange = exchange
-        self._ended: Ended | None = None
-        self.begun: object = None
-        self.keep: Keep | None = None
+        self.call = call
+        self.exchange = exchange
+        self.keep = self.begun = self.counted = None
 
     def finished(self, outcome: Outcome) -> None:
+        """See Recording."""
+        self.outcome = outcome
         error = outcome.error
-        if outcome.end is End.ABANDONED:
-            status = CLIENT_GONE
+        if outcome.end is _ABANDONED:
+            self.status = CLIENT_GONE
         else:
-            status = error.status if error is not None else self._call.status
-        self._ended = ended = Ended(self._call, self._exchange, outcome, status, self.keep, begun=self.begun)
+            self.status = error.status if error is not None else self.call.status
         by = self._by
-        if by.metrics is not None:
-            by.metrics.ended(ended)
-        by.log.ended(ended)
+        try:
+            if by.metrics is not None:
+                by.metrics.ended(self)
+            by.log.ended(self)
+        except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
+            _log.exception("the end of exchange %s could not be written down", self.exchange.id)
 
     def billed(self, bill: Outcome) -> None:
-        ended = self._ended
-        assert ended is not None  # an exchange is billed after its end
+        """See Recording."""
         by = self._by
-        if by.metrics is not None:
-            by.metrics.billed(ended, bill)
-        if by.tracer is not None:
-            by.tracer.billed(ended, bill)
-        if by.health is not None:
-            by.health.learn_from(self._exchange, self._llms)
+        try:
+            if by.metrics is not None:
+                by.metrics.billed(self, bill)
+            if by.tracer is not None:
+                by.tracer.billed(self, bill)
+            if by.health is not None:
+                by.health.learn_from(self.exchange, self._llms)
+        except Exception:  # noqa: BLE001 - as in `finished`
+            _log.exception("the bill of exchange %s could not be written down", self.exchange.id)

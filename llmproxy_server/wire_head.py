@@ -34,7 +34,7 @@ class HeadWriter:
     """Writes heads. Remembers the names it has seen, and the date for as long as that is true."""
 
     def __init__(self) -> None:
-        self._names: dict[str, str | None] = {}
+        self._names: dict[str, str] = {}
         self._second = -1
         self._date = ""
 
@@ -59,8 +59,10 @@ class HeadWriter:
         parts = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"]
         names = self._names
         for name, value in headers:
-            prefix = names[name] if name in names else self._learn(name)
-            if prefix is not None:
+            prefix = names.get(name)
+            if prefix is None:
+                prefix = self._learn(name)
+            if prefix:
                 value = value if type(value) is str else str(value)  # a processor's number: the answer must not break
                 parts.append(f"{prefix}{value if value.isprintable() else _CONTROLS.sub('', value)}\r\n")
         if content_type:
@@ -71,20 +73,21 @@ class HeadWriter:
             parts.append(f"content-length: {length}\r\n")
         if connection is not None:
             parts.append(f"connection: {connection}\r\n")
-        parts.append(self._dated(int(now)))
+        second = int(now)
+        parts.append(self._date if second == self._second else self._dated(second))
         return "".join(parts).encode("utf-8", "replace")
 
-    def _learn(self, name: str) -> str | None:
+    def _learn(self, name: str) -> str:
+        """What a line with that name begins with; "" for one that is none of ours to send."""
         if len(self._names) >= _REMEMBERED:
             self._names.clear()
         lower = name.lower()
-        prefix = self._names[name] = f"{lower}: " if _TOKEN.fullmatch(name) and lower not in _OURS else None
+        prefix = self._names[name] = f"{lower}: " if _TOKEN.fullmatch(name) and lower not in _OURS else ""
         return prefix
 
     def _dated(self, second: int) -> str:
-        if second != self._second:
-            self._second = second
-            self._date = f"date: {formatdate(second, usegmt=True)}\r\n\r\n"
+        self._second = second
+        self._date = f"date: {formatdate(second, usegmt=True)}\r\n\r\n"
         return self._date
 
 

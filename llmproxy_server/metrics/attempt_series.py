@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 from llmproxy_core.dialect import Operation
@@ -10,7 +11,7 @@ from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm_config import GroupConfig
 from llmproxy_server.metrics.call_series import CallSeries
-from llmproxy_server.metrics.families import SERVES
+from llmproxy_server.metrics.families import DURATION_S, SERVES
 from llmproxy_server.metrics.genai import GenAI, GenAISeries
 from llmproxy_server.metrics.llm_series import LLMSeries, kind_of
 from llmproxy_server.metrics.model_names import OTHER, ModelNames
@@ -23,9 +24,10 @@ _LONGEST = 1024
 class AttemptSeries:
     """The series that equal attempts add to."""
 
-    __slots__ = ("_genai", "_llm", "calls")
+    __slots__ = ("_cells", "_genai", "_llm", "calls")
 
-    def __init__(self, llm: LLMSeries, calls: CallSeries, genai: GenAISeries | None) -> None:
+    def __init__(self, cells: memoryview[float], llm: LLMSeries, calls: CallSeries, genai: GenAISeries | None) -> None:
+        self._cells = cells
         self._llm = llm
         self.calls = calls
         """Of the model that the attempt is counted as."""
@@ -34,7 +36,14 @@ class AttemptSeries:
     def add(self, attempt: Attempt) -> None:
         """*attempt* is over."""
         ended_s, outcome = attempt.ended_s, attempt.outcome
-        self._llm.ended(attempt, 0.0 if ended_s is None else ended_s - attempt.started_s)
+        seconds = 0.0 if ended_s is None else ended_s - attempt.started_s
+        cells, llm = self._cells, self._llm
+        cells[llm.upstream + bisect_left(DURATION_S, seconds)] += 1
+        cells[llm.upstream_sum] += seconds
+        if attempt.error is None and attempt.status is not None:
+            cells[llm.last_success] = llm.now()
+        else:
+            llm.broken(attempt)
         if outcome is not None:
             self.calls.used(outcome.usage, outcome.cost)
         if self._genai is not None:
@@ -91,4 +100,4 @@ class AttemptTable:
         model = self._names.of(attempt)
         if model != OTHER and attempt.llm in self._llms:
             self._values.cells[self._values.place(SERVES, labels_of(model=model, llm=attempt.llm))] = 1
-        return AttemptSeries(llm, self._calls(model), self._genai.series(attempt, operation))
+        return AttemptSeries(self._values.cells, llm, self._calls(model), self._genai.series(attempt, operation))

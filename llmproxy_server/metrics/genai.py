@@ -114,8 +114,22 @@ class GenAISeries:
         usage, first_s = outcome.usage, outcome.first_byte_s
         if first_s is not None and first_s > outcome.started_s:  # a stream: a whole reply begins when it is there
             self._chunks(first_s - began_s, outcome, usage, (ended_s or outcome.ended_s) - first_s)
-        if usage is not None:
-            self._tokens(usage)
+        if usage is None:
+            return
+        start, families = self._input, self._families
+        if start is None:
+            start = self._input = self._place_tokens(families.input, "input")
+        count = usage.input_tokens
+        cells[start + bisect_left(_TOKENS, count)] += 1
+        cells[start + _TOKENS_SUM] += count
+        if (count := usage.output_tokens) and families.output is not None:  # embeddings have none
+            start = self._output
+            if start is None:
+                start = self._output = self._place_tokens(families.output, "output")
+            cells[start + bisect_left(_TOKENS, count)] += 1
+            cells[start + _TOKENS_SUM] += count
+        if families.usage:
+            self._count(usage)
 
     def _chunks(self, first_chunk_s: float, outcome: Outcome, usage: Usage | None, rest_s: float) -> None:
         """*rest_s*: from the first chunk to the last."""
@@ -134,22 +148,6 @@ class GenAISeries:
         seconds = rest_s / (usage.output_tokens - 1)
         cells[start + bisect_left(SECONDS, seconds)] += 1
         cells[start + _SECONDS_SUM] += seconds
-
-    def _tokens(self, usage: Usage) -> None:
-        cells, start, families = self._cells, self._input, self._families
-        if start is None:
-            start = self._input = self._place_tokens(families.input, "input")
-        count = usage.input_tokens
-        cells[start + bisect_left(_TOKENS, count)] += 1
-        cells[start + _TOKENS_SUM] += count
-        if (count := usage.output_tokens) and families.output is not None:  # embeddings have none
-            start = self._output
-            if start is None:
-                start = self._output = self._place_tokens(families.output, "output")
-            cells[start + bisect_left(_TOKENS, count)] += 1
-            cells[start + _TOKENS_SUM] += count
-        if self._families.usage:
-            self._count(usage)
 
     def _count(self, usage: Usage) -> None:
         for field, family in self._families.usage:

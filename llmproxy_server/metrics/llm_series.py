@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 
 from llmproxy_core.errors import ProxyError, UpstreamError
@@ -58,12 +57,12 @@ class LLMSeries:
         "_cells",
         "_errors",
         "_last_failure",
-        "_last_success",
         "_name",
-        "_now",
-        "_upstream",
-        "_upstream_sum",
         "_values",
+        "last_success",
+        "now",
+        "upstream",
+        "upstream_sum",
     )
 
     def __init__(self, values: Values, name: str, now: Callable[[], float]) -> None:
@@ -71,25 +70,20 @@ class LLMSeries:
         self._values = values
         self._cells = values.cells
         self._name = name
-        self._now = now
-        self._upstream = values.place(UPSTREAM, labels)
-        self._upstream_sum = self._upstream + _SUM
-        self._last_success = values.place(LAST_SUCCESS, labels)
+        self.now = now
+        self.upstream = values.place(UPSTREAM, labels)
+        self.upstream_sum = self.upstream + _SUM
+        self.last_success = values.place(LAST_SUCCESS, labels)
         self._last_failure = values.place(LAST_FAILURE, labels)
         self._abandoned = values.place(ABANDONED, labels)
         self._errors: dict[str, int] = {}
 
-    def ended(self, attempt: Attempt, seconds: float) -> None:
-        """*attempt*, on this LLM, is over, and took *seconds*."""
-        cells = self._cells
-        cells[self._upstream + bisect_left(DURATION_S, seconds)] += 1
-        cells[self._upstream_sum] += seconds
+    def broken(self, attempt: Attempt) -> None:
+        """*attempt*, on this LLM, is over and gave no answer, or one that broke off."""
         if attempt.error is not None:
             self._failed(attempt, attempt.error)
-        elif attempt.status is not None:
-            cells[self._last_success] = self._now()
         elif attempt.outcome is None or attempt.outcome.end is End.ABANDONED:
-            cells[self._abandoned] += 1
+            self._cells[self._abandoned] += 1
 
     def _failed(self, attempt: Attempt, error: ProxyError) -> None:
         cells, kind = self._cells, kind_of(error)
@@ -99,6 +93,6 @@ class LLMSeries:
             index = self._errors[kind] = self._values.place(UPSTREAM_ERRORS, labels)
         cells[index] += 1
         if is_providers_fault(error):
-            cells[self._last_failure] = self._now()
+            cells[self._last_failure] = self.now()
         elif attempt.status is not None:  # it answered: what it said of the request is another matter
-            cells[self._last_success] = self._now()
+            cells[self.last_success] = self.now()

@@ -109,7 +109,7 @@ class PageServer:
         call = self._edge.admit(incoming, AiohttpBody(request.content), connection)
         connection.begin(call)
         await call.run()
-        if call.answer.keep_alive and not self._edge.is_draining:
+        if call.answer.keep_alive and not self._edge.door.shared.life.draining:
             return KEEP
         connection.part()
         return CLOSE

@@ -48,11 +48,14 @@ class Phase(Enum):
     PARTED = "parted"
 
 
+# Looked up as globals: an attribute of the class is five times as dear, and these are asked for with each read.
+HEAD, IDLE, BUSY, PARTED = Phase.HEAD, Phase.IDLE, Phase.BUSY, Phase.PARTED
+
+
 class Connection(asyncio.Protocol):
     """A client connection. It is the `Client` of the calls that come over it."""
 
     __slots__ = (
-        "_blocked",
         "_body",
         "_drained",
         "_edge",
@@ -66,6 +69,7 @@ class Connection(asyncio.Protocol):
         "_since_s",
         "_stalled_bytes",
         "_stalled_s",
+        "blocked",
         "call",
         "socket",
     )
@@ -75,11 +79,11 @@ class Connection(asyncio.Protocol):
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._loop = edge.loop
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._since_s = edge.loop.time()
         self._rest = b""  # what has come and belongs to no request yet
         self._body: Arriving | None = None
-        self._blocked = False
+        self.blocked = False
         self._drained: asyncio.Future[None] | None = None
         self._reading_paused = False
         self._stalled_bytes = 0
@@ -114,20 +118,20 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The client sends nothing more: it is taken as gone, since few mean anything else by it."""
-        if self._phase is Phase.BUSY and self.socket is not None:
+        if self._phase is BUSY and self.socket is not None:
             self.socket.abort()
 
     # -- what comes ----------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase is Phase.BUSY:
+        if phase is BUSY:
             body = self._body
             if body is not None:
                 self._feed(body, data)
             else:
                 self._keep(data)
-        elif phase is not Phase.PARTED:
+        elif phase is not PARTED:
             self._read(data)
 
     def _feed(self, body: Arriving, data: bytes) -> None:
@@ -174,7 +178,7 @@ class Connection(asyncio.Protocol):
             self._body = body
             if len(data) > begin:
                 self._feed(body, data[begin:])
-        self._phase = Phase.BUSY
+        self._phase = BUSY
         self.call = call = edge.admit(incoming, source, self)
         call.begin(self._loop)
 
@@ -185,13 +189,13 @@ class Connection(asyncio.Protocol):
         self._edge.closed(self)
         transport.set_protocol(other)
         other.connection_made(transport)
-        if self._blocked:
+        if self.blocked:
             other.pause_writing()
         other.data_received(data)
 
     def _wait_for_head(self, data: bytes, begin: int, seen: int, limit: int) -> None:
-        if self._phase is Phase.IDLE:
-            self._wait(Phase.HEAD)
+        if self._phase is IDLE:
+            self._wait(HEAD)
         try:
             if len(data) > limit:
                 raise too_much_head()
@@ -225,12 +229,8 @@ class Connection(asyncio.Protocol):
             for piece in data:
                 transport.write(piece)
 
-    @property
-    def blocked(self) -> bool:
-        return self._blocked
-
     async def drain(self) -> None:
-        while self._blocked and self.socket is not None:
+        while self.blocked and self.socket is not None:
             self._drained = self._loop.create_future()
             try:
                 await self._drained
@@ -240,12 +240,12 @@ class Connection(asyncio.Protocol):
             raise ClientGone
 
     def pause_writing(self) -> None:
-        self._blocked = True
+        self.blocked = True
         if self.call is not None:
             self.call.hold()
 
     def resume_writing(self) -> None:
-        self._blocked = False
+        self.blocked = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if self.call is not None:
@@ -254,14 +254,16 @@ class Connection(asyncio.Protocol):
     def over(self, call: Call) -> None:
         """*call* has been answered, as far as it ever will be."""
         self.call = None
-        self._edge.over(call)
+        edge = self._edge
+        edge.over(call)
         if self.socket is None:
             return
-        if self._body is not None or not call.answer.keep_alive or self._edge.is_draining:
+        if self._body is not None or not call.answer.keep_alive or edge.door.shared.life.draining:
             self.part()
             return
-        self._wait(Phase.IDLE)
-        self.resume_body()
+        self._wait(IDLE)
+        if self._reading_paused:
+            self.resume_body()
         if self._rest:
             rest, self._rest = self._rest, b""
             self._read(rest)
@@ -274,7 +276,7 @@ class Connection(asyncio.Protocol):
 
         To close at once could cost the client what it has not read: whatever it sends then is answered by a reset.
         """
-        self._phase, self._rest, self._body = Phase.PARTED, b"", None
+        self._phase, self._rest, self._body = PARTED, b"", None
         transport = self.socket
         if transport is None or transport.is_closing():
             return
@@ -297,7 +299,7 @@ class Connection(asyncio.Protocol):
 
     def retire(self) -> None:
         """Close, unless a call is being served: that one closes when it has been answered."""
-        if self._phase is not Phase.BUSY:
+        if self._phase is not BUSY:
             self.close()
 
     def close(self) -> None:
@@ -320,7 +322,7 @@ class Connection(asyncio.Protocol):
         if self._reading_paused and has_left(transport):
             transport.abort()
             return
-        if self._blocked or (transport.is_closing() and transport.get_write_buffer_size()):
+        if self.blocked or (transport.is_closing() and transport.get_write_buffer_size()):
             self._check_stall(transport, now)
             return
         self._stalled_s = None
@@ -328,12 +330,12 @@ class Connection(asyncio.Protocol):
             return
         config = self._edge.door.shared.config
         waited_s = now - self._since_s
-        if self._phase is Phase.HEAD and waited_s > config.header_timeout_s:
+        if self._phase is HEAD and waited_s > config.header_timeout_s:
             if self._rest:
                 self.refuse(BodyTimeout("The head of the request came too slowly (header_timeout_s)"))
             else:
                 transport.close()
-        elif self._phase is Phase.IDLE and waited_s > config.idle_timeout_s:
+        elif self._phase is IDLE and waited_s > config.idle_timeout_s:
             transport.close()
 
     def _wait(self, phase: Phase) -> None:

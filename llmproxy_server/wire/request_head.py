@@ -9,6 +9,7 @@ line that was looked at once need not be again.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from llmproxy_core.errors import BadRequest, RequestRejected
 from llmproxy_core.headers import Headers
@@ -44,6 +45,7 @@ class HeadReader:
     def __init__(self, max_fields: int) -> None:
         self._max_fields = max_fields
         self._known: dict[str, tuple[str, str]] = {}
+        self._known_begins: dict[str, tuple[str, str, tuple[int, int]]] = {}
 
     @property
     def remembered(self) -> int:
@@ -52,23 +54,34 @@ class HeadReader:
 
     def read(self, head: bytes, *, peer: str = "", secure: bool = False) -> Incoming:
         """RequestRejected for what is no head, or one that two readers could read in two ways."""
-        line, *lines = head.decode("latin-1").split("\r\n")
-        said = _LINE.fullmatch(line)
-        if said is None:
-            raise _no_request(line)
+        lines = head.decode("latin-1").split("\r\n")
+        line = lines.pop(0)
+        method, target, version = self._known_begins.get(line) or self._read_begin(line)
         if len(lines) > self._max_fields:
             raise too_much_head()
         known = self._known
         headers = Headers([known.get(field) or self._learn(field) for field in lines])
         if headers.has_repeated and any(len(headers.get_all(name)) > 1 for name in _ONCE):
             raise BadRequest("Host, Content-Length, Transfer-Encoding and Expect can be sent once each")
-        method, target, minor = said.groups()
-        version = _1_1 if minor == "1" else _1_0
-        length = _length(headers, version)
-        keep_alive = _keeps(headers, version) if "connection" in headers else version is _1_1
+        first = headers.first
+        length = _length(first, version)
+        keep_alive = _keeps(headers, version) if "connection" in first else version is _1_1
         return Incoming(
             method, target, version, headers, peer=peer, secure=secure, length=length, keep_alive=keep_alive
         )
+
+    def _read_begin(self, line: str) -> tuple[str, str, tuple[int, int]]:
+        """Method, target and version. A target with a query is not remembered: some clients have their key in it."""
+        said = _LINE.fullmatch(line)
+        if said is None:
+            raise _no_request(line)
+        method, target, minor = said.groups()
+        begin = (method, target, _1_1 if minor == "1" else _1_0)
+        if "?" not in target and len(line) <= _LONGEST_REMEMBERED:
+            if len(self._known_begins) >= _REMEMBERED:
+                self._known_begins.clear()
+            self._known_begins[line] = begin
+        return begin
 
     def _learn(self, line: str) -> tuple[str, str]:
         """The name, in lower case, and the value that *line* has."""
@@ -109,8 +122,8 @@ def check_begun(part: bytes, seen: int) -> None:
             raise _no_request(line)
 
 
-def _length(headers: Headers, version: tuple[int, int]) -> int:
-    coding, length = headers.get("transfer-encoding"), headers.get("content-length")
+def _length(first: Mapping[str, str], version: tuple[int, int]) -> int:
+    coding, length = first.get("transfer-encoding"), first.get("content-length")
     if coding is not None:
         if version == (1, 0) or coding.lower() != "chunked":
             raise BadRequest("Transfer-Encoding can be chunked, in HTTP/1.1, and nothing else")

@@ -234,7 +234,7 @@ async def test_only_a_client_can_be_answered(tasks: Tasks) -> None:
 async def test_an_opaque_call_cannot_be_answered_with_a_conversation(tasks: Tasks) -> None:
     call = exchange(tasks)
     assert call.client is not None
-    object.__setattr__(call.client, "api", None)
+    call.client.api = None
 
     with pytest.raises(TypeError, match="chat request"):
         Reply.of_chat(call, OWN)

@@ -301,6 +301,23 @@ def header_lines(proxy: Proxy, number: int) -> None:
     proxy.server._front.edges[0].heads.read(f"GET / HTTP/1.1\r\nHost: h{number}".encode())
 
 
+def request_lines(proxy: Proxy, number: int) -> None:
+    proxy.server._front.edges[0].heads.read(f"GET /{number} HTTP/1.1\r\nHost: localhost".encode())
+
+
+def usual_heads(proxy: Proxy, number: int) -> None:
+    edge = proxy.server._front.edges[0]
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: h{number}.localhost\r\nContent-Type: application/json"
+    incoming = edge.heads.read(head.encode())
+    edge.door.note_usual(incoming, edge.door.match(incoming))
+
+
+def plans(proxy: Proxy, number: int) -> None:
+    llm = proxy.gateway.llms["openai"]
+    assert isinstance(llm, HttpLLM)
+    llm._remember(("openai.chat", f"model-{number}", False, False), llm._apis["openai.chat"], "sent", "http://url")
+
+
 def hosts(proxy: Proxy, number: int) -> None:
     proxy.server._front.edges[0].door._hosts.is_ours(f"h{number}.localhost")
 
@@ -331,7 +348,10 @@ def written_headers(proxy: Proxy, number: int) -> None:
     [
         ("routes", opaque_paths),
         ("hosts", hosts),
+        ("heads", usual_heads),
+        ("request_lines", request_lines),
         ("header_lines", header_lines),
+        ("calls_planned", plans),
         ("models", model_names),
         ("models_picked", picked),
         ("response_headers", upstream_headers),

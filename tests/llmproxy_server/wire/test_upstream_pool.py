@@ -1,7 +1,10 @@
 """Which connection is used next, who waits for one, and when one goes."""
 
 import asyncio
+import gc
+import socket
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import pytest
 
@@ -117,6 +120,34 @@ async def test_new_connections_are_made_side_by_side() -> None:
             each.cancel()
         await asyncio.wait(opening)
         upstream.take_errors()
+
+
+async def test_who_leaves_while_a_connection_is_made_takes_no_descriptor_of_others_along() -> None:
+    """
+    Left in each turn of the loop.
+
+    uvloop before 0.23 closed the descriptor, and the socket of it closed it again when it was collected, tests later
+    (MagicStack/uvloop issues 645 and 738): by then the number was that of another connection.
+    """
+    async with Upstream(reply([1])) as upstream, transporting() as transport:
+        for turns in count():
+            opening = asyncio.Task(transport.open(get(upstream.url), OFF))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if opening.done():
+                await rest(opening.result().body)
+                break
+            opening.cancel()
+            await asyncio.wait([opening])
+            del opening
+
+            with socket.socket() as given_the_number:
+                gc.collect()
+
+                assert given_the_number.getsockname() == ("0.0.0.0", 0)
+
+        assert turns > 2
+        assert transport.connections_in_use == 0
 
 
 async def test_who_waits_too_long_leaves_the_queue() -> None:
