@@ -158,6 +158,7 @@ class Recording(Protocol):
         ...
 
 
+@record(eq=False)
 class Exchange:
     """
     The one mutable object of a call.
@@ -167,100 +168,55 @@ class Exchange:
     so that a cancelled task can always call it.
     """
 
-    __slots__ = (
-        "_background",
-        "_bill",
-        "_billing",
-        "_call_made",
-        "_callbacks",
-        "_child_calls",
-        "_children",
-        "_detached",
-        "_notes",
-        "_origin",
-        "_paid",
-        "_recording",
-        "_responses",
-        "_settling",
-        "_tasks",
-        "_told",
-        "caller",
-        "client",
-        "clock",
-        "deadline_s",
-        "id",
-        "log_fields",
-        "operation",
-        "outcome",
-        "parent",
-        "request",
-        "response_headers",
-        "route",
-        "started_s",
-        "trace",
-        "attempts",
-    )
-    _bill: Outcome | None
+    request: Request
+    id: str = attrs.field(kw_only=True)
+    route: str = attrs.field(kw_only=True)
+    _tasks: Tasks = attrs.field(kw_only=True)
+    """Where what goes on after it is run."""
+    clock: Clock = attrs.field(kw_only=True)
+    client: ClientView | None = attrs.field(kw_only=True, default=None)
+    """None for a child, whose answer no client gets."""
+    caller: Caller = attrs.field(kw_only=True, default=ANONYMOUS)
+    deadline_s: float | None = attrs.field(kw_only=True, default=None)
+    """When the call must be over, by `clock`; None for no limit of its own."""
+    parent: Exchange | None = attrs.field(kw_only=True, default=None)
+    _background: set[Exchange] | None = attrs.field(kw_only=True, default=None)
+    """The gateway's detached ones."""
+    operation: Operation = attrs.field(init=False)
+    started_s: float = attrs.field(init=False)
+    attempts: list[Attempt] = attrs.field(init=False, factory=list)
+    log_fields: dict[str, object] = attrs.field(init=False, factory=dict)
+    """What processors have to say in its log line: numbers, text, lists of these. Names of ours cannot be taken."""
+    response_headers: list[tuple[str, str]] = attrs.field(init=False, factory=list)
+    """Headers of our own for the client, (lower-case name, value)."""
+    trace: TraceContext | None = attrs.field(init=False, default=None)
+    """Its place in a trace; None where nobody traces: a trace of the client's is then passed on as it came."""
+    outcome: Outcome | None = attrs.field(init=False, default=None)
+    _responses: list[Owned] = attrs.field(init=False, factory=list)
+    _callbacks: list[tuple[int, OnFinish]] = attrs.field(init=False, factory=list)
+    _settling: list[asyncio.Task[None]] = attrs.field(init=False, factory=list)
+    _billing: list[tuple[int, OnFinish]] = attrs.field(init=False, factory=list)
+    _told: bool = attrs.field(init=False, default=False)
+    """Whether the outcome is complete: callbacks of responses run while it is summed up."""
+    _bill: Outcome | None = attrs.field(init=False, default=None)
     """Its outcome so far, with that of what it detached."""
-    _recording: Recording | None
-    _notes: Notes | None
-    _children: list[Exchange] | None
+    _recording: Recording | None = attrs.field(init=False, default=None)
+    _notes: Notes | None = attrs.field(init=False, default=None)  # as others below, made for the few that need it
+    _children: list[Exchange] | None = attrs.field(init=False, default=None)
     # They hold lists that grow: what a child detached may make an attempt when the child is over.
-    _child_calls: list[ChildCall] | None
-    _call_made: ChildCall | None
+    _child_calls: list[ChildCall] | None = attrs.field(init=False, default=None)
+    _call_made: ChildCall | None = attrs.field(init=False, default=None)
     """Of a child: what its parent keeps of it."""
-    _origin: Exchange | None
+    _origin: Exchange | None = attrs.field(init=False, default=None)
     """Who is billed for it, of a detached exchange."""
-    _detached: set[Exchange] | None
+    _detached: set[Exchange] | None = attrs.field(init=False, default=None)
     """What it detached and is not yet billed for."""
-    _paid: list[Outcome] | None
+    _paid: list[Outcome] | None = attrs.field(init=False, default=None)
     """The bills of what it detached and is over, while it is not."""
 
-    def __init__(
-        self,
-        request: Request,
-        *,
-        id: str,
-        route: str,
-        tasks: Tasks,
-        clock: Clock,
-        client: ClientView | None = None,
-        caller: Caller = ANONYMOUS,
-        deadline_s: float | None = None,
-        parent: Exchange | None = None,
-        background: set[Exchange] | None = None,
-    ) -> None:
-        """*client* is None for a child, whose answer no client gets; *background* holds the gateway's detached ones."""
-        self.request = request
-        self.id = id
-        self.route = route
-        self.client = client
-        self.caller = caller
-        self.clock = clock
-        self.deadline_s = deadline_s
-        """When the call must be over, by `clock`; None for no limit of its own."""
-        self.parent = parent
-        self.operation: Operation = request.operation
-        self.started_s = clock()
-        self.attempts: list[Attempt] = []
-        self.log_fields: dict[str, object] = {}
-        """What processors have to say in its log line: numbers, text, lists of these. Names of ours cannot be taken."""
-        self.response_headers: list[tuple[str, str]] = []
-        """Headers of our own for the client, (lower-case name, value)."""
-        self.trace: TraceContext | None = None
-        """Its place in a trace; None where nobody traces: a trace of the client's is then passed on as it came."""
-        self.outcome: Outcome | None = None
-        self._tasks = tasks
-        self._background = background
-        self._responses: list[Owned] = []
-        self._callbacks: list[tuple[int, OnFinish]] = []
-        self._settling: list[asyncio.Task[None]] = []
-        self._billing: list[tuple[int, OnFinish]] = []
-        self._told = False
-        """Whether the outcome is complete: callbacks of responses run while it is summed up."""
-        self._bill = self._recording = None
-        self._notes = self._children = self._child_calls = self._call_made = None  # made for the few that need them
-        self._origin = self._detached = self._paid = None  # of the few that detach, or are detached
+    def __post_init__(self) -> None:
+        self.operation = self.request.operation
+        self.started_s = self.clock()
 
     @property
     def layer(self) -> Layer:

@@ -11,6 +11,7 @@ from llmproxy_core.body import Body
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.headers import Headers
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.node import record
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.response import Response
 
@@ -61,13 +62,15 @@ class FixedHeaders:
     ValueError for one that would end its line.
     """
 
-    __slots__ = ("lines", "names", "pairs")
+    __slots__ = ("lines", "names", "pairs", "sent")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self.pairs = tuple(pairs)
         self.names = frozenset(name for name, _ in self.pairs)
         self.lines = "".join(f"{name}: {value}\r\n" for name, value in self.pairs)
         """As they stand in a head."""
+        self.sent: str | None = None
+        """With what the transport adds to them in each call: its own memory, filled by its first."""
         breaks = self.lines.count("\r"), self.lines.count("\n"), self.lines.count("\0")
         if breaks != (len(self.pairs), len(self.pairs), 0):
             raise ValueError("a header field has a line break or a NUL")
@@ -79,7 +82,7 @@ class FixedHeaders:
 _NO_HEADERS = FixedHeaders()
 
 
-@attrs.define
+@record
 class UpstreamRequest:
     """
     One HTTP call to an upstream. Made per call.
@@ -100,7 +103,7 @@ class UpstreamRequest:
     """
 
 
-@attrs.define
+@record
 class UpstreamResponse:
     """An upstream's answer, whatever its status: the head is here, the body is to be read or closed. Made per call."""
 

@@ -26,21 +26,21 @@ else:
             return _extended(cls)
         return _made_in_c(cls, attrs.frozen(cls), frozen=True)
 
-    def record(cls: type | None = None, *, eq: bool = True) -> Any:
+    def record(cls: type | None = None, *, eq: bool = True, kw_only: bool = False) -> Any:
         """
         *cls* as `attrs.define` makes it, its instances made in C, as those of a `node`: for what is made once a call.
 
-        A method `__init__` is not called; `__post_init__` would be. Fields begin with no underscore, unless they have
-        `init=False`.
+        `__init__` is never called, `__post_init__` is; `__attrs_post_init__` is not known.
         """
         if cls is None:
-            return partial(record, eq=eq)
-        return _made_in_c(cls, attrs.define(cls, eq=eq), frozen=False)
+            return partial(record, eq=eq, kw_only=kw_only)
+        return _made_in_c(cls, attrs.define(cls, eq=eq, kw_only=kw_only), frozen=False)
 
     def _made_in_c(cls: type, described: type, *, frozen: bool) -> type:
         fields = attrs.fields(described)
-        names = {field.name for field in fields}
-        members = {name: value for name, value in vars(described).items() if name not in _OF_SLOTS | names}
+        private = {field.alias: field.name for field in fields if field.alias != field.name}
+        left_out = _OF_SLOTS.union(private, (field.name for field in fields))
+        members = {name: value for name, value in vars(described).items() if name not in left_out}
         first = msgspec.defstruct(
             f"_{cls.__name__}", [_field(field) for field in fields if _is_positional(field)], frozen=frozen, eq=False
         )
@@ -57,6 +57,12 @@ else:
         )
         made.__annotations__ = cls.__annotations__
         made.__qualname__ = cls.__qualname__
+        for alias, name in private.items():  # as attrs has it: the argument `body` is kept as `_body`
+            owner = first if alias in vars(first) else made
+            setattr(made, name, vars(owner)[alias])
+            delattr(owner, alias)
+            if alias in vars(described):
+                setattr(made, alias, vars(described)[alias])
         return made
 
     def _extended(cls: type) -> type:
@@ -89,8 +95,8 @@ def _is_positional(field: attrs.Attribute[Any]) -> bool:
 
 def _field(field: attrs.Attribute[Any]) -> tuple[Any, ...]:
     """*field* as `msgspec.defstruct` takes it."""
-    default = field.default
+    name, default = field.alias, field.default
     if default is attrs.NOTHING:
-        return field.name, Any
+        return (name, Any) if field.init else (name, Any, None)  # it is set by `__post_init__`
     factory = getattr(default, "factory", None)
-    return field.name, Any, default if factory is None else msgspec.field(default_factory=factory)
+    return name, Any, default if factory is None else msgspec.field(default_factory=factory)

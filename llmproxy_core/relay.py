@@ -20,6 +20,7 @@ from llmproxy_core.errors import InternalError, ProxyError, Unsupported
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
 from llmproxy_core.model_shown import rename_reply, renamer, show_model
+from llmproxy_core.node import record
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import answers, events_of
 from llmproxy_core.request import ClientView
@@ -30,20 +31,16 @@ _log = logging.getLogger("llmproxy")
 _CHAT, _COMPLETED = Operation.CHAT, Ending.COMPLETED  # as globals a fifth as dear: each call asks for them
 
 
+@record(eq=False)
 class Whole:
     """An answer that is complete: its effects are done before it is sent."""
 
-    __slots__ = ("body", "content_type", "headers", "own", "status")
-
-    def __init__(
-        self, status: int, headers: list[tuple[str, str]], content_type: str, body: bytes, *, own: bool = False
-    ) -> None:
-        """*own*: no LLM made it, but we or a processor."""
-        self.status = status
-        self.headers = headers
-        self.content_type = content_type
-        self.body = body
-        self.own = own
+    status: int
+    headers: list[tuple[str, str]]
+    content_type: str
+    body: bytes
+    own: bool = False
+    """No LLM made it, but we or a processor."""
 
 
 def as_asked(response: Response, client: ClientView) -> Whole | None:

@@ -49,6 +49,7 @@ class ClientView:
     """What the LLM's protocol cannot say is left out instead of refused (`on_unsupported` of the route)."""
 
 
+@record(eq=False, kw_only=True)
 class Request:
     """
     A request. It is not changed after it is made: `with_chat`, `with_model` and `with_body` give a new one.
@@ -57,60 +58,26 @@ class Request:
     (neutral). A request of a processor's own (`Request.of_chat`) has no wire form of its own; the LLM's is used.
     """
 
-    __slots__ = (
-        "_body",
-        "_chat",
-        "_embeddings",
-        "_head",
-        "_json",
-        "_rendered",
-        "api",
-        "content",
-        "dialect",
-        "headers",
-        "method",
-        "operation",
-        "path",
-        "path_model",
-        "query",
-        "relative_path",
-    )
-
-    def __init__(
-        self,
-        *,
-        operation: Operation,
-        dialect: Dialect | None = None,
-        api: Api | None = None,
-        method: str = "POST",
-        path: str = "",
-        query: str = "",
-        headers: Headers | None = None,
-        body: bytes | None = None,
-        content: AsyncIterator[bytes] | None = None,
-        chat: ChatRequest | None = None,
-        path_model: str | None = None,
-        relative_path: str = "",
-    ) -> None:
-        self.operation = operation
-        self.dialect = dialect
-        self.api = api
-        self.method = method
-        self.path = path
-        """As received: raw, with percent signs, without the query."""
-        self.query = query
-        self.headers = headers if headers is not None else Headers()
-        self.content = content
-        """The body of an opaque request, streamed; None for all others."""
-        self.path_model = path_model
-        self.relative_path = relative_path
-        """Of an opaque request: the path below the upstream's base URL."""
-        self._body = body
-        self._chat = chat
-        self._head: RequestHead | None = None
-        self._json: dict[str, msgspec.Raw] | None = None
-        self._embeddings: EmbeddingsRequest | None = None
-        self._rendered: dict[object, tuple[bytes, dict[str, str]]] = {}
+    operation: Operation
+    dialect: Dialect | None = None
+    api: Api | None = None
+    method: str = "POST"
+    path: str = ""
+    """As received: raw, with percent signs, without the query."""
+    query: str = ""
+    headers: Headers = attrs.field(factory=Headers)
+    _body: bytes | None = None
+    content: AsyncIterator[bytes] | None = None
+    """The body of an opaque request, streamed; None for all others."""
+    _chat: ChatRequest | None = None
+    path_model: str | None = None
+    """The model that the path names, for protocols where it does."""
+    relative_path: str = ""
+    """Of an opaque request: the path below the upstream's base URL."""
+    _head: RequestHead | None = attrs.field(init=False, default=None)
+    _json: dict[str, msgspec.Raw] | None = attrs.field(init=False, default=None)
+    _embeddings: EmbeddingsRequest | None = attrs.field(init=False, default=None)
+    _rendered: dict[object, tuple[bytes, dict[str, str]]] = attrs.field(init=False, factory=dict)
 
     @classmethod
     def of_chat(cls, chat: ChatRequest) -> Request:

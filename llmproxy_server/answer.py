@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
+from llmproxy_core.node import record
 from llmproxy_core.relay import Whole
 from llmproxy_server.door import Shared
 from llmproxy_server.door_id import REQUEST_ID
@@ -15,6 +18,7 @@ _BODILESS = frozenset({204, 304})
 Fields = list[tuple[str, str]]
 
 
+@record(eq=False)
 class Answer:
     """
     Writes one answer: `send` for a whole one, or `begin`, `write` and `end` for one in pieces.
@@ -22,46 +26,24 @@ class Answer:
     *keep_alive* is for whoever holds the connection, once the answer is over. Whatever writes may raise ClientGone.
     """
 
-    __slots__ = (
-        "_client",
-        "_frame",
-        "_incoming",
-        "_shared",
-        "_source",
-        "cors",
-        "head_sent",
-        "keep_alive",
-        "own",
-        "status",
-    )
-
-    def __init__(
-        self,
-        shared: Shared,
-        incoming: Incoming,
-        source: BodySource,
-        client: Client,
-        *,
-        request_id: str,
-    ) -> None:
-        self._shared = shared
-        self._incoming = incoming
-        self._source = source
-        self._client = client
-        self.own: Fields = [(REQUEST_ID, request_id)]
-        """Fields that every answer of this call has."""
-        self._frame: Callable[[bytes], bytes] | None = None
-        """What makes a piece ready to be sent; None for an answer without a body."""
-        self.cors: CorsHeaders = ()
-        self.status = 0
-        self.head_sent = False
-        self.keep_alive = False
-        """Whether the connection can carry another request."""
+    shared: Shared
+    incoming: Incoming
+    source: BodySource
+    client: Client
+    own: Fields
+    """Fields that every answer of this call has."""
+    cors: CorsHeaders = ()
+    status: int = 0
+    head_sent: bool = False
+    keep_alive: bool = False
+    """Whether the connection can carry another request."""
+    _frame: Callable[[bytes], bytes] | None = attrs.field(init=False, default=None)
+    """What makes a piece ready to be sent; None for an answer without a body."""
 
     def proceed(self) -> None:
         """Tell a client that waits for it to send its body; an answer that was begun says it better."""
         if not self.head_sent:
-            self._client.write(CONTINUE)
+            self.client.write(CONTINUE)
 
     def send(self, whole: Whole, more: Fields) -> None:
         """Send a complete answer; *more* are fields beside its own."""
@@ -69,10 +51,10 @@ class Answer:
         body = whole.body
         length = None if status in _BODILESS else len(body)
         head = self._head(whole.headers, whole.content_type if body else "", more, length=length, chunked=False)
-        if body and length is not None and self._incoming.method != "HEAD":
-            self._client.write(head, body)
+        if body and length is not None and self.incoming.method != "HEAD":
+            self.client.write(head, body)
         else:
-            self._client.write(head)
+            self.client.write(head)
 
     def begin(self, status: int, headers: Fields, content_type: str, more: Fields, piece: bytes) -> None:
         """Send the head of an answer in pieces, with the first one (b"": it is still to come)."""
@@ -83,18 +65,18 @@ class Answer:
                 self.keep_alive = False  # the end of the body is that of the connection
         head = self._head(headers, content_type, more, length=None, chunked=self._frame is chunk)
         if piece and self._frame is not None:
-            self._client.write(head, self._frame(piece))
+            self.client.write(head, self._frame(piece))
         else:
-            self._client.write(head)
+            self.client.write(head)
 
     def write(self, piece: bytes) -> None:
         if piece and self._frame is not None:  # an empty chunk would be the last one
-            self._client.write(self._frame(piece))
+            self.client.write(self._frame(piece))
 
     def end(self) -> None:
         """The answer in pieces is complete."""
         if self._frame is chunk:
-            self._client.write(LAST_CHUNK)
+            self.client.write(LAST_CHUNK)
 
     def break_off(self) -> None:
         """The answer in pieces is over but not complete: the connection ends where the last chunk would be."""
@@ -102,14 +84,14 @@ class Answer:
 
     @property
     def _has_body(self) -> bool:
-        return self._incoming.method != "HEAD" and self.status not in _BODILESS
+        return self.incoming.method != "HEAD" and self.status not in _BODILESS
 
     @property
     def _chunked(self) -> bool:
-        return self._incoming.version >= (1, 1)
+        return self.incoming.version >= (1, 1)
 
     def _head(self, headers: Fields, content_type: str, more: Fields, *, length: int | None, chunked: bool) -> bytes:
-        if not self._source.complete or self._shared.life.draining:
+        if not self.source.complete or self.shared.life.draining:
             self.keep_alive = False  # what is left of the body would be read as the next request
         self.head_sent = True  # so this is called once, and the fields of our own are not wanted again
         fields = self.own
@@ -123,7 +105,7 @@ class Answer:
             connection = "close"
         elif not self._chunked:
             connection = "keep-alive"
-        shared = self._shared
+        shared = self.shared
         return shared.heads.head(
             self.status,
             fields,

@@ -7,11 +7,14 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 
+import attrs
+
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
 from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
+from llmproxy_core.node import record
 from llmproxy_core.outcome import End
 from llmproxy_core.relay import Flow, Whole, as_asked, deliver
 from llmproxy_core.request import Request
@@ -29,6 +32,7 @@ from llmproxy_server.door_body import (
     check_length,
     taken,
 )
+from llmproxy_server.door_id import REQUEST_ID
 from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
 
@@ -43,6 +47,7 @@ They go out in one write, and an answer that fails before that can still have it
 """
 
 
+@record(eq=False)
 class Call:
     """
     Answers one request.
@@ -52,53 +57,38 @@ class Call:
     is, and the exchange ends as abandoned at once, in that task; that of a pushed stream ends right there.
     """
 
-    __slots__ = (
-        "_client",
-        "_dialect",
-        "_flow",
-        "_gateway",
-        "_handed_on",
-        "_head_due_s",
-        "_pulse_due_s",
-        "_pulse_s",
-        "_pushing",
-        "_reader",
-        "_source",
-        "_stopping",
-        "_task",
-        "_ticket",
-        "address",
-        "answer",
-        "began_s",
-        "door",
-        "exchange",
-        "incoming",
-        "request_id",
-    )
+    door: Door
+    """What it began with."""
+    incoming: Incoming
+    _source: BodySource
+    _client: Client
+    request_id: str = attrs.field(init=False)
+    answer: Answer = attrs.field(init=False)
+    address: str = attrs.field(init=False)
+    began_s: float = attrs.field(init=False)
+    exchange: Exchange | None = attrs.field(init=False, default=None)
+    _gateway: Gateway = attrs.field(init=False)
+    _dialect: Dialect | None = attrs.field(init=False, default=None)  # until the path has told
+    _ticket: Ticket | None = attrs.field(init=False, default=None)
+    _reader: BodyReader | None = attrs.field(init=False, default=None)
+    _flow: Flow | None = attrs.field(init=False, default=None)
+    _head_due_s: float | None = attrs.field(init=False, default=None)
+    _pulse_due_s: float | None = attrs.field(init=False, default=None)
+    _pulse_s: float = attrs.field(init=False, default=0.0)
+    _stopping: bool = attrs.field(init=False, default=False)
+    _handed_on: bool = attrs.field(init=False, default=False)
+    """The end is no more the business of the task that runs it."""
+    _pushing: bool = attrs.field(init=False, default=False)
+    _task: asyncio.Task[None] | None = attrs.field(init=False, default=None)
 
-    def __init__(self, door: Door, incoming: Incoming, source: BodySource, client: Client) -> None:
-        shared = door.shared
-        self.incoming = incoming
+    def __post_init__(self) -> None:
+        shared, incoming = self.door.shared, self.incoming
+        self._gateway = gateway = shared.gateway
+        self.began_s = gateway.services.clock()
         self.request_id = request_id = shared.ids.of(incoming.headers)
-        self.answer = Answer(shared, incoming, source, client, request_id=request_id)
+        self.answer = Answer(shared, incoming, self._source, self._client, [(REQUEST_ID, request_id)])
         self.address = incoming.peer
-        self.exchange: Exchange | None = None
-        self.door = door
-        self._gateway: Gateway = shared.gateway
-        self.began_s = self._gateway.services.clock()
-        self._source = source
-        self._client = client
-        self._dialect: Dialect | None = None  # until the path has told
-        self._ticket: Ticket | None = None
-        self._reader: BodyReader | None = None
-        self._flow: Flow | None = None
-        self._head_due_s: float | None = None
-        self._pulse_due_s: float | None = None
         self._pulse_s = shared.config.keepalive_s
-        self._stopping = False
-        self._handed_on = False  # the end is no more the business of the task that runs it
-        self._pushing = False
-        self._task: asyncio.Task[None] | None = None
 
     # -- for the log ---------------------------------------------------------------------------------------------
 

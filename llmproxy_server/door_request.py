@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy_core.headers import Headers
+from llmproxy_core.node import record
 
 if TYPE_CHECKING:
     from llmproxy_server.call import Call
@@ -18,6 +19,7 @@ CHUNKED = -1
 """As a length: that of a body whose length is told as it comes."""
 
 
+@record(eq=False)
 class Incoming:
     """
     The head of a request. Made per call.
@@ -28,40 +30,17 @@ class Incoming:
     `CHUNKED`; *keep_alive* says whether the client wants the connection kept.
     """
 
-    __slots__ = (
-        "headers",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "peer",
-        "query",
-        "secure",
-        "target",
-        "version",
-    )
-
-    def __init__(
-        self,
-        method: str,
-        target: str,
-        version: tuple[int, int],
-        headers: Headers,
-        *,
-        peer: str,
-        secure: bool,
-        length: int = 0,
-        keep_alive: bool = True,
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
-        self.headers = headers
-        self.peer = peer
-        self.secure = secure
-        self.length = length
-        self.keep_alive = keep_alive
-        self.path, _, self.query = target.partition("?")
+    method: str
+    target: str
+    path: str
+    """Of the target."""
+    query: str
+    version: tuple[int, int]
+    headers: Headers
+    peer: str
+    secure: bool
+    length: int = 0
+    keep_alive: bool = True
 
 
 class BodySource(Protocol):

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from llmproxy_core.node import record
 from llmproxy_server.log_redact import Redaction
 
 TRACE = 5
@@ -45,37 +46,22 @@ Content = Callable[[], Mapping[str, str]]
 """Gives texts of their own bound by name, when the line is written."""
 
 
+@record(eq=False)
 class Entry:
     """One thing to be said. Made per line; written out later, and in another thread."""
 
-    __slots__ = ("content", "created", "exception", "fields", "level", "logger", "message", "more", "size")
-
-    def __init__(
-        self,
-        created: float,
-        logger: str,
-        level: int,
-        message: str,
-        fields: Fields,
-        *,
-        more: Mapping[str, object] | None = None,
-        exception: str = "",
-        content: Content | None = None,
-        size: int = 512,
-    ) -> None:
-        """
-        *created* in seconds since the epoch; *more* are further fields; *size*: about how many bytes of memory it takes
-        until it is written.
-        """
-        self.created = created
-        self.logger = logger
-        self.level = level
-        self.message = message
-        self.fields = fields
-        self.more = more
-        self.exception = exception
-        self.content = content
-        self.size = size
+    created: float
+    """Seconds since the epoch."""
+    logger: str
+    level: int
+    message: str
+    fields: Fields
+    more: Mapping[str, object] | None = None
+    """Further fields."""
+    exception: str = ""
+    content: Content | None = None
+    size: int = 512
+    """About how many bytes of memory it takes until it is written."""
 
 
 class Lines(Protocol):

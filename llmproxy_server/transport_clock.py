@@ -37,13 +37,8 @@ class UnderWay(Generic[T]):
         self.at = inf
         """When the calls are looked at next: who waits for longer need not tell."""
         self._calls: set[T] = set()
+        self.add, self.discard = self._calls.add, self._calls.discard  # functions of C: no frame for either
         self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, call: T) -> None:
-        self._calls.add(call)
-
-    def discard(self, call: T) -> None:
-        self._calls.discard(call)
 
     def __len__(self) -> int:
         return len(self._calls)

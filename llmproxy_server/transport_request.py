@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
 from importlib.metadata import version
 
-from llmproxy_core.llm import UpstreamRequest
+from llmproxy_core.llm import FixedHeaders, UpstreamRequest
 
 LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # without a body, these do not say so
-_DEFAULTS = (
-    ("accept-encoding", "accept-encoding: identity\r\n"),
-    ("user-agent", f"user-agent: llmproxy/{version('llmproxy')}\r\n"),
-)
+_METHODS = _BODILESS | {"POST", "PUT", "PATCH", "DELETE"}
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_DEFAULTS = {
+    "accept-encoding": "accept-encoding: identity\r\n",
+    "user-agent": f"user-agent: llmproxy/{version('llmproxy')}\r\n",
+}
 
 
 def request_head(request: UpstreamRequest, begin: str) -> bytes:
@@ -21,19 +23,34 @@ def request_head(request: UpstreamRequest, begin: str) -> bytes:
 
     ValueError where a field would end its line: whoever made it has not looked at what a client sent.
     """
-    headers, fixed = request.headers, request.fixed
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    text = f"{request.method}{begin}{fields}"
-    lines = begin.count("\n") + len(headers)
-    if text.count("\r") != lines or text.count("\n") != lines or "\0" in text:
+    method, fixed, body = request.method, request.fixed, request.body
+    rest = fixed.sent or _sent(fixed)
+    fields, lines = "", 0
+    for name, value in request.headers:
+        fields += f"{name}: {value}\r\n"
+        lines += 1
+        if name in _DEFAULTS or not name.islower():
+            rest = _given(request)
+    if fields.count("\r") != lines or fields.count("\n") != lines or "\0" in fields:
         raise ValueError("a header field of a request to an upstream has a line break or a NUL")
-    for name, default in _DEFAULTS:
-        if name not in fixed.names and all(given.lower() != name for given, _ in headers):
-            text += default
-    return f"{text}{fixed.lines}{_framing(request.method, request.body)}\r\n".encode()
+    if method not in _METHODS and not _TOKEN.fullmatch(method):
+        raise ValueError("the method of a request to an upstream is none")
+    if body is None:
+        length = "\r\n" if method in _BODILESS else "content-length: 0\r\n\r\n"
+    elif isinstance(body, bytes):
+        length = f"content-length: {len(body)}\r\n\r\n" if body or method not in _BODILESS else "\r\n"
+    else:
+        length = "transfer-encoding: chunked\r\n\r\n"
+    return f"{method}{begin}{fields}{rest}{length}".encode()
 
 
-def _framing(method: str, body: bytes | AsyncIterator[bytes] | None) -> str:
-    if body is None or isinstance(body, bytes):
-        return f"content-length: {len(body or b'')}\r\n" if body or method not in _BODILESS else ""
-    return "transfer-encoding: chunked\r\n"
+def _sent(fixed: FixedHeaders) -> str:
+    """What follows the fields of a call that has none of the defaults itself."""
+    fixed.sent = "".join(line for name, line in _DEFAULTS.items() if name not in fixed.names) + fixed.lines
+    return fixed.sent
+
+
+def _given(request: UpstreamRequest) -> str:
+    """The same for one that may have some."""
+    given = request.fixed.names.union([name.lower() for name, _ in request.headers])
+    return "".join(line for name, line in _DEFAULTS.items() if name not in given) + request.fixed.lines

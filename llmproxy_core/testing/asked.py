@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import attrs
 import msgspec
@@ -57,11 +56,7 @@ class Asked:
 class SeenRequest(Request):
     """A request that notices when somebody looks at more than its head, which the gateway has read already."""
 
-    __slots__ = ("looked_into",)
-
-    def __init__(self, **parts: Any) -> None:
-        self.looked_into = False
-        super().__init__(**parts)
+    looked_into: bool = False
 
     @property
     def head(self) -> RequestHead:

@@ -39,13 +39,17 @@ _MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token"
 _USUAL = {spelled: name for name in _NOT_REMEMBERED for spelled in (name, name.title())}
 
 
+_Begin = tuple[str, str, str, str, tuple[int, int]]
+"""Method, target, path, query, version."""
+
+
 class HeadReader:
     """Reads heads. Each is one block of bytes: from the request line to the empty line, that one left out."""
 
     def __init__(self, max_fields: int) -> None:
         self._max_fields = max_fields
         self._known: dict[str, tuple[str, str]] = {}
-        self._known_begins: dict[str, tuple[str, str, tuple[int, int]]] = {}
+        self._known_begins: dict[str, _Begin] = {}
 
     @property
     def remembered(self) -> int:
@@ -56,7 +60,7 @@ class HeadReader:
         """RequestRejected for what is no head, or one that two readers could read in two ways."""
         lines = head.decode("latin-1").split("\r\n")
         line = lines.pop(0)
-        method, target, version = self._known_begins.get(line) or self._read_begin(line)
+        method, target, path, query, version = self._known_begins.get(line) or self._read_begin(line)
         if len(lines) > self._max_fields:
             raise too_much_head()
         known = self._known
@@ -66,18 +70,17 @@ class HeadReader:
         first = headers.first
         length = _length(first, version)
         keep_alive = _keeps(headers, version) if "connection" in first else version is _1_1
-        return Incoming(
-            method, target, version, headers, peer=peer, secure=secure, length=length, keep_alive=keep_alive
-        )
+        return Incoming(method, target, path, query, version, headers, peer, secure, length, keep_alive)
 
-    def _read_begin(self, line: str) -> tuple[str, str, tuple[int, int]]:
-        """Method, target and version. A target with a query is not remembered: some clients have their key in it."""
+    def _read_begin(self, line: str) -> _Begin:
+        """What the first line says. One with a query is not remembered: some clients have their key in it."""
         said = _LINE.fullmatch(line)
         if said is None:
             raise _no_request(line)
         method, target, minor = said.groups()
-        begin = (method, target, _1_1 if minor == "1" else _1_0)
-        if "?" not in target and len(line) <= _LONGEST_REMEMBERED:
+        path, mark, query = target.partition("?")
+        begin = (method, target, path, query, _1_1 if minor == "1" else _1_0)
+        if not mark and len(line) <= _LONGEST_REMEMBERED:
             if len(self._known_begins) >= _REMEMBERED:
                 self._known_begins.clear()
             self._known_begins[line] = begin

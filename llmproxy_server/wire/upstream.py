@@ -6,7 +6,8 @@ HTTP/1.1 to the upstreams, on protocols of asyncio.
     upstream_pool        which connections there are, and who is next
     upstream_names, upstream_connect    a new connection
     upstream_connection  bytes of one connection -> its call
-    upstream_call        one call: clocks, reader or sink, what becomes of its connection
+    upstream_call        one call: its request, its clocks, what becomes of its connection
+    upstream_body        whoever reads, or the sink
     upstream_answer, upstream_head      bytes -> head and body, strictly
 """
 
@@ -28,6 +29,7 @@ from llmproxy_server.transport_request import request_head
 from llmproxy_server.wire.upstream_call import UpstreamCall
 from llmproxy_server.wire.upstream_connect import Connector
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
+from llmproxy_server.wire.upstream_head import HeadReader
 from llmproxy_server.wire.upstream_pool import Connections
 from llmproxy_server.wire.upstream_target import Target, Targets
 
@@ -75,18 +77,18 @@ class WireTransport(PooledTransport):
         before that iterator is at its end, and then it is `read` that raises it.
         """
         parts = self._parts or self._made()
-        calls = parts.calls
+        calls, url = parts.calls, request.url
         began = calls.loop.time()
-        target = parts.targets.of(request.url)
+        target = parts.targets.known(url) or parts.targets.of(url)
         head = request_head(request, target.begin)
         connection = parts.connections.take(target.origin, began)
         if connection is None:
             connection = await self._connect(parts, target, timeouts, began)
-        may_repeat = connection.reused and (request.body is None or isinstance(request.body, bytes))
+        repeats = False
         while True:
-            call = UpstreamCall(connection, target.host, timeouts, began, calls, of_head=request.method == "HEAD")
+            call = UpstreamCall(connection, parts.heads, target.host, request.method, calls)
             try:
-                waiting = call.send(head, request.body, self._tasks)
+                waiting = call.send(head, request.body, timeouts, began, self._tasks)
                 request.sent_s = monotonic()
                 await waiting
             except BaseException:
@@ -95,9 +97,9 @@ class WireTransport(PooledTransport):
             if call.failure is None:
                 assert call.headers is not None
                 return UpstreamResponse(call.status, call.headers, call)
-            if not (may_repeat and call.unheard and isinstance(call.failure, UpstreamCut)) or self._closed:
+            if repeats or self._closed or not _may_repeat(request, call, connection):
                 raise _raisable(call.failure)
-            may_repeat = False
+            repeats = True
             connection = await self._connect(parts, target, timeouts, began, new=True)
 
     async def aclose(self) -> None:
@@ -156,6 +158,7 @@ class _Parts:
         self.connections = Connections(pool, loop)
         self.targets = Targets(self.connections)
         self.connector = Connector(loop, tasks, tls)
+        self.heads = HeadReader()
 
     async def connected(self, target: Target, *, new: bool) -> UpstreamConnection:
         """A connection, waited for or made."""
@@ -175,6 +178,13 @@ class _Parts:
             raise
         connections.add(connection)
         return connection
+
+
+def _may_repeat(request: UpstreamRequest, call: UpstreamCall, connection: UpstreamConnection) -> bool:
+    """Whether *call* has failed as it does where its *connection* was closed while it was kept."""
+    if not (connection.reused and call.unheard and isinstance(call.failure, UpstreamCut)):
+        return False
+    return request.body is None or isinstance(request.body, bytes)
 
 
 def _raisable(failure: Exception) -> Exception:

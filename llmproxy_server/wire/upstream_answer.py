@@ -21,9 +21,19 @@ from httptools import HttpParserError, HttpResponseParser
 
 from llmproxy_core.headers import Headers
 from llmproxy_server import transport_words
-from llmproxy_server.wire.upstream_head import END, MAX_HEAD_BYTES, Head, may_be_head, read_head
+from llmproxy_server.wire.upstream_head import (
+    END,
+    IN_CHUNKS,
+    MAX_HEAD_BYTES,
+    NO_LENGTH,
+    ODD_CODING,
+    Head,
+    HeadReader,
+    may_be_head,
+)
 
 _LAST_CHUNK = b"0\r\n\r\n"
+_LAST_BYTES = len(_LAST_CHUNK)
 _CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
 """
 What the parser is told before the first chunk. The head itself is read by us, and more strictly.
@@ -54,39 +64,32 @@ UNTIL_CLOSE, COMPLETE, BROKEN = Stage.UNTIL_CLOSE, Stage.COMPLETE, Stage.BROKEN
 
 
 class _Chunks:
-    """What the parser calls; both are functions of C, so no frame of Python's is entered for a chunk."""
+    """A body in chunks. What the parser calls are functions of C, so no frame of Python's is entered for a chunk."""
 
-    __slots__ = ("on_body", "on_message_complete")
+    __slots__ = ("idle_bytes", "last", "on_body", "on_message_complete", "parser", "unfinished")
 
-    def __init__(self, parts: list[bytes], unfinished: list[None]) -> None:
+    def __init__(self, parts: list[bytes]) -> None:
+        self.unfinished = [None]
         self.on_body = parts.append
-        self.on_message_complete = unfinished.clear
+        self.on_message_complete = self.unfinished.clear
+        self.parser = HttpResponseParser(self)  # which keeps the two functions, not us
+        self.parser.feed_data(_CHUNKS)
+        self.idle_bytes = 0
+        """How many have come since the last that were body."""
+        self.last = b""
+        """What came last: at least as much as a last chunk has, if there was so much."""
 
 
 class Answer:
     """`take` all that comes, `take_end` when no more will; look at `stage` after each."""
 
     __slots__ = (
-        "_gathered",
-        "_host",
-        "_idle_bytes",
-        "_interim",
-        "_keeps",
-        "_last",
-        "_left",
-        "_of_head",
-        "_parser",
-        "_unfinished",
-        "failure",
-        "headers",
-        "parts",
-        "spoiled",
-        "stage",
-        "status",
-    )
+        "_begun", "_chunks", "_heads", "_host", "_interim", "_keeps", "_left", "_of_head", "failure", "headers",
+        "parts", "spoiled", "stage", "status",
+    )  # fmt: skip
 
-    def __init__(self, host: str, *, of_head: bool = False) -> None:
-        """*host* is named in errors; *of_head*: it answers a HEAD, so it has no body whatever it says."""
+    def __init__(self, heads: HeadReader, host: str, method: str) -> None:
+        """*host* is named in errors; an answer to the *method* HEAD has no body, whatever it says."""
         self.stage = HEAD
         self.parts: list[bytes] = []
         """What of the body has come, in order; to be taken out by whoever reads it."""
@@ -96,16 +99,14 @@ class Answer:
         self.headers: Headers | None = None
         self.spoiled = False
         """Whether more came than the answer: the connection can carry no other."""
+        self._heads = heads
         self._host = host
-        self._of_head = of_head
-        self._gathered: bytearray | None = None
+        self._of_head = method == "HEAD"
+        self._begun: bytearray | None = None
         self._interim = 0
         self._keeps = False
-        self._left = 0
-        self._parser: HttpResponseParser | None = None
-        self._unfinished: list[None] = []
-        self._idle_bytes = 0
-        self._last = b""
+        self._left = 0  # bytes of a SIZED body
+        self._chunks: _Chunks | None = None
 
     @property
     def can_follow(self) -> bool:
@@ -137,34 +138,50 @@ class Answer:
         """No more is read; the first failure stays."""
         if self.stage is not COMPLETE and self.stage is not BROKEN:
             self.stage, self.failure = BROKEN, failure
-            self._parser = None
+            self._chunks = None
 
     # -- the head ------------------------------------------------------------------------------------------------
 
     def _take_head(self, data: bytes) -> None:
-        gathered = self._gathered
-        if gathered is not None:
-            searched = max(len(gathered) - 3, 0)
-            gathered += data
-            end = gathered.find(END, searched)
-        else:
+        if self._begun is None:
             end = data.find(END)
+        else:
+            searched = max(len(self._begun) - 3, 0)
+            self._begun += data
+            end = self._begun.find(END, searched)
+            if end >= 0:
+                data, self._begun = bytes(self._begun), None
         if end < 0:
             self._gather(data)
             return
-        if gathered is not None:
-            data, self._gathered = bytes(gathered), None
-        head = read_head(data[: end + 2]) if end <= MAX_HEAD_BYTES else None
+        head = self._heads.read(data[:end]) if end <= MAX_HEAD_BYTES else None
         if head is None:
             self.break_off(transport_words.not_http(self._host))
             return
-        rest = data[end + 4 :]
-        if 100 <= head.status < 200 and head.status != 101:  # interim ones say nothing that we ask for
+        status, headers, length, keeps = head
+        begin = end + 4  # of what follows the head
+        came = len(data) - begin
+        if length == came and status == 200 and came and not self._of_head:  # most answers that are no streams
+            self.status, self.headers, self._keeps = status, headers, keeps
+            self.stage = COMPLETE
+            self.parts.append(data[begin:])
+        elif length == ODD_CODING or not 200 <= status <= 599:
+            self._take_odd(head, data[begin:])
+        else:
+            self.status, self.headers, self._keeps = status, headers, keeps
+            self._begin_body(length)
+            if came:
+                self.take(data[begin:])
+
+    def _take_odd(self, head: Head, rest: bytes) -> None:
+        """An interim answer, or one that is none."""
+        status, _, length, _ = head
+        if 100 <= status < 200 and status != 101:  # interim ones say nothing that we ask for
             self._skip_interim(rest)
-            return
-        self._begin(head)
-        if rest and self.stage is not BROKEN:
-            self.take(rest)
+        elif length == ODD_CODING or status == 101:  # we ask for no other protocol, and for no coding
+            self.break_off(transport_words.odd_coding(self._host))
+        else:
+            self.break_off(transport_words.odd_status(self._host))
 
     def _skip_interim(self, rest: bytes) -> None:
         self._interim += 1
@@ -174,34 +191,22 @@ class Answer:
             self._take_head(rest)
 
     def _gather(self, data: bytes) -> None:
-        if self._gathered is None:
-            self._gathered = bytearray(data)
-        if not may_be_head(self._gathered):
+        if self._begun is None:
+            self._begun = bytearray(data)
+        if not may_be_head(self._begun):
             self.break_off(transport_words.not_http(self._host))
 
-    def _begin(self, head: Head) -> None:
+    def _begin_body(self, length: int) -> None:
         """The head is here: what follows it is the body, or nothing."""
-        status = head.status
-        if head.odd_coding or status == 101:  # we ask for no other protocol, and for no coding
-            self.break_off(transport_words.odd_coding(self._host))
-            return
-        if not 200 <= status <= 599:
-            self.break_off(transport_words.odd_status(self._host))
-            return
-        self.status = status
-        self.headers = head.headers
-        self._keeps = head.keeps
-        if self._of_head or status in _BODILESS or head.length == 0:
+        if not length or self._of_head or self.status in _BODILESS:
             self.stage = COMPLETE
-        elif head.chunked:
+        elif length == IN_CHUNKS:
             self.stage = CHUNKED
-            self._unfinished = [None]
-            self._parser = HttpResponseParser(_Chunks(self.parts, self._unfinished))
-            self._parser.feed_data(_CHUNKS)
-        elif head.length is not None:
-            self.stage, self._left = SIZED, head.length
-        else:
+            self._chunks = _Chunks(self.parts)
+        elif length == NO_LENGTH:
             self.stage, self._keeps = UNTIL_CLOSE, False
+        else:
+            self.stage, self._left = SIZED, length
 
     # -- the body ------------------------------------------------------------------------------------------------
 
@@ -218,35 +223,36 @@ class Answer:
         self.stage = COMPLETE
 
     def _take_chunks(self, data: bytes) -> None:
-        parts, parser = self.parts, self._parser
-        assert parser is not None
+        parts, chunks = self.parts, self._chunks
+        assert chunks is not None
         before = len(parts)
         try:
-            parser.feed_data(data)
+            chunks.parser.feed_data(data)
         except HttpParserError:
-            if self._unfinished:
+            if chunks.unfinished:
                 self.break_off(transport_words.broken_framing(self._host))
                 return
             self.spoiled = True  # the end was there, and then something else
-        if not self._unfinished:
-            self._end_chunks(data)
+        if not chunks.unfinished:
+            self._end_chunks(data, chunks.last)
             return
-        self._last = data if len(data) >= len(_LAST_CHUNK) else (self._last + data)[-len(_LAST_CHUNK) :]
-        came = len(parts) - before
-        if not came:
-            self._idle_bytes += len(data)
-            idle = self._idle_bytes
+        size, came = len(data), len(parts) - before
+        if came and _LAST_BYTES <= size <= _MAX_IDLE_BYTES:  # most reads
+            chunks.last = data
+            chunks.idle_bytes = 0
+            return
+        chunks.last = (chunks.last + data)[-_LAST_BYTES:]
+        if came:
+            chunks.idle_bytes = 0
+            idle = size - sum(map(len, parts[before:])) - _FRAME_BYTES * came
         else:
-            self._idle_bytes = idle = 0
-            if len(data) > _MAX_IDLE_BYTES:
-                idle = len(data) - sum(map(len, parts[before:])) - _FRAME_BYTES * came
+            idle = chunks.idle_bytes = chunks.idle_bytes + size
         if idle > _MAX_IDLE_BYTES:
             self.break_off(transport_words.broken_framing(self._host))
 
-    def _end_chunks(self, data: bytes) -> None:
-        self.stage, self._parser = COMPLETE, None
-        if len(data) < len(_LAST_CHUNK):
-            data = self._last[-len(_LAST_CHUNK) :] + data
+    def _end_chunks(self, data: bytes, last: bytes) -> None:
+        self.stage, self._chunks = COMPLETE, None
+        if len(data) < _LAST_BYTES:
+            data = last[-_LAST_BYTES:] + data
         # The parser passes over line ends behind the last one. (Behind trailers we do not look: it is not kept.)
         self.spoiled = self.spoiled or not data.endswith(_LAST_CHUNK)
-        self._last = b""

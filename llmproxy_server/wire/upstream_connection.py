@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from llmproxy_server.wire.upstream_answer import HEAD
+
 if TYPE_CHECKING:
     from llmproxy_server.wire.upstream_call import UpstreamCall
     from llmproxy_server.wire.upstream_pool import Connections, Origin
@@ -42,11 +44,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
 
     def data_received(self, data: bytes) -> None:
-        if self.call is not None:
-            self.call.received(data)
-        else:
+        call = self.call
+        if call is None:
             self.spoke = True
             self.abort()
+        elif call.stage is HEAD:
+            call.received_head(data)
+        else:
+            call.received(data)
 
     def eof_received(self) -> None:
         if self.call is not None:
@@ -85,16 +90,6 @@ class UpstreamConnection(asyncio.Protocol):
             await self._drained
         finally:
             self._drained = None
-
-    def release(self) -> None:
-        """The call is over, and another can follow."""
-        self.call = None
-        transport = self.transport
-        if transport is None or transport.is_closing() or self.blocked or transport.get_write_buffer_size():
-            self.abort()
-        else:
-            self.reused = True
-            self.pool.put(self)
 
     def abort(self) -> None:
         """Close at once: a gentler close would wait until the upstream has taken all that was written, if ever."""

@@ -1,8 +1,14 @@
-"""The head of an upstream's answer (RFC 9112 sections 4 to 6), read strictly: what is no head is never guessed at."""
+"""
+The head of an upstream's answer (RFC 9112 sections 4 to 6), read strictly: what is no head is never guessed at.
+
+Fields are remembered by their whole line: most of one upstream's are the same in each of its answers, and a line that
+was looked at once need not be again.
+"""
 
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 
 from llmproxy_core.headers import Headers
 
@@ -11,90 +17,123 @@ MAX_LINE_BYTES = 32_768
 MAX_HEAD_BYTES = 131_072
 MAX_FIELDS = 128
 END = b"\r\n\r\n"
+REMEMBERED = 512
+"""Lines; what is in them is the upstreams' choice, so the memory of them is bounded."""
+_LONGEST_REMEMBERED = 160
 
-_TEXT = r"[\t\x20-\x7e\x80-\xff]*"
-_STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([0-9]{{3}})(?: {_TEXT})?\r\n")
-# Anchored at the begin of a line, so that nothing is skipped: as many matches as lines means that each line is one.
-_FIELD = re.compile(rf"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*({_TEXT})\r\n", re.MULTILINE)
-_LENGTH = re.compile(r"[0-9]{1,18}")
+IN_CHUNKS, NO_LENGTH, ODD_CODING = -1, -2, -3
+"""Instead of a length of a body; the last: in a transfer coding of which we did not say that we read it."""
+
+Field = tuple[str, str]
+Head = tuple[int, Headers, int, bool]
+"""
+Status, fields with lower-case names, length of the body, and whether the connection can carry another answer.
+
+(That is, if this one ends before the connection does.)
+"""
+
+_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: %b)?" % _TEXT)
+_FIELD = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(%b)" % _TEXT)
+_USUAL = {f"HTTP/1.1 {status.value} {status.phrase}".encode(): (status.value, True) for status in HTTPStatus}
 _BEGIN = b"HTTP/1."
-
-Pairs = list[tuple[str, str]]
-_CODING, _LENGTH_FIELD, _CONNECTION = "transfer-encoding", "content-length", "connection"
-
-
-class Head:
-    """Status, fields with lower-case names, and what they say of the body: in chunks, or its length, or neither."""
-
-    __slots__ = ("chunked", "headers", "keeps", "length", "odd_coding", "status")
-
-    def __init__(self, status: int, headers: Headers, *, keeps: bool) -> None:
-        self.status = status
-        self.headers = headers
-        self.chunked = False
-        self.length: int | None = None
-        self.keeps = keeps
-        """Whether the connection can carry another answer, if this one says where it ends."""
-        self.odd_coding = False
-        """Whether the body is in a transfer coding of which we did not say that we read it."""
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+_ONCE = ("content-length", "transfer-encoding")
+_NEW_EACH_TIME = {
+    spelled.encode(): name
+    for name in ("x-request-id", "request-id", "cf-ray", "openai-processing-ms", "x-envoy-upstream-service-time")
+    for spelled in (name, name.title(), name.upper())
+}
+_MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token")
 
 
-def read_head(data: bytes) -> Head | None:
-    """*data* is a head up to its last empty line, that not included. None where it breaks a rule or a limit."""
-    text = data.decode("latin-1")
-    line = _STATUS_LINE.match(text)
-    if line is None:
+class _Fields(dict[bytes, Field]):
+    """What lines of heads say."""
+
+    def __missing__(self, line: bytes) -> Field:
+        """ValueError where it is no field."""
+        said = _FIELD.fullmatch(line)
+        if said is None or len(line) >= MAX_LINE_BYTES:
+            raise ValueError
+        name, value = said.groups()
+        value = value.rstrip(b" \t")
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        if name in _NEW_EACH_TIME:
+            return (_NEW_EACH_TIME[name], text)
+        lower = name.lower().decode()
+        if lower == "content-length" and not _LENGTH.fullmatch(text):
+            raise ValueError
+        field = (lower, text)
+        if len(line) <= _LONGEST_REMEMBERED and not _MAY_BE_SECRET.search(lower):
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[line] = field
+        return field
+
+
+class HeadReader:
+    """Reads heads. Each is one block of bytes: from the status line to the empty line, that one left out."""
+
+    __slots__ = ("_field", "_fields")
+
+    def __init__(self) -> None:
+        self._fields = _Fields()
+        self._field = self._fields.__getitem__  # a function of C, which enters a frame for unknown lines alone
+
+    def read(self, data: bytes) -> Head | None:
+        """None where it breaks a rule or a limit."""
+        lines = data.split(b"\r\n")
+        line = lines.pop(0)
+        begin = _USUAL.get(line) or _read_begin(line)
+        if begin is None or len(lines) > MAX_FIELDS:
+            return None
+        try:
+            headers = Headers(map(self._field, lines))
+        except ValueError:
+            return None
+        status, is_1_1 = begin
+        first = headers.first
+        length = first.get("content-length")
+        if length is None or headers.has_repeated or "transfer-encoding" in first or "connection" in first:
+            return _odd_head(status, headers, is_1_1=is_1_1)
+        return status, headers, int(length), is_1_1
+
+
+def _read_begin(line: bytes) -> tuple[int, bool] | None:
+    """The status, and whether it is of HTTP/1.1."""
+    said = _STATUS_LINE.fullmatch(line)
+    if said is None or len(line) >= MAX_LINE_BYTES:
         return None
-    minor, status = line.groups()
-    pairs: Pairs = _FIELD.findall(text, line.end())
-    count = len(pairs)
-    if text.count("\n") != count + 1 or count > MAX_FIELDS:
+    minor, status = said.groups()
+    return int(status), minor == b"1"
+
+
+def _odd_head(status: int, headers: Headers, *, is_1_1: bool) -> Head | None:
+    """
+    Of an answer that says more of its body or its connection than a length, or less.
+
+    It makes no sense with two lengths, or a length and a coding (RFC 9112 section 6.3), or a coding in HTTP/1.0, which
+    has none (section 6.1).
+    """
+    lengths, codings = map(headers.get_all, _ONCE)
+    if len(lengths) > 1 or (codings and (lengths or not is_1_1)):
         return None
-    if len(text) > MAX_LINE_BYTES and max(map(len, text.split("\n"))) > MAX_LINE_BYTES:
-        return None
-    pairs = [(name.lower(), value.rstrip(" \t")) for name, value in pairs]
-    if not text.isascii():
-        pairs = [(name, value if value.isascii() else _decoded(value)) for name, value in pairs]
-    headers = Headers(pairs)
-    head = Head(int(status), headers, keeps=minor == "1")
-    if _CONNECTION in headers:
-        _read_connection(head)
-    if _LENGTH_FIELD in headers:
-        return head if _read_length(head) else None
-    if _CODING in headers:
-        return head if _read_coding(head, http_1_0=minor == "0") else None
-    return head
+    keeps = is_1_1 if "connection" not in headers else _keeps(headers, is_1_1=is_1_1)
+    if lengths:
+        return status, headers, int(lengths[0]), keeps
+    if not codings:
+        return status, headers, NO_LENGTH, keeps
+    is_known = len(codings) == 1 and codings[0].lower() == "chunked"
+    return status, headers, IN_CHUNKS if is_known else ODD_CODING, keeps
 
 
-def _decoded(value: str) -> str:
-    """*value*, bytes as Latin-1, as the UTF-8 that it may be."""
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        return value
-
-
-def _read_connection(head: Head) -> None:
-    """RFC 9112 section 9.3."""
-    words = {word.strip(" \t") for word in ",".join(head.headers.get_all(_CONNECTION)).lower().split(",")}
-    head.keeps = "close" not in words and (head.keeps or "keep-alive" in words)
-
-
-def _read_length(head: Head) -> bool:
-    """Whether it makes sense: one length, said once, and nothing of a coding beside it (RFC 9112 section 6.3)."""
-    lengths = head.headers.get_all(_LENGTH_FIELD)
-    if len(lengths) > 1 or _CODING in head.headers or not _LENGTH.fullmatch(lengths[0]):
-        return False
-    head.length = int(lengths[0])
-    return True
-
-
-def _read_coding(head: Head, *, http_1_0: bool) -> bool:
-    """Whether it makes sense: HTTP/1.0 has none (RFC 9112 section 6.1)."""
-    head.chunked = True
-    codings = head.headers.get_all(_CODING)
-    head.odd_coding = len(codings) > 1 or codings[0].lower() != "chunked"
-    return not http_1_0
+def _keeps(headers: Headers, *, is_1_1: bool) -> bool:
+    """Of an answer that says something of its connection (RFC 9112 section 9.3)."""
+    words = {word.strip(" \t") for word in ",".join(headers.get_all("connection")).lower().split(",")}
+    return "close" not in words and (is_1_1 or "keep-alive" in words)
 
 
 def may_be_head(data: bytes | bytearray) -> bool:
@@ -104,6 +143,7 @@ def may_be_head(data: bytes | bytearray) -> bool:
     line_end = data.find(b"\n")
     if line_end < 0:
         return len(data) <= MAX_LINE_BYTES
-    if line_end > MAX_LINE_BYTES or _STATUS_LINE.fullmatch(data[: line_end + 1].decode("latin-1")) is None:
+    line = data[:line_end]
+    if line_end > MAX_LINE_BYTES or not line.endswith(b"\r") or _STATUS_LINE.fullmatch(line[:-1]) is None:
         return False
     return len(data) <= MAX_HEAD_BYTES and len(data) - data.rfind(b"\n") <= MAX_LINE_BYTES

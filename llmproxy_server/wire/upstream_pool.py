@@ -64,7 +64,6 @@ class Connections:
         self._all: set[UpstreamConnection] = set()
         self._none_left: asyncio.Future[None] | None = None
         self._open = 0
-        self._idle = 0
         self._waiting = 0
         self._number = 0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -73,7 +72,7 @@ class Connections:
     @property
     def in_use(self) -> int:
         """Busy, or being made."""
-        return self._open - self._idle
+        return self._open - sum([len(origin.idle) for origin in self._origins.values()])
 
     @property
     def open(self) -> int:
@@ -97,8 +96,8 @@ class Connections:
         idle = origin.idle
         while idle:
             connection, _ = idle.popitem()
-            self._idle -= 1
-            if connection.is_open and now - connection.since < self._idle_s:
+            transport = connection.transport
+            if transport is not None and not transport.is_closing() and now - connection.since < self._idle_s:
                 return connection
             connection.abort()
         return None
@@ -145,15 +144,15 @@ class Connections:
         if origin.open >= self._most_per_host:
             if origin.idle:
                 self._drop(next(iter(origin.idle)))
-        elif self._open >= self._most and self._idle:
+        elif self._open >= self._most:
             oldest = [next(iter(it.idle)) for it in self._origins.values() if it.idle]
-            self._drop(min(oldest, key=lambda connection: connection.since))
+            if oldest:
+                self._drop(min(oldest, key=lambda connection: connection.since))
         return self._open < self._most and origin.open < self._most_per_host
 
     def _drop(self, idle: UpstreamConnection) -> None:
         """Close it; its place is free, and offered to nobody yet."""
         del idle.origin.idle[idle]
-        self._idle -= 1
         idle.counts = False
         idle.origin.open -= 1
         self._open -= 1
@@ -179,7 +178,17 @@ class Connections:
     # -- giving back ---------------------------------------------------------------------------------------------
 
     def put(self, connection: UpstreamConnection) -> None:
-        """It is free for another call."""
+        """
+        Its call is over, and was answered whole: it is free for another one.
+
+        Unless a part of the request is not sent yet. (Whether it is closing is asked where it is taken.)
+        """
+        connection.call = None
+        transport = connection.transport
+        if transport is None or connection.blocked or transport.get_write_buffer_size():
+            connection.abort()
+            return
+        connection.reused = True
         origin = connection.origin
         while origin.waiting:
             wait = origin.waiting.popleft()
@@ -192,7 +201,6 @@ class Connections:
             return
         connection.since = now = self._loop.time()
         origin.idle[connection] = None
-        self._idle += 1
         if self._sweeper is None:
             self._sweeper = self._loop.call_at(now + max(self._idle_s, _SWEEP_S), self._sweep)
         if self._waiting:
@@ -202,7 +210,6 @@ class Connections:
         """It is closed, whoever closed it; its place is free. May be told more than once."""
         if connection in connection.origin.idle:
             del connection.origin.idle[connection]
-            self._idle -= 1
         if connection.counts:
             connection.counts = False
             self.give_back(connection.origin)

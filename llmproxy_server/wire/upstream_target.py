@@ -33,13 +33,15 @@ class Targets:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._known: dict[str, Target] = {}
+        self.known = self._known.get
+        """The target of a URL that was read before, if it is remembered: without a frame of Python's."""
 
     def __len__(self) -> int:
         return len(self._known)
 
     def of(self, url: str) -> Target:
         """The target of *url* as it is written, no part of it quoted again; UpstreamConnectError for what is none."""
-        target = self._known.get(url)
+        target = self.known(url)
         if target is None:
             target = self._read(url)
             if len(url) <= _LONGEST_REMEMBERED:  # an opaque call's is as long as its caller likes

@@ -71,7 +71,7 @@ def chat(body: bytes | None = None, *, headers: Headers | None = None, query: st
         api=CHAT,
         path="/v1/chat/completions",
         body=question() if body is None else body,
-        headers=headers,
+        headers=headers or Headers(),
         query=query,
     )
 
@@ -90,6 +90,6 @@ def opaque(
         method=method,
         relative_path=path,
         query=query,
-        headers=headers,
+        headers=headers or Headers(),
         content=content,
     )

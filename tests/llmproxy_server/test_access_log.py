@@ -33,6 +33,7 @@ from tests.rawclient import connected
 from tests.upstream import Chunk, Cut, Head, Stall, Upstream, chat_chunk, completion, error, reply, sse
 
 ONE = sse(chat_chunk("one"), done=False)
+PATH = "/v1/chat/completions"
 
 
 class Lines(logging.Handler):
@@ -364,7 +365,7 @@ async def test_our_own_trace_goes_before_the_callers(lines: Lines) -> None:
 
 def over(*, began_s: float, attempts: list[tuple[float, float | None]]) -> tuple[Ended, Exchange]:
     """An exchange that ended, with *attempts* from one time to another."""
-    incoming = Incoming("POST", "/v1/chat/completions", (1, 1), Headers(), peer="127.0.0.1", secure=False)
+    incoming = Incoming("POST", PATH, PATH, "", (1, 1), Headers(), "127.0.0.1", secure=False)
     asked = Request(operation=Operation.CHAT, body=b"x" * 1000)
     exchange = Exchange(asked, id="r", route="/v1", tasks=Tasks(), clock=lambda: began_s)
     for started_s, ended_s in attempts:

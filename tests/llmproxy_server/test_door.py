@@ -15,7 +15,7 @@ from llmproxy_server.wire_head import HeadWriter, chunk
 
 
 def incoming(peer: str, *headers: tuple[str, str]) -> Incoming:
-    return Incoming("GET", "/health?a=b?c", (1, 1), Headers(headers), peer=peer, secure=False)
+    return Incoming("GET", "/health?a=b?c", "/health", "a=b?c", (1, 1), Headers(headers), peer, secure=False)
 
 
 # -- heads ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,42 @@ async def got(proxy: Proxy, data: bytes, *, method: str = "POST") -> Answer:
         return await ask(client, data, method=method)
 
 
+# -- after others ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "status"),
+    [
+        (b"Host: localhost", b"Host: evil.example", {421}),
+        (b"Host: localhost", b"Host: localhost\r\nHost: localhost", {400}),
+        (b"Host: localhost\r\n", b"", {400}),
+        (b"Host: localhost", b"Host: localhost\r\nOrigin: https://app.example.com", {403}),
+        (b"Host: localhost", b"Host: localhost\r\nExpect: magic", {417}),
+        (b"Host: localhost", b"Host: localhost\r\nContent-Encoding: gzip", {415}),
+        (b"Content-Type: application/json", b"Content-Type: text/plain", {415}),
+        (b"Content-Type: application/json\r\n", b"", {415}),
+        (b"Content-Type: application/json", b"Content-Type: application/json\r\nContent-Type: text/plain", {400, 415}),
+        (b"/v1/chat/completions ", b"/v1/chat/completions#x ", {400}),
+        (b"/v1/chat/completions ", b"/v1//chat/completions ", {400}),
+        (b"/v1/chat/completions ", b"/v2/chat/completions ", {404}),
+        (b"POST ", b"GET ", {405}),
+    ],
+)
+async def test_a_head_that_is_wrong_in_one_thing_is_refused_after_many_that_were_right(
+    was: bytes, now: bytes, status: set[int]
+) -> None:
+    """What was found in order is remembered by all that is looked at."""
+    async with Upstream(PLAIN) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
+        right = [await got(proxy, post()) for _ in range(3)]
+        assert was in post()
+
+        refused = await got(proxy, post().replace(was, now))
+
+        assert [it.status for it in right] == [200, 200, 200]
+        assert refused.status in status
+        assert len(upstream.requests) == 3
+
+
 # -- Host ----------------------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,24 @@ async def test_the_idle_time_begins_anew_with_each_read() -> None:
         assert await rest(body) == b"x" * 8
 
 
+async def test_the_idle_time_of_a_pushed_body_begins_anew_with_each_piece() -> None:
+    async def trickle(call: Call) -> None:
+        await call.play(Head())
+        for _ in range(8):  # together longer than the idle time, each much shorter
+            await call.play(Chunk(b"x"))
+            await asyncio.sleep(SHORT_S / 2)  # what is tested is time
+        await call.play(Stall())
+
+    async with Upstream(trickle) as upstream, transporting() as transport:
+        # The first byte's clock is the later one: the other must be told of when the first byte is here.
+        body, sink = await call(transport, post(upstream.base_url), Timeouts(None, 60, 2 * SHORT_S, None)), Collected()
+        body.attach(sink)
+        await soon(sink.ended)
+
+    assert sink.data == b"x" * 8
+    assert [type(end) for end in sink.ends] == [UpstreamTimeout]
+
+
 async def test_the_first_byte_may_take_longer_than_the_idle_time() -> None:
     async def late(call: Call) -> None:
         await call.play(Head())

@@ -51,7 +51,7 @@ class Call:
 
     @property
     def incoming(self) -> Incoming:
-        return Incoming(self.method, self.path, (1, 1), Headers(), peer=self.address, secure=False)
+        return Incoming(self.method, self.path, self.path, "", (1, 1), Headers(), self.address, secure=False)
 
 
 class Counting:

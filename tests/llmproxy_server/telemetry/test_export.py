@@ -42,7 +42,7 @@ class Call:
     """What is recorded of a call."""
 
     request_id = "1"
-    incoming = Incoming("POST", "/v1", (1, 1), Headers(), peer="127.0.0.1", secure=False)
+    incoming = Incoming("POST", "/v1", "/v1", "", (1, 1), Headers(), "127.0.0.1", secure=False)
     method = "POST"
     path = "/v1"
     address = "127.0.0.1"

@@ -13,7 +13,7 @@ from llmproxy_core.errors import UpstreamCut, UpstreamGarbage
 from llmproxy_server.transport import AiohttpTransport
 from llmproxy_server.wire.upstream import WireTransport
 from llmproxy_server.wire.upstream_answer import Answer, Stage
-from llmproxy_server.wire.upstream_head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_LINE_BYTES
+from llmproxy_server.wire.upstream_head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_LINE_BYTES, HeadReader
 from tests.llmproxy_server.transporting import Either, call, over, post, rest, through, transporting
 from tests.upstream import Cut, Raw, Upstream
 
@@ -37,7 +37,7 @@ class Read:
 
 
 def read(*pieces: bytes, of_head: bool = False, ends: bool = False) -> Read:
-    answer = Answer("h", of_head=of_head)
+    answer = Answer(HeadReader(), "h", "HEAD" if of_head else "GET")
     for piece in pieces:
         answer.take(piece)
     if ends:
@@ -104,6 +104,12 @@ def test_what_follows_an_answer_spoils_its_connection_and_not_the_answer(data: b
 def test_an_answer_to_head_has_no_body_whatever_it_says() -> None:
     for head in (b"Content-Length: 5\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n", b"\r\n"):
         assert read(OK + head, of_head=True).stage is Stage.COMPLETE
+
+
+def test_what_follows_an_answer_to_head_is_no_body_of_it() -> None:
+    answer = read(OK + b"Content-Length: 2\r\n\r\nok", of_head=True)
+
+    assert (answer.stage, answer.body, answer.follows) == (Stage.COMPLETE, b"", False)
 
 
 def test_a_body_without_a_length_lasts_until_the_end() -> None:

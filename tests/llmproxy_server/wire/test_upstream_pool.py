@@ -186,6 +186,7 @@ class Socket(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.closed = False
+        self.unsent_bytes = 0
 
     def is_closing(self) -> bool:
         return self.closed
@@ -194,7 +195,7 @@ class Socket(asyncio.Transport):
         self.closed = True
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent_bytes
 
 
 def connection(pool: Connections, origin: Origin) -> UpstreamConnection:
@@ -246,7 +247,7 @@ async def test_a_turn_that_comes_as_its_owner_leaves_goes_to_the_next(given: str
     first, second = asyncio.Task(pool.place(origin)), asyncio.Task(pool.place(origin))
     await turns()
 
-    busy.release() if given == "connection" else busy.abort()
+    pool.put(busy) if given == "connection" else busy.abort()
     first.cancel()
     await asyncio.wait([first, second], timeout=1)
 
@@ -263,7 +264,7 @@ async def test_who_is_given_a_connection_that_is_lost_on_its_way_waits_on_and_be
     waiting = [asyncio.Task(pool.place(origin)) for _ in range(3)]
     await turns()
 
-    busy.release()
+    pool.put(busy)
     busy.abort()  # whose place the second is given, since the first is on its way
 
     for expected in (1, 0, 2):
@@ -272,6 +273,29 @@ async def test_who_is_given_a_connection_that_is_lost_on_its_way_waits_on_and_be
         assert pool.open == 1
         pool.give_back(origin)
     assert pool.open == 0
+
+
+@pytest.mark.parametrize("what", ["unsent", "blocked", "closing"])
+async def test_a_connection_that_is_not_clean_is_not_used_again(what: str) -> None:
+    pool = Connections(Pool(), asyncio.get_running_loop())
+    origin = pool.origin("a", 80, tls=False)
+    assert await pool.place(origin) is None
+    busy = connection(pool, origin)
+    assert isinstance(busy.transport, Socket)
+    if what == "unsent":
+        busy.transport.unsent_bytes = 1
+    elif what == "blocked":
+        busy.pause_writing()
+    else:
+        busy.transport.closed = True
+
+    pool.put(busy)
+
+    assert pool.in_use == 0
+    assert pool.take(origin, asyncio.get_running_loop().time()) is None
+    assert busy.transport.closed
+    assert pool.open == 0
+    pool.close()
 
 
 async def test_origins_that_nobody_uses_are_forgotten() -> None:

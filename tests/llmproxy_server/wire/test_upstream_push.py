@@ -9,9 +9,27 @@ import pytest
 from llmproxy_core.body import Body
 from llmproxy_core.errors import InternalError, UpstreamCut
 from llmproxy_core.llm import Timeouts
+from llmproxy_core.services import Pool
+from llmproxy_core.tasks import Tasks
+from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.wire.upstream import WireTransport
-from llmproxy_server.wire.upstream_call import READ_BUFFER_BYTES
-from tests.llmproxy_server.transporting import Collected, call, post, read, rest, soon, through, transporting, until
+from llmproxy_server.wire.upstream_body import READ_BUFFER_BYTES
+from llmproxy_server.wire.upstream_call import UpstreamCall
+from llmproxy_server.wire.upstream_connection import UpstreamConnection
+from llmproxy_server.wire.upstream_head import HeadReader
+from llmproxy_server.wire.upstream_pool import Connections
+from tests.llmproxy_server.transporting import (
+    OFF,
+    Collected,
+    call,
+    post,
+    read,
+    rest,
+    soon,
+    through,
+    transporting,
+    until,
+)
 from tests.upstream import Chunk, Cut, End, Flood, Head, Raw, Stall, Step, Upstream, Wait, reply
 
 
@@ -151,6 +169,39 @@ async def test_a_paused_push_holds_the_upstream_back() -> None:
         body.resume()
         await soon(sink.ended)
         assert (sink.size, sink.ends) == (32 * 2**20, [None])
+
+
+async def test_a_large_part_of_a_body_that_comes_with_its_head_holds_the_upstream_back() -> None:
+    class Socket(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[str] = []
+
+        def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+        def pause_reading(self) -> None:
+            self.told.append("pause")
+
+        def resume_reading(self) -> None:
+            self.told.append("resume")
+
+        def abort(self) -> None: ...
+
+    loop, socket = asyncio.get_running_loop(), Socket()
+    pool = Connections(Pool(), loop)
+    connection = UpstreamConnection(pool, pool.origin("h", 80, tls=False))
+    connection.connection_made(socket)
+    body = UpstreamCall(connection, HeadReader(), "h", "GET", UnderWay(loop))
+    answered = body.send(b"", None, OFF, loop.time(), Tasks())
+    data = b"x" * (2 * READ_BUFFER_BYTES)
+
+    connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n" + data)
+
+    assert answered.done()
+    assert socket.told == ["pause"]
+    assert await body.read() == data
+    assert socket.told == ["pause", "resume"]
+    body.close()
 
 
 async def test_what_came_before_a_failure_is_fed_before_it_though_it_was_paused() -> None:

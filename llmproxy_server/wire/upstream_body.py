@@ -1,0 +1,284 @@
+"""
+The body of an upstream's answer, while its connection is held and after that: read, or pushed to a sink.
+
+`close` lets go of the connection in any stage, and nothing is told after it. `release` holds it until the end has come,
+for DRAIN_S at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from math import inf
+from typing import TYPE_CHECKING
+
+from llmproxy_core.body import Sink
+from llmproxy_core.errors import InternalError, ProxyError
+from llmproxy_core.llm import Timeouts
+from llmproxy_server import transport_words
+from llmproxy_server.transport_clock import UnderWay
+from llmproxy_server.wire.upstream_answer import COMPLETE, Answer
+from llmproxy_server.wire.upstream_connection import UpstreamConnection
+from llmproxy_server.wire.upstream_head import HeadReader
+
+if TYPE_CHECKING:
+    from llmproxy_server.wire.upstream_call import UpstreamCall
+
+READ_BUFFER_BYTES = 65_536
+"""The kernel is not read on while more than twice this waits for the reader."""
+MOST_WAITING_BYTES = 2 * READ_BUFFER_BYTES
+DRAIN_S = 1.0
+"""How long the rest of a complete answer is waited for, so that its connection can be kept."""
+
+_log = logging.getLogger("llmproxy")
+
+
+class UpstreamBody(Answer):
+    """
+    A Body, once the head is here. What came before a failure is given before that is raised.
+
+    While it holds its connection it is *under_way*.
+    """
+
+    __slots__ = (
+        "_closed", "_connection", "_due", "_fed", "_feeding", "_first_due", "_held_back", "_idle_s", "_paused", "_sink",
+        "_taken", "_timeouts", "_under_way", "_unsent", "_upload", "_waiter", "_waiting_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: UpstreamConnection,
+        heads: HeadReader,
+        host: str,
+        method: str,
+        under_way: UnderWay[UpstreamCall],
+    ) -> None:
+        Answer.__init__(self, heads, host, method)  # not by super(), which is an object more
+        self._connection: UpstreamConnection | None = connection
+        self._under_way = under_way
+        self._timeouts: Timeouts
+        self._unsent = True  # the request, or a part of it
+        self._upload: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._waiting_bytes = 0  # with their framing
+        self._taken = False
+        self._closed = False
+        self._held_back = False  # the upstream, by us
+        self._sink: Sink | None = None
+        self._paused = False  # by the sink
+        self._feeding = False
+        self._fed: bool  # from here on, once it is attached
+        self._idle_s: float
+        self._first_due: float  # when the body's first byte must be here, once the head is
+        self._due = inf  # when the wait that goes on must end
+
+    # -- news ----------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """There may be news, for the sink or for the reader."""
+        if self._sink is not None:
+            self._feed()
+        elif self._closed:
+            self._drop_parts()
+        elif self.parts or self._connection is None:
+            self._wake()
+            if self._waiting_bytes > MOST_WAITING_BYTES:
+                self._hold_back()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _drop_parts(self) -> None:
+        """Nobody reads any more; what comes until the end is not much, or not worth the connection."""
+        self.parts.clear()
+        if self._waiting_bytes > MOST_WAITING_BYTES:
+            self.close()
+
+    # -- read ----------------------------------------------------------------------------------------------------
+
+    pushes = True
+
+    def whole(self) -> bytes | None:
+        """All of it, if it came in the same read as the head, or before anybody asked."""
+        if self.stage is not COMPLETE or self._taken or self._closed:
+            return None
+        self._taken = True
+        parts = self.parts
+        return parts.pop() if len(parts) == 1 else self._take_parts()
+
+    async def read(self) -> bytes:
+        """What has come, at least a byte; b"" at the end."""
+        if self._closed:
+            return b""
+        while not self.parts:
+            if self._connection is None:
+                return self._end()
+            await self._wait()
+        return self._take_parts()
+
+    async def _wait(self) -> None:
+        self._expect_more()
+        self._waiter = waiter = self._under_way.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            self._due = inf
+
+    def _take_parts(self) -> bytes:
+        parts = self.parts
+        if len(parts) == 1:
+            data = parts.pop()
+        else:
+            data = b"".join(parts)
+            parts.clear()
+        self._taken = True
+        self._waiting_bytes = 0
+        if self._held_back:
+            self._read_on()
+        return data
+
+    def _end(self) -> bytes:
+        failure = self.failure
+        if failure is None:
+            return b""
+        # A copy: with the traceback of this one we would hold the frames that hold us.
+        raise copy.copy(failure) if isinstance(failure, ProxyError) else failure
+
+    def _hold_back(self) -> None:
+        connection = self._connection
+        if not self._held_back and connection is not None and connection.transport is not None:
+            self._held_back = True
+            connection.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        self._held_back = False
+        connection = self._connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.resume_reading()
+
+    # -- pushed --------------------------------------------------------------------------------------------------
+
+    def attach(self, sink: Sink) -> None:
+        """Push to *sink* from now on; what is here already at once."""
+        if self._closed:
+            return
+        self._sink = sink
+        self._idle_s = self._timeouts.idle_s or inf
+        self._fed = False
+        self._expect_more()
+        self._feed()
+
+    def pause(self) -> None:
+        self._paused = True
+        self._due = inf
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._expect_more()
+            self._feed()
+
+    def _feed(self) -> None:
+        """Give the sink what is here, unless it has enough, and then the end, if that is here."""
+        sink = self._sink
+        if sink is None or self._feeding:  # or: it resumed us while it was fed
+            return
+        self._feeding = True
+        parts, loop = self.parts, self._under_way.loop
+        try:
+            while parts and not self._paused:
+                data = parts.pop() if len(parts) == 1 and not self._waiting_bytes else self._take_parts()
+                if self._fed:  # the clocks know of a wait that ends no later than this one
+                    self._due = loop.time() + self._idle_s
+                else:
+                    self._fed = self._taken = True
+                    self._expect_more()
+                sink.feed(data)
+            if self._connection is None:
+                if self._sink is not None and not (parts or self._paused):
+                    self._sink = None
+                    failure = self.failure
+                    sink.end(failure if failure is None or isinstance(failure, ProxyError) else _not_passed_on())
+            elif self._waiting_bytes > MOST_WAITING_BYTES:
+                self._hold_back()
+        except Exception:  # noqa: BLE001 - the sink's bug, which is logged; the connection must live on without it
+            _log.exception("the body of an answer could not be passed on")
+            self._give_up(sink)
+        finally:
+            self._feeding = False
+
+    def _give_up(self, sink: Sink) -> None:
+        """The sink has a bug; it must still learn that nothing more comes."""
+        told = self._sink is None
+        self.close()
+        if not told:
+            sink.end(_not_passed_on())
+
+    def _expect_more(self) -> None:
+        """The next piece is waited for from now on."""
+        if self._connection is None:
+            return
+        idle_s = self._timeouts.idle_s
+        idle_due = self._under_way.loop.time() + idle_s if idle_s else inf
+        self._wait_until(idle_due if self._taken else self._first_due)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connection now, unless the end has come."""
+        self._stop()
+        if self._connection is not None:
+            self.break_off(transport_words.cut(self._host))
+            self._let_go()
+        self._wake()
+
+    def release(self) -> None:
+        """Keep the connection if the end comes soon; what comes until then is bounded by the read buffer."""
+        if self._closed:
+            return
+        if self._connection is None and not self.parts:
+            self._closed = True
+            self._sink = None
+            return
+        self._stop()
+        if self._connection is not None:
+            if self._held_back:
+                self._read_on()
+            self._wait_until(self._under_way.loop.time() + DRAIN_S)
+
+    def _stop(self) -> None:
+        self._closed = True
+        self._sink = None
+        self.parts.clear()
+        self._waiting_bytes = 0
+
+    def _let_go(self) -> None:
+        """The answer is over, one way or the other: the connection can be kept if it ended well, and was all asked."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._due = inf
+        self._under_way.discard(self)
+        if self._upload is not None:
+            self._upload.cancel()
+            self._upload = None
+        if self._unsent or self.spoiled or not self._keeps or self.stage is not COMPLETE:
+            connection.abort()
+            return
+        if self._held_back and connection.transport is not None:
+            connection.transport.resume_reading()
+        connection.pool.put(connection)
+
+    def _wait_until(self, due: float) -> None:
+        """A wait begins; whoever ends it sets `_due` to inf."""
+        self._due = due
+        if due < self._under_way.at:
+            self._under_way.look_by(due)
+
+
+def _not_passed_on() -> InternalError:
+    return InternalError("The answer could not be passed on")
