@@ -9,16 +9,30 @@ from __future__ import annotations
 import re
 from random import getrandbits
 
+from llmproxy_core.node import record
+
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _STATE = re.compile(r"[\x20-\x7e\t]{1,512}", re.ASCII)
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _SAMPLED = 0x01
 _RANDOM = 0x02
+_FLAGS = ("00", "01", "02", "03")
+_AT_ONCE = 64
+_spans: list[str] = []
 
 
 def new_span_id() -> int:
     """A random span id, never 0, which stands for none."""
     return getrandbits(64) or 1
+
+
+def new_span_hex() -> str:
+    """One as it is written. Many are made at once, which is cheaper: most calls need no more of theirs than this."""
+    if not _spans:
+        digits = f"{getrandbits(64 * _AT_ONCE):0{16 * _AT_ONCE}x}"
+        made = [digits[begin : begin + 16] for begin in range(0, len(digits), 16)]
+        _spans.extend(it for it in made if it != _NO_SPAN)
+    return _spans.pop()
 
 
 def new_trace_id() -> int:
@@ -57,15 +71,15 @@ class TraceContext:
         self._flags = (_SAMPLED if sampled else 0) | (_RANDOM if random else 0)
 
     @classmethod
-    def under(cls, parent: Parent, span_id: int, *, sampled: bool) -> TraceContext:
-        """The place of a call that *parent* made."""
+    def under(cls, parent: Parent, *, sampled: bool) -> TraceContext:
+        """The place of a call that *parent* made: a new span."""
         context = cls.__new__(cls)
         context.trace_hex = parent.trace_hex
-        context._span = f"{span_id:016x}"
+        context._span = new_span_hex()
         context._parent = parent.span_hex
         context.sampled = sampled
         context.state = parent.state
-        context._flags = (_SAMPLED if sampled else 0) | (_RANDOM if parent.random else 0)
+        context._flags = parent.flags & _RANDOM | (_SAMPLED if sampled else 0)
         return context
 
     @property
@@ -82,20 +96,25 @@ class TraceContext:
 
     def traceparent(self, span_id: int | None = None) -> str:
         """The header for a call made under the span *span_id*; None: under the call's own."""
-        return f"00-{self.trace_hex}-{self._span if span_id is None else f'{span_id:016x}'}-{self._flags:02x}"
+        return f"00-{self.trace_hex}-{self._span if span_id is None else f'{span_id:016x}'}-{_FLAGS[self._flags]}"
 
 
+@record
 class Parent:
     """What a caller's headers say of the trace; ids as they are written."""
 
-    __slots__ = ("random", "sampled", "span_hex", "state", "trace_hex")
+    trace_hex: str
+    span_hex: str
+    flags: int
+    state: str
 
-    def __init__(self, trace_hex: str, span_hex: str, flags: int, state: str) -> None:
-        self.trace_hex = trace_hex
-        self.span_hex = span_hex
-        self.sampled = bool(flags & _SAMPLED)
-        self.random = bool(flags & _RANDOM)
-        self.state = state
+    @property
+    def sampled(self) -> bool:
+        return bool(self.flags & _SAMPLED)
+
+    @property
+    def random(self) -> bool:
+        return bool(self.flags & _RANDOM)
 
 
 def caller_trace(traceparent: str) -> str | None:

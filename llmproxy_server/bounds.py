@@ -27,7 +27,8 @@ from llmproxy_server.metrics import attempt_series, call_metrics, model_names
 from llmproxy_server.metrics.call_metrics import CallMetrics
 from llmproxy_server.telemetry.export import MOST_CALLS, Export
 from llmproxy_server.transport_pooled import PooledTransport
-from llmproxy_server.wire import request_head, upstream_target
+from llmproxy_server.wire import request_head, upstream_head, upstream_target
+from llmproxy_server.wire.upstream import WireTransport
 
 if TYPE_CHECKING:
     from llmproxy_core.config import Config
@@ -109,6 +110,11 @@ def _transports(process: Process) -> Iterator[PooledTransport]:
     """Whatever they are built on: what the two of them keep is told by the same names."""
     # An abstract class is what is asked for here, which mypy takes for one to be made.
     return _shared(process, PooledTransport)  # type: ignore[type-abstract]
+
+
+def _upstream_heads(process: Process) -> Iterator[upstream_head.HeadReader]:
+    """One for each wire that has been called on; aiohttp remembers no line."""
+    return (parts.heads for wire in _shared(process, WireTransport) if (parts := wire._parts) is not None)
 
 
 def _memory(process: Process) -> Iterator[MemoryStore]:
@@ -268,6 +274,12 @@ BOUNDS = (
         "llmproxy_server.wire.upstream_target.Targets._known",
         lambda it: sum(transport.urls_known for transport in _transports(it)),
         _each(upstream_target.REMEMBERED, _transports),
+    ),
+    Bound(
+        "upstream_header_lines",
+        "llmproxy_server.wire.upstream_head.HeadReader._fields",
+        lambda it: sum(len(heads._fields) for heads in _upstream_heads(it)),
+        _each(upstream_head.REMEMBERED, _upstream_heads),
     ),
     # Upstreams.
     Bound(

@@ -39,11 +39,11 @@ class Tracer:
         self._spans = spans
 
     def begin(self, incoming: Incoming, exchange: Exchange) -> None:
-        headers = incoming.headers
-        written = headers.get("traceparent")
+        first = incoming.headers.first
+        written = first.get("traceparent")
         parent = None
         if written is not None:
-            state = ",".join(headers.get_all("tracestate")) if "tracestate" in headers else ""
+            state = ",".join(incoming.headers.get_all("tracestate")) if "tracestate" in first else ""
             parent = read_parent(written, state)
         if parent is None:
             trace_id = new_trace_id()
@@ -51,7 +51,7 @@ class Tracer:
             exchange.trace = TraceContext(trace_id, new_span_id(), sampled=sampled)
             return
         sampled = parent.sampled if self._follows else int(parent.trace_hex[16:], 16) < self._bound
-        exchange.trace = TraceContext.under(parent, new_span_id(), sampled=sampled)
+        exchange.trace = TraceContext.under(parent, sampled=sampled)
 
     def billed(self, ended: Ended, bill: Outcome) -> None:
         trace = ended.exchange.trace

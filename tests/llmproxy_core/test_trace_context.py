@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_core.trace_context import TraceContext, caller_trace, new_span_id, new_trace_id, read_parent
+from llmproxy_core.trace_context import TraceContext, caller_trace, new_span_hex, new_span_id, new_trace_id, read_parent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 VALID = f"00-{TRACE}-{SPAN}-01"
@@ -75,11 +75,12 @@ def test_what_is_written_is_read_again(trace: int, span: int, sampled: bool, ran
     parent = read_parent(context.traceparent())
 
     assert parent is not None
-    below = TraceContext.under(parent, 7, sampled=sampled)
+    below = TraceContext.under(parent, sampled=sampled)
     assert (parent.sampled, parent.random) == (sampled, random)
     assert (context.trace_id, context.span_id, context.parent_id) == (trace, span, None)
-    assert (below.trace_id, below.span_id, below.parent_id) == (trace, 7, span)
-    assert below.traceparent() == context.traceparent(7)
+    assert (below.trace_id, below.parent_id) == (trace, span)
+    assert below.span_id not in (0, span)
+    assert below.traceparent() == context.traceparent(below.span_id)
     assert context.traceparent().split("-")[1] == context.trace_hex
 
 
@@ -97,6 +98,8 @@ def test_a_call_is_made_under_the_span_that_makes_it() -> None:
 def test_ids_are_drawn_anew_and_never_zero() -> None:
     assert len({new_trace_id() for _ in range(100)}) == 100
     assert len({new_span_id() for _ in range(100)}) == 100
+    assert len({new_span_hex() for _ in range(1000)}) == 1000
+    assert all(len(new_span_hex()) == 16 and int(new_span_hex(), 16) > 0 for _ in range(1000))
     assert all(0 < new_span_id() < 2**64 and 0 < new_trace_id() < 2**128 for _ in range(100))
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from llmproxy_core import BadRequest
 from llmproxy_core.http_llm import HttpLLM
-from llmproxy_server.bounds import BOUNDS, CAP, SIZE, Bound, export
+from llmproxy_server.bounds import BOUNDS, CAP, SIZE, Bound, _transports, export
+from llmproxy_server.wire.upstream import WireTransport
 from tests.proxy import Proxy, openai_at
 
 ROOT = Path(__file__).parents[2]
@@ -339,6 +340,12 @@ def upstream_headers(proxy: Proxy, number: int) -> None:
     llm._crosses(f"x-{number}")
 
 
+def upstream_header_lines(proxy: Proxy, number: int) -> None:
+    (wire,) = (it for it in _transports(proxy.server) if isinstance(it, WireTransport))
+    heads = (wire._parts or wire._made()).heads
+    assert heads.read(f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Made: {number}".encode()) is not None
+
+
 def written_headers(proxy: Proxy, number: int) -> None:
     proxy.server._maker._heads.head(200, [(f"x-{number}", "1")], "", now=0.0)
 
@@ -355,12 +362,14 @@ def written_headers(proxy: Proxy, number: int) -> None:
         ("models", model_names),
         ("models_picked", picked),
         ("response_headers", upstream_headers),
+        ("upstream_header_lines", upstream_header_lines),
         ("header_names", written_headers),
     ],
 )
 async def test_what_is_remembered_stays_within_its_cap(name: str, ask: Callable[[Proxy, int], None]) -> None:
     it = bound(name)
     async with Proxy(FULL) as proxy:
+        ask(proxy, 0)  # some are made when they are first asked for
         cap = it.cap(proxy.server)
         largest = 0.0
         for number in range(int(cap) + 300):
