@@ -18,7 +18,6 @@ _SAMPLED = 0x01
 _RANDOM = 0x02
 _FLAGS = ("00", "01", "02", "03")
 _AT_ONCE = 64
-_spans: list[str] = []
 
 
 def new_span_id() -> int:
@@ -26,13 +25,22 @@ def new_span_id() -> int:
     return getrandbits(64) or 1
 
 
-def new_span_hex() -> str:
-    """One as it is written. Many are made at once, which is cheaper: most calls need no more of theirs than this."""
-    if not _spans:
-        digits = f"{getrandbits(64 * _AT_ONCE):0{16 * _AT_ONCE}x}"
-        made = [digits[begin : begin + 16] for begin in range(0, len(digits), 16)]
-        _spans.extend(it for it in made if it != _NO_SPAN)
-    return _spans.pop()
+class SpanIds:
+    """Span ids as they are written. Many are made at once, which is cheaper: most calls need no more of theirs."""
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+
+    def new(self) -> str:
+        """A random one, never the one that stands for none."""
+        if not self._made:
+            digits = f"{getrandbits(64 * _AT_ONCE):0{16 * _AT_ONCE}x}"
+            made = [digits[begin : begin + 16] for begin in range(0, len(digits), 16)]
+            self._made = [it for it in made if it != _NO_SPAN]
+        return self._made.pop()
+
+
+new_span_hex = SpanIds().new
 
 
 def new_trace_id() -> int:

@@ -21,13 +21,13 @@ from llmproxy_core.memory import MemoryStore
 from llmproxy_core.memory_windows import CurrentPeriods
 from llmproxy_core.meter import Meter
 from llmproxy_core.model_map import ModelMap
-from llmproxy_server import door, door_host, log_writer, logs, wire_head
+from llmproxy_server import door, door_host, log_writer, logs, transport_targets, wire_head
 from llmproxy_server.log_writer import LineWriter
 from llmproxy_server.metrics import attempt_series, call_metrics, model_names
 from llmproxy_server.metrics.call_metrics import CallMetrics
 from llmproxy_server.telemetry.export import MOST_CALLS, Export
 from llmproxy_server.transport_pooled import PooledTransport
-from llmproxy_server.wire import request_head, upstream_head, upstream_target
+from llmproxy_server.wire import request_head, upstream_head
 from llmproxy_server.wire.upstream import WireTransport
 
 if TYPE_CHECKING:
@@ -271,9 +271,9 @@ BOUNDS = (
     ),
     Bound(
         "upstream_urls",
-        "llmproxy_server.wire.upstream_target.Targets._known",
+        "llmproxy_server.transport_targets.Targets._known",
         lambda it: sum(transport.urls_known for transport in _transports(it)),
-        _each(upstream_target.REMEMBERED, _transports),
+        _each(transport_targets.REMEMBERED, _transports),
     ),
     Bound(
         "upstream_header_lines",

@@ -6,11 +6,8 @@ import asyncio
 
 from yarl import URL
 
-from llmproxy_core.errors import UpstreamConnectError
+from llmproxy_server import transport_targets
 from llmproxy_server.transport_way import Way
-
-REMEMBERED = 512  # some paths are the callers' choice, so the memory of them is bounded
-_LONGEST_REMEMBERED = 512  # characters
 
 
 class Target:
@@ -27,36 +24,20 @@ class Target:
         """What aiohttp's connector takes for an address."""
 
 
-class Targets:
-    """Reads URLs. Remembers what it has read."""
+class Targets(transport_targets.Targets[Target]):
+    """Those of aiohttp's transport."""
 
     def __init__(self, way: Way, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._way = way
         self._loop = loop
-        self._known: dict[str, Target] = {}
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def of(self, url: str) -> Target:
-        """The target of *url* as it is written, no part of it quoted again; UpstreamConnectError for what is none."""
-        target = self._known.get(url)
-        if target is None:
-            target = self._read(url)
-            if len(url) <= _LONGEST_REMEMBERED:  # an opaque call's is as long as its caller likes
-                if len(self._known) >= REMEMBERED:
-                    self._known.clear()
-                self._known[url] = target
-        return target
-
-    def _read(self, written: str) -> Target:
-        if not (written.isascii() and written.isprintable()) or " " in written:
-            raise UpstreamConnectError("The URL of the upstream has characters that cannot be sent")
+    def _read(self, written: str) -> Target | None:
         try:
             url = URL(written, encoded=True)
             host = url.host_port_subcomponent
         except ValueError:
-            url, host = URL(), None
+            return None
         if not host or url.scheme not in ("http", "https"):
-            raise UpstreamConnectError("The URL of the upstream is not one that can be called")
+            return None
         return Target(url, host, self._way, self._loop)

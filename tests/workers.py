@@ -181,6 +181,16 @@ async def said(port: int, method: str, path: str) -> Any:
     return json.loads(found.body)
 
 
+def not_well(health: Line) -> list[tuple[str, str]]:
+    """
+    Code and message of each reason why `/health` said that not all is well.
+
+    But for the event loop's: on a busy machine it is held up, and tells so for a minute.
+    """
+    assert health["status"] == ("degraded" if health["reasons"] else "ok"), health
+    return [(it["code"], it["message"]) for it in health["reasons"] if it["part"] != "event_loop"]
+
+
 async def metric(port: int, name: str) -> float:
     """The value of the series *name*, labels and all, as a scrape of all workers has it."""
     text = (await ask(port, "GET", "/api/metrics")).body.decode()

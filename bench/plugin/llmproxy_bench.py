@@ -1,5 +1,11 @@
-"""A processor that does nothing: three of them in a row say what the pipeline itself costs."""
+"""
+A processor that does nothing: three of them in a row say what the pipeline itself costs.
 
+And one that does nothing either, but tells how many tasks the process has: for the soak, since counting them each
+second would be a cost that no other system has.
+"""
+
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +26,16 @@ class Nothing:
         return await call_next(exchange)
 
 
+class Tasks(Nothing):
+    def __init__(self, config: NothingConfig, services: Services) -> None:
+        doc = "Tasks of the event loop, that which asks among them."
+        services.meter.gauge("llmproxy_bench_tasks", doc, lambda: len(asyncio.all_tasks()))
+
+
 @hookimpl
 def llmproxy_processors() -> Iterable[ProcessorType[Any]]:
     everything = frozenset(Operation)
-    return [ProcessorType(name="bench_nothing", config=NothingConfig, build=Nothing, operations=everything)]
+    return [
+        ProcessorType(name="bench_nothing", config=NothingConfig, build=Nothing, operations=everything),
+        ProcessorType(name="bench_tasks", config=NothingConfig, build=Tasks, operations=everything),
+    ]

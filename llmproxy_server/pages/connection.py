@@ -19,11 +19,11 @@ from aiohttp.web_protocol import RequestHandler
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
+from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, part
 from llmproxy_server.door_body import BodyTimeout
 from llmproxy_server.door_request import ClientGone, Incoming
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.wire.chunked import malformed_body
-from llmproxy_server.wire.connection import LINGER_S, SMALL_BYTES, has_left
 from llmproxy_server.wire.request_head import malformed, too_much_head
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ class PageConnection(RequestHandler):
         "_lingering",
         "_phase",
         "_since_s",
-        "_stalled_bytes",
-        "_stalled_s",
+        "_stall",
         "address",
         "call",
         "incoming",
@@ -107,8 +106,7 @@ class PageConnection(RequestHandler):
         self._since_s = loop.time()
         self._head_bytes = 0
         self._got_bytes = False
-        self._stalled_bytes = 0
-        self._stalled_s: float | None = None
+        self._stall = Stall()
         self._lingering: asyncio.TimerHandle | None = None
         self.address = ""
         self.is_secure = False
@@ -184,28 +182,12 @@ class PageConnection(RequestHandler):
         self._wait(Phase.IDLE)
 
     def part(self) -> None:
-        """
-        Take no more requests, and say so; close when the client has, or a moment later.
-
-        To close at once could cost the client what it has not read: whatever it sends then is answered by a reset.
-        """
+        """Take no more requests, and say so; close when the client has, or a moment later."""
         self._phase = Phase.PARTED
         self._force_close = True  # of aiohttp's: nothing that comes is looked at, and the transport is left to us
         if self._waiter is not None:
             self._waiter.cancel()
-        transport = self.socket
-        if transport is None or transport.is_closing():
-            return
-        if not transport.can_write_eof():  # TLS has no half of a connection
-            transport.close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:  # reset by the client, of which we are about to hear
-            transport.close()
-            return
-        self._resume_transport_reading()
-        self._lingering = self._loop.call_later(LINGER_S, transport.close)
+        self._lingering = part(self.socket, self._resume_transport_reading, self._loop)
 
     def _wait(self, phase: Phase) -> None:
         self._phase, self._since_s = phase, self._loop.time()
@@ -249,9 +231,9 @@ class PageConnection(RequestHandler):
             transport.abort()
             return
         if self._paused or (transport.is_closing() and transport.get_write_buffer_size()):
-            self._check_stall(transport, now)
+            self._stall.check(transport, now, self._edge.door.shared.config.write_timeout_s)
             return
-        self._stalled_s = None
+        self._stall.over()
         config = self._edge.door.shared.config
         waited_s = now - self._since_s
         if transport.is_closing() or self._about_to_begin:
@@ -263,14 +245,6 @@ class PageConnection(RequestHandler):
                 self.force_close()
         elif self._phase is Phase.IDLE and waited_s > config.idle_timeout_s:
             self.force_close()
-
-    def _check_stall(self, transport: asyncio.Transport, now: float) -> None:
-        """Cut a client that takes nothing of what was written."""
-        size = transport.get_write_buffer_size()
-        if self._stalled_s is None or size != self._stalled_bytes:
-            self._stalled_bytes, self._stalled_s = size, now
-        elif now - self._stalled_s > self._edge.door.shared.config.write_timeout_s:
-            transport.abort()
 
     def close(self) -> None:
         """Close once what was written has reached the client."""

@@ -15,13 +15,13 @@ connection.
 from __future__ import annotations
 
 import asyncio
-import select
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
+from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, part
 from llmproxy_server.door_body import BodyTimeout
 from llmproxy_server.door_request import CHUNKED, ClientGone
 from llmproxy_server.wire.request_body import Arrived, Arriving
@@ -31,12 +31,8 @@ if TYPE_CHECKING:
     from llmproxy_server.edge import Edge
 
 _END_OF_HEAD = b"\r\n\r\n"
-SMALL_BYTES = 1 << 16
-"""What is worth a copy to save a system call."""
 MOST_KEPT_BYTES = 1 << 15
 """Of what follows a request, until that is answered; what one read brings beyond it is kept as well."""
-LINGER_S = 1.0
-"""How long a client may take to read our last answer before we close."""
 
 
 class Phase(Enum):
@@ -67,8 +63,7 @@ class Connection(asyncio.Protocol):
         "_rest",
         "_secure",
         "_since_s",
-        "_stalled_bytes",
-        "_stalled_s",
+        "_stall",
         "blocked",
         "call",
         "socket",
@@ -86,8 +81,7 @@ class Connection(asyncio.Protocol):
         self.blocked = False
         self._drained: asyncio.Future[None] | None = None
         self._reading_paused = False
-        self._stalled_bytes = 0
-        self._stalled_s: float | None = None
+        self._stall = Stall()
         self._lingering: asyncio.TimerHandle | None = None
         self._peer = ""
         self._secure = False
@@ -271,25 +265,9 @@ class Connection(asyncio.Protocol):
     # -- its end -------------------------------------------------------------------------------------------------
 
     def part(self) -> None:
-        """
-        Take no more requests, and say so; close when the client has, or a moment later.
-
-        To close at once could cost the client what it has not read: whatever it sends then is answered by a reset.
-        """
+        """Take no more requests, and say so; close when the client has, or a moment later."""
         self._phase, self._rest, self._body = PARTED, b"", None
-        transport = self.socket
-        if transport is None or transport.is_closing():
-            return
-        if not transport.can_write_eof():  # TLS has no half of a connection
-            transport.close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:  # reset by the client, of which we are about to hear
-            transport.close()
-            return
-        self.resume_body()
-        self._lingering = self._loop.call_later(LINGER_S, transport.close)
+        self._lingering = part(self.socket, self.resume_body, self._loop)
 
     def refuse(self, error: ProxyError) -> None:
         """Answer what is no request, and close."""
@@ -323,9 +301,9 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         if self.blocked or (transport.is_closing() and transport.get_write_buffer_size()):
-            self._check_stall(transport, now)
+            self._stall.check(transport, now, self._edge.door.shared.config.write_timeout_s)
             return
-        self._stalled_s = None
+        self._stall.over()
         if transport.is_closing():
             return
         config = self._edge.door.shared.config
@@ -340,18 +318,3 @@ class Connection(asyncio.Protocol):
 
     def _wait(self, phase: Phase) -> None:
         self._phase, self._since_s = phase, self._loop.time()
-
-    def _check_stall(self, transport: asyncio.Transport, now: float) -> None:
-        """Cut a client that takes nothing of what was written."""
-        size = transport.get_write_buffer_size()
-        if self._stalled_s is None or size != self._stalled_bytes:
-            self._stalled_bytes, self._stalled_s = size, now
-        elif now - self._stalled_s > self._edge.door.shared.config.write_timeout_s:
-            transport.abort()
-
-
-def has_left(transport: asyncio.Transport) -> bool:
-    """Whether the client has closed its end: nothing tells us of it while we do not read."""
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
-    return bool(poll.poll(0))

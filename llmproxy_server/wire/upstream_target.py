@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from llmproxy_core.errors import UpstreamConnectError
+from llmproxy_server import transport_targets
 from llmproxy_server.wire.upstream_pool import Connections, Origin
 
-REMEMBERED = 512  # some paths are the callers' choice, so the memory of them is bounded
-_LONGEST_REMEMBERED = 512  # characters
 _PORTS = {"http": 80, "https": 443}
 _NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@]+)(?::[0-9]*)?")
 
@@ -27,40 +25,22 @@ class Target:
         self.origin = origin
 
 
-class Targets:
-    """Reads URLs. Remembers what it has read."""
+class Targets(transport_targets.Targets[Target]):
+    """Those of the wire."""
 
     def __init__(self, connections: Connections) -> None:
+        super().__init__()
         self._connections = connections
-        self._known: dict[str, Target] = {}
-        self.known = self._known.get
-        """The target of a URL that was read before, if it is remembered: without a frame of Python's."""
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def of(self, url: str) -> Target:
-        """The target of *url* as it is written, no part of it quoted again; UpstreamConnectError for what is none."""
-        target = self.known(url)
-        if target is None:
-            target = self._read(url)
-            if len(url) <= _LONGEST_REMEMBERED:  # an opaque call's is as long as its caller likes
-                if len(self._known) >= REMEMBERED:
-                    self._known.clear()
-                self._known[url] = target
-        return target
-
-    def _read(self, written: str) -> Target:
-        if not (written.isascii() and written.isprintable()) or " " in written:
-            raise UpstreamConnectError("The URL of the upstream has characters that cannot be sent")
+    def _read(self, written: str) -> Target | None:
         try:
             url = urlsplit(written, allow_fragments=True)
             name, port = (url.hostname or "").rstrip("."), url.port
         except ValueError:
-            name, port, url = "", None, urlsplit("")
+            return None
         default = _PORTS.get(url.scheme)
         if not name or default is None or not _NETLOC.fullmatch(url.netloc):
-            raise UpstreamConnectError("The URL of the upstream is not one that can be called")
+            return None
         shown = f"[{name}]" if ":" in name else name
         if port is not None and port != default:
             shown = f"{shown}:{port}"

@@ -1,0 +1,64 @@
+"""What every client connection does with its socket, whoever reads it: how it parts, and how long it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+
+SMALL_BYTES = 1 << 16
+"""What is worth a copy to save a system call."""
+LINGER_S = 1.0
+"""How long a client may take to read our last answer before we close."""
+
+
+def part(
+    transport: asyncio.Transport | None, resume: Callable[[], None], loop: asyncio.AbstractEventLoop
+) -> asyncio.TimerHandle | None:
+    """
+    Say that no more requests are taken; close when the client has, or a moment later: the timer of that.
+
+    To close at once could cost the client what it has not read: whatever it sends then is answered by a reset. It is
+    read on, so that we hear of its end: *resume* sees to that.
+    """
+    if transport is None or transport.is_closing():
+        return None
+    if not transport.can_write_eof():  # TLS has no half of a connection
+        transport.close()
+        return None
+    try:
+        transport.write_eof()
+    except OSError:  # reset by the client, of which we are about to hear
+        transport.close()
+        return None
+    resume()
+    return loop.call_later(LINGER_S, transport.close)
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed its end: nothing tells us of it while we do not read."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
+
+
+class Stall:
+    """How long a client has taken nothing of what was written."""
+
+    __slots__ = ("_bytes", "_since_s")
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._since_s: float | None = None
+
+    def over(self) -> None:
+        """It takes what is written, or there is nothing to take."""
+        self._since_s = None
+
+    def check(self, transport: asyncio.Transport, now: float, most_s: float) -> None:
+        """Something waits to be taken: cut the client when it has been all the same for *most_s*."""
+        size = transport.get_write_buffer_size()
+        if self._since_s is None or size != self._bytes:
+            self._bytes, self._since_s = size, now
+        elif now - self._since_s > most_s:
+            transport.abort()
