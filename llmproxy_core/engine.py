@@ -141,15 +141,19 @@ class Copying:
         return self._scanner
 
     def feed(self, data: bytes) -> bytes:
+        scanner, response = self._scanner, self._response
         for keeper in self._keepers:
             keeper.add(data)
         try:
-            out = self._scanner.feed(data)
+            out = scanner.feed(data)
         except UpstreamError as error:
             self.error = error
             return b""
-        self._look()
-        return out if self._rename is None else self._rename(out, self._scanner.model)
+        response.usage, response.model, response.finish_words = scanner.usage, scanner.model, scanner.finish
+        response.response_id = scanner.id
+        if scanner.done or scanner.error is not None:
+            self._look()
+        return out if self._rename is None else self._rename(out, scanner.model)
 
     def end(self) -> bytes:
         try:

@@ -70,10 +70,13 @@ class TopLevel:
 
     def text(self, name: str) -> bytes | None:
         """A member as JSON text, of a large body not always the very bytes; None when it is not there, or null."""
-        if self._values is not None and self._raws is None:
-            value = self._values.get(name)
-            return None if value is None else msgspec.json.encode(value)
-        raw = self.raws.get(name)
+        raws = self._raws
+        if raws is None:
+            if self._values is not None:
+                value = self._values.get(name)
+                return None if value is None else msgspec.json.encode(value)
+            raws = self.raws
+        raw = raws.get(name)
         return None if raw is None or (text := bytes(raw)) == b"null" else text
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -357,8 +357,15 @@ class Flow:
         engine = self._engine
         if engine is None or self._ended is None or engine.done or engine.error is not None:
             return
-        self._response.note_first_byte()
-        self._send(engine, engine.feed(data))
+        if self._response.first_byte_s is None:
+            self._response.note_first_byte()
+        out = engine.feed(data)
+        if self._begun and not engine.done and engine.error is None:  # nearly all pieces
+            if out and self._write is not None:
+                self._has_said = True
+                self._write(out)
+        else:
+            self._send(engine, out)
 
     def end(self, error: ProxyError | None) -> None:
         """Of the sink: the upstream's body has ended."""

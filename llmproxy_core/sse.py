@@ -200,40 +200,41 @@ class EventSplitter:
     stream.
     """
 
-    __slots__ = ("_held", "_max", "scanned_bytes")
+    __slots__ = ("_max", "held", "scanned_bytes")
 
     def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
-        self._held = bytearray()
+        self.held = bytearray()
+        """Of an event that is not complete."""
         self.scanned_bytes = 0
         """Bytes searched so far, for tests of the linear time."""
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes of all events complete by now; b"" while there is none."""
-        held = len(self._held)
+        held = len(self.held)
         if not held and chunk.endswith(b"\n\n"):
             return chunk
         start = max(0, held - 2)  # a blank line is made out by three bytes at most
         data: bytes | bytearray = chunk
         if held:
-            self._held += chunk
-            data = self._held
+            self.held += chunk
+            data = self.held
         self.scanned_bytes += len(data) - start
         end = _last_event_end(data, start)
         if held and end >= 0:
             data = bytes(data)
-            self._held.clear()
+            self.held.clear()
         end = max(end, 0)
         if not held or end:
-            self._held += memoryview(data)[end:]
-        if len(self._held) > self._max:
+            self.held += memoryview(data)[end:]
+        if len(self.held) > self._max:
             raise SSEError(f"An event is longer than {self._max} bytes")
         return bytes(data[:end])
 
     def end(self) -> bytes:
         """What is held at the end of the stream."""
-        rest = bytes(self._held)
-        self._held.clear()
+        rest = bytes(self.held)
+        self.held.clear()
         return rest
 
 

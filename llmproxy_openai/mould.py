@@ -15,6 +15,7 @@ TEXT = re.compile(
 ).finditer
 """What a model says, in the members that all wire forms say it in."""
 
+_BACKSLASH = ord("\\")
 _TO_ITS_QUOTE = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+').match
 
 
@@ -43,6 +44,18 @@ class Mould:
         if not is_line or b"\r" in event or not end.startswith((b'"}', b'",')):
             return None
         return cls(begin, end)
+
+    def fits(self, block: bytes) -> bool:
+        """Whether *block* surely is one event of this mould, and nothing else."""
+        begin, end = self._begin, self._end
+        if not (block.startswith(begin) and block.endswith(end)):
+            return False
+        text, close = len(begin), len(block) - len(end)
+        # The first quote is the one that closes the text, no line ends before the event does, and what is escaped at
+        # the end of the text, if anything, is not that quote.
+        if block.find(b'"', text) != close or block.find(b"\n", text) != len(block) - 2 or b"\r" in block:
+            return False
+        return block[close - 1] != _BACKSLASH
 
     def quiet(self, block: bytes) -> tuple[int, int]:
         """From where to where *block*, of whole events, is events of this mould, which tell nothing."""

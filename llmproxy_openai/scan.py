@@ -81,8 +81,15 @@ class ChunkScanner:
         """See Scanner. UpstreamGarbage when an event is longer than the bound. Bytes after the end are dropped."""
         if self._is_over:
             return b""
+        splitter, mould = self._splitter, self._mould
+        if mould is not None and not (splitter.held or self._reads_for_model) and mould.fits(data):  # nearly all reads
+            if self._size < _SAMPLE_BYTES:
+                self._note(data)
+            else:
+                self._size += len(data)
+            return data
         try:
-            block = self._splitter.feed(data)
+            block = splitter.feed(data)
         except SSEError as error:
             self._is_over = True
             raise UpstreamGarbage("An event of the provider's stream is too long") from error

@@ -75,6 +75,10 @@ def access_line(ended: Ended, now: float) -> AccessLine:
     call, exchange, outcome = ended.call, ended.exchange, ended.outcome
     incoming, began_s, attempts = call.incoming, call.began_s, exchange.attempts
     usage, cost, first_byte_s = outcome.usage, outcome.cost, outcome.first_byte_s
+    asked, answered, cached, thought, source = None, None, None, None, None
+    if usage is not None:
+        asked, answered, source = usage.input_tokens, usage.output_tokens, usage.source
+        cached, thought = usage.cached_input_tokens or None, usage.reasoning_tokens or None
     model, upstream_id, lines, children = outcome.model, None, None, None
     if len(attempts) == 1 and not exchange.child_calls:
         last = attempts[0]
@@ -108,11 +112,11 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         outcome.end,
         first_byte_ms=None if first_byte_s is None else int((first_byte_s - began_s) * 10_000 + 0.5) / 10,
         overhead_ms=int(overhead_s * 10_000 + 0.5) / 10,
-        input_tokens=None if usage is None else usage.input_tokens,
-        output_tokens=None if usage is None else usage.output_tokens,
-        cached_input_tokens=None if usage is None else usage.cached_input_tokens or None,
-        reasoning_tokens=None if usage is None else usage.reasoning_tokens or None,
-        usage_source=None if usage is None else usage.source,
+        input_tokens=asked,
+        output_tokens=answered,
+        cached_input_tokens=cached,
+        reasoning_tokens=thought,
+        usage_source=source,
         cost=None if cost is None else str(cost),
         attempts=lines,
         upstream_request_id=upstream_id,

@@ -70,8 +70,10 @@ class Answer:
             self.client.write(head)
 
     def write(self, piece: bytes) -> None:
-        if piece and self._frame is not None:  # an empty chunk would be the last one
-            self.client.write(self._frame(piece))
+        frame = self._frame
+        if not piece or frame is None:  # an empty chunk would be the last one
+            return
+        self.client.write(b"%x\r\n%b\r\n" % (len(piece), piece) if frame is chunk else piece)
 
     def end(self) -> None:
         """The answer in pieces is complete."""

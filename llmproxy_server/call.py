@@ -396,15 +396,17 @@ class Call:
     def _pushed(self, piece: bytes) -> None:
         """A piece of the stream has come."""
         flow, answer = self._flow, self.answer
-        if flow is None or self._failed_first(flow):
+        if flow is None or (flow.error is not None and self._failed_first(flow)):
             return
-        with suppress(ClientGone):  # of which we are about to be told
+        try:
             if answer.head_sent:
                 answer.write(piece)
             else:
                 self._begin(flow, piece)
-        if self._pulse_s:
-            self._expect_pulse(flow)
+        except ClientGone:
+            return  # of which we are about to be told
+        if self._pulse_s and flow.keepalive:
+            self._pulse_due_s = self._gateway.services.clock() + self._pulse_s
 
     def _push_over(self) -> None:
         """The stream has ended."""

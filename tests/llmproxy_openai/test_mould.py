@@ -114,3 +114,24 @@ def test_what_events_tell_besides_their_text_ends_the_search_for_a_mould() -> No
 
     assert [scanner.feed(event) for event in stream] == stream
     assert json.dumps("x").encode() in middle_event(b"".join(stream))
+
+
+@given(st.lists(EVENT, max_size=2).map(b"".join))
+def test_what_fits_a_mould_is_one_event_that_tells_nothing(block: bytes) -> None:
+    mould = Mould.of(HELLO)
+    assert mould is not None
+
+    if mould.fits(block):
+        assert mould.quiet(block) == (0, len(block))
+        assert block.count(b"\n\n") == 1
+
+
+def test_an_event_like_the_one_before_fits_its_mould() -> None:
+    mould = Mould.of(HELLO)
+
+    assert mould is not None
+    assert mould.fits(chunk(delta(content=" world")))
+    assert mould.fits(chunk(delta(content="")))
+    assert mould.fits(chunk(delta(content="line\nand line")))
+    assert not mould.fits(chunk(delta(content=" world")) * 2)
+    assert not mould.fits(HELLO.replace(b"Hello", b"x\\"))
