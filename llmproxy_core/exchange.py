@@ -158,7 +158,7 @@ class Recording(Protocol):
         ...
 
 
-@record(eq=False)
+@record(eq=False, repr=False)
 class Exchange:
     """
     The one mutable object of a call.

@@ -82,7 +82,7 @@ class FixedHeaders:
 _NO_HEADERS = FixedHeaders()
 
 
-@record
+@record(repr=False)
 class UpstreamRequest:
     """
     One HTTP call to an upstream. Made per call.
@@ -103,7 +103,7 @@ class UpstreamRequest:
     """
 
 
-@record
+@record(repr=False)
 class UpstreamResponse:
     """An upstream's answer, whatever its status: the head is here, the body is to be read or closed. Made per call."""
 

@@ -26,21 +26,22 @@ else:
             return _extended(cls)
         return _made_in_c(cls, attrs.frozen(cls), frozen=True)
 
-    def record(cls: type | None = None, *, eq: bool = True, kw_only: bool = False) -> Any:
+    def record(cls: type | None = None, *, eq: bool = True, kw_only: bool = False, repr: bool = True) -> Any:
         """
         *cls* as `attrs.define` makes it, its instances made in C, as those of a `node`: for what is made once a call.
 
         `__init__` is never called, `__post_init__` is; `__attrs_post_init__` is not known.
         """
         if cls is None:
-            return partial(record, eq=eq, kw_only=kw_only)
-        return _made_in_c(cls, attrs.define(cls, eq=eq, kw_only=kw_only), frozen=False)
+            return partial(record, eq=eq, kw_only=kw_only, repr=repr)
+        return _made_in_c(cls, attrs.define(cls, eq=eq, kw_only=kw_only, repr=repr), frozen=False)
 
     def _made_in_c(cls: type, described: type, *, frozen: bool) -> type:
         fields = attrs.fields(described)
         private = {field.alias: field.name for field in fields if field.alias != field.name}
         left_out = _OF_SLOTS.union(private, (field.name for field in fields))
         members = {name: value for name, value in vars(described).items() if name not in left_out}
+        members.setdefault("__repr__", object.__repr__)  # msgspec's own would show every field
         first = msgspec.defstruct(
             f"_{cls.__name__}", [_field(field) for field in fields if _is_positional(field)], frozen=frozen, eq=False
         )

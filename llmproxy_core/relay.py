@@ -31,7 +31,7 @@ _log = logging.getLogger("llmproxy")
 _CHAT, _COMPLETED = Operation.CHAT, Ending.COMPLETED  # as globals a fifth as dear: each call asks for them
 
 
-@record(eq=False)
+@record(eq=False, repr=False)
 class Whole:
     """An answer that is complete: its effects are done before it is sent."""
 

@@ -49,7 +49,7 @@ class ClientView:
     """What the LLM's protocol cannot say is left out instead of refused (`on_unsupported` of the route)."""
 
 
-@record(eq=False, kw_only=True)
+@record(eq=False, kw_only=True, repr=False)
 class Request:
     """
     A request. It is not changed after it is made: `with_chat`, `with_model` and `with_body` give a new one.

@@ -44,7 +44,7 @@ class Admission:
             raise Overloaded("Too many request bodies are held; try again soon", retry_after_s=RETRY_AFTER_S)
 
 
-@record(eq=False)
+@record(eq=False, repr=False)
 class Ticket:
     """The place of one call."""
 

@@ -18,7 +18,7 @@ _BODILESS = frozenset({204, 304})
 Fields = list[tuple[str, str]]
 
 
-@record(eq=False)
+@record(eq=False, repr=False)
 class Answer:
     """
     Writes one answer: `send` for a whole one, or `begin`, `write` and `end` for one in pieces.

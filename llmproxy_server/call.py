@@ -47,7 +47,7 @@ They go out in one write, and an answer that fails before that can still have it
 """
 
 
-@record(eq=False)
+@record(eq=False, repr=False)
 class Call:
     """
     Answers one request.

@@ -19,7 +19,7 @@ CHUNKED = -1
 """As a length: that of a body whose length is told as it comes."""
 
 
-@record(eq=False)
+@record(eq=False, repr=False)
 class Incoming:
     """
     The head of a request. Made per call.

@@ -46,7 +46,7 @@ Content = Callable[[], Mapping[str, str]]
 """Gives texts of their own bound by name, when the line is written."""
 
 
-@record(eq=False)
+@record(eq=False, repr=False)
 class Entry:
     """One thing to be said. Made per line; written out later, and in another thread."""
 

@@ -1,4 +1,4 @@
-"""The values of a conversation: frozen attrs classes to everyone who uses them, made in C underneath."""
+"""Values of conversations, and what is made once a call: attrs classes to who uses them, made in C underneath."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ from llmproxy_core.chat import (
     node,
     remember,
 )
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.llm import UpstreamRequest
+from llmproxy_core.node import record
+from llmproxy_core.relay import Whole
+from llmproxy_core.request import Request
 
 NODES = [it for name in chat.__all__ if isinstance(it := getattr(chat, name), type) and issubclass(it, msgspec.Struct)]
 MESSAGE: Any = Message
@@ -142,3 +147,69 @@ def test_other_attrs_classes_can_be_changed_too() -> None:
         b: int = attrs.field(init=False, default=7)
 
     assert changed(Other(1), a=2) == Other(2)
+
+
+@record
+class Fact:
+    name: str
+    count: int = 0
+    _told: bool = attrs.field(init=False, default=False)
+
+
+@record(eq=False, kw_only=True, repr=False)
+class Case:
+    title: str
+    _text: str | None = None
+    notes: list[str] = attrs.field(factory=list)
+    began: int = attrs.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = 7
+
+    @property
+    def text(self) -> str:
+        return "none" if self._text is None else self._text
+
+
+def test_a_record_is_an_attrs_class_that_can_be_changed() -> None:
+    fact = Fact("a", 1)
+    fact.count += 1
+    fact._told = True
+
+    assert [it.name for it in attrs.fields(Fact)] == ["name", "count", "_told"]
+    assert (fact.name, fact.count) == ("a", 2)
+    assert attrs.evolve(Fact("a", 1), count=3) == Fact("a", 3)
+    assert Fact("a") == Fact("a") != Fact("b")
+    assert repr(Fact("a")) == "Fact(name='a', count=0, _told=False)"
+    assert copy.copy(fact) == fact
+    with pytest.raises(TypeError):
+        hash(fact)  # equal by what it holds, and that changes
+
+
+def test_what_is_private_is_given_by_its_plain_name_which_may_be_a_property() -> None:
+    case = Case(title="x", text="hello")
+
+    assert (case.text, case._text, Case(title="y").text) == ("hello", "hello", "none")
+    assert case.began == 7
+    assert case.notes is not Case(title="x").notes
+    with pytest.raises(AttributeError):
+        case.text = "new"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Case("x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Case(text="x")  # type: ignore[call-arg]
+
+
+def test_a_record_can_be_one_that_equals_only_itself_and_shows_nothing() -> None:
+    """Those of a call hold keys and texts: they show none of them."""
+    case = Case(title="secret")
+
+    assert case != Case(title="secret")
+    assert {case: 1}[case] == 1
+    assert "secret" not in repr(case)
+    assert "secret" not in f"{case}"
+
+
+@pytest.mark.parametrize("kind", [Exchange, Request, UpstreamRequest, Whole])
+def test_what_holds_keys_or_texts_of_a_call_shows_none(kind: Any) -> None:
+    assert kind.__repr__ is object.__repr__
