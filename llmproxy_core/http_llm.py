@@ -174,8 +174,7 @@ class HttpLLM:
                 return await self._count_here(exchange, sent)
             api, body = found, self._body(exchange, found, sent) if found.has_body else None
             url = self._url(api, request, sent)
-            if body is request.body:
-                self._remember(key, api, sent, url)
+            self._remember(key, request, api, sent, url)
         price: ModelPrice | None = None
         if sent is not None and api.operation in BILLED_OPERATIONS:
             # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by
@@ -234,18 +233,23 @@ class HttpLLM:
             return None
         raise Unsupported(f"The LLM '{self._config.name}' does not offer {operation}", code="unsupported_operation")
 
-    def _remember(self, key: _Asked | None, api: Api, sent: str | None, url: str) -> None:
+    def _remember(self, key: _Asked | None, request: Request, api: Api, sent: str | None, url: str) -> None:
         """
-        How a request of that kind is sent: as it came. What is in its body or its path makes no difference.
+        Remember how requests of that kind are sent, if nothing is to be changed in them, whatever else they hold.
 
         Bounded: the names of models are the callers' choice.
         """
-        if key is None or api.operation not in CONVERSATIONS or "{model}" in api.path + self._base:
+        own, head = request.api, request.head
+        if key is None or own is None or own.form != api.form or api.operation not in CONVERSATIONS:
             return
-        if self._model_base is None:
-            if len(self._plans) >= _REMEMBERED:
-                self._plans.clear()
-            self._plans[key] = api, sent, url
+        if self._model_base is not None or "{model}" in f"{own.path}{api.path}{self._base}" or sent != head.model:
+            return
+        streams = api.operation is _CHAT and head.stream
+        if streams and (not self._config.supports_streaming or (self._config.ask_usage and not head.wants_usage)):
+            return
+        if len(self._plans) >= _REMEMBERED:
+            self._plans.clear()
+        self._plans[key] = api, sent, url
 
     def _sent(self, asked: str | None) -> str | None:
         if asked is None:

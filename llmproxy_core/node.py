@@ -30,7 +30,7 @@ else:
         """
         *cls* as `attrs.define` makes it, its instances made in C, as those of a `node`: for what is made once a call.
 
-        `__init__` is never called, `__post_init__` is; `__attrs_post_init__` is not known.
+        `__init__` is never called, `__post_init__` is; there is no `__attrs_post_init__`, and no `super()` in a method.
         """
         if cls is None:
             return partial(record, eq=eq, kw_only=kw_only, repr=repr)
@@ -38,6 +38,8 @@ else:
 
     def _made_in_c(cls: type, described: type, *, frozen: bool) -> type:
         fields = attrs.fields(described)
+        if cls.__bases__ != (object,) or any(field.validator or field.converter for field in fields):
+            raise TypeError(f"{cls.__name__}: what is made in C has no base class, no validators and no converters")
         private = {field.alias: field.name for field in fields if field.alias != field.name}
         left_out = _OF_SLOTS.union(private, (field.name for field in fields))
         members = {name: value for name, value in vars(described).items() if name not in left_out}

@@ -29,7 +29,7 @@ class End(StrEnum):
         return cls.REFUSED if isinstance(error, RequestRejected) else cls.FAILED
 
 
-@record
+@record(repr=False)
 class KeptBody:
     """The bytes of an answer as its maker would send them (`Response.keep_body`)."""
 

@@ -205,9 +205,11 @@ class Record(Ended):
             self.status = error.status if error is not None else self.call.status
         by = self._by
         try:
-            if by.metrics is not None:
-                by.metrics.ended(self)
-            by.log.ended(self)
+            try:
+                if by.metrics is not None:
+                    by.metrics.ended(self)
+            finally:
+                by.log.ended(self)
         except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
             _log.exception("the end of exchange %s could not be written down", self.exchange.id)
 

@@ -110,13 +110,13 @@ class CallMetrics:
         attempts = exchange.attempts
         if attempts:
             attempt = attempts[-1]
-            found = self._attempts.of(attempt, exchange.operation)
-            if attempt.outcome is not None or attempt.error is not None:  # nothing will be known of it that is not now
-                ended.counted = found
-            if not begun.certain:
-                series = found.calls
-                if series is not begun.series and series is not self._other:
-                    self._remember(exchange.route, begun.asked, series.model)
+            is_over = attempt.outcome is not None or attempt.error is not None
+            if is_over or not begun.certain:
+                found = self._attempts.of(attempt, exchange.operation)
+                if is_over:  # nothing will be known of it that is not known now
+                    ended.counted = found
+                if not begun.certain:
+                    series = self._learnt(exchange.route, begun, found)
             if len(attempts) == 1 and not exchange.child_calls:
                 ended_s = attempt.ended_s
                 seconds = now - exchange.started_s - ((now if ended_s is None else ended_s) - attempt.started_s)
@@ -179,6 +179,13 @@ class CallMetrics:
         if model is None:
             return Begun(self._other, asked, certain=False)
         return self._remember(route, asked, model)
+
+    def _learnt(self, route: str, begun: Begun, found: AttemptSeries) -> CallSeries:
+        """What a call is counted as whose request named no model that is known: what its LLM was sent."""
+        series = found.calls
+        if series is not begun.series and series is not self._other:
+            self._remember(route, begun.asked, series.model)
+        return series
 
     def _remember(self, route: str, asked: str | None, model: str) -> Begun:
         begun = Begun(self.model(model), asked, certain=False)

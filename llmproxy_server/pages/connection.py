@@ -187,7 +187,7 @@ class PageConnection(RequestHandler):
         self._force_close = True  # of aiohttp's: nothing that comes is looked at, and the transport is left to us
         if self._waiter is not None:
             self._waiter.cancel()
-        self._lingering = part(self.socket, self._resume_transport_reading, self._loop)
+        self._lingering = part(self.socket, self._resume_transport_reading, self._loop) or self._lingering
 
     def _wait(self, phase: Phase) -> None:
         self._phase, self._since_s = phase, self._loop.time()

@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
     def part(self) -> None:
         """Take no more requests, and say so; close when the client has, or a moment later."""
         self._phase, self._rest, self._body = PARTED, b"", None
-        self._lingering = part(self.socket, self.resume_body, self._loop)
+        self._lingering = part(self.socket, self.resume_body, self._loop) or self._lingering
 
     def refuse(self, error: ProxyError) -> None:
         """Answer what is no request, and close."""

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from llmproxy_core import (
+    Api,
     BadRequest,
     End,
     Headers,
@@ -336,6 +337,38 @@ async def test_the_model_sent_is_what_the_configuration_makes_of_the_model_asked
     assert called.sent["model"] == sent
     assert call.attempts[0].model == sent
     assert call.request.model == asked
+
+
+class KeepingDialect(OpenAIDialect):
+    """Leaves bodies that say so as they are, whatever is asked of it."""
+
+    def prepare(
+        self, api: Api, body: bytes, *, model: str | None = None, stream: bool | None = None, ask_usage: bool = False
+    ) -> bytes:
+        return (
+            body if b"as it is" in body else super().prepare(api, body, model=model, stream=stream, ask_usage=ask_usage)
+        )
+
+
+@pytest.mark.parametrize(
+    ("config", "stream", "member", "value"),
+    [
+        ({"model": "forced"}, False, "model", "forced"),
+        ({"ask_usage": True}, True, "stream_options", {"include_usage": True}),
+        ({"supports_streaming": False}, True, "stream", False),
+    ],
+)
+async def test_what_is_to_be_changed_is_changed_in_each_request_though_one_needed_it_not(
+    tasks: Tasks, config: dict[str, Any], stream: bool, member: str, value: object
+) -> None:
+    """How a request is sent is remembered for those like it, where nothing is to be changed in any of them."""
+    answer = STREAM if stream and "supports_streaming" not in config else ANSWER
+    called = Called(answer, answer, answer, tasks=tasks, dialect=KeepingDialect(), **config)
+
+    for text in ("as it is", "hello", "hello again"):
+        await called.send(chat(question(user=text, stream=stream)))
+
+    assert called.sent[member] == value
 
 
 async def test_a_model_that_is_not_served_is_not_found(tasks: Tasks) -> None:

@@ -213,3 +213,22 @@ def test_a_record_can_be_one_that_equals_only_itself_and_shows_nothing() -> None
 @pytest.mark.parametrize("kind", [Exchange, Request, UpstreamRequest, Whole])
 def test_what_holds_keys_or_texts_of_a_call_shows_none(kind: Any) -> None:
     assert kind.__repr__ is object.__repr__
+
+
+class Base:
+    title: str = ""
+
+
+class Derived(Base):
+    text: str = ""
+
+
+class Checked:
+    count: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+
+@pytest.mark.parametrize("kind", [Derived, Checked])
+@pytest.mark.parametrize("made", [record, node])
+def test_what_could_not_be_kept_of_a_class_is_refused_when_it_is_made(kind: Any, made: Any) -> None:
+    with pytest.raises(TypeError, match="no base class, no validators"):
+        made(type(kind.__name__, kind.__bases__, dict(vars(kind))))

@@ -13,6 +13,7 @@ import pytest
 
 from llmproxy_core import BadRequest
 from llmproxy_core.http_llm import HttpLLM
+from llmproxy_core.request import Request
 from llmproxy_server.bounds import BOUNDS, CAP, SIZE, Bound, _transports, export
 from llmproxy_server.wire.upstream import WireTransport
 from tests.proxy import Proxy, openai_at
@@ -316,7 +317,9 @@ def usual_heads(proxy: Proxy, number: int) -> None:
 def plans(proxy: Proxy, number: int) -> None:
     llm = proxy.gateway.llms["openai"]
     assert isinstance(llm, HttpLLM)
-    llm._remember(("openai.chat", f"model-{number}", False, False), llm._apis["openai.chat"], "sent", "http://url")
+    api, model = llm._apis["openai.chat"], f"model-{number}"
+    request = Request(operation=api.operation, dialect=llm._dialect, api=api, body=b'{"model":"%b"}' % model.encode())
+    llm._remember((api.name, model, False, False), request, api, model, "http://url")
 
 
 def hosts(proxy: Proxy, number: int) -> None:
