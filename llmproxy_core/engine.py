@@ -141,7 +141,7 @@ class Copying:
         return self._scanner
 
     def feed(self, data: bytes) -> bytes:
-        scanner, response = self._scanner, self._response
+        scanner = self._scanner
         for keeper in self._keepers:
             keeper.add(data)
         try:
@@ -149,10 +149,7 @@ class Copying:
         except UpstreamError as error:
             self.error = error
             return b""
-        response.usage, response.model, response.finish_words = scanner.usage, scanner.model, scanner.finish
-        response.response_id = scanner.id
-        if scanner.done or scanner.error is not None:
-            self._look()
+        self._look()
         return out if self._rename is None else self._rename(out, scanner.model)
 
     def end(self) -> bytes:

@@ -185,9 +185,8 @@ class HttpLLM:
         upstream = UpstreamRequest(api.method, url, self._headers(exchange, attempt), body, fixed)
         exchange.attempts.append(attempt)
         rate = None if price is None else price.price
-        timeouts = self._config.timeouts if exchange.deadline_s is None else self._timeouts(exchange)
         try:
-            answer = await self._transport.open(upstream, timeouts)
+            answer = await self._transport.open(upstream, self._timeouts(exchange))
             self._note(attempt, exchange, answer)
             if not 200 <= answer.status < 300:
                 raise await self._error(answer, attempt)

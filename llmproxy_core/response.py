@@ -303,8 +303,7 @@ class Reply(ResponseBase):
     ) -> None:
         """*body* is written in *api*; *head* its accounting facts."""
         self.body = body  # before the exchange takes charge: it may end the response at once
-        ResponseBase.__init__(  # `super()` would cost each call as much as half of what it does
-            self,
+        super().__init__(
             exchange,
             dialect=dialect,
             api=api,

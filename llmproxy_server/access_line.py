@@ -80,19 +80,14 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         asked, answered, source = usage.input_tokens, usage.output_tokens, usage.source
         cached, thought = usage.cached_input_tokens or None, usage.reasoning_tokens or None
     model, upstream_id, lines, children = outcome.model, None, None, None
-    if len(attempts) == 1 and not exchange.child_calls:
-        last = attempts[0]
-        lines, until_s = [_attempt(last)], last.ended_s
-        until_s = now if until_s is None or until_s > now else until_s
-        overhead_s = max(0.0, now - exchange.started_s - (until_s - last.started_s))
-    else:
-        lines = [_attempt(it) for it in attempts] or None
-        served = [*attempts, *exchange.child_attempts]
-        children = [_attempt(it) for it in exchange.child_attempts] or None
-        overhead_s = _overhead_s(served, exchange.started_s, now)
     if attempts:
         last = attempts[-1]
         model, upstream_id = model or last.model, last.upstream_id
+        lines = [_attempt(it) for it in attempts]
+    served: Sequence[Attempt] = attempts
+    if exchange.child_calls and (made := exchange.child_attempts):
+        children, served = [_attempt(it) for it in made], [*attempts, *made]
+    overhead_s = _overhead_s(served, exchange.started_s, now)
     trace = exchange.trace
     if trace is not None:
         trace_id: str | None = trace.trace_hex
@@ -103,15 +98,15 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         incoming.method,
         incoming.path,
         ended.status,
-        int((now - began_s) * 10_000 + 0.5) / 10,  # `milliseconds`, four calls saved
+        milliseconds(now - began_s),
         call.request_id,
         call.address,
         exchange.route,
         exchange.operation,
         model,
         outcome.end,
-        first_byte_ms=None if first_byte_s is None else int((first_byte_s - began_s) * 10_000 + 0.5) / 10,
-        overhead_ms=int(overhead_s * 10_000 + 0.5) / 10,
+        first_byte_ms=None if first_byte_s is None else milliseconds(first_byte_s - began_s),
+        overhead_ms=milliseconds(overhead_s),
         input_tokens=asked,
         output_tokens=answered,
         cached_input_tokens=cached,
@@ -159,11 +154,15 @@ def _attempt(it: Attempt) -> AttemptLine:
         it.llm,
         it.status,
         None if error is None else error.code,
-        None if ended_s is None else int((ended_s - it.started_s) * 10_000 + 0.5) / 10,
+        None if ended_s is None else milliseconds(ended_s - it.started_s),
     )
 
 
 def _overhead_s(attempts: Sequence[Attempt], began_s: float, ended_s: float) -> float:
+    if len(attempts) == 1:  # nearly always
+        it = attempts[0]
+        end_s = ended_s if it.ended_s is None or it.ended_s > ended_s else it.ended_s
+        return max(0.0, ended_s - began_s - (end_s - it.started_s))
     waited_s, until_s = 0.0, began_s
     for it in sorted(attempts, key=_STARTED):
         end_s = ended_s if it.ended_s is None or it.ended_s > ended_s else it.ended_s

@@ -21,7 +21,7 @@ class Admission:
         self.in_flight = 0
         self.buffered_bytes = 0
         self._max_in_flight = max_in_flight
-        self.max_buffered_bytes = max_buffered_bytes
+        self._max_buffered_bytes = max_buffered_bytes
 
     @classmethod
     def of(cls, server: ServerConfig) -> Self:
@@ -30,7 +30,7 @@ class Admission:
     def follow(self, server: ServerConfig) -> None:
         """The bounds of *server* from now on. Who is inside stays, also where there are more than that now."""
         self._max_in_flight = server.max_in_flight
-        self.max_buffered_bytes = server.max_buffered_bytes
+        self._max_buffered_bytes = server.max_buffered_bytes
 
     def enter(self) -> Ticket:
         """A place, until `Ticket.leave`. Overloaded when there is none."""
@@ -40,7 +40,7 @@ class Admission:
         return Ticket(self)
 
     def check(self, size: int) -> None:
-        if self.buffered_bytes + size > self.max_buffered_bytes:
+        if self.buffered_bytes + size > self._max_buffered_bytes:
             raise Overloaded("Too many request bodies are held; try again soon", retry_after_s=RETRY_AFTER_S)
 
 
@@ -48,26 +48,23 @@ class Admission:
 class Ticket:
     """The place of one call."""
 
-    admission: Admission
+    _admission: Admission
     _held: int = attrs.field(init=False, default=0)
     _inside: bool = attrs.field(init=False, default=True)
 
     def check(self, size: int) -> None:
         """Overloaded when *size* more bytes do not fit now. Nothing is held: who announces much need not send it."""
-        self.admission.check(size)
+        self._admission.check(size)
 
     def reserve(self, size: int) -> None:
         """Hold *size* more bytes until `leave`. Overloaded when they do not fit."""
-        admission = self.admission
-        if admission.buffered_bytes + size > admission.max_buffered_bytes:
-            admission.check(size)
-        admission.buffered_bytes += size
+        self._admission.check(size)
+        self._admission.buffered_bytes += size
         self._held += size
 
     def leave(self) -> None:
         """Give everything back. May be called again."""
         if self._inside:
             self._inside = False
-            admission = self.admission
-            admission.in_flight -= 1
-            admission.buffered_bytes -= self._held
+            self._admission.in_flight -= 1
+            self._admission.buffered_bytes -= self._held

@@ -71,9 +71,8 @@ class Answer:
 
     def write(self, piece: bytes) -> None:
         frame = self._frame
-        if not piece or frame is None:  # an empty chunk would be the last one
-            return
-        self.client.write(b"%x\r\n%b\r\n" % (len(piece), piece) if frame is chunk else piece)
+        if piece and frame is not None:  # an empty chunk would be the last one
+            self.client.write(frame(piece))
 
     def end(self) -> None:
         """The answer in pieces is complete."""

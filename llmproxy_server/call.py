@@ -241,7 +241,7 @@ class Call:
             check_coding(incoming.headers)
             check_json(incoming.headers)
             self._ticket = self.door.shared.admission.enter()
-            body = await self._read_whole(None, self._ticket)
+            body = await self._read_whole(self.door.shared.config.max_body_bytes, self._ticket)
         asked = EndpointRequest(
             incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
         )
@@ -268,10 +268,9 @@ class Call:
             if match.operation is _OPAQUE:
                 content = self._pieces(limit)
             else:
-                limit = shared.config.max_body_bytes if limit is None else limit
-                source = self._source
+                most, source = shared.config.max_body_bytes if limit is None else limit, self._source
                 # Where nobody is waited for, no clock is needed.
-                body = taken(source, limit, ticket) if source.complete else await self._read_whole(limit, ticket)
+                body = taken(source, most, ticket) if source.complete else await self._read_whole(most, ticket)
         if match.others and body:
             match = match.as_said(body)
             self._dialect = match.dialect
@@ -309,9 +308,8 @@ class Call:
         if self._client.blocked:
             await self._client.drain()
 
-    async def _read_whole(self, limit: int | None, ticket: Ticket) -> bytes:
-        most = self.door.shared.config.max_body_bytes if limit is None else limit
-        return await self._body_reader().whole(self.incoming.length, most, ticket)
+    async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
+        return await self._body_reader().whole(self.incoming.length, max_bytes, ticket)
 
     def _pieces(self, limit: int | None) -> AsyncIterator[bytes]:
         check_length(self.incoming.length, limit)
@@ -396,7 +394,7 @@ class Call:
     def _pushed(self, piece: bytes) -> None:
         """A piece of the stream has come."""
         flow, answer = self._flow, self.answer
-        if flow is None or (flow.error is not None and self._failed_first(flow)):
+        if flow is None or self._failed_first(flow):
             return
         try:
             if answer.head_sent:
@@ -405,8 +403,7 @@ class Call:
                 self._begin(flow, piece)
         except ClientGone:
             return  # of which we are about to be told
-        if self._pulse_s and flow.keepalive:
-            self._pulse_due_s = self._gateway.services.clock() + self._pulse_s
+        self._expect_pulse(flow)
 
     def _push_over(self) -> None:
         """The stream has ended."""

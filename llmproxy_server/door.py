@@ -74,11 +74,7 @@ class Use:
     def leave(self) -> None:
         self.count -= 1
         if not self.count:
-            self.ended()
-
-    def ended(self) -> None:
-        """None is left, where `count` was changed without `leave`: for each call."""
-        self._none.set()
+            self._none.set()
 
     async def over(self) -> None:
         """Wait until there is none."""

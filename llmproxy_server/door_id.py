@@ -26,7 +26,7 @@ class RequestIds:
         given = headers.first.get(REQUEST_ID)
         if given is not None and _HARMLESS.fullmatch(given):
             return given
-        return self._made.pop() if self._made else self.new()
+        return self.new()
 
     def new(self) -> str:
         if not self._made:  # many at once are cheaper

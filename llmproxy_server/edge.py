@@ -97,17 +97,14 @@ class Edge:
         """The call that a request is, to be run. When that is over the *client* is told, and tells us: `over`."""
         door = self.door
         call = Call(door, incoming, source, client)
-        door.shared.use.count += 1
+        door.shared.use.enter()
         self.calls.add(call)
         return call
 
     def over(self, call: Call) -> None:
         """*call* has ended."""
         self.calls.discard(call)
-        use = call.door.shared.use
-        use.count -= 1
-        if not use.count:
-            use.ended()
+        call.door.shared.use.leave()
         if not self.calls:
             self._quiet.set()
 

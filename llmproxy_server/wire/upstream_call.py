@@ -64,7 +64,7 @@ class UpstreamCall(UpstreamBody):
                 self._unsent = False
                 if timeouts.first_byte_s:
                     self._due = first_due = loop.time() + timeouts.first_byte_s
-                    due = first_due if first_due < due else due  # noqa: FURB136 - min() is a call
+                    due = min(due, first_due)
         else:
             transport.write(head)
             self._upload = tasks.start(self._send_pieces(body, connection), name="upload")
