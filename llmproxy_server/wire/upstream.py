@@ -4,7 +4,7 @@ HTTP/1.1 to the upstreams, on protocols of asyncio.
     upstream             `open` and `aclose`: the Transport
     upstream_target      URL -> where it goes
     upstream_pool        which connections there are, and who is next
-    upstream_names, upstream_connect    a new connection
+    upstream_names, upstream_connect, upstream_tls    a new connection
     upstream_connection  bytes of one connection -> its call
     upstream_call        one call: its request, its clocks, what becomes of its connection
     upstream_body        whoever reads, or the sink

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 from contextlib import suppress
-from functools import lru_cache
 
 import aiohappyeyeballs
 
@@ -14,6 +13,7 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
 from llmproxy_server.wire.upstream_names import Names
 from llmproxy_server.wire.upstream_pool import Connections, Origin
+from llmproxy_server.wire.upstream_tls import trusting_the_system
 
 _NEXT_ADDRESS_S = 0.25
 """After which the next address is tried too (RFC 8305 section 8)."""
@@ -51,11 +51,3 @@ class Connector:
 
     async def aclose(self) -> None:
         await self._names.aclose()
-
-
-@lru_cache(maxsize=1)
-def trusting_the_system() -> ssl.SSLContext:
-    """The TLS of all whose configuration names no other: who is trusted takes a while to read."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context

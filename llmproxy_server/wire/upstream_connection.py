@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from llmproxy_server.wire.upstream_answer import HEAD
+from llmproxy_server.wire.upstream_tls import keep_session
 
 if TYPE_CHECKING:
     from llmproxy_server.wire.upstream_call import UpstreamCall
@@ -95,5 +96,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Close at once: a gentler close would wait until the upstream has taken all that was written, if ever."""
         self.call = None
         if self.transport is not None:
+            if self.origin.tls and not self.reused:  # of a server that closes after each answer
+                keep_session(self.transport)
             self.transport.abort()
         self.pool.gone(self)

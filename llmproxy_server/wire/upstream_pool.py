@@ -14,6 +14,7 @@ from math import inf
 
 from llmproxy_core.services import Pool
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
+from llmproxy_server.wire.upstream_tls import keep_session
 
 _SWEEP_S = 0.5
 """How often idle connections are looked at, at most; so one may be kept that much too long, but is not used."""
@@ -188,8 +189,11 @@ class Connections:
         if transport is None or connection.blocked or transport.get_write_buffer_size():
             connection.abort()
             return
-        connection.reused = True
         origin = connection.origin
+        if not connection.reused:
+            connection.reused = True
+            if origin.tls:
+                keep_session(transport)
         while origin.waiting:
             wait = origin.waiting.popleft()
             self._waiting -= 1

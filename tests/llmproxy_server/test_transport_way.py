@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -169,6 +171,60 @@ async def test_a_unix_socket_that_is_not_there_is_told_of(tmp_path: Path) -> Non
     async with transporting(Pool(unix_socket=str(tmp_path / "none"))) as transport:
         with pytest.raises(UpstreamConnectError, match=r"Could not connect to local\.test: no such file or directory"):
             await call(transport, get("http://local.test/v1"))
+
+
+async def _socks5(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[tuple[str, str, str]]
+) -> None:
+    """A SOCKS 5 proxy that wants a name and a password (RFC 1928, RFC 1929), and notes what it is asked for."""
+    _, methods = await reader.readexactly(2)
+    assert 2 in await reader.readexactly(methods)
+    writer.write(b"\5\2")
+    user = await reader.readexactly((await reader.readexactly(2))[1])
+    password = await reader.readexactly((await reader.readexactly(1))[0])
+    writer.write(b"\1\0")
+    _, _, _, kind = await reader.readexactly(4)
+    by_name = kind == 3
+    raw = await reader.readexactly((await reader.readexactly(1))[0] if by_name else 4)
+    port = int.from_bytes(await reader.readexactly(2), "big")
+    asked.append((raw.decode() if by_name else socket.inet_ntoa(raw), user.decode(), password.decode()))
+    there, back = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\5\0\0\1" + bytes(6))
+    async with asyncio.TaskGroup() as both:
+        both.create_task(_pipe(reader, back))
+        both.create_task(_pipe(there, writer))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "asked_for"),
+    [("socks5", "127.0.0.1", "127.0.0.1"), ("socks5h", "upstream.test", "upstream.test")],
+)
+async def test_a_call_through_a_socks_proxy(scheme: str, host: str, asked_for: str) -> None:
+    """With `socks5h` it is the proxy that looks up the name: nobody else knows `upstream.test`."""
+    asked: list[tuple[str, str, str]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            await _socks5(reader, writer, asked)
+
+    async with Upstream(reply([1])) as upstream, await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
+        at = f"user:{PASSWORD}@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        async with transporting(pool_through(f"{scheme}://{at}")) as transport:
+            bodies = [await rest(await call(transport, get(f"http://{host}:{upstream.port}/v1"))) for _ in range(2)]
+
+    assert bodies == [b"[1]", b"[1]"]
+    assert asked == [(asked_for, "user", unquote(PASSWORD))]  # once: the connection is kept
+
+
+async def test_a_socks_proxy_that_is_not_there_is_told_of_without_its_password() -> None:
+    with refusing_url() as url:
+        at = url.removeprefix("http://").partition("/")[0]
+        async with transporting(pool_through(f"socks5://user:{PASSWORD}@{at}")) as transport:
+            with pytest.raises(UpstreamConnectError) as caught:
+                await call(transport, get("http://127.0.0.1:1/v1"))
+
+    assert PASSWORD not in str(caught.value)
+    assert unquote(PASSWORD) not in str(caught.value)
 
 
 async def test_socks_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

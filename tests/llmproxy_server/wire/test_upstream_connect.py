@@ -7,14 +7,17 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import aiodns
 import pytest
 
 from llmproxy_core.errors import UpstreamConnectError, UpstreamError, UpstreamGarbage
 from llmproxy_core.services import Pool
 from llmproxy_server.wire.upstream import WireTransport
-from llmproxy_server.wire.upstream_connect import trusting_the_system
+from llmproxy_server.wire.upstream_tls import ResumingContext, trusting_the_system
 from tests.llmproxy_server.transporting import OFF, call, get, post, rest, through, transporting, until
 from tests.upstream import Upstream, refusing_url, reply, silent_url
 
@@ -49,6 +52,7 @@ class Looked:
 
 def look_up(monkeypatch: pytest.MonkeyPatch, *ports: int) -> Looked:
     """No name can be relied on in a test: the loop's own way to ask is replaced."""
+    monkeypatch.setitem(sys.modules, "aiodns", None)
     loop = asyncio.get_running_loop()
     looked = Looked(loop.getaddrinfo, *ports)
     monkeypatch.setattr(loop, "getaddrinfo", looked)
@@ -107,6 +111,37 @@ async def test_addresses_of_a_name_take_turns(monkeypatch: pytest.MonkeyPatch) -
         assert (one.connections_total, other.connections_total) == (2, 2)
 
 
+async def _answer_dns(address: str) -> asyncio.DatagramTransport:
+    """A name server that knows one address, of every name but `nobody.test` (RFC 1035)."""
+
+    class Server(asyncio.DatagramProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            end = data.index(b"\0", 12) + 5
+            known = b"nobody" not in data and data[end - 4 : end - 2] == b"\0\1"  # A
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(address) if known else b""
+            code = b"\x81\x83" if b"nobody" in data else b"\x81\x80"
+            self.transport.sendto(data[:2] + code + b"\0\1\0" + bytes([known]) + bytes(4) + data[12:end] + answer, addr)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Server, ("127.0.0.1", 0))
+    return transport
+
+
+async def test_aiodns_looks_names_up_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = await _answer_dns("127.0.0.1")
+    at = f"127.0.0.1:{names.get_extra_info('sockname')[1]}"
+    monkeypatch.setattr(aiodns, "DNSResolver", partial(aiodns.DNSResolver, nameservers=[at]))
+    async with Upstream(reply([1])) as upstream, transporting() as transport:
+        answer = await call(transport, get(f"http://upstream.test:{upstream.port}/v1"))
+
+        assert await rest(answer) == b"[1]"
+        with pytest.raises(UpstreamConnectError, match="its name cannot be resolved"):
+            await call(transport, get("http://nobody.test/v1"))
+    names.close()
+
+
 async def test_an_upstream_that_speaks_first_is_none() -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.com ready\r\n")
@@ -155,3 +190,79 @@ async def test_certificates_and_names_are_verified() -> None:
     context = trusting_the_system()
 
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+class TlsServer:
+    """Answers each connection once and closes it; with *keeps*, only when the client does."""
+
+    def __init__(self, certificate: Path, *, keeps: bool, newest: ssl.TLSVersion) -> None:
+        self.resumed: list[bool] = []
+        self._keeps = keeps
+        self._certificate = certificate
+        self._newest = newest
+
+    async def listen(self, port: int = 0) -> asyncio.Server:
+        """Each time with new keys of its tickets, as after a restart."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self._certificate)
+        context.maximum_version = self._newest
+        return await asyncio.start_server(self._answer, "127.0.0.1", port, ssl=context)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.resumed.append(writer.get_extra_info("ssl_object").session_reused)
+        await reader.readuntil(b"\r\n\r\n")
+        connection = b"keep-alive" if self._keeps else b"close"
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: " + connection + b"\r\nContent-Length: 2\r\n\r\nok")
+        await reader.read() if self._keeps else None
+        writer.close()
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "closed by the server"])
+async def test_a_new_connection_resumes_the_tls_session_of_the_one_before(
+    certificate: Path, keeps: bool, newest: ssl.TLSVersion
+) -> None:
+    server = TlsServer(certificate, keeps=keeps, newest=newest)
+    context = ResumingContext.trusting(str(certificate))
+    async with await server.listen() as listening, transporting(Pool(idle_s=0), tls=context) as transport:
+        url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+        for _ in range(3):
+            assert await rest(await call(transport, get(url))) == b"ok"
+
+    assert server.resumed == [False, True, True]
+
+
+async def test_a_server_that_forgot_the_session_makes_a_new_one(certificate: Path) -> None:
+    server = TlsServer(certificate, keeps=True, newest=ssl.TLSVersion.TLSv1_3)
+    async with transporting(Pool(idle_s=0), tls=ResumingContext.trusting(str(certificate))) as transport:
+        port = 0
+        for _ in range(2):
+            async with await server.listen(port) as listening:
+                port = listening.sockets[0].getsockname()[1]
+                for _ in range(2):
+                    assert await rest(await call(transport, get(f"https://127.0.0.1:{port}/"))) == b"ok"
+
+    assert server.resumed == [False, True, False, True]
+
+
+async def test_who_is_not_trusted_is_not_resumed_either(certificate: Path) -> None:
+    server = TlsServer(certificate, keeps=True, newest=ssl.TLSVersion.TLSv1_3)
+    async with await server.listen() as listening, transporting(tls=ResumingContext.trusting()) as transport:
+        for _ in range(2):
+            with pytest.raises(UpstreamConnectError, match="is not trusted"):
+                await call(transport, get(f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"))
+
+
+def test_sessions_are_kept_of_so_many_names(certificate: Path) -> None:
+    """Many more names than anybody configures: the memory of them is bounded all the same."""
+
+    class Connected:
+        server_hostname = ""
+        session = type("Session", (), {"has_ticket": True})()
+
+    context = ResumingContext.trusting(str(certificate))
+    for number in range(2000):
+        Connected.server_hostname = f"h{number}.test"
+        context.keep(Connected())  # type: ignore[arg-type]
+
+    assert len(context._sessions) <= 512
