@@ -20,8 +20,18 @@ PRICES = """prices."*" = { input = "1.00", output = "2.00" }
 """
 ROUTE = """[[route]]
 path_prefix = "/v1"
-target_llm = "up"
+target_llm = "$target"
 operations = ["chat"]
+"""
+RESILIENT = """[llm.up.breaker]
+[llm.other]
+provider = "openai"
+base_url = "$upstream/v1"
+breaker = {}
+[llm.both]
+provider = "fallback"
+members = ["up", "other"]
+retries = { max_retries = 3 }
 """
 MORE_ROUTES = "".join(
     f'[[route]]\npath_prefix = "/team-{number}/v1"\ntarget_llm = "up"\noperations = ["chat"]\n' for number in range(999)
@@ -50,6 +60,9 @@ class Setting:
     """Prices in the file; False: the price list that comes with llmproxy is asked."""
     vary: str = ""
     headers: tuple[str, ...] = ()
+    target: str = "up"
+    route: str = ""
+    """More keys of the route."""
 
     def toml(self) -> str:
         parts = ["[server]\nmax_in_flight = 0\n", self.server, f"[server.log]\n{self.log}\n"]
@@ -57,7 +70,7 @@ class Setting:
             # The sink is the upstream, which answers 200 to whatever is posted and runs on the other core.
             parts.append('[telemetry]\ntraces = true\nendpoint = "$upstream"\nfollow_parent = false\n')
             parts.append(f"sample_ratio = {self.sampled}\n")
-        parts += [LLM, PRICES if self.priced else "", self.tables, ROUTE]
+        parts += [LLM, PRICES if self.priced else "", self.tables, ROUTE.replace("$target", self.target), self.route]
         parts.append(f"processors = [{', '.join(repr(name) for name in self.processors)}]\n")
         return "".join(parts)
 
@@ -122,6 +135,9 @@ def features() -> Mapping[str, Setting]:
         "1000 routes": Setting(tables=MORE_ROUTES),
         "processors on other routes": Setting(tables=THREE + ELSEWHERE),
         "the price list": Setting(priced=False),
+        "retries, breaker, group of two, deadline": Setting(
+            tables=RESILIENT, target="both", route="deadline_s = 60.0\n"
+        ),
         "2 workers": Setting(server="workers = 2\n"),
     }
 

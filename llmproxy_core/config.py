@@ -26,7 +26,7 @@ from llmproxy_core.config_tables import (
 )
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.llm_config import GroupConfig, LLMConfig
+from llmproxy_core.llm_config import GroupConfig, LLMConfig, Rank
 from llmproxy_core.plugins import Registry
 
 __all__ = [
@@ -83,5 +83,7 @@ def _llms(read: Mapping[str, LLMConfig | None]) -> Mapping[str, LLMConfig]:
     llms = {name: llm for name, llm in read.items() if llm is not None}
     for name, llm in llms.items():
         if isinstance(llm, GroupConfig):
-            llms[name] = attrs.evolve(llm, members=tuple(it for it in llm.members if llms[it].enabled))
+            members = tuple(it for it in llm.members if llms[it].enabled)
+            ranks = tuple(Rank(llms[it].priority, llms[it].weight) for it in members)
+            llms[name] = attrs.evolve(llm, members=members, ranks=ranks)
     return FrozenMap(llms)

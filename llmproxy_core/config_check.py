@@ -10,7 +10,7 @@ from llmproxy_core.config_path import Place
 from llmproxy_core.config_problem import Problems, nearest, safe
 from llmproxy_core.config_routes import check_routes
 from llmproxy_core.config_tables import ServerConfig
-from llmproxy_core.llm_config import GroupConfig, LLMConfig
+from llmproxy_core.llm_config import ByModelConfig, FallbackConfig, GroupConfig, LLMConfig
 from llmproxy_core.plugins import Registry
 
 
@@ -63,20 +63,31 @@ def _check_names(draft: Draft, problems: Problems) -> None:
 
 def _check_groups(draft: Draft, problems: Problems) -> None:
     for name, llm in draft.llms.items():
-        if not isinstance(llm, GroupConfig):
-            continue
-        place: Place = ("llm", name, "members")
-        if draft.is_unread(("llm", name), "members"):
-            continue
-        if len(set(llm.members)) < len(llm.members):
-            problems.add(place, "expected each member once")
-        if not llm.members:
-            problems.add(place, "expected at least one member")
-        members = [draft.llms.get(member) for member in llm.members]
-        if members and all(it is not None and not it.enabled for it in members):
-            problems.add(place, "every member is switched off (enabled = false)")
-    for cycle in _cycles({name: [it for _, it in members] for name, members in draft.members.items()}):
+        if isinstance(llm, GroupConfig):
+            _check_group(name, llm, draft, problems)
+    graph = {name: [it for _, it in members] for name, members in draft.members.items()}
+    for it in draft.references:  # the other LLMs that a group names
+        if it.section == "llm" and it.place[0] == "llm":
+            graph.setdefault(str(it.place[1]), []).append(it.name)
+    for cycle in _cycles(graph):
         problems.add(("llm", cycle[0], "members"), "a group contains itself: " + " -> ".join(map(safe, cycle)))
+
+
+def _check_group(name: str, llm: GroupConfig, draft: Draft, problems: Problems) -> None:
+    if isinstance(llm, ByModelConfig | FallbackConfig):
+        for key in ("breaker", "max_in_flight"):
+            if getattr(llm, key):
+                problems.add(("llm", name, key), "a group has none of its own; it belongs into its members' tables")
+    place: Place = ("llm", name, "members")
+    if draft.is_unread(("llm", name), "members"):
+        return
+    if len(set(llm.members)) < len(llm.members):
+        problems.add(place, "expected each member once")
+    if not llm.members:
+        problems.add(place, "expected at least one member")
+    members = [draft.llms.get(member) for member in llm.members]
+    if members and all(it is not None and not it.enabled for it in members):
+        problems.add(place, "every member is switched off (enabled = false)")
 
 
 def _cycles(graph: Mapping[str, list[str]]) -> Iterator[list[str]]:

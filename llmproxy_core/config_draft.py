@@ -23,7 +23,7 @@ from llmproxy_core.config_tables import (
 )
 from llmproxy_core.config_types import environment_secret, not_set
 from llmproxy_core.hookspecs import ProcessorType, ProviderType
-from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
+from llmproxy_core.llm_config import HttpLLMConfig, Key, LLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret
@@ -171,7 +171,13 @@ class DraftReader:
             needs_secrets=needs_secrets,
         )
         if config is not None and config.token_env is not None and needs_secrets:
-            self._check_token(config.token_env, place)
+            self._keys(config.token_env, place)
+
+    def _keys(self, written: str | tuple[str, ...], place: Place) -> tuple[Key, ...]:
+        """What the variables hold; those that hold nothing that can be sent are left out, with a problem."""
+        names = (written,) if isinstance(written, str) else written
+        found = [(name, self._check_token(name, place)) for name in names]
+        return tuple(Key(name, token) for name, token in found if token is not None)
 
     def _check_token(self, variable: str, place: Place) -> Secret | None:
         """The key that *variable* holds; None, with a problem, when it holds none that can be sent."""
@@ -202,7 +208,8 @@ class DraftReader:
         self._check_way(config, place)
         if config.token_env is None or not config.enabled or unread(place, "enabled"):
             return config
-        return attrs.evolve(config, token=self._check_token(config.token_env, place))
+        keys = self._keys(config.token_env, place)
+        return attrs.evolve(config, token=keys[0].token if keys else None, keys=keys if len(keys) > 1 else ())
 
     def _check_way(self, config: HttpLLMConfig, place: Place) -> None:
         """Whether the ways to reach it go together."""

@@ -12,7 +12,7 @@ from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.path import begins
 from llmproxy_core.plugins import Registry
 
-OWN_ENDPOINTS = ("/health", "/livez", "/readyz", "/metrics", "/api")
+OWN_ENDPOINTS = ("/health", "/livez", "/readyz", "/providers", "/metrics", "/api")
 """Paths that the server itself answers, besides the endpoints of plugins; `/api` stands for all below it."""
 
 

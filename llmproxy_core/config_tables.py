@@ -13,6 +13,7 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.hookspecs import ProcessorType, StoreType
 from llmproxy_core.llm_config import BaseUrl, LLMConfig, UpstreamHeaders
+from llmproxy_core.money import Money
 from llmproxy_core.option import (
     Misread,
     Misreadings,
@@ -35,6 +36,25 @@ from llmproxy_core.option import (
 Uncovered = Literal["error", "allow"]
 OnUnsupported = Literal["error", "drop"]
 OnError = Literal["fail", "pass"]
+
+
+def _some_dollars(amount: Money) -> None:
+    if not amount > Money():
+        raise ValueError('expected a positive amount such as "0.05"')
+
+
+@attrs.frozen(kw_only=True)
+class DrainUpTo:
+    """An answer whose client has left is read to its end as long as it costs less than an amount."""
+
+    drain_up_to_usd: Money = option(
+        "The amount, in US dollars: the call's cost so far, told or estimated, at which it is cancelled.",
+        validator=_some_dollars,
+        example="0.05",
+    )
+
+
+OnDisconnect = DrainUpTo | Literal["cancel", "drain"]
 
 
 @attrs.frozen(kw_only=True)
@@ -194,7 +214,23 @@ class ServerConfig:
         validator=byte_size,
     )
     max_in_flight: int = option(
-        "Calls served at once; more are answered 503. 0: no bound.", default=1000, validator=count
+        "Calls served at once; more wait (`max_queued`), or are answered 503. 0: no bound.",
+        default=1000,
+        validator=count,
+    )
+    max_queued: int = option(
+        "Calls that wait until one of `max_in_flight` is over, their callers in turn; more are answered 503, first the "
+        "last ones of the caller that has most. 0: none waits.",
+        default=100,
+        validator=count,
+    )
+    queue_timeout_s: float = option(
+        "Seconds that a call waits for its turn before it is answered 503.", default=1.0, validator=some_seconds
+    )
+    adaptive_limit: bool = option(
+        "Serve fewer than `max_in_flight` at once (but at least 10) while the event loop is late all the time, as "
+        "there is more to do than one core can.",
+        default=False,
     )
     max_connections: int = option(
         "Client connections open at once; more wait to be accepted. 0: no bound.", default=0, validator=count
@@ -363,6 +399,24 @@ class RouteConfig:
     on_unsupported: OnUnsupported = option(
         "What happens to a field that the LLM's protocol cannot say: error (400 that names it), or drop.",
         default="error",
+    )
+    deadline_s: float | None = option(
+        "Seconds that a call may take in all, with every retry; the headers `x-llmproxy-timeout-ms` and "
+        "`x-stainless-timeout` of a request can make it shorter. Absent: as long as its LLM may.",
+        default=None,
+        validator=some_seconds,
+        example=120.0,
+    )
+    expose_attempts: bool = option(
+        "true: the header `x-llmproxy-attempts` of each answer tells which LLMs and keys were tried, and why.",
+        default=False,
+    )
+    on_disconnect: OnDisconnect = option(
+        "What becomes of an upstream's answer whose client has left: cancel: it is given up at once; drain: it is read "
+        'to its end, for a cache and for the bill; `{ drain_up_to_usd = "0.05" }`: a stream is read on until the call '
+        "has cost that much.",
+        default="cancel",
+        example={"drain_up_to_usd": "0.05"},
     )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from llmproxy_core.chat import ChatEvent, ChatReply, End, Failed
+from llmproxy_core.chat import ChatEvent, ChatReply, End, Failed, TextDelta
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.engine import Facts, bug_of, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
@@ -18,32 +18,44 @@ from llmproxy_core.subscription import Keep, Replace, Rewrite, Subscription, Wat
 
 
 async def read_until_meaningful(
-    read: Callable[[], Awaitable[bytes]], dialect: Dialect, api: Api, kept: list[bytes]
+    read: Callable[[], Awaitable[bytes]], dialect: Dialect, api: Api, kept: list[bytes], chars: int = 0
 ) -> None:
     """
-    Read up to the first event that answers something; all that is read is added to *kept*, which may have a beginning.
+    Read up to the first event that answers something, and so many *chars* of text, or the end.
 
-    These first events are decoded once more by whoever relays them. UpstreamError when the stream fails before.
+    All that is read is added to *kept*, which may have a beginning. These first events are decoded once more by whoever
+    relays them. UpstreamError when the stream fails before.
     """
-    reader = dialect.reader(api)
-    if kept and _has_begun(reader.feed(b"".join(kept))):
+    reader, beginning = dialect.reader(api), _Beginning(chars)
+    if kept and beginning.is_in(reader.feed(b"".join(kept))):
         return
     while data := await read():
         kept.append(data)
-        if _has_begun(reader.feed(data)):
+        if beginning.is_in(reader.feed(data)):
             return
-    if not _has_begun(reader.end()):
+    if not (beginning.is_in(reader.end()) or beginning.has_begun):
         raise UpstreamCut("The upstream's stream ended before it had begun")
 
 
-def _has_begun(frames: list[Frame]) -> bool:
-    for frame in frames:
-        for event in frame.events:
-            if isinstance(event, Failed):
-                raise failure(event)
-            if answers(event):
-                return True
-    return False
+class _Beginning:
+    """Whether enough of an answer has come."""
+
+    def __init__(self, chars: int) -> None:
+        self.has_begun = False
+        self._left = chars
+
+    def is_in(self, frames: list[Frame]) -> bool:
+        """Whether it has, with *frames*. UpstreamError for one that tells of a failure."""
+        for frame in frames:
+            for event in frame.events:
+                if isinstance(event, Failed):
+                    raise failure(event)
+                if isinstance(event, End):
+                    return True
+                self.has_begun = self.has_begun or answers(event)
+                if isinstance(event, TextDelta):
+                    self._left -= len(event.text)
+        return self.has_begun and self._left <= 0
 
 
 async def drain(response: Response) -> ChatReply:

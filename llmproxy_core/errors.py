@@ -209,9 +209,10 @@ class UpstreamError(ProxyError):
     The provider failed, or answered with an error of its own.
 
     *body* is what the provider said, as JSON that a client of *dialect* may be told, also as an event of its stream.
-    Codes of our own: upstream_connect, upstream_timeout_first_byte,
-    upstream_timeout_idle, upstream_timeout_total, upstream_cut, upstream_garbage, upstream_auth,
-    upstream_error (an error inside an answer of status 200).
+    Codes of our own: upstream_connect, upstream_timeout_first_byte, upstream_timeout_first_token,
+    upstream_timeout_idle, upstream_timeout_total, deadline_exceeded, upstream_cut, upstream_garbage, upstream_auth,
+    upstream_error (an error inside an answer of status 200), and of what was not asked: upstream_unavailable, llm_full,
+    llm_drained, retry_budget.
     """
 
     status = 502

@@ -15,9 +15,11 @@ import attrs
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.layer import Layer, running
+from llmproxy_core.money import Money
 from llmproxy_core.node import record
 from llmproxy_core.outcome import End, OnFinish, Outcome
 from llmproxy_core.request import ClientView, Request
+from llmproxy_core.resilience.tries import Tries
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.trace_context import TraceContext, new_span_id
 
@@ -109,6 +111,10 @@ class Attempt:
     """Of the answer that it gave, once that is over."""
     span_id: int = 0
     """0: nobody records it."""
+    key: str | None = None
+    """The name of the key that was used, where the LLM has several."""
+    next: str | None = None
+    """Why another attempt followed."""
 
     def failed(self, error: ProxyError, now: float) -> None:
         """It gave no answer."""
@@ -142,6 +148,8 @@ class Owned(Protocol):
 
     @property
     def outcome(self) -> Outcome | None: ...
+
+    def cost_so_far(self) -> Money | None: ...
 
     def finish(self, end: End, error: ProxyError | None = None) -> None: ...
 
@@ -211,6 +219,9 @@ class Exchange:
     """Who is billed for it, of a detached exchange."""
     _detached: set[Exchange] | None = attrs.field(init=False, default=None)
     """What it detached and is not yet billed for."""
+    tries: Tries | None = attrs.field(init=False, default=None)
+    """Those that are left, while an LLM that tries again answers it."""
+    _passed_over: list[Attempt] | None = attrs.field(init=False, default=None)
     _paid: list[Outcome] | None = attrs.field(init=False, default=None)
     """The bills of what it detached and is over, while it is not."""
 
@@ -229,6 +240,16 @@ class Exchange:
         if self._notes is None:
             self._notes = Notes()
         return self._notes
+
+    @property
+    def passed_over(self) -> Sequence[Attempt]:
+        """Those that would have been attempts, had the LLM been fit for it: nothing was sent."""
+        return self._passed_over or ()
+
+    def pass_over(self, attempt: Attempt) -> None:
+        """*attempt* would have been made, and was not."""
+        self._passed_over = self._passed_over or []
+        self._passed_over.append(attempt)
 
     @property
     def child_attempts(self) -> list[Attempt]:
@@ -332,6 +353,32 @@ class Exchange:
             self.finish(End.of(error), error)
         else:
             self.finish(End.FAILED if isinstance(error, Exception) else End.ABANDONED)
+
+    def cost_so_far(self) -> Money | None:
+        """
+        What has been spent up to now in its name, children and detached ones included; None where a price is unknown.
+
+        Of an answer under way that is an estimate. A call that was not answered yet is not in it.
+        """
+        spent = Money()
+        for cost in self._costs():
+            if cost is None:
+                return None
+            spent += cost
+        return spent
+
+    def _costs(self) -> Iterator[Money | None]:
+        if self.outcome is not None:
+            yield _spent(self._bill or self.outcome)
+        else:
+            for response in self._responses:
+                yield response.cost_so_far() if response.outcome is None else _spent(response.outcome)
+            for child in self._children or ():
+                yield from child._costs()
+            for part in self._paid or ():
+                yield _spent(part)
+        for detached in self._detached or ():
+            yield from detached._costs()
 
     # -- its end -------------------------------------------------------------------------------------------------
 
@@ -468,6 +515,11 @@ def _attempts(calls: Sequence[ChildCall]) -> Iterator[Attempt]:
     for call in calls:
         yield from call.attempts
         yield from _attempts(call.calls)
+
+
+def _spent(outcome: Outcome) -> Money | None:
+    """What it came to; None where a model worked whose price nobody knows."""
+    return Money() if outcome.usage is None and outcome.cost is None else outcome.cost
 
 
 def _add(outcome: Outcome, part: Outcome) -> None:

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import attrs
 
 from llmproxy_core.config import Config, ProcessorConfig, RouteConfig, served_operations
+from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.errors import (
     ConfigError,
@@ -20,6 +22,9 @@ from llmproxy_core.errors import (
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.fingerprint import fingerprint
 from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.groups.explained import ATTEMPTS_HEADER, attempts_told
+from llmproxy_core.groups.making import falling_over, make_llm
+from llmproxy_core.hookspecs import ProviderType
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.model_list import ModelInfo
@@ -86,7 +91,7 @@ class Gateway:
         client = client_view(request)
         config = match.route.config
         client.drops_unsupported = config.on_unsupported == "drop"
-        return Exchange(
+        exchange = Exchange(
             request,
             id=request_id,
             route=config.name,
@@ -95,6 +100,10 @@ class Gateway:
             client=client,
             background=self.background,
         )
+        first = request.headers.first
+        if config.deadline_s is not None or TIMEOUT_MS in first or STAINLESS_TIMEOUT in first:
+            exchange.deadline_s = deadline(exchange.started_s, config.deadline_s, first)
+        return exchange
 
     def handle(self, exchange: Exchange) -> Awaitable[Response]:
         """Answer *exchange*: the route's processors, then its LLM. Raises a ProxyError."""
@@ -129,11 +138,13 @@ def build(config: Config, registry: Registry, make_services: MakeServices) -> Ga
         with _reported(f"store.{name}", problems, registry.origins.get(("store", store.type.name))):
             make = partial(store.type.build, store.config, attrs.evolve(services, table=f"store.{name}"))
             stores[name] = services.lease.get(("store", store), make, _closed, f"store {name}")
+    in_groups = falling_over(config.llms)
     for name, llm in config.llms.items():
         if llm.enabled:
             with _reported(f"llm.{name}", problems, registry.origins.get(("provider", llm.provider))):
                 own = attrs.evolve(services, table=f"llm.{name}")
-                llms[name] = registry.providers[llm.provider].build(llm, own)
+                make_one = partial(_built, registry.providers[llm.provider], own)
+                llms[name] = make_llm(llm, make_one, own, in_group=name in in_groups)
     steps: dict[str, Step] = {}
     needed = {name for route in config.routes for name in route.processors}
     for name, table in config.processors.items():
@@ -151,6 +162,10 @@ def build(config: Config, registry: Registry, make_services: MakeServices) -> Ga
     views.update((route.name, _view(route, config)) for route in routes)
     processors = {name: step.processor for name, step in steps.items()}
     return Gateway(config, services, llms, routes, registry, processors=processors, stores=stores)
+
+
+def _built(provider: ProviderType[Any], services: Services, llm: LLMConfig) -> LLMClient:
+    return provider.build(llm, services)
 
 
 async def _closed(store: Store) -> None:
@@ -212,6 +227,8 @@ class _RouteBuilder:
         if operation is Operation.MODELS:
             send = ModelList(llm, self.created)
         handler = compose([self.steps[name] for name in names], send, self.around)
+        if route.expose_attempts:
+            handler = _exposing(handler)
         if operation is Operation.CHAT and not (route.allow_streaming and route.allow_non_streaming):
             handler = _one_mode(handler, streaming=route.allow_streaming)
         return handler
@@ -230,6 +247,18 @@ def route_dialects(route: RouteConfig, llm: LLMConfig, registry: Registry) -> li
     kind = (llm.type if isinstance(llm, HttpLLMConfig) else None) or provider.default_type
     own = provider.types.get(kind) if kind is not None else None
     return sorted(registry.dialects.values(), key=lambda it: (it.name != own, it.name != DEFAULT_DIALECT))
+
+
+def _exposing(handler: Handler) -> Handler:
+    """*handler*, with the header that tells of its attempts."""
+
+    async def exposed(exchange: Exchange) -> Response:
+        try:
+            return await handler(exchange)
+        finally:
+            exchange.response_headers.append((ATTEMPTS_HEADER, attempts_told(exchange)))
+
+    return exposed
 
 
 def _one_mode(handler: Handler, *, streaming: bool) -> Handler:

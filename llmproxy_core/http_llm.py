@@ -8,8 +8,6 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import quote
 
-import attrs
-
 from llmproxy_core.carried import SEAL_MARK
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import (
@@ -123,6 +121,7 @@ class HttpLLM:
         self.models = ModelMap(config.models, config.model)
         self._prices: dict[str, ModelPrice | None] = {}
         self._finding = asyncio.Lock()
+        self._answer = self._read_in_time if config.timeouts.first_token_s else self._read
         self._plans: dict[_Asked | None, tuple[Api, str | None, str]] = {}
 
     def _constant_headers(self) -> list[tuple[str, str]]:
@@ -184,10 +183,14 @@ class HttpLLM:
         fixed = self._fixed if body is None else self._fixed_with_body
         upstream = UpstreamRequest(api.method, url, self._headers(exchange, attempt), body, fixed)
         exchange.attempts.append(attempt)
+        if exchange.tries is not None:
+            upstream.may_repeat = exchange.tries.left > 0
         rate = None if price is None else price.price
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
             self._note(attempt, exchange, answer)
+            if upstream.repeated and exchange.tries is not None:
+                exchange.tries.take()
             if not 200 <= answer.status < 300:
                 raise await self._error(answer, attempt)
         except BaseException as error:
@@ -198,7 +201,7 @@ class HttpLLM:
                 self._bill_unanswered(exchange, api, attempt, rate, error)
             raise
         attempt.sent_s = upstream.sent_s
-        return await self._read(exchange, api, answer, attempt, rate)
+        return await self._answer(exchange, api, answer, attempt, rate)
 
     # -- the call ------------------------------------------------------------------------------------------------
 
@@ -349,8 +352,10 @@ class HttpLLM:
         timeouts = self._config.timeouts
         if exchange.deadline_s is None:
             return timeouts
-        left = max(exchange.deadline_s - exchange.clock(), 0.001)
-        return attrs.evolve(timeouts, total_s=min(timeouts.total_s or left, left))
+        left_s = max(exchange.deadline_s - exchange.clock(), 0.001)
+        if timeouts.total_s and timeouts.total_s <= left_s:
+            return timeouts
+        return Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s, left_s, deadline=True)
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
@@ -412,6 +417,29 @@ class HttpLLM:
         reply.shown_model = self._shown(exchange, attempt)
         reply.tokenizer = self._services.tokenizer
         return reply
+
+    async def _read_in_time(
+        self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt, price: Price | None
+    ) -> Response:
+        """As `_read`; a Stream has begun to answer: UpstreamTimeout when that takes too long, and it is finished."""
+        stream = await self._read(exchange, api, answer, attempt, price)
+        most_s = self._config.timeouts.first_token_s
+        if most_s is None or not isinstance(stream, Stream):
+            return stream
+        since_s = attempt.started_s if attempt.sent_s is None else attempt.sent_s
+        limit = asyncio.timeout(since_s + most_s - stream.exchange.clock())
+        try:
+            async with limit:
+                await stream.started()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            late = UpstreamTimeout(
+                f"The first token did not come within {most_s:g} seconds", code="upstream_timeout_first_token"
+            )
+            stream.finish(End.of(late), late)
+            raise late from None
+        return stream
 
     def _shown(self, exchange: Exchange, attempt: Attempt) -> str | None:
         """The name that the client asked for, where another one was sent."""
@@ -497,6 +525,7 @@ class HttpLLM:
     def _own_secrets(self) -> Iterator[Secret]:
         if self._config.token is not None:
             yield self._config.token
+        yield from (key.token for key in self._config.keys)
         yield from (value for _, value in self._config.headers if isinstance(value, Secret))
 
     def _opaque_headers(self, exchange: Exchange, attempt: Attempt) -> list[tuple[str, str]]:

@@ -43,7 +43,11 @@ class LLMClient(Protocol):
 
 @attrs.frozen
 class Timeouts:
-    """Four clocks of an upstream call, in seconds, each enforced on its own; None or 0 switches one off."""
+    """
+    The clocks of an upstream call, in seconds, each enforced on its own; None or 0 switches one off.
+
+    All but *first_token_s*, of which the LLM sees to itself, are the transport's.
+    """
 
     connect_s: float | None = 5.0
     """Until a connection stands, DNS and TLS included; also the wait for a free one in the pool."""
@@ -53,6 +57,10 @@ class Timeouts:
     """Between two reads of the answer."""
     total_s: float | None = 900.0
     """The whole call, from its start to the last byte."""
+    first_token_s: float | None = 0.0
+    """From the request sent to the first event of a stream that answers something."""
+    deadline: bool = False
+    """Whether *total_s* is what is left of the time that the whole exchange has."""
 
 
 class FixedHeaders:
@@ -101,6 +109,10 @@ class UpstreamRequest:
 
     From then on the upstream may work on it.
     """
+    may_repeat: bool = True
+    """Whether it may be sent once more where a kept connection turns out to be closed, with not a byte said."""
+    repeated: bool = False
+    """Set by the transport when it was."""
 
 
 @record(repr=False)

@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.option import (
     Check,
     Misread,
     Misreadings,
     WrittenAs,
+    between,
     byte_size,
     count,
     each,
@@ -26,6 +28,11 @@ from llmproxy_core.option import (
     some_seconds,
 )
 from llmproxy_core.price_config import Prices
+from llmproxy_core.resilience.backoff import Retries
+from llmproxy_core.resilience.breaker import BreakerConfig
+from llmproxy_core.resilience.commit import FIRST_TOKEN, CommitPoint
+from llmproxy_core.resilience.failure import Failure
+from llmproxy_core.resilience.probe import ProbeConfig
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Pool
 
@@ -163,7 +170,7 @@ UpstreamHeaders = Annotated[HeaderPairs, WrittenAs(Mapping[str, str | Secret], r
 
 @attrs.frozen(kw_only=True)
 class TimeoutsTable:
-    """Four clocks of an upstream call, each enforced on its own; 0 switches one off."""
+    """The clocks of an upstream call, each enforced on its own; 0 switches one off."""
 
     connect_s: float = option(
         "Seconds until a connection stands, DNS and TLS included; also the wait for a free one in the pool.",
@@ -173,6 +180,12 @@ class TimeoutsTable:
     first_byte_s: float = option(
         "Seconds from the request sent to the head of the answer, and from there to its first byte.",
         default=Timeouts().first_byte_s or 0.0,
+        validator=seconds,
+    )
+    first_token_s: float = option(
+        "Seconds from the request sent to the first event of a stream that answers something; roles, pings and the "
+        "like do not count.",
+        default=Timeouts().first_token_s or 0.0,
         validator=seconds,
     )
     idle_s: float = option(
@@ -246,6 +259,31 @@ socket_path = matches(r"/[^\x00]{1,106}", "the absolute path of a Unix socket")
 environment_name: Check = matches(r"[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
 
 
+def _environment_names(written: str | tuple[str, ...]) -> None:
+    names = (written,) if isinstance(written, str) else written
+    for name in names:
+        environment_name(name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError("expected at least one name, each once")
+
+
+@attrs.frozen
+class Key:
+    """One of several keys of an LLM."""
+
+    name: str
+    """That of its environment variable."""
+    token: Secret
+
+
+@attrs.frozen
+class Rank:
+    """How a member stands in its group."""
+
+    priority: int = 1
+    weight: float = 1.0
+
+
 @attrs.frozen(kw_only=True)
 class LLMConfig:
     """The keys of every `[llm.NAME]`."""
@@ -269,6 +307,45 @@ class LLMConfig:
     model: str | None = option(
         "The model that is sent, whatever is asked for.", default=None, validator=plain_text, example="gpt-4o"
     )
+    retries: Retries | None = option(
+        "How a call that fails is tried again: `{}` takes the defaults. Absent: not at all, unless MAX_RETRIES or one "
+        "of its kin is set; a group that falls over tries by the defaults.",
+        default=None,
+        example={"max_retries": 3, "initial_backoff_s": 1.0},
+    )
+    commit: CommitPoint = option(
+        "With retries, and in groups that fall over: up to which point the failure of a stream is hidden by another "
+        "try. `headers`, `first-token`, or when so much text is there: `{ chars = 200, ms = 1500 }`.",
+        default=FIRST_TOKEN,
+        example="first-token",
+    )
+    max_in_flight: int = option(
+        "Calls that it serves at once; one more goes to another member of its group, waits for a retry, or is answered "
+        "503. 0: no bound.",
+        default=0,
+        validator=count,
+    )
+    breaker: BreakerConfig | None = option(
+        "When the LLM is left alone because it fails: `{}` takes the defaults. Absent: it is always called.",
+        default=None,
+        example={"failure_rate": 0.5, "open_s": 5.0},
+    )
+    probe: ProbeConfig | None = option(
+        "How often the LLM is asked for its list of models, to know how it is when nobody calls it: `{}` takes the "
+        "defaults. Absent: never.",
+        default=None,
+        example={"every_s": 30.0},
+    )
+    priority: int = option(
+        "Its place in groups of provider `priority`: lower numbers first.",
+        default=1,
+        validator=between(0, 1_000_000, "a number"),
+    )
+    weight: float = option(
+        "Its share in groups of providers `balance` and `priority`; 0: only when all others fail.",
+        default=1.0,
+        validator=between(0, 1_000_000, "a number"),
+    )
     prices: Prices = option(
         "USD per million tokens, by model name or glob; the first that fits counts.",
         default=(),
@@ -289,22 +366,25 @@ class HttpLLMConfig(LLMConfig):
         "Where the API is, as the provider's SDK takes it: http or https, no query.",
         example="https://api.openai.com/v1",
     )
-    token_env: str | None = option(
-        "The environment variable that holds the key. Absent: no key is sent.",
+    token_env: str | tuple[str, ...] | None = option(
+        "The environment variable that holds the key, or several: they are used in turn, and where one is refused or "
+        "limited the next at once. Absent: no key is sent.",
         default=None,
-        validator=environment_name,
+        validator=_environment_names,
         example="OPENAI_API_KEY",
         secret=True,  # the key itself is what people write here by mistake
     )
     token: Secret | None = None
-    """What `token_env` held when the configuration was read; no key."""
+    """What `token_env` held when the configuration was read, or the first of them; no key of the table."""
+    keys: tuple[Key, ...] = ()
+    """All of them, where there are several; no key of the table."""
     headers: UpstreamHeaders = option(
         'Headers that every call carries. A secret value is written `{ env = "NAME" }`.',
         default=(),
         example={"openai-organization": "org-1"},
     )
     timeouts: Annotated[Timeouts, WrittenAs(TimeoutsTable, TimeoutsTable.timeouts)] = option(
-        "Four clocks of an upstream call, in seconds, each enforced on its own; 0 switches one off.", default=Timeouts()
+        "The clocks of an upstream call, in seconds, each enforced on its own; 0 switches one off.", default=Timeouts()
     )
     pool: Annotated[Pool, WrittenAs(PoolTable, PoolTable.pool)] = option(
         "How many connections are kept; LLMs with equal pools share one.", default=Pool()
@@ -363,4 +443,87 @@ class GroupConfig(LLMConfig):
         "The names of its LLMs, in order of preference; groups may be members of groups.",
         validator=each(plain_text),
         example=["openai", "local"],
+    )
+    ranks: tuple[Rank, ...] = ()
+    """Those of its members, as their own tables have them; no key of the table."""
+
+    def named(self) -> tuple[str, ...]:
+        """The LLMs that it may call."""
+        return self.members
+
+
+@attrs.frozen(kw_only=True)
+class ByModelConfig(GroupConfig):
+    """The keys of an LLM that picks among others by the model that a request names."""
+
+
+@attrs.frozen(kw_only=True)
+class FallbackConfig(GroupConfig):
+    """The keys of an LLM whose members stand in for each other."""
+
+    on_rate_limit: str | None = option(
+        "The LLM that is asked next when a member is rate limited; a member or another.",
+        default=None,
+        refers_to="llm",
+        example="local",
+    )
+    on_context_window: str | None = option(
+        "The LLM that is asked next when a request is too long for a member. Absent: the caller gets that answer.",
+        default=None,
+        refers_to="llm",
+        example="large",
+    )
+    on_content_policy: str | None = option(
+        "The LLM that is asked next when a member refuses a request for its content. Absent: the caller gets that "
+        "answer.",
+        default=None,
+        refers_to="llm",
+        example="local",
+    )
+    on_model_not_found: str | None = option(
+        "The LLM that is asked next when a provider does not know the model. Absent: the caller gets that answer.",
+        default=None,
+        refers_to="llm",
+        example="local",
+    )
+
+    def by_kind(self) -> Mapping[Failure, str]:
+        """The LLM that is asked next after each kind of failure."""
+        named = {
+            Failure.RATE_LIMIT: self.on_rate_limit,
+            Failure.CONTEXT_WINDOW: self.on_context_window,
+            Failure.CONTENT_POLICY: self.on_content_policy,
+            Failure.MODEL_NOT_FOUND: self.on_model_not_found,
+        }
+        return FrozenMap((kind, name) for kind, name in named.items() if name is not None)
+
+    def named(self) -> tuple[str, ...]:
+        return (*self.members, *self.by_kind().values())
+
+
+@attrs.frozen(kw_only=True)
+class BalanceConfig(FallbackConfig):
+    """The keys of an LLM that spreads calls over its members, which stand in for each other."""
+
+    strategy: Literal["weighted", "round_robin", "least_in_flight", "peak_ewma"] = option(
+        "`weighted`: by lot, as `weight` in the members' tables says; `round_robin`: in turn; `least_in_flight`: the "
+        "one with the fewest calls; `peak_ewma`: the one that will likely begin to answer first.",
+        default="weighted",
+    )
+
+
+_STICKY = matches(
+    r"user|conversation|header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", '"user", "conversation" or "header:NAME"'
+)
+
+
+@attrs.frozen(kw_only=True)
+class StickyConfig(FallbackConfig):
+    """The keys of an LLM that asks the same member for the same caller."""
+
+    by: str = option(
+        "What stays with one member: `conversation` (how it begins), `user` (as the request names him) or "
+        "`header:NAME`.",
+        default="conversation",
+        validator=_STICKY,
     )

@@ -200,8 +200,26 @@ class ResponseBase:
         assert isinstance(self, Reply | Stream)
         return await drain(self)
 
-    async def started(self) -> None:
+    async def started(self, chars: int = 0) -> None:
         """Return once the answer has really begun: nothing to wait for on a reply."""
+
+    def cost_so_far(self) -> Money | None:
+        """
+        What it has cost up to now; None where no price is known. Nothing changes by asking.
+
+        While it is under way that is an estimate: of what the provider has told, or of what was read where that is
+        more. Each time all of the question is counted.
+        """
+        if self.outcome is not None:
+            return self.outcome.cost
+        if not self.billed:
+            return Money()
+        usage, read = self.usage, self._estimate()
+        if usage is None or not usage.total_tokens:
+            usage = read
+        elif read is not None and read.output_tokens > usage.output_tokens:
+            usage = attrs.evolve(usage, output_tokens=read.output_tokens, source=read.source)
+        return None if self.price is None or usage is None else self.price.cost(usage)
 
     # -- its end -------------------------------------------------------------------------------------------------
 
@@ -383,19 +401,19 @@ class Stream(ResponseBase):
             attempt=attempt,
         )
 
-    async def started(self) -> None:
+    async def started(self, chars: int = 0) -> None:
         """
-        Return once the first meaningful event is here; it is kept for the reader.
+        Return once the first meaningful event is here, and *chars* characters of text; what is read is kept.
 
         Raises the UpstreamError, with the response finished, when the stream fails before that: the point up to
         which another attempt is still possible. Idempotent; when it is cancelled, what was read is kept too.
         """
-        if self._begun or self.api is None:
+        if self.api is None or (self._begun and not chars):
             return
         from llmproxy_core.drain import read_until_meaningful
 
         try:
-            await read_until_meaningful(self._read_on, self.dialect, self.api, self._peeked)
+            await read_until_meaningful(self._read_on, self.dialect, self.api, self._peeked, chars)
         except ProxyError as error:
             if isinstance(error, UpstreamError):
                 redact_error(error, self.redact)

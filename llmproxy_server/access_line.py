@@ -18,13 +18,17 @@ from llmproxy_server.record import Ended
 _STARTED = attrgetter("started_s")
 
 
-class AttemptLine(msgspec.Struct, gc=False):
+class AttemptLine(msgspec.Struct, omit_defaults=True, gc=False):
     """One upstream call. *status* is null where no answer came, *ms* where it was not over when the exchange ended."""
 
     llm: str
     status: int | None
     error: str | None
     ms: float | None
+    key: str | None = None
+    """The name of the key, where the LLM has several."""
+    next: str | None = None
+    """Why another followed."""
 
 
 class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
@@ -61,6 +65,8 @@ class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
     usage_source: str | None = None
     cost: str | None = None
     attempts: list[AttemptLine] | None = None
+    passed_over: list[AttemptLine] | None = None
+    """Calls that were not made, and why not."""
     upstream_request_id: str | None = None
     child_attempts: list[AttemptLine] | None = None
     trace_id: str | None = None
@@ -114,6 +120,7 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         usage_source=source,
         cost=None if cost is None else str(cost),
         attempts=lines,
+        passed_over=[_attempt(it) for it in exchange.passed_over] if exchange.passed_over else None,
         upstream_request_id=upstream_id,
         child_attempts=children,
         trace_id=trace_id,
@@ -155,6 +162,8 @@ def _attempt(it: Attempt) -> AttemptLine:
         it.status,
         None if error is None else error.code,
         None if ended_s is None else milliseconds(ended_s - it.started_s),
+        it.key,
+        it.next,
     )
 
 

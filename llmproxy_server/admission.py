@@ -1,47 +1,219 @@
-"""How much is served at once: calls in flight, and the bytes of their request bodies."""
+"""How much is served at once: calls in flight, those that wait for a place, and the bytes of their request bodies."""
 
 from __future__ import annotations
 
-from typing import Self
+import asyncio
+import ipaddress
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Literal, Self, get_args
 
 import attrs
 
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import Overloaded
 from llmproxy_core.node import record
+from llmproxy_server.admission_limit import AdaptiveLimit, Looks
+from llmproxy_server.admission_queue import FairQueue
 
 RETRY_AFTER_S = 1.0
 
+Reason = Literal["full", "displaced", "waited", "deadline", "bodies"]
+"""Why a call was refused: see `_WORDS`."""
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+_WORDS: dict[Reason, str] = {
+    "full": "Too many calls are being served; try again soon",
+    "displaced": "Too many calls are being served, and too many of yours wait for it; try again soon",
+    "waited": "Too many calls are being served, and none of them ended in time (queue_timeout_s); try again soon",
+    "deadline": "Too many calls are being served, and none of them ended before the deadline of this one",
+    "bodies": "Too many request bodies are held; try again soon",
+}
+
 
 class Admission:
-    """Lets calls in while there is room. One event loop; nothing here waits, what does not fit is refused."""
+    """
+    Lets calls in while there is room. One event loop.
 
-    def __init__(self, *, max_in_flight: int, max_buffered_bytes: int) -> None:
-        """*max_in_flight*: 0 for no bound."""
+    Where there is none, some wait in a queue that is fair between callers, for a short while; what fits there neither
+    is refused at once. A place that becomes free goes to who waits: nobody who comes later can take it. While nobody
+    waits there is no future, no timer and no lock.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_in_flight: int,
+        max_buffered_bytes: int,
+        max_queued: int = 0,
+        queue_timeout_s: float = 1.0,
+        adaptive_limit: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """*max_in_flight*: 0 for no bound. *adaptive_limit* takes effect from `start` on."""
         self.in_flight = 0
         self.buffered_bytes = 0
-        self._max_in_flight = max_in_flight
+        self.shed: dict[Reason, int] = dict.fromkeys(REASONS, 0)
+        """How many calls were refused so far, by why."""
+        self.limit: float = max_in_flight or inf
+        """How many calls may be in flight now. Where fewer are, nobody waits."""
+        self.queue = FairQueue[asyncio.Future[Ticket | Reason]]()
+        """Each is given its place, or why there is none."""
         self._max_buffered_bytes = max_buffered_bytes
+        self._max_queued = max_queued
+        self._queue_timeout_s = queue_timeout_s
+        self._clock = clock
+        self._adaptive = AdaptiveLimit(self.limit) if adaptive_limit else None
+        self._looks = Looks(self._adapt, clock)
 
     @classmethod
     def of(cls, server: ServerConfig) -> Self:
-        return cls(max_in_flight=server.max_in_flight, max_buffered_bytes=server.max_buffered_bytes)
+        return cls(
+            max_in_flight=server.max_in_flight,
+            max_buffered_bytes=server.max_buffered_bytes,
+            max_queued=server.max_queued,
+            queue_timeout_s=server.queue_timeout_s,
+            adaptive_limit=server.adaptive_limit,
+        )
 
     def follow(self, server: ServerConfig) -> None:
-        """The bounds of *server* from now on. Who is inside stays, also where there are more than that now."""
-        self._max_in_flight = server.max_in_flight
+        """
+        The bounds of *server* from now on.
+
+        Who is inside stays, also where there are more than that now; so does who waits, as long as it was told then.
+        """
+        most = server.max_in_flight or inf
         self._max_buffered_bytes = server.max_buffered_bytes
+        self._max_queued = server.max_queued
+        self._queue_timeout_s = server.queue_timeout_s
+        if not server.adaptive_limit:
+            self._adaptive = None
+            self._looks.stop()
+        elif self._adaptive is None:
+            self._adaptive = AdaptiveLimit(most)
+            self._looks.start()
+        else:
+            self._adaptive.bound(most)
+        self.limit = most if self._adaptive is None else self._adaptive.limit
+        self._let_in()
+
+    def start(self) -> None:
+        """Adapt the limit to the running loop, where that is configured."""
+        if self._adaptive is not None:
+            self._looks.start()
+
+    def stop(self) -> None:
+        """The limit stays as it is. May be called again."""
+        self._looks.stop()
+
+    def _adapt(self, late_s: float) -> None:
+        """The loop was *late_s* late."""
+        if self._adaptive is not None:
+            self._adaptive.look(late_s, self.in_flight)
+            self.limit = self._adaptive.limit
+            self._let_in()
+
+    # -- places --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no place now. Who comes then can only `wait`."""
+        return self.in_flight >= self.limit
 
     def enter(self) -> Ticket:
         """A place, until `Ticket.leave`. Overloaded when there is none."""
-        if self._max_in_flight and self.in_flight >= self._max_in_flight:
-            raise Overloaded("Too many calls are being served; try again soon", retry_after_s=RETRY_AFTER_S)
+        if self.in_flight >= self.limit:
+            raise self._refused("full")
         self.in_flight += 1
         return Ticket(self)
 
+    async def wait(self, address: str, until: float | None = None) -> Ticket:
+        """
+        A place, until `Ticket.leave`, as soon as it is the turn of who calls from *address*.
+
+        Overloaded at once where too many wait, unless a caller has two more of them than this one has: the last of
+        those is then refused in its place. Overloaded after `queue_timeout_s`, or at *until* by the clock, if that is
+        sooner. Who is cancelled leaves the queue and holds no place, also when its turn had just come.
+        """
+        wait_s = self._queue_timeout_s
+        late: Reason = "waited"
+        if until is not None and (left_s := until - self._clock()) < wait_s:
+            wait_s, late = left_s, "deadline"
+        if wait_s <= 0:
+            raise self._refused(late)
+        caller = caller_of(address)
+        self._make_room(caller)
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Ticket | Reason] = loop.create_future()
+        self.queue.add(caller, turn)
+        # A timer for each that waits, not one for all: an event loop's heap finds the next due as well as ours would.
+        timer = loop.call_later(wait_s, self._give_up, caller, turn, late)
+        try:
+            found = await turn
+        except asyncio.CancelledError:
+            self.queue.discard(caller, turn)
+            if turn.done() and not turn.cancelled() and isinstance(given := turn.result(), Ticket):
+                given.leave()
+            raise
+        finally:
+            timer.cancel()
+        if isinstance(found, Ticket):
+            return found
+        raise self._refused(found)
+
+    def _make_room(self, caller: str) -> None:
+        """Let one more wait for *caller*; Overloaded where that would be unfair to those that do."""
+        queue = self.queue
+        if queue.size < self._max_queued:
+            return
+        # After a reload there may be more than may be: these stay, and nobody comes in their place.
+        if queue.size > self._max_queued or queue.longest < queue.waiting(caller) + 2:
+            raise self._refused("full")
+        _tell(queue.take_last(), "displaced")
+
+    def _give_up(self, caller: str, turn: asyncio.Future[Ticket | Reason], why: Reason) -> None:
+        self.queue.discard(caller, turn)
+        _tell(turn, why)
+
+    def _let_in(self) -> None:
+        """Give the places that are free to those whose turn it is."""
+        while self.queue.size and self.in_flight < self.limit:
+            turn = self.queue.take()
+            if not turn.done():  # else it was cancelled, and its task has not run since
+                self.in_flight += 1
+                turn.set_result(Ticket(self))
+
+    def _refused(self, why: Reason) -> Overloaded:
+        self.shed[why] += 1
+        return Overloaded(_WORDS[why], retry_after_s=RETRY_AFTER_S)
+
+    # -- bodies --------------------------------------------------------------------------------------------------
+
     def check(self, size: int) -> None:
         if self.buffered_bytes + size > self._max_buffered_bytes:
-            raise Overloaded("Too many request bodies are held; try again soon", retry_after_s=RETRY_AFTER_S)
+            raise self._refused("bodies")
+
+
+def _tell(turn: asyncio.Future[Ticket | Reason], why: Reason) -> None:
+    """A result, not an exception: who was cancelled meanwhile would never retrieve that, and asyncio complain of it."""
+    if not turn.done():
+        turn.set_result(why)
+
+
+def caller_of(address: str) -> str:
+    """
+    Who calls from *address*: itself, or of IPv6 the network of 64 bits that a site has at least (RFC 6177).
+
+    Else whoever has one such network would have as many turns as it takes addresses of it.
+    """
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return address if found.ipv4_mapped is not None else found.packed[:8].hex()
 
 
 @record(eq=False, repr=False)
@@ -63,8 +235,11 @@ class Ticket:
         self._held += size
 
     def leave(self) -> None:
-        """Give everything back. May be called again."""
+        """Give everything back; the place goes to who waits for one. May be called again."""
         if self._inside:
             self._inside = False
-            self._admission.in_flight -= 1
-            self._admission.buffered_bytes -= self._held
+            admission = self._admission
+            admission.in_flight -= 1
+            admission.buffered_bytes -= self._held
+            if admission.queue.size:
+                admission._let_in()

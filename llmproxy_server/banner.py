@@ -13,7 +13,7 @@ from llmproxy_core.errors import ProxyError
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.routing import Route
-from llmproxy_server.cli_llm import model_words, reached
+from llmproxy_server.cli_llm import model_words, reached, token_names
 from llmproxy_server.cli_terminal import columns, strong
 from llmproxy_server.embedded import KNOWN_PROVIDERS
 from llmproxy_server.loader import Loaded
@@ -74,7 +74,7 @@ def _where(loaded: Loaded, url: str, *, handed_down: bool) -> Iterator[tuple[str
 
 def _keys(loaded: Loaded) -> str:
     found = [
-        f"{llm.token_env} ({name})"
+        f"{token_names(llm)} ({name})"
         for name, llm in loaded.config.llms.items()
         if isinstance(llm, HttpLLMConfig) and llm.token is not None
     ]

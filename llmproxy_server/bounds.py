@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
-from llmproxy_core import groups, http_llm, memory_ledger, model_map, routing
+from llmproxy_core import http_llm, memory_ledger, model_map, routing
 from llmproxy_core.gateway import Gateway
-from llmproxy_core.groups import ByModel
+from llmproxy_core.groups import by_model
+from llmproxy_core.groups.by_model import ByModel
+from llmproxy_core.groups.making import layers
 from llmproxy_core.http_llm import HttpLLM
 from llmproxy_core.memory import MemoryStore
 from llmproxy_core.memory_windows import CurrentPeriods
@@ -94,7 +96,9 @@ def _gateways(process: Process) -> Iterator[Gateway]:
 
 
 def _llms(process: Process, kind: type[T]) -> Iterator[T]:
-    return (llm for gateway in _gateways(process) for llm in gateway.llms.values() if isinstance(llm, kind))
+    for gateway in _gateways(process):
+        for llm in gateway.llms.values():
+            yield from (layer for layer in layers(llm) if isinstance(layer, kind))
 
 
 def _models(process: Process) -> Iterator[ModelMap]:
@@ -217,9 +221,9 @@ BOUNDS = (
     ),
     Bound(
         "models_picked",
-        "llmproxy_core.groups.ByModel._picked",
+        "llmproxy_core.groups.by_model.ByModel._picked",
         lambda it: sum(len(llm._picked) for llm in _llms(it, ByModel)),
-        _each(groups._REMEMBERED, lambda it: _llms(it, ByModel)),
+        _each(by_model._REMEMBERED, lambda it: _llms(it, ByModel)),
     ),
     Bound(
         "prices",

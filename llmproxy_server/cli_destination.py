@@ -12,7 +12,9 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, RouteNotFound, UpstreamConnectError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway, ModelList
-from llmproxy_core.groups import ByModel
+from llmproxy_core.groups.by_model import ByModel
+from llmproxy_core.groups.making import layers
+from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.request import Request
@@ -56,7 +58,7 @@ async def destination(gateway: Gateway, transport: LookTransport, match: Match, 
         names = list(_walk(gateway, match.route.config.target_llm, model))
         hops = tuple((name, gateway.config.llms[name].provider) for name in names)
         last = gateway.config.llms[names[-1]]
-        nobody = isinstance(gateway.llms[names[-1]], ByModel)  # it would have chosen a member
+        nobody = _chooser(gateway.llms[names[-1]]) is not None  # it would have chosen a member
         if isinstance(last, HttpLLMConfig) or (nobody and (model is not None or match.api is None)):
             return attrs.evolve(await _tried(match, exchange, transport), hops=hops, asked=model)
         if isinstance(last, GroupConfig):
@@ -97,14 +99,18 @@ def _walk(gateway: Gateway, name: str, model: str | None) -> Iterator[str]:
     """The LLM *name*, and what it chooses among its members, as far as *model* decides it."""
     while True:
         yield name
-        llm, config = gateway.llms[name], gateway.config.llms[name]
-        if not isinstance(llm, ByModel):
+        llm, config = _chooser(gateway.llms[name]), gateway.config.llms[name]
+        if llm is None:
             return
         model = ModelMap(config.models, config.model).sent(model) if model is not None else config.model
         member = llm.pick(model) if model is not None else None
         if member is None:
             return
         name = next(name for name, it in gateway.llms.items() if it is member)
+
+
+def _chooser(llm: LLMClient) -> ByModel | None:
+    return next((layer for layer in layers(llm) if isinstance(layer, ByModel)), None)
 
 
 async def _listed(match: Match, exchange: Exchange) -> Destination:

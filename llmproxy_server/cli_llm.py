@@ -32,7 +32,12 @@ def _url(llm: HttpLLMConfig, registry: Registry) -> str:
 def _key(llm: HttpLLMConfig) -> str:
     if llm.token_env is None:
         return "no key"
-    return f"key {llm.token_env} ({'not set' if llm.token is None else 'set'})"
+    return f"key {token_names(llm)} ({'not set' if llm.token is None else 'set'})"
+
+
+def token_names(llm: HttpLLMConfig) -> str:
+    """The environment variables that hold its keys."""
+    return llm.token_env if isinstance(llm.token_env, str) else ", ".join(llm.token_env or ())
 
 
 def model_words(llm: LLMConfig) -> str:

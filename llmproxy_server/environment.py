@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from llmproxy_core.config_path import Place, written
 from llmproxy_core.config_problem import Problems, shown
 from llmproxy_core.errors import ConfigError, Problem
-from llmproxy_core.llm_config import HttpLLMConfig
+from llmproxy_core.llm_config import FallbackConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
 from llmproxy_server.environment_proxy import proxy_variable
@@ -90,9 +90,10 @@ def overlay(
         _put_in(result, "server", key.removeprefix("server."), value)
         origins[key] = COMMAND_LINE
     table_keys: list[tuple[str, object, str]] = []
-    names = list(_over_http(result, registry))
+    names = list(_of_kind(result, registry, HttpLLMConfig))
+    grouped = list(_of_kind(result, registry, FallbackConfig))
     for variable, value in _set(LLM_VARIABLES, env, problems):
-        for name in names:
+        for name in [*names, *grouped] if variable.key.startswith("retries.") else names:
             origins[written(("llm", name, *variable.key.split(".")))] = variable.name
             _put_llm(result, name, variable.key, value)
         if names:
@@ -144,14 +145,14 @@ def _put(table: Mapping[str, object], keys: list[str], value: object) -> dict[st
     return {**table, first: _put(inner, rest, value) if isinstance(inner, Mapping) else inner}
 
 
-def _over_http(document: Mapping[str, object], registry: Registry) -> Iterator[str]:
-    """The LLMs that are reached over HTTP."""
+def _of_kind(document: Mapping[str, object], registry: Registry, config: type[LLMConfig]) -> Iterator[str]:
+    """The LLMs whose tables are of the class *config*."""
     llms = document.get("llm")
     for name, table in list(llms.items()) if isinstance(llms, Mapping) else []:
         if not isinstance(table, Mapping) or not isinstance(table.get("provider"), str):
             continue
         kind = registry.providers.get(table["provider"])
-        if kind is not None and issubclass(kind.config, HttpLLMConfig):
+        if kind is not None and issubclass(kind.config, config):
             yield name
 
 

@@ -10,6 +10,9 @@ from llmproxy_core.config import Config
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.exchange import Attempt, Clock, Exchange
 from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.groups.guarded import Guarded
+from llmproxy_core.groups.making import layers
+from llmproxy_core.llm import LLMClient
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import logs
@@ -52,17 +55,22 @@ class Health:
         self._checks: list[Check] = [Growing("log", "lines_dropped", dropped, logs.dropped, clock)]
         self.configure(config, stores)
 
-    def configure(self, config: Config, stores: Mapping[str, Store]) -> None:
+    def configure(
+        self, config: Config, stores: Mapping[str, Store], llms: Mapping[str, LLMClient] = FrozenMap()
+    ) -> None:
         """
-        *config* is what is served from now on, *stores* are its stores.
+        *config* is what is served from now on, *stores* and *llms* are those that it made.
 
         What is known stays, of LLMs that are configured as before, and of stores that are the same.
         """
-        llms, probes = self._llms, self._stores
+        known, probes = self._llms, self._stores
         self._llms = {
-            name: llms[name] if name in llms and llms[name].config == llm else LLMState(name, llm)
+            name: known[name] if name in known and known[name].config == llm else LLMState(name, llm)
             for name, llm in config.llms.items()
         }
+        for name, state in self._llms.items():
+            made = llms.get(name)
+            state.guards = () if made is None else tuple(it for it in layers(made) if isinstance(it, Guarded))
         self._stores = {
             name: probes[name]
             if name in probes and probes[name].store is store
@@ -94,6 +102,11 @@ class Health:
         for attempt in attempts:
             if (llm := self._llms.get(attempt.llm)) is not None:
                 llm.learn(attempt, now)
+
+    def probed(self, name: str, attempt: Attempt) -> None:
+        """The LLM *name* was asked how it is, by *attempt*, which is over."""
+        if (llm := self._llms.get(name)) is not None:
+            llm.judge(attempt, self._clock())
 
     # -- what else may be amiss ----------------------------------------------------------------------------------
 

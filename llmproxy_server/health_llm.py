@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import attrs
 
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Attempt
+from llmproxy_core.groups.guarded import Guarded
+from llmproxy_core.groups.places import Places
 from llmproxy_core.llm_config import LLMConfig
+from llmproxy_core.resilience.breaker import State as BreakerState
 from llmproxy_server.health_reason import Reason
 
 State = Literal["unknown", "ok", "failing"]
+Standing = Literal["unknown", "ok", "failing", "full", "resting", "open", "drained", "disabled"]
+"""How an LLM is, the worst last: a State while it can be called, else why it cannot."""
+_OPEN = BreakerState.OPEN
+_WEIGHT = 0.1  # of the last call in the usual latency: some twenty calls count
 _CALLERS_FAULT = frozenset({400, 404, 409, 413, 422})
-_OURS = frozenset({"upstream_timeout_first_byte", "upstream_timeout_idle", "upstream_timeout_total"})
+_OURS = frozenset(
+    {
+        "upstream_timeout_first_byte",
+        "upstream_timeout_first_token",
+        "upstream_timeout_idle",
+        "upstream_timeout_total",
+        "deadline_exceeded",
+    }
+)
 
 
 @attrs.define(eq=False)
@@ -30,8 +45,24 @@ class LLMState:
     status: int | None = None
     failed_s: float = 0.0
     """Of the last failure, and what it was."""
+    latency_s: float | None = None
+    """How long the last answer took to begin; a plain one, to be read."""
+    usual_latency_s: float | None = None
+    """The moving average of these."""
+    guards: Sequence[Guarded] = ()
+    """Its keys, of the configuration that is served; none where nothing of it is watched but its calls."""
 
     def learn(self, attempt: Attempt, now: float) -> None:
+        """An attempt of a call is over."""
+        self.judge(attempt, now)
+        outcome = attempt.outcome
+        if outcome is not None and outcome.first_byte_s is not None:
+            latency_s = self.latency_s = outcome.first_byte_s - attempt.started_s
+            usual_s = self.usual_latency_s
+            self.usual_latency_s = latency_s if usual_s is None else usual_s + _WEIGHT * (latency_s - usual_s)
+
+    def judge(self, attempt: Attempt, now: float) -> None:
+        """What *attempt*, which is over, shows of the LLM's health; of a probe nothing else is to be learnt."""
         error = attempt.error
         if isinstance(error, UpstreamError) and error.upstream_status not in _CALLERS_FAULT:
             self.state, self.tried_s = "failing", now
@@ -39,10 +70,48 @@ class LLMState:
         elif attempt.status is not None:  # it answered: what it said of the request is another matter
             self.state, self.tried_s = "ok", now
 
+    @property
+    def places(self) -> Places | None:
+        """Its calls in flight; None where nobody counts them."""
+        return self.guards[0].places if self.guards else None
+
+    @property
+    def open_keys(self) -> int:
+        """How many of its keys are not used since they failed too often."""
+        return sum(guard.breaker is not None and guard.breaker.state is _OPEN for guard in self.guards)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether no call reaches it, for reasons that are not those of the moment: it is drained, or its breaker open."""
+        places = self.places
+        return places is not None and (places.drained or self.open_keys == len(self.guards))
+
+    @property
+    def standing(self) -> Standing:
+        """How it is, all that is known taken together."""
+        places = self.places
+        if not self.config.enabled:
+            return "disabled"
+        if places is None:
+            return self.state
+        if places.drained:
+            return "drained"
+        open_keys, resting = self.open_keys, sum(guard.rests_s() > 0 for guard in self.guards)
+        # A key may be both; then some other may be used, which costs a word that is not quite right, and no call.
+        if open_keys + resting >= len(self.guards):
+            return "open" if open_keys else "resting"
+        return self.state if places.refusal() is None else "full"
+
     def reasons(self, now: float) -> Iterator[Reason]:
+        part, places = f"llm.{self.name}", self.places
+        if places is not None and places.drained:
+            yield Reason(part, "llm_drained", "it was taken out of service")
+        if (open_keys := self.open_keys) > 0:
+            of = "its breaker is" if len(self.guards) == 1 else f"{open_keys} breakers of its {len(self.guards)} keys are"
+            yield Reason(part, "breaker_open", f"{of} open: it failed too often")
         if self.state == "failing" and self.code is not None:
             how = "" if self.status is None else f" (status {self.status})"
-            yield Reason(f"llm.{self.name}", self.code, f"its last call failed{how}", now - self.failed_s)
+            yield Reason(part, self.code, f"its last call failed{how}", now - self.failed_s)
 
     def said(self, now: float) -> dict[str, object]:
         said: dict[str, object] = {

@@ -178,9 +178,9 @@ class Server:
         watch_server(
             self.metering.sampler,
             connections=lambda: self._front.connections,
-            in_flight=lambda: self.admission.in_flight,
-            buffered_bytes=lambda: self.admission.buffered_bytes,
+            admission=self.admission,
         )
+        self.admission.start()
         watch_log(self.metering.sampler, logs.dropped)
         watch_spans(self.metering.sampler, lambda: self._maker.drops.count)
         bounds.export(self, self.metering.meter)
@@ -334,6 +334,7 @@ class Server:
         self._closed = True
         self._wind_down()
         self._lag.stop()
+        self.admission.stop()
         self.metering.stop()
         await self._front.aclose()
         timeout_s = self.config.server.settle_timeout_s

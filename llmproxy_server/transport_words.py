@@ -50,6 +50,8 @@ def idle_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
 
 
 def total_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
+    if timeouts.deadline:
+        return UpstreamTimeout("The time for this request is over (its deadline)", code="deadline_exceeded")
     message = f"{host} did not complete its answer within {seconds(timeouts.total_s)}"
     return UpstreamTimeout(message, code="upstream_timeout_total")
 

@@ -44,6 +44,13 @@ def read_seconds(text: str) -> float:
     return total
 
 
+def read_milliseconds(text: str) -> float:
+    """Seconds, from milliseconds as a plain number, or from a duration such as "1s"."""
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII):
+        return float(text) / 1000
+    return read_seconds(text)
+
+
 def read_idle_seconds(text: str) -> float:
     if not (found := read_seconds(text)):
         raise ValueError("expected a duration above 0")
@@ -110,6 +117,18 @@ LLM_VARIABLES = (
         "MAX_IDLE_CONNS_PER_HOST", "pool.max_connections_per_host", read_count, "Connections to one host; 0: no bound."
     ),
     Variable("IDLE_CONN_TIMEOUT", "pool.idle_s", read_idle_seconds, "How long an unused connection is kept."),
+    Variable(
+        "MAX_RETRIES", "retries.max_retries", read_count, "Tries after the first; any of these five switches them on."
+    ),
+    Variable(
+        "INITIAL_BACKOFF",
+        "retries.initial_backoff_s",
+        read_milliseconds,
+        "Longest first wait; milliseconds as a number.",
+    ),
+    Variable("MAX_BACKOFF", "retries.max_backoff_s", read_milliseconds, "Longest wait; milliseconds as a number."),
+    Variable("BACKOFF_FACTOR", "retries.backoff_factor", read_number, "By how much the longest wait grows."),
+    Variable("JITTER", "retries.jitter", read_number, "The part of the longest wait that is always waited."),
 )
 
 

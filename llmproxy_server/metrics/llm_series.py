@@ -25,6 +25,7 @@ _OURS = frozenset(
         "upstream_cut",
         "upstream_garbage",
         "upstream_timeout_first_byte",
+        "upstream_timeout_first_token",
         "upstream_timeout_idle",
         "upstream_timeout_total",
     }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from llmproxy_server.admission import REASONS, Admission
 from llmproxy_server.metrics.meter import Sampler
 from llmproxy_server.metrics.values import Family
 
@@ -16,6 +18,9 @@ _CPU = Family("process_cpu_seconds_total", "counter", "User and system time of a
 _START = Family("process_start_time_seconds", "latest", "When the process that began last did so, since the epoch.")
 _CONNECTIONS = Family("llmproxy_open_connections", "gauge", "Connections of clients that are open.")
 _IN_FLIGHT = Family("llmproxy_in_flight_requests", "gauge", "Requests that hold a place: max_in_flight bounds them.")
+_LIMIT = Family("llmproxy_in_flight_limit", "gauge", "Requests that may hold a place now: adaptive_limit lowers it.")
+_QUEUED = Family("llmproxy_queued", "gauge", "Requests that wait for a place: max_queued bounds them.")
+_SHED = Family("llmproxy_shed_total", "counter", "Requests answered 503 since a bound of the process was reached.")
 _BUFFERED = Family(
     "llmproxy_buffered_request_bytes", "gauge", "Request bodies in memory: max_buffered_bytes bounds them."
 )
@@ -36,11 +41,15 @@ def watch_process(sampler: Sampler, proc: Path = Path("/proc/self"), now: Callab
         sampler.gauge(_OPEN_FDS, lambda: sum(1 for _ in (proc / "fd").iterdir()))
 
 
-def watch_server(sampler: Sampler, *, connections: Read, in_flight: Read, buffered_bytes: Read) -> None:
-    """What the server of this process holds."""
+def watch_server(sampler: Sampler, *, connections: Read, admission: Admission) -> None:
+    """What the server of this process holds, and whom it refused since it holds too much."""
     sampler.gauge(_CONNECTIONS, connections)
-    sampler.gauge(_IN_FLIGHT, in_flight)
-    sampler.gauge(_BUFFERED, buffered_bytes)
+    sampler.gauge(_IN_FLIGHT, lambda: admission.in_flight)
+    sampler.gauge(_LIMIT, lambda: admission.limit)
+    sampler.gauge(_QUEUED, lambda: admission.queue.size)
+    sampler.gauge(_BUFFERED, lambda: admission.buffered_bytes)
+    for reason in REASONS:
+        sampler.counter(_SHED, partial(admission.shed.__getitem__, reason), reason=reason)
 
 
 def watch_log(sampler: Sampler, dropped: Read) -> None:

@@ -99,7 +99,7 @@ class WireTransport(PooledTransport):
                 return UpstreamResponse(call.status, call.headers, call)
             if repeats or self._closed or not _may_repeat(request, call, connection):
                 raise _raisable(call.failure)
-            repeats = True
+            repeats = request.repeated = True
             connection = await self._connect(parts, target, timeouts, began, new=True)
 
     async def aclose(self) -> None:
@@ -182,7 +182,7 @@ class _Parts:
 
 def _may_repeat(request: UpstreamRequest, call: UpstreamCall, connection: UpstreamConnection) -> bool:
     """Whether *call* has failed as it does where its *connection* was closed while it was kept."""
-    if not (connection.reused and call.unheard and isinstance(call.failure, UpstreamCut)):
+    if not (request.may_repeat and connection.reused and call.unheard and isinstance(call.failure, UpstreamCut)):
         return False
     return request.body is None or isinstance(request.body, bytes)
 

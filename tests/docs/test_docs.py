@@ -32,7 +32,7 @@ What a block may be; `text` is shown, never run: pictures and output.
 """
 
 TARGETS = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
-PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "MISTRAL_API_KEY")
+PROVIDER_KEYS = ("OPENAI_API_KEY", "OPENAI_API_KEY_2", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "MISTRAL_API_KEY")
 DEMO: dict[str, Any] = {
     "llm": {"demo": {"provider": "demo"}},
     "route": [{"path_prefix": "/v1", "target_llm": "demo"}],

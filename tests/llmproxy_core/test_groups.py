@@ -22,7 +22,9 @@ from llmproxy_core import (
     Tasks,
     Unsupported,
 )
-from llmproxy_core.groups import ByModel, llmproxy_providers
+from llmproxy_core.groups import llmproxy_providers
+from llmproxy_core.groups.by_model import ByModel
+from llmproxy_core.llm_config import ByModelConfig
 from tests.llmproxy_core.conversation import CHAT, DIALECT, SOON_S, exchange, question, whole
 from tests.llmproxy_core.transport_double import ScriptedTransport, services
 
@@ -241,6 +243,6 @@ async def test_closing_it_closes_nobody_else(tasks: Tasks) -> None:
 
 
 def test_it_is_registered_as_by_model() -> None:
-    (provider,) = llmproxy_providers()
+    provider = next(it for it in llmproxy_providers() if it.name == "by_model")
 
-    assert (provider.name, provider.config, provider.build) == ("by_model", GroupConfig, ByModel)
+    assert (provider.name, provider.config, provider.build) == ("by_model", ByModelConfig, ByModel)

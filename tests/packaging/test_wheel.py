@@ -27,6 +27,7 @@ PACKAGES = {"llmproxy_core", "llmproxy_openai", "llmproxy_server"}
 PLUGINS = {
     "llmproxy_anthropic",
     "llmproxy_cache",
+    "llmproxy_chaos",
     "llmproxy_cost_limit",
     "llmproxy_enhance_query",
     "llmproxy_gemini",

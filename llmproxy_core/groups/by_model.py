@@ -1,13 +1,12 @@
-"""LLMs made of other LLMs. Registered as a plugin: `provider = "by_model"`."""
+"""An LLM that picks among others by the model that the request names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from llmproxy_core.errors import BadRequest, RouteNotFound
 from llmproxy_core.exchange import Exchange
-from llmproxy_core.hookspecs import ProviderType, hookimpl
+from llmproxy_core.groups.members import Members
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import GroupConfig
 from llmproxy_core.model_map import ModelMap
@@ -28,27 +27,13 @@ class ByModel:
 
     def __init__(self, config: GroupConfig, services: Services) -> None:
         self._config = config
-        self._services = services
-        self._own = ModelMap(config.models, config.model)
-        self._union: ModelMap | None = None
+        self._members = Members(config, services)
         self._picked: dict[str, LLMClient | None] = {}
 
     @property
     def models(self) -> ModelMap:
         """Its own list, else the members' names and globs together."""
-        if self._config.models:
-            return self._own
-        if self._union is None:
-            entries: dict[str, None] = {}
-            for member in self._members():
-                entries.update((asked, None) for asked, _ in member.models.entries)
-            if not all(member.models.listed for member in self._members()):
-                entries["*"] = None
-            self._union = ModelMap(tuple(entries.items()))
-        return self._union
-
-    def _members(self) -> list[LLMClient]:
-        return [self._services.llm(name) for name in self._config.members]
+        return self._members.models
 
     def pick(self, asked: str) -> LLMClient | None:
         """The member that serves *asked*."""
@@ -59,7 +44,7 @@ class ByModel:
         return self._picked[asked]
 
     def _choose(self, asked: str) -> LLMClient | None:
-        serving = [member for member in self._members() if member.models.sent(asked) is not None]
+        serving = [member for member in self._members.llms if member.models.sent(asked) is not None]
         for member in serving:
             if member.models.exactly(asked):
                 return member
@@ -67,7 +52,7 @@ class ByModel:
         return next(iter(listed or serving), None)
 
     async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
-        sent = self._config.model if model is None else self._own.sent(model)
+        sent = self._members.sent(model)
         member = None if sent is None else self.pick(sent)
         return () if member is None else await member.prices(sent)
 
@@ -75,7 +60,7 @@ class ByModel:
         asked = exchange.request.model
         if asked is None and self._config.model is None:
             raise BadRequest("The request names no model, and one is needed to choose an LLM", param="model")
-        sent = self._own.sent(asked) if asked is not None else self._config.model
+        sent = self._members.sent(asked)
         member = None if sent is None else self.pick(sent)
         if member is None or sent is None:
             raise RouteNotFound(
@@ -91,8 +76,3 @@ class ByModel:
 
     async def aclose(self) -> None:
         """Its members are LLMs of their own."""
-
-
-@hookimpl
-def llmproxy_providers() -> Iterable[ProviderType[Any]]:
-    return [ProviderType(name="by_model", config=GroupConfig, build=ByModel)]

@@ -1,0 +1,183 @@
+"""One LLM with one key: whether it may be called, and what its answers teach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.groups.explained import pass_over
+from llmproxy_core.groups.places import Places
+from llmproxy_core.llm import LLMClient
+from llmproxy_core.model_map import ModelMap
+from llmproxy_core.outcome import End, Outcome
+from llmproxy_core.prices import ModelPrice
+from llmproxy_core.resilience.breaker import Breaker, Pass
+from llmproxy_core.resilience.budget import RetryBudget
+from llmproxy_core.resilience.failure import Failure, Unavailable, failure_of
+from llmproxy_core.response import Response, Stream
+from llmproxy_core.services import Services
+
+AUTH_REST_S = 30.0
+"""How long a key is not used after the provider has refused it, where it does not say itself."""
+
+
+class Guarded:
+    """
+    The LLM *llm*, of which only one key is used.
+
+    It is not called while its key rests (the provider said when it may be used again), nor while its breaker is open;
+    and not again for one exchange when its retry budget is used up. A stream counts as answered once it has begun to
+    answer: until then its failure is one that another try, or another LLM, may hide.
+    """
+
+    def __init__(
+        self,
+        llm: LLMClient,
+        name: str,
+        services: Services,
+        *,
+        key: str | None = None,
+        budget: RetryBudget,
+        places: Places,
+        breaker: Breaker | None = None,
+    ) -> None:
+        """*key* is the name of the key, where there are several; *budget* and *places* are those of the whole LLM."""
+        self.name = name
+        self.key = key
+        self._llm = llm
+        self._clock = services.clock
+        self._budget = budget
+        self.places = places
+        self.breaker = breaker
+        self._rests_until_s = float("-inf")
+        self._rests_for: Unavailable | None = None
+
+    @property
+    def inside(self) -> Sequence[LLMClient]:
+        """What it is made around."""
+        return (self._llm,)
+
+    @property
+    def models(self) -> ModelMap:
+        return self._llm.models
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        return await self._llm.prices(model)
+
+    async def aclose(self) -> None:
+        await self._llm.aclose()
+
+    async def send(self, exchange: Exchange) -> Response:
+        tries, attempts = exchange.tries, len(exchange.attempts)
+        passed = self._admit(exchange)
+        places, began_s = self.places, self._clock()
+        places.in_flight += 1
+        try:
+            response = await self._llm.send(exchange)
+            if tries is not None and isinstance(response, Stream) and tries.commit.chars is not None:
+                await _committed(response, tries.commit.chars, tries.commit.most_s)
+        except ProxyError as error:
+            places.in_flight -= 1
+            failure = failure_of(error)
+            if passed is not None:
+                _end(passed, failure, self._clock() - began_s)
+            if failure.rests:
+                self._rest(failure, error)
+            if len(exchange.attempts) == attempts:
+                pass_over(exchange, self.name, self.key, error)
+            if tries is not None:
+                tries.failed(failure, error)
+            raise
+        except BaseException:
+            places.in_flight -= 1
+            if passed is not None:
+                passed.dropped()
+            raise
+        finally:
+            if self.key is not None:
+                for attempt in exchange.attempts[attempts:]:
+                    attempt.key = self.key
+        response.on_finish(partial(self._ended, passed, began_s))
+        return response
+
+    def _admit(self, exchange: Exchange) -> Pass | None:
+        """The breaker's pass, where there is one; Unavailable where the LLM is not to be called now."""
+        tries, passed = exchange.tries, None
+        refusal = self.places.refusal()
+        if refusal is None and self._rests_for is not None and (wait_s := self.rests_s()) > 0:
+            refusal = _again(self._rests_for, wait_s)
+        if refusal is None and self.breaker is not None:
+            passed = self.breaker.admit()
+            if passed is None:
+                wait_s = self.breaker.retry_in_s()
+                refusal = Unavailable(f"The LLM '{self.name}' is failing, and is not called now", retry_after_s=wait_s)
+        if refusal is None and tries is not None:
+            if self.name not in tries.reached:
+                tries.reached.add(self.name)
+                self._budget.called()
+            elif not self._budget.take():
+                refusal = Unavailable(f"The LLM '{self.name}' has had its share of retries", code="retry_budget")
+                if passed is not None:
+                    passed.dropped()
+        if refusal is not None:
+            pass_over(exchange, self.name, self.key, refusal)
+            if tries is not None:
+                tries.failed(Failure.UNAVAILABLE, refusal)
+            raise refusal
+        return passed
+
+    def rests_s(self) -> float:
+        """Seconds until its key may be used again; 0.0 when it may."""
+        return max(self._rests_until_s - self._clock(), 0.0)
+
+    def _ended(self, passed: Pass | None, began_s: float, outcome: Outcome) -> None:
+        """The answer has ended."""
+        self.places.in_flight -= 1
+        if passed is None:
+            return
+        error = outcome.error
+        seconds = (outcome.first_byte_s or outcome.ended_s) - began_s
+        if outcome.end is End.COMPLETED:
+            passed.succeeded(seconds)
+        elif isinstance(error, UpstreamError) and failure_of(error).is_upstreams:
+            passed.failed(seconds)
+        else:
+            passed.dropped()
+
+    def _rest(self, failure: Failure, error: ProxyError) -> None:
+        wait_s = error.retry_after_s
+        if wait_s is None:
+            wait_s = AUTH_REST_S if failure is Failure.AUTH else 0.0
+        self._rests_until_s = self._clock() + wait_s
+        self._rests_for = Unavailable(error.message, status=error.status, code=error.code, retryable=error.retryable)
+
+
+async def _committed(stream: Stream, chars: int, most_s: float | None) -> None:
+    """Return once so much of *stream* is there, or that took too long."""
+    if most_s is None:
+        await stream.started(chars)
+        return
+    limit = asyncio.timeout(most_s)
+    try:
+        async with limit:
+            await stream.started(chars)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+
+
+def _again(error: Unavailable, wait_s: float) -> Unavailable:
+    """What was said when the rest began, with what is left of it: a traceback belongs to one call."""
+    return Unavailable(
+        error.message, status=error.status, code=error.code, retryable=error.retryable, retry_after_s=wait_s
+    )
+
+
+def _end(passed: Pass, failure: Failure, seconds: float) -> None:
+    if failure.is_upstreams:
+        passed.failed(seconds)
+    else:
+        passed.dropped()

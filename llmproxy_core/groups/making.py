@@ -1,0 +1,151 @@
+"""Which of the parts of this package an LLM needs, by what its table says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+
+import attrs
+
+from llmproxy_core.groups.group import Group, Order
+from llmproxy_core.groups.guarded import Guarded
+from llmproxy_core.groups.keys import Keys
+from llmproxy_core.groups.measured import Measured
+from llmproxy_core.groups.members import Members
+from llmproxy_core.groups.orders import (
+    as_written,
+    by_priority,
+    least_in_flight,
+    peak_ewma,
+    round_robin,
+    sticky,
+    weighted,
+)
+from llmproxy_core.groups.places import Places
+from llmproxy_core.groups.said import of_conversation, of_header, of_user
+from llmproxy_core.groups.tried import Tried
+from llmproxy_core.llm import LLMClient
+from llmproxy_core.llm_config import (
+    BalanceConfig,
+    ByModelConfig,
+    FallbackConfig,
+    HttpLLMConfig,
+    LLMConfig,
+    StickyConfig,
+)
+from llmproxy_core.resilience.backoff import Retries
+from llmproxy_core.resilience.breaker import Breaker
+from llmproxy_core.resilience.budget import RetryBudget
+from llmproxy_core.services import Services
+
+_TRANSPARENT = (FallbackConfig, ByModelConfig)
+"""Groups whose members are called as if nobody stood between."""
+Build = Callable[[LLMConfig], LLMClient]
+
+
+# -- single LLMs -----------------------------------------------------------------------------------------------------
+
+
+def falling_over(llms: Mapping[str, LLMConfig]) -> frozenset[str]:
+    """The LLMs that a group of this package may call when another try is due, itself or through other groups."""
+    found = set[str]()
+    left = [name for name, llm in llms.items() if isinstance(llm, FallbackConfig) or llm.retries is not None]
+    while left:
+        llm = llms.get(left.pop())
+        if isinstance(llm, _TRANSPARENT):
+            left += set(llm.named()) - found
+            found.update(llm.named())
+    return frozenset(found)
+
+
+def make_llm(config: LLMConfig, build: Build, services: Services, *, in_group: bool) -> LLMClient:
+    """
+    What `[llm.NAME]` stands for: what *build* makes, and around it what the table asks for, no more.
+
+    *in_group*: a group that falls over may call it.
+    """
+    if isinstance(config, FallbackConfig):
+        return build(config)
+    has_keys = isinstance(config, HttpLLMConfig) and bool(config.keys)
+    own = config.breaker is not None or has_keys or config.max_in_flight > 0
+    needs_guard = (in_group or own or config.retries is not None) and not isinstance(config, _TRANSPARENT)
+    llm = _guarded(config, build, services) if needs_guard else build(config)
+    if config.retries is not None or has_keys:
+        return Tried(llm, Retries() if config.retries is None else config.retries, services, config.commit)
+    return llm
+
+
+def _guarded(config: LLMConfig, build: Build, services: Services) -> LLMClient:
+    """State that a reload does not lose, as long as the table stays the same."""
+    breaker = config.breaker
+
+    def guard(alone: LLMConfig, key: str | None) -> Guarded:
+        made = None
+        if breaker is not None:
+            make = partial(Breaker, breaker, services.clock, services.random)
+            made = services.kept(("breaker", config, key), make)
+        llm = build(alone)
+        return Guarded(llm, config.name, services, key=key, budget=budget, places=places, breaker=made)
+
+    places = services.kept(("places", config.name), partial(Places, config.name, config.max_in_flight))
+    places.most = config.max_in_flight
+    budget = services.kept(("budget", config.name), partial(RetryBudget, services.clock))
+    if isinstance(config, HttpLLMConfig) and config.keys:
+        return Keys([guard(attrs.evolve(config, token=key.token), key.name) for key in config.keys])
+    return guard(config, None)
+
+
+# -- groups ----------------------------------------------------------------------------------------------------------
+
+
+def make_fallback(config: FallbackConfig, services: Services) -> LLMClient:
+    return _group(config, services, as_written)
+
+
+def make_priority(config: FallbackConfig, services: Services) -> LLMClient:
+    return _group(config, services, lambda members: by_priority(members, config.ranks, services.random))
+
+
+def make_sticky(config: StickyConfig, services: Services) -> LLMClient:
+    said = {"user": of_user, "conversation": of_conversation}.get(config.by) or of_header(
+        config.by.removeprefix("header:").lower()
+    )
+    return _group(config, services, lambda members: sticky(members, config.members, said))
+
+
+def make_balance(config: BalanceConfig, services: Services) -> LLMClient:
+    return _group(config, services, partial(_balanced, config, services))
+
+
+def _balanced(config: BalanceConfig, services: Services, members: Members) -> Order:
+    if config.strategy == "weighted":
+        return weighted(members, config.ranks, services.random)
+    if config.strategy == "round_robin":
+        return round_robin(members)
+
+    @lru_cache(maxsize=1)
+    def measured() -> Sequence[Measured]:
+        ranked: Iterable[tuple[LLMClient, float]] = zip(
+            members.llms, (rank.weight or 1e-6 for rank in config.ranks), strict=True
+        )
+        return [Measured(llm, weight, services.clock) for llm, weight in ranked]
+
+    order = least_in_flight if config.strategy == "least_in_flight" else peak_ewma
+    return order(measured, services.random)
+
+
+def _group(config: FallbackConfig, services: Services, order: Callable[[Members], Order]) -> LLMClient:
+    members = Members(config, services)
+    group = Group(members, order(members), config.by_kind())
+    return Tried(group, Retries() if config.retries is None else config.retries, services, config.commit)
+
+
+# -- what is inside --------------------------------------------------------------------------------------------------
+
+
+def layers(llm: LLMClient) -> Iterator[LLMClient]:
+    """*llm*, and what it was made around; of a group not its members."""
+    yield llm
+    if isinstance(llm, Tried | Guarded | Keys):
+        for inner in llm.inside:
+            yield from layers(inner)
