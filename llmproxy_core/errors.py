@@ -62,6 +62,22 @@ class ProxyError(Exception):
         """The request field at fault, where there is one."""
 
 
+def forget_tracebacks(error: BaseException | None) -> None:
+    """
+    Cut what an error holds of the frames it passed.
+
+    They hold the exchange, and it the error: a cycle that would keep request bodies in memory until a collection.
+    """
+    seen = set[int]()
+    left = [error]
+    while left:
+        found = left.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            found.__traceback__ = None
+            left += [found.__cause__, found.__context__]
+
+
 class RequestRejected(ProxyError):
     """The caller must change something (4xx); nothing was sent upstream, or what was sent is over."""
 

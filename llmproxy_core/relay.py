@@ -232,6 +232,11 @@ class Flow:
         return self._response.api is None
 
     @property
+    def exchange(self) -> Exchange:
+        """What the answer belongs to: the client's own, or one that was made in its name."""
+        return self._response.exchange
+
+    @property
     def complete(self) -> bool:
         """Whether the piece that was given last completes the answer."""
         return self._engine.done if self._engine is not None else self._replaced_all
@@ -399,6 +404,10 @@ class Flow:
             ended()
 
     # -- the end -------------------------------------------------------------------------------------------------
+
+    def finish_response(self) -> None:
+        """End the response as the stream ended, and nothing else."""
+        self._response.finish(Ending.of(self.error), self.error)
 
     def finish(self) -> None:
         """End the response and its exchange as the stream ended; a child's parents with it."""

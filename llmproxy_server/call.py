@@ -11,7 +11,7 @@ import attrs
 
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
-from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError
+from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError, forget_tracebacks
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.node import record
@@ -19,6 +19,7 @@ from llmproxy_core.outcome import End
 from llmproxy_core.relay import Flow, Whole, as_asked, deliver
 from llmproxy_core.request import Request
 from llmproxy_core.routing import Match
+from llmproxy_server.abandoned import Abandoned, drains
 from llmproxy_server.admission import Ticket
 from llmproxy_server.answer import Answer
 from llmproxy_server.door import Door
@@ -37,7 +38,8 @@ from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
 
 _log = logging.getLogger("llmproxy")
-_OPAQUE, _COMPLETED = Operation.OPAQUE, End.COMPLETED  # as globals a fifth as dear: each call asks for them
+# As globals a fifth as dear: each call asks for them.
+_OPAQUE, _COMPLETED, _ABANDONED = Operation.OPAQUE, End.COMPLETED, End.ABANDONED
 
 HEAD_HELD_S = 1.0
 """
@@ -54,7 +56,9 @@ class Call:
 
     A task runs it, until the answer is complete, or a stream that nobody looks into: that one is pushed from its
     upstream to the client, and no task is left. When the client leaves, the task is cancelled, at whatever await that
-    is, and the exchange ends as abandoned at once, in that task; that of a pushed stream ends right there.
+    is, and the exchange ends as abandoned at once, in that task; that of a pushed stream ends right there. Where the
+    route would have the answer drained, all goes on with nobody as its client (`abandoned`), and the exchange ends as
+    abandoned when the answer has ended.
     """
 
     door: Door
@@ -80,6 +84,8 @@ class Call:
     """The end is no more the business of the task that runs it."""
     _pushing: bool = attrs.field(init=False, default=False)
     _task: asyncio.Task[None] | None = attrs.field(init=False, default=None)
+    _abandoned: Abandoned | None = attrs.field(init=False, default=None)
+    """In the client's place, which has left: the answer is drained."""
 
     def __post_init__(self) -> None:
         shared, incoming = self.door.shared, self.incoming
@@ -108,12 +114,27 @@ class Call:
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer the request, in a task; its client is told when that is `over`."""
-        self._task = loop.create_task(self.run())
+        self._task = loop.create_task(self._run())
 
     async def run(self) -> None:
-        """As `begin`, in the running task. CancelledError when the client left; nothing else is raised."""
-        if self._task is None:
-            self._task = asyncio.current_task()
+        """As `begin`, and return when it is over. To cancel this is to `leave`."""
+        self.begin(asyncio.get_running_loop())
+        task = self._task
+        assert task is not None
+        task.add_done_callback(self._ended)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            if not task.cancelling():  # else it was told already
+                self.leave()
+            raise
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # cancelled before its first step: no `finally` of its own has run
+            self._abandon()
+            self._over()
+
+    async def _run(self) -> None:
         try:
             try:
                 await self._served()
@@ -138,7 +159,7 @@ class Call:
 
     def _abandon(self) -> None:
         if self.exchange is not None:
-            self.exchange.finish(End.ABANDONED)
+            self.exchange.finish(_ABANDONED)
         elif not self.status:
             self.door.shared.recorder.left(self)
 
@@ -150,7 +171,31 @@ class Call:
         self._client.over(self)
 
     def leave(self) -> None:
-        """The client has left."""
+        """The client has left: the call ends, or its answer is drained, as its route says."""
+        if not self._goes_on():
+            self._cut()
+
+    def _goes_on(self) -> bool:
+        """Whether the call goes on without its client, as its route says: from now on nobody is in that one's place."""
+        if self._abandoned is not None:  # a write has failed before anybody told of it
+            return True
+        exchange, flow = self.exchange, self._flow
+        if exchange is None or exchange.outcome is not None or not self._source.complete:
+            return False
+        policy = next(it.config for it in self._gateway.routes if it.name == exchange.route).on_disconnect
+        if not drains(policy, exchange, flow):
+            return False
+        if exchange.tries is not None:
+            exchange.tries.left = 0  # what goes on is what has begun: no other try is made for nobody
+        self._abandoned = abandoned = Abandoned(self._client, policy, exchange, self._cut)
+        self._client = self.answer.client = abandoned
+        if self._pushing and flow is not None:
+            flow.resume()  # a client that took nothing may have held it
+        abandoned.watch()
+        return True
+
+    def _cut(self) -> None:
+        """End the call now, without a word."""
         if self._pushing:
             self._abandon()
             self._over()
@@ -159,7 +204,9 @@ class Call:
 
     def stop(self) -> None:
         """End the call now: the time to drain is over. Its client is told."""
-        if self._pushing:
+        if self._abandoned is not None:
+            self._cut()
+        elif self._pushing:
             self._pushing = False
             self._rest(self._fail(_shutting_down()))
         elif self._task is not None and not self._task.done():
@@ -240,7 +287,8 @@ class Call:
         if incoming.length:
             check_coding(incoming.headers)
             check_json(incoming.headers)
-            self._ticket = self.door.shared.admission.enter()
+            admission = self.door.shared.admission
+            self._ticket = await admission.wait(self.address) if admission.is_full else admission.enter()
             body = await self._read_whole(self.door.shared.config.max_body_bytes, self._ticket)
         asked = EndpointRequest(
             incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
@@ -262,7 +310,8 @@ class Call:
         if not is_checked:
             check_body(match, incoming)
             door.note_usual(incoming, match)
-        self._ticket = ticket = shared.admission.enter()
+        admission = shared.admission
+        self._ticket = ticket = await admission.wait(self.address) if admission.is_full else admission.enter()
         limit, body, content = match.route.config.max_body_bytes, b"", None
         if incoming.length:
             if match.operation is _OPAQUE:
@@ -301,7 +350,7 @@ class Call:
             await self._stream(delivered, exchange)
             return
         self.answer.status = delivered.status
-        exchange.finish(_COMPLETED)
+        exchange.finish(_COMPLETED if self._abandoned is None else _ABANDONED)
         if exchange.settling:
             await self._settle(exchange)
         self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
@@ -346,14 +395,20 @@ class Call:
                 flow.finish()
                 assert flow.error is not None
                 raise flow.error
-            self._begin(flow, piece)
+            try:
+                self._begin(flow, piece)
+            except ClientGone:
+                self._check_going_on()
             if client.blocked:
-                await client.drain()
+                client = await self._taken()
             self._expect_pulse(flow)
             async for piece in pieces:
-                answer.write(piece)
+                try:
+                    answer.write(piece)
+                except ClientGone:
+                    self._check_going_on()
                 if client.blocked:
-                    await client.drain()
+                    client = await self._taken()
                 self._expect_pulse(flow)
         finally:
             self._pulse_due_s = None
@@ -363,11 +418,29 @@ class Call:
         await self._settle(exchange)
         self._end(flow)
 
+    async def _taken(self) -> Client:
+        """Wait until the client has taken enough; gives the client from now on. ClientGone when all ends with it."""
+        try:
+            await self._client.drain()
+        except ClientGone:
+            self._check_going_on()
+        return self._client
+
+    def _check_going_on(self) -> None:
+        """The client is found to have left: ClientGone again, unless the call goes on without it."""
+        if not self._goes_on():
+            raise ClientGone
+
     def _failed_first(self, flow: Flow) -> bool:
-        """Whether a stream failed so early that its error can still have a status of its own."""
-        return flow.error is not None and not self.answer.head_sent and flow.only_failed
+        """Whether a stream failed so early that its error can still have a status of its own, for who gets it."""
+        if flow.error is None or self.answer.head_sent:
+            return False
+        return flow.only_failed and self._abandoned is None
 
     def _finish(self, flow: Flow, exchange: Exchange) -> None:
+        if self._abandoned is not None:  # the answer is complete, and yet nobody got it
+            flow.finish_response()
+            exchange.finish(_ABANDONED, flow.error)
         flow.finish()
         exchange.finish(End.of(flow.error), flow.error)  # its own exchange may be another: a background one's answer
 
@@ -376,7 +449,7 @@ class Call:
             self.answer.end()
         else:
             self.answer.break_off()
-            _forget_tracebacks(flow.error)
+            forget_tracebacks(flow.error)
 
     # -- the answer, pushed --------------------------------------------------------------------------------------
 
@@ -489,6 +562,10 @@ class Call:
         if isinstance(error, InternalError) and error.__cause__ is not None:
             _log.error("request %s failed: %s", self.request_id, error.message, exc_info=error.__cause__)
         exchange = self.exchange
+        if exchange is not None and self._abandoned is not None:  # nobody is left to be told
+            exchange.finish(_ABANDONED, error)
+            forget_tracebacks(error)
+            return
         if exchange is not None:
             exchange.finish(End.of(error), error)
             await self._settle(exchange)
@@ -503,24 +580,8 @@ class Call:
             if self._flow is not None and self._flow.error is None and exchange is not None:
                 self.answer.write(self._flow.last_words(error))
             self.answer.break_off()
-        _forget_tracebacks(error)
+        forget_tracebacks(error)
 
 
 def _shutting_down() -> Overloaded:
     return Overloaded("The proxy is shutting down; try again", code="shutting_down")
-
-
-def _forget_tracebacks(error: BaseException | None) -> None:
-    """
-    Cut what an error holds of the frames it passed.
-
-    They hold the exchange, and it the error: a cycle that would keep request bodies in memory until a collection.
-    """
-    seen = set[int]()
-    left = [error]
-    while left:
-        found = left.pop()
-        if found is not None and id(found) not in seen:
-            seen.add(id(found))
-            found.__traceback__ = None
-            left += [found.__cause__, found.__context__]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, forget_tracebacks
 from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.resilience.failure import Failure, failure_of
 
 ATTEMPTS_HEADER = "x-llmproxy-attempts"
 
@@ -21,6 +22,22 @@ def pass_over(exchange: Exchange, llm: str, key: str | None, error: ProxyError) 
     attempt.key = key
     attempt.failed(error, exchange.clock())
     exchange.pass_over(attempt)
+
+
+def tells_more(error: ProxyError, before: ProxyError | None) -> ProxyError:
+    """
+    Which of two errors, each of another try, the caller should hear of if nothing better comes.
+
+    That of an answer rather than of who was not asked; of these one that will pass rather than what cannot be said. It
+    stays in the exchange's attempts whatever comes, and so holds no frames any more.
+    """
+    forget_tracebacks(error)
+    return error if before is None or _weight(error) >= _weight(before) else before
+
+
+def _weight(error: ProxyError) -> tuple[bool, bool]:
+    failure = failure_of(error)
+    return failure.was_asked, failure is Failure.UNAVAILABLE
 
 
 def attempts_told(exchange: Exchange) -> str:

@@ -10,7 +10,7 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, RouteNotFound
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.groups.explained import explain
+from llmproxy_core.groups.explained import explain, tells_more
 from llmproxy_core.groups.members import Members
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
@@ -54,7 +54,7 @@ class Group:
         if sent is None and asked is not None:
             raise RouteNotFound(f"No LLM here serves the model {asked[:128]!r}", code="model_not_found", param="model")
         meant = request if sent is None or sent == asked else request.with_model(sent)
-        told: tuple[Failure, ProxyError] | None = None
+        told: ProxyError | None = None
         failed: Failure | None = None
         try:
             left = deque(self._order(exchange))
@@ -76,12 +76,14 @@ class Group:
                     if (name := named.pop(failed, None)) is not None:
                         left.appendleft(self._members.llm(name))
                     explain(exchange, f"{failed.value}: {name or 'the next member'}")
-                    if told is None or _tells_more(failed, told[0]):
-                        told = (failed, error)
+                    told = tells_more(error, told)
         finally:
             exchange.request = request  # whoever tries another LLM next asks it for what the caller asked
         assert told is not None
-        raise told[1]
+        try:
+            raise told
+        finally:
+            del told  # nor its own traceback
 
 
 async def _paused(tries: Tries) -> bool:
@@ -91,8 +93,3 @@ async def _paused(tries: Tries) -> bool:
         return False
     await asyncio.sleep(pause_s)
     return True
-
-
-def _tells_more(failure: Failure, than: Failure) -> bool:
-    """Whether the caller should rather hear of *failure*: of an answer, else of a wait, else of what cannot be said."""
-    return (failure.was_asked, failure is Failure.UNAVAILABLE) >= (than.was_asked, than is Failure.UNAVAILABLE)

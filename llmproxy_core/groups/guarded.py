@@ -16,7 +16,7 @@ from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.resilience.breaker import Breaker, Pass
 from llmproxy_core.resilience.budget import RetryBudget
-from llmproxy_core.resilience.failure import Failure, Unavailable, failure_of
+from llmproxy_core.resilience.failure import BudgetSpent, Failure, Unavailable, failure_of
 from llmproxy_core.response import Response, Stream
 from llmproxy_core.services import Services
 
@@ -119,13 +119,13 @@ class Guarded:
                 tries.reached.add(self.name)
                 self._budget.called()
             elif not self._budget.take():
-                refusal = Unavailable(f"The LLM '{self.name}' has had its share of retries", code="retry_budget")
+                refusal = BudgetSpent(f"The LLM '{self.name}' has had its share of retries")
                 if passed is not None:
                     passed.dropped()
         if refusal is not None:
             pass_over(exchange, self.name, self.key, refusal)
             if tries is not None:
-                tries.failed(Failure.UNAVAILABLE, refusal)
+                tries.failed(failure_of(refusal), refusal)
             raise refusal
         return passed
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
-from llmproxy_core.groups.explained import explain
+from llmproxy_core.groups.explained import explain, tells_more
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
@@ -59,7 +59,9 @@ class Keys:
                 if failure not in _NEXT:
                     raise
                 explain(exchange, f"{failure.value}: next key")
-                if told is None or failure.was_asked:
-                    told = error
+                told = tells_more(error, told)
         assert told is not None
-        raise told
+        try:
+            raise told
+        finally:
+            del told  # nor its own traceback

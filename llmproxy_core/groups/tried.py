@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
-from llmproxy_core.groups.explained import explain
+from llmproxy_core.groups.explained import explain, tells_more
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
@@ -56,18 +56,18 @@ class Tried:
         tries = exchange.tries = Tries(
             self._retries, exchange.deadline_s, services.clock, services.random, self._commit
         )
-        request = exchange.request
+        request, told = exchange.request, None
         try:
             while True:
                 try:
                     return await self._llm.send(exchange)
                 except ProxyError as error:
-                    wait_s = tries.again_s()
-                    if wait_s is None or not tries.take():
-                        tries.last_word(error)
-                        raise
-                    explain(exchange, f"{failure_of(error).value}: again after {wait_s:.3f} s")
+                    failure, told = failure_of(error), tells_more(error, told)
+                wait_s = tries.again_s()
+                if wait_s is None or not tries.take():
+                    raise tries.last_word(told)
+                explain(exchange, f"{failure.value}: again after {wait_s:.3f} s")
                 exchange.request = request
                 await asyncio.sleep(wait_s)
         finally:
-            exchange.tries = None  # a processor that sends the exchange once more has tries of its own
+            exchange.tries = told = None  # a processor that sends the exchange once more has tries of its own

@@ -30,6 +30,7 @@ class Failure(Enum):
         model_not_found                  fine                    another member, where the group says so
         unsupported                      was not asked           another member at once; it is no try
         unavailable                      was not asked           another member at once; it is no try
+        spent (its retry budget)         was not asked           another member at once; it is no try
         caller                           fine                    nothing: all would refuse it
         ours                             was not asked           nothing
     """
@@ -43,6 +44,7 @@ class Failure(Enum):
     MODEL_NOT_FOUND = "model_not_found"
     UNSUPPORTED = "unsupported"
     UNAVAILABLE = "unavailable"
+    SPENT = "spent"
     CALLER = "caller"
     OURS = "ours"
 
@@ -67,7 +69,7 @@ class Failure(Enum):
         return self.is_upstreams or self is Failure.RATE_LIMIT or self is Failure.UNAVAILABLE
 
 
-_NOT_ASKED = frozenset({Failure.UNSUPPORTED, Failure.UNAVAILABLE, Failure.OURS})
+_NOT_ASKED = frozenset({Failure.UNSUPPORTED, Failure.UNAVAILABLE, Failure.SPENT, Failure.OURS})
 BY_KIND = frozenset({Failure.CONTEXT_WINDOW, Failure.CONTENT_POLICY, Failure.MODEL_NOT_FOUND})
 """A group falls over for these only where its table says so: mostly the answer is meant for the caller."""
 
@@ -77,6 +79,12 @@ class Unavailable(UpstreamError):
 
     status = 503
     code = "upstream_unavailable"
+
+
+class BudgetSpent(Unavailable):
+    """An LLM that has had as many retries as it can bear."""
+
+    code = "retry_budget"
 
 
 # The words by which providers say it (their error references, and recorded answers); codes where they have one.
@@ -96,6 +104,8 @@ _LONGEST_SEARCHED = 2048  # characters of a provider's message
 
 def failure_of(error: ProxyError) -> Failure:
     """What kind of failure *error* is."""
+    if isinstance(error, BudgetSpent):
+        return Failure.SPENT
     if isinstance(error, Unavailable | Overloaded | StoreUnavailable):
         return Failure.UNAVAILABLE
     if isinstance(error, UpstreamAuthError):

@@ -95,8 +95,8 @@ class Tries:
         return self._deadline_s is None or self._clock() + wait_s < self._deadline_s
 
     def last_word(self, error: ProxyError) -> ProxyError:
-        """*error* as the caller gets it: SDKs that would try again by themselves are told not to multiply our tries."""
-        if self._failed and error.retryable:
+        """*error* as the caller gets it: when we have tried again, SDKs are told not to multiply that."""
+        if error.retryable and self.left < self._retries.max_retries:
             error.retryable = False
             if isinstance(error, UpstreamError):
                 error.headers = tuple(pair for pair in error.headers if pair[0] != _HINT)

@@ -129,6 +129,8 @@ class PageConnection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
+        if self.call is not None:
+            self.call.leave()
         self._edge.closed(self)
         super().connection_lost(exc)
 

@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
             self._body.lost()
         if self.call is not None:
             self.call.leave()
+        self._rest = b""  # a call that goes on without its client holds us
         self._edge.closed(self)
 
     def eof_received(self) -> None:

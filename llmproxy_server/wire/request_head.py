@@ -116,13 +116,13 @@ def check_begun(part: bytes, seen: int) -> None:
     The first *seen* bytes of it were looked at before. Who speaks something else learns it at once, and not when the
     time for a head is over.
     """
-    if _NO_HEAD.search(part, max(seen - 1, 0)):
-        raise malformed()
     end = part.find(b"\r\n")
-    if end >= max(seen - 1, 0):
+    if end >= max(seen - 1, 0):  # first, as in a head that came whole: the verdict is the same however it is cut
         line = part[:end].decode("latin-1")
         if _LINE.fullmatch(line) is None:
             raise _no_request(line)
+    if _NO_HEAD.search(part, max(seen - 1, 0)):
+        raise malformed()
 
 
 def _length(first: Mapping[str, str], version: tuple[int, int]) -> int:

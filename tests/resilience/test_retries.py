@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 
 import pytest
 
@@ -244,3 +246,19 @@ async def test_refusals_of_requests_and_clients_that_leave_do_not_open_the_break
     async with Upstream(fails(400)) as upstream, Proxy(one(upstream, breaker=breaker)) as proxy:
         for _ in range(6):
             assert (await ask(proxy)).status == 400
+
+
+@pytest.mark.parametrize("again", [1, 5], ids=["hidden", "told"])
+async def test_failed_tries_leave_no_cycle_that_keeps_bodies_in_memory(again: int) -> None:
+    async with Upstream(says("hello")) as upstream, Proxy(one(upstream)) as proxy:
+        upstream.then(*[fails(503)] * again)
+        gc.disable()
+        try:
+            await ask(proxy)
+            await proxy.outcome()
+            left = weakref.ref(proxy.exchanges.pop())
+            proxy.outcomes.clear()
+
+            await until(lambda: left() is None)
+        finally:
+            gc.enable()

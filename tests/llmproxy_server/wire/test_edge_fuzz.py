@@ -219,6 +219,7 @@ def test_what_is_spoiled_breaks_nothing_and_is_never_read_in_two_ways(hasty: Rig
 @DEEP
 @example(data=b"\r\n\r\n" + get(), cuts=[2])
 @example(data=b"\r\n" * 3 + sized(), cuts=[2, 4])
+@example(data=b"QOST /v1 HTTP/1.1\r\n\nhost: localhost", cuts=[19])
 @given(data=spoiled(), cuts=st.lists(st.integers(0, 400), min_size=1, max_size=6))
 def test_what_is_spoiled_is_spoiled_however_it_is_cut(hasty: Rig, data: bytes, cuts: list[int]) -> None:
     """But for an answer that needs no body: it closes the connection where the body has not come yet."""
