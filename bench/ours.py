@@ -27,6 +27,7 @@ RESILIENT = """[llm.up.breaker]
 [llm.other]
 provider = "openai"
 base_url = "$upstream/v1"
+prices."*" = { input = "1.00", output = "2.00" }
 breaker = {}
 [llm.both]
 provider = "fallback"

@@ -100,9 +100,11 @@ class Gateway:
             client=client,
             background=self.background,
         )
-        first = request.headers.first
-        if config.deadline_s is not None or TIMEOUT_MS in first or STAINLESS_TIMEOUT in first:
-            exchange.deadline_s = deadline(exchange.started_s, config.deadline_s, first)
+        first, most_s = request.headers.first, config.deadline_s
+        if TIMEOUT_MS in first or STAINLESS_TIMEOUT in first:
+            exchange.deadline_s = deadline(exchange.started_s, most_s, first)
+        elif most_s is not None:
+            exchange.deadline_s = exchange.started_s + most_s
         return exchange
 
     def handle(self, exchange: Exchange) -> Awaitable[Response]:

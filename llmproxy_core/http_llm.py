@@ -35,6 +35,7 @@ from llmproxy_core.request import CONVERSATIONS, Request
 from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.secret import Secret
 from llmproxy_core.services import Services
+from llmproxy_core.token_clock import clocked
 from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.translation import CHANGED_HEADER, Translation
 from llmproxy_core.upstream_read import read_head, read_whole
@@ -371,9 +372,12 @@ class HttpLLM:
                 self._refuse_encoding(answer)
             may_stream = api.operation is _CHAT and api.streams is not False
             if may_stream and first.get("content-type", "").lower().startswith(api.stream_type):
+                body, gap_s = answer.body, self._config.timeouts.between_tokens_s
+                if gap_s:
+                    body = clocked(body, self._dialect.reader(api), gap_s, self._services.tasks)
                 stream = Stream(
                     exchange,
-                    answer.body,
+                    body,
                     dialect=self._dialect,
                     api=api,
                     status=answer.status,
@@ -392,8 +396,7 @@ class HttpLLM:
                     pieces.append(whole)
                 await read_whole(answer, self._config.max_response_bytes, pieces)
                 whole = b"".join(pieces)
-            body = whole
-            head = self._scan(api, body)
+            head = self._scan(api, whole)
         except BaseException as error:
             answer.body.close()
             if isinstance(error, ProxyError):
@@ -404,7 +407,7 @@ class HttpLLM:
         answer.body.release()
         reply = Reply(
             exchange,
-            body,
+            whole,
             dialect=self._dialect,
             api=api,
             head=head,

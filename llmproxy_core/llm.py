@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
-import attrs
-
 from llmproxy_core.body import Body
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.headers import Headers
 from llmproxy_core.model_map import ModelMap
-from llmproxy_core.node import record
+from llmproxy_core.node import node, record
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.response import Response
 
@@ -41,12 +39,12 @@ class LLMClient(Protocol):
         ...
 
 
-@attrs.frozen
+@node
 class Timeouts:
     """
     The clocks of an upstream call, in seconds, each enforced on its own; None or 0 switches one off.
 
-    All but *first_token_s*, of which the LLM sees to itself, are the transport's.
+    All but those of tokens, of which the LLM sees to itself, are the transport's.
     """
 
     connect_s: float | None = 5.0
@@ -59,6 +57,8 @@ class Timeouts:
     """The whole call, from its start to the last byte."""
     first_token_s: float | None = 0.0
     """From the request sent to the first event of a stream that answers something."""
+    between_tokens_s: float | None = 0.0
+    """Between two events of a stream that answer something."""
     deadline: bool = False
     """Whether *total_s* is what is left of the time that the whole exchange has."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from llmproxy_core.dialect import Operation
@@ -57,10 +56,10 @@ class Group:
         told: ProxyError | None = None
         failed: Failure | None = None
         try:
-            left = deque(self._order(exchange))
-            named = dict(self._by_kind)
-            while left:
-                member = left.popleft()
+            left, place, named = self._order(exchange), 0, self._by_kind
+            while place < len(left):
+                member = left[place]
+                place += 1
                 if failed is not None:
                     if failed.was_asked and tries is not None and not tries.take():
                         break
@@ -73,8 +72,9 @@ class Group:
                     failed = failure_of(error)
                     if failed in self._final or (failed.was_asked and request.operation is Operation.OPAQUE):
                         raise
-                    if (name := named.pop(failed, None)) is not None:
-                        left.appendleft(self._members.llm(name))
+                    if (name := named.get(failed)) is not None:
+                        left, place = [self._members.llm(name), *left[place:]], 0
+                        named = {kind: other for kind, other in named.items() if kind is not failed}
                     explain(exchange, f"{failed.value}: {name or 'the next member'}")
                     told = tells_more(error, told)
         finally:

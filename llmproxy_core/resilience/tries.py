@@ -54,7 +54,7 @@ class Tries:
         self.pause_s = 0.0
         """How long to wait before another LLM is called, in seconds."""
         self.left = retries.max_retries
-        self.reached: set[str] = set()
+        self.reached: tuple[str, ...] = ()
         """The LLMs that were called; another call of one is a retry."""
 
     def take(self) -> bool:

@@ -8,9 +8,10 @@ import json
 import pytest
 
 from tests.answers import chat_chunk, sse, stream
+from tests.exact import post
 from tests.proxy import Proxy
 from tests.resilience.flocks import ask, group, one, says
-from tests.upstream import EVENT_STREAM, Chunk, Cut, Head, Stall, Step, Upstream
+from tests.upstream import EVENT_STREAM, Call, Chunk, Cut, Head, Stall, Step, Upstream
 
 GOOD = stream(chat_chunk("good"), chat_chunk(None, finish="stop"))
 
@@ -76,6 +77,31 @@ async def test_the_first_token_has_a_clock_of_its_own() -> None:
 
 async def test_a_stream_that_begins_in_time_goes_on_for_as_long_as_it_likes() -> None:
     async with Upstream(GOOD) as a, Proxy(one(a, tried=False, timeouts={"first_token_s": 5.0})) as proxy:
+        assert (await ask(proxy, stream=True)).body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("api", ["chat/completions", "responses"], ids=["one protocol", "translated"])
+async def test_the_silence_between_tokens_has_a_clock_that_pings_do_not_stop(api: str) -> None:
+    empty = chat_chunk(None) | {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}]}
+
+    async def drip(call: Call) -> None:
+        await call.play(Head(200, EVENT_STREAM), Chunk(sse(chat_chunk("hel"), done=False)))
+        while not call.closed:
+            await call.play(Chunk(b": ping\n\n" + sse(empty, done=False)))
+            await asyncio.sleep(0.02)  # its pace: ten within the time
+
+    async with Upstream(drip) as a, Proxy(one(a, tried=False, timeouts={"between_tokens_s": 0.2})) as proxy:
+        asked = {"model": "m", "stream": True, "input": "hi", "messages": [{"role": "user", "content": "hi"}]}
+        del asked["messages" if api == "responses" else "input"]
+        seen = await post(f"{proxy.base_url}/{api}", json.dumps(asked).encode())
+
+        assert b"hel" in seen.body
+        assert b"upstream_timeout_between_tokens" in seen.body
+        await a.until(lambda: a.connections_open == 0)
+
+
+async def test_tokens_that_keep_coming_stop_the_clock() -> None:
+    async with Upstream(GOOD) as a, Proxy(one(a, tried=False, timeouts={"between_tokens_s": 5.0})) as proxy:
         assert (await ask(proxy, stream=True)).body.endswith(b"data: [DONE]\n\n")
 
 
