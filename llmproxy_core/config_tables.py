@@ -294,6 +294,12 @@ class ServerConfig:
         validator=between(1, 256, "a count"),
     )
     debug: bool = option("Log at level debug where `log.level` is not set.", default=False)
+    recent_requests: int = option(
+        "Calls that `GET /api/requests` still explains: so many that went well at the first attempt, and so many "
+        "others. 0: none, and there is no such endpoint.",
+        default=200,
+        validator=between(0, 10_000, "a count"),
+    )
 
 
 @attrs.frozen(kw_only=True)

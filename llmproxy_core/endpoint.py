@@ -1,4 +1,4 @@
-"""Endpoints of the proxy's own at exact paths, as framework-free handlers."""
+"""Endpoints of the proxy's own, as framework-free handlers."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ class EndpointRequest:
     body: bytes = b""
     processors: Callable[[str], Sequence[Processor]] = _none
 
+    @property
+    def last(self) -> str:
+        """The last segment of *path* as it came: what a `*` stands for."""
+        return self.path.rpartition("/")[2]
+
 
 @attrs.frozen
 class EndpointReply:
@@ -44,6 +49,9 @@ class EndpointReply:
 class Endpoint:
     """
     One method at one exact path beside the routes; a GET one answers HEAD too.
+
+    A *path* that ends in `/*` stands for all that have one more segment there, whatever it is (`EndpointRequest.last`),
+    but for those that another endpoint has exactly.
 
     *local_only*: it changes something or shows single calls, so until roles exist it answers only a loopback peer
     that sends no forwarding header; others get 403 before *handle* is called.

@@ -227,7 +227,7 @@ class UpstreamError(ProxyError):
     *body* is what the provider said, as JSON that a client of *dialect* may be told, also as an event of its stream.
     Codes of our own: upstream_connect, upstream_timeout_first_byte, upstream_timeout_first_token,
     upstream_timeout_between_tokens, upstream_timeout_idle, upstream_timeout_total, deadline_exceeded, upstream_cut,
-    upstream_garbage, upstream_auth, upstream_error (an error inside an answer of status 200); and of an LLM that was not
+    upstream_garbage, upstream_auth, upstream_error (an error inside an answer of status 200). Of an LLM that was not
     asked: upstream_unavailable, llm_full, llm_drained, retry_budget.
     """
 

@@ -129,6 +129,20 @@ class Attempt:
             self.error = outcome.error
 
 
+class _ShownAttempts(list[Attempt]):
+    """The attempts of a branch: they are in *whole*, those of its exchange, as soon as they are made."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: list[Attempt]) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def append(self, attempt: Attempt) -> None:
+        super().append(attempt)
+        self._whole.append(attempt)
+
+
 @record
 class ChildCall:
     """A model call of a processor's own: what `exchange.child` was asked for. Times as in Attempt."""
@@ -289,12 +303,59 @@ class Exchange:
         call = ChildCall(running.get().name, child.attempts, child.started_s, span_id=new_span_id() if traced else 0)
         child._call_made, child._child_calls = call, call.calls
         self._shared_calls().append(call)
+        self._adopt(child)
+        return child
+
+    def branch(self) -> Exchange:
+        """
+        This exchange once more, for an LLM that is asked while another one is: its request may be swapped apart.
+
+        All that an LLM may look at is this one's, the client, tries and notes too. Its attempts are this one's as soon
+        as they are made, and it ends with this one at the latest. Whoever makes it must give it back, to `join`.
+        """
+        branch = self._derive(self.request, parent=self)
+        branch.client, branch.tries = self.client, self.tries
+        branch._notes = self.notes
+        branch.attempts = _ShownAttempts(self.attempts)
+        branch._child_calls = self._shared_calls()
+        branch._settling = self._settling
+        self._adopt(branch)
+        return branch
+
+    def join(self, branch: Exchange, *, lost: bool = False) -> None:
+        """
+        Take over what was made in *branch*, which is over: its responses, callbacks, and what it tells the client.
+
+        Its attempts become the last ones, and who has its response makes that one's `exchange` this one. *lost*: nobody
+        wants its answer. What is open of it is then abandoned, and what it cost is all that this one takes.
+        """
+        for attempt in branch.passed_over:
+            self.pass_over(attempt)
+        if lost:
+            branch.finish(End.ABANDONED)
+            return
+        made = set(map(id, branch.attempts))
+        self.attempts[:] = [*(it for it in self.attempts if id(it) not in made), *branch.attempts]
+        self.response_headers += branch.response_headers
+        self.log_fields.update(branch.log_fields)
+        if self._children is not None and branch.outcome is None:  # else all of it has ended with this one
+            self._children.remove(branch)
+            self._children += branch._children or ()
+            branch._children = None
+            self._responses += branch._responses
+            self._callbacks += branch._callbacks
+            self._billing += branch._billing
+            for taken in (branch._responses, branch._callbacks, branch._billing):
+                taken.clear()
+        branch.finish(End.COMPLETED)
+
+    def _adopt(self, child: Exchange) -> None:
+        """Have *child* end with this one."""
         if self.outcome is not None:
             child.finish(End.ABANDONED)
         else:
             self._children = self._children or []
             self._children.append(child)
-        return child
 
     def detach(self, request: Request) -> Exchange:
         """

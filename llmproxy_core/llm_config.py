@@ -29,7 +29,7 @@ from llmproxy_core.option import (
 )
 from llmproxy_core.price_config import Prices
 from llmproxy_core.resilience.backoff import Retries
-from llmproxy_core.resilience.breaker import BreakerConfig
+from llmproxy_core.resilience.breaker import BreakerConfig, share
 from llmproxy_core.resilience.commit import FIRST_TOKEN, CommitPoint
 from llmproxy_core.resilience.failure import Failure
 from llmproxy_core.resilience.probe import ProbeConfig
@@ -188,6 +188,11 @@ class TimeoutsTable:
         default=Timeouts().first_token_s or 0.0,
         validator=seconds,
     )
+    between_tokens_s: float = option(
+        "Seconds between two events of a stream that answer something; each event is decoded for it.",
+        default=Timeouts().between_tokens_s or 0.0,
+        validator=seconds,
+    )
     idle_s: float = option(
         "Seconds between two reads of the answer.", default=Timeouts().idle_s or 0.0, validator=seconds
     )
@@ -320,21 +325,23 @@ class LLMConfig:
         example="first-token",
     )
     max_in_flight: int = option(
-        "Calls that it serves at once; one more goes to another member of its group, waits for a retry, or is answered "
-        "503. 0: no bound.",
+        "Calls that it serves at once; one more waits (`max_queued`), goes to another member of its group, or is "
+        "answered 503. 0: no bound.",
         default=0,
         validator=count,
+    )
+    max_queued: int = option(
+        "Calls that wait for one of those to end; one more goes elsewhere at once. 0: none waits.",
+        default=0,
+        validator=count,
+    )
+    queue_timeout_s: float = option(
+        "Seconds that a call waits, at most; never longer than its deadline.", default=1.0, validator=some_seconds
     )
     breaker: BreakerConfig | None = option(
         "When the LLM is left alone because it fails: `{}` takes the defaults. Absent: it is always called.",
         default=None,
         example={"failure_rate": 0.5, "open_s": 5.0},
-    )
-    probe: ProbeConfig | None = option(
-        "How often the LLM is asked for its list of models, to know how it is when nobody calls it: `{}` takes the "
-        "defaults. Absent: never.",
-        default=None,
-        example={"every_s": 30.0},
     )
     priority: int = option(
         "Its place in groups of provider `priority`: lower numbers first.",
@@ -378,6 +385,12 @@ class HttpLLMConfig(LLMConfig):
     """What `token_env` held when the configuration was read, or the first of them; no key of the table."""
     keys: tuple[Key, ...] = ()
     """All of them, where there are several; no key of the table."""
+    probe: ProbeConfig | None = option(
+        "How often the LLM is asked for its list of models, to know how it is when nobody calls it: `{}` takes the "
+        "defaults. Absent: never.",
+        default=None,
+        example={"every_s": 30.0},
+    )
     headers: UpstreamHeaders = option(
         'Headers that every call carries. A secret value is written `{ env = "NAME" }`.',
         default=(),
@@ -487,6 +500,13 @@ class FallbackConfig(GroupConfig):
         example="local",
     )
 
+    max_ejected_share: float = option(
+        "The share of its members that their breakers may shut at once, one in any case: the others are called though "
+        "they fail, rather than overrun those that are left.",
+        default=0.5,
+        validator=share,
+    )
+
     def by_kind(self) -> Mapping[Failure, str]:
         """The LLM that is asked next after each kind of failure."""
         named = {
@@ -526,4 +546,29 @@ class StickyConfig(FallbackConfig):
         "`header:NAME`.",
         default="conversation",
         validator=_STICKY,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class RaceConfig(FallbackConfig):
+    """The keys of an LLM that asks a second member when one is slow to begin, and answers with who begins first."""
+
+    after_ms: int | None = option(
+        "Milliseconds for which a member is waited for alone. Absent: as `after_percentile` says; with both, until "
+        "20 of its times are known.",
+        default=None,
+        validator=between(0, 600_000, "a number of milliseconds"),
+        example=1500,
+    )
+    after_percentile: float | None = option(
+        "A member is waited for alone for as long as so many percent of its recent calls took to their first token; "
+        "2 s until 20 are known. Absent: 95, unless `after_ms` is set.",
+        default=None,
+        validator=between(1, 100, "a percentage"),
+        example=95,
+    )
+    max_extra: float = option(
+        "The share of the last 100 calls that may have had a second one; 0: none.",
+        default=0.05,
+        validator=between(0, 1),
     )

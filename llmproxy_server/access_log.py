@@ -13,7 +13,7 @@ from llmproxy_core.errors import ProxyError
 from llmproxy_core.outcome import End, KeptBody
 from llmproxy_core.relay import Whole
 from llmproxy_core.request import Request
-from llmproxy_server.access_line import access_line, error_fields, milliseconds, more_of
+from llmproxy_server.access_line import AccessLine, access_line, error_fields, milliseconds, more_of
 from llmproxy_server.log_content import ContentText
 from llmproxy_server.log_line import Content, Fields, told
 from llmproxy_server.log_steps import Steps
@@ -78,13 +78,13 @@ class AccessLog:
             "client": call.address,
         }
 
-    def ended(self, ended: Ended) -> None:
-        """Log an exchange that is over."""
+    def ended(self, ended: Ended) -> AccessLine | None:
+        """Log an exchange that is over; gives its line, where it has one."""
         if self._steps is not None:
             self._steps.ended(ended)
         level = _level(ended.outcome.end)
         if not _log.isEnabledFor(level):
-            return
+            return None
         line = access_line(ended, ended.outcome.ended_s)
         more = more_of(ended) if ended.exchange.log_fields else None
         if self._content is None:
@@ -96,6 +96,7 @@ class AccessLog:
         else:
             content = Said(self._content, ended.exchange.request, ended.body)
             self._write(level, line, more, content=content.texts, size=1024 + content.size)
+        return line
 
     def _write(
         self,

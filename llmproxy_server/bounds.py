@@ -17,7 +17,7 @@ from llmproxy_core import http_llm, memory_ledger, model_map, routing
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.groups import by_model
 from llmproxy_core.groups.by_model import ByModel
-from llmproxy_core.groups.making import layers
+from llmproxy_core.groups.layers import layers
 from llmproxy_core.http_llm import HttpLLM
 from llmproxy_core.memory import MemoryStore
 from llmproxy_core.memory_windows import CurrentPeriods

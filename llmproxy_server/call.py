@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import attrs
 
+from llmproxy_core.deadline import deadline
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
 from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError, forget_tracebacks
@@ -311,7 +312,7 @@ class Call:
             check_body(match, incoming)
             door.note_usual(incoming, match)
         admission = shared.admission
-        self._ticket = ticket = await admission.wait(self.address) if admission.is_full else admission.enter()
+        self._ticket = ticket = await self._turn(match) if admission.is_full else admission.enter()
         limit, body, content = match.route.config.max_body_bytes, b"", None
         if incoming.length:
             if match.operation is _OPAQUE:
@@ -356,6 +357,11 @@ class Call:
         self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
         if self._client.blocked:
             await self._client.drain()
+
+    async def _turn(self, match: Match) -> Ticket:
+        """Wait for a place, as long as a caller may and this one has the time."""
+        until_s = deadline(self.began_s, match.route.config.deadline_s, self.incoming.headers.first)
+        return await self.door.shared.admission.wait(self.address, until_s)
 
     async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
         return await self._body_reader().whole(self.incoming.length, max_bytes, ticket)

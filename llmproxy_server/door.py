@@ -42,7 +42,7 @@ Observer = Callable[[Exchange], None]
 """Told of each exchange of a client when it begins."""
 
 Endpoints = Mapping[str, Mapping[str, Endpoint]]
-"""By path, then by method."""
+"""By path, as the endpoints have it, then by method."""
 
 
 _REMEMBERED = 1024  # heads: most of what is looked at in them is the callers' choice
@@ -117,6 +117,7 @@ class Door:
         server = shared.config
         self.shared = shared
         self._endpoints = endpoints
+        self._open = frozenset(path[:-1] for path in endpoints if path.endswith("/*"))
         self._routes = routes
         self._usual: dict[_LookedAt | None, Match] = {}
         self._hosts = HostPolicy(loopback=loopback, allowed=server.allowed_hosts)
@@ -155,7 +156,7 @@ class Door:
         """The CORS headers of the answer; Forbidden for a page that may not call what it calls."""
         if "origin" not in incoming.headers:
             return self._origins.unasked
-        own = self._endpoints.get(incoming.path)
+        own = self._at(incoming.path)
         if own is None:
             return self._origins.check(incoming)
         if self._origins.is_own_page(incoming):
@@ -166,25 +167,34 @@ class Door:
 
     def is_own(self, path: str) -> bool:
         """Whether an endpoint of our own is at *path*."""
-        return path in self._endpoints
+        return self._at(path) is not None
 
     def endpoint(self, incoming: Incoming) -> Endpoint:
         """The endpoint of our own that is asked for, where the path is ours."""
-        own = self._endpoints[incoming.path]
-        method = "GET" if incoming.method == "HEAD" and "HEAD" not in own else incoming.method
-        if method not in own:
+        own = self._at(incoming.path)
+        assert own is not None
+        endpoint = _taking(own, incoming.method)
+        if endpoint is None:
             raise MethodNotAllowed(f"This path takes {' or '.join(own)}", allowed=_with_head(own))
-        endpoint = own[method]
         if endpoint.local_only and not (is_local(incoming) and self._hosts.is_ours(incoming.headers.get("host", ""))):
             raise Forbidden("This endpoint answers only a caller on the proxy's own machine", code="local_only")
         return endpoint
 
     def own(self, method: str, path: str) -> Endpoint:
         """The endpoint of our own with that method and path; RouteNotFound when there is none."""
-        endpoint = self._endpoints.get(path, {}).get(method)
+        endpoint = _taking(self._at(path) or {}, method)
         if endpoint is None:
             raise RouteNotFound("No endpoint of the proxy's own is there")
         return endpoint
+
+    def _at(self, path: str) -> Mapping[str, Endpoint] | None:
+        """The endpoints at *path*, by method: those that have it exactly, else those that have it but for its end."""
+        own = self._endpoints.get(path)
+        if own is None and self._open:
+            before = path[: path.rfind("/") + 1]
+            if before in self._open and before != path:
+                return self._endpoints[f"{before}*"]
+        return own
 
     def match(self, incoming: Incoming) -> Match:
         """What is asked of the routes. HEAD is GET without the body; an opaque one is passed on as it is."""
@@ -216,6 +226,11 @@ def _looked_at(incoming: Incoming) -> _LookedAt | None:
     if host is None or content_type is None or len(host) + len(content_type) > _LONGEST:
         return None
     return incoming.method, incoming.path, incoming.version, host, content_type
+
+
+def _taking(own: Mapping[str, Endpoint], method: str) -> Endpoint | None:
+    """Which of the endpoints of a path answers *method*: one for GET answers HEAD too."""
+    return own.get(method) or (own.get("GET") if method == "HEAD" else None)
 
 
 def _with_head(methods: Iterable[str]) -> tuple[str, ...]:

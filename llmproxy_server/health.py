@@ -11,7 +11,7 @@ from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.exchange import Attempt, Clock, Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.groups.guarded import Guarded
-from llmproxy_core.groups.making import layers
+from llmproxy_core.groups.layers import layers
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
@@ -44,7 +44,7 @@ class Health:
         """*stores* are those of *config*, running; *tasks* holds the questions that they are asked."""
         self._life = life
         self._version = version
-        self._clock = clock
+        self.clock = clock
         self._in_flight = in_flight
         self._tasks = Tasks() if tasks is None else tasks
         self._began_s = clock()
@@ -74,7 +74,7 @@ class Health:
         self._stores = {
             name: probes[name]
             if name in probes and probes[name].store is store
-            else StoreProbe(name, config.stores[name].type.name, store, clock=self._clock, tasks=self._tasks)
+            else StoreProbe(name, config.stores[name].type.name, store, clock=self.clock, tasks=self._tasks)
             for name, store in stores.items()
         }
         for name, probe in probes.items():
@@ -90,7 +90,7 @@ class Health:
 
     def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None:
         """Learn from the attempts of *exchange* and of its children; all that it pays for is over."""
-        attempts, now = exchange.attempts, self._clock()
+        attempts, now = exchange.attempts, self.clock()
         if exchange.child_calls and (children := exchange.child_attempts):
             attempts = sorted([*attempts, *children], key=lambda attempt: attempt.started_s)
         for attempt in attempts:
@@ -98,7 +98,7 @@ class Health:
                 llm.learn(attempt, now)
 
     def learn(self, attempts: list[Attempt]) -> None:
-        now = self._clock()
+        now = self.clock()
         for attempt in attempts:
             if (llm := self._llms.get(attempt.llm)) is not None:
                 llm.learn(attempt, now)
@@ -106,7 +106,7 @@ class Health:
     def probed(self, name: str, attempt: Attempt) -> None:
         """The LLM *name* was asked how it is, by *attempt*, which is over."""
         if (llm := self._llms.get(name)) is not None:
-            llm.judge(attempt, self._clock())
+            llm.judge(attempt, self.clock())
 
     # -- what else may be amiss ----------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class Health:
 
     def complain(self, part: str, code: str, message: str) -> None:
         """*part* is not as it should be, until `clear`. In words of ours: everybody may read them."""
-        self._standing[part] = Reason(part, code, message), self._clock()
+        self._standing[part] = Reason(part, code, message), self.clock()
 
     def clear(self, part: str) -> None:
         """*part* is well again."""
@@ -136,7 +136,7 @@ class Health:
         It takes as long as the slowest store, and no longer than these are given.
         """
         await look_at(self._stores)
-        now = self._clock()
+        now = self.clock()
         reasons = list(self._reasons(now))
         word = self._word()
         said = {

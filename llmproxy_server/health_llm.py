@@ -16,7 +16,7 @@ from llmproxy_core.resilience.breaker import State as BreakerState
 from llmproxy_server.health_reason import Reason
 
 State = Literal["unknown", "ok", "failing"]
-Standing = Literal["unknown", "ok", "failing", "full", "resting", "open", "drained", "disabled"]
+Standing = Literal["ok", "unknown", "failing", "full", "resting", "open", "drained", "disabled"]
 """How an LLM is, the worst last: a State while it can be called, else why it cannot."""
 _OPEN = BreakerState.OPEN
 _WEIGHT = 0.1  # of the last call in the usual latency: some twenty calls count
@@ -25,6 +25,7 @@ _OURS = frozenset(
     {
         "upstream_timeout_first_byte",
         "upstream_timeout_first_token",
+        "upstream_timeout_between_tokens",
         "upstream_timeout_idle",
         "upstream_timeout_total",
         "deadline_exceeded",
@@ -78,13 +79,7 @@ class LLMState:
     @property
     def open_keys(self) -> int:
         """How many of its keys are not used since they failed too often."""
-        return sum(guard.breaker is not None and guard.breaker.state is _OPEN for guard in self.guards)
-
-    @property
-    def is_shut(self) -> bool:
-        """Whether no call reaches it, for reasons that are not those of the moment: it is drained, or its breaker open."""
-        places = self.places
-        return places is not None and (places.drained or self.open_keys == len(self.guards))
+        return sum(key_standing(guard) == "open" for guard in self.guards)
 
     @property
     def standing(self) -> Standing:
@@ -96,10 +91,9 @@ class LLMState:
             return self.state
         if places.drained:
             return "drained"
-        open_keys, resting = self.open_keys, sum(guard.rests_s() > 0 for guard in self.guards)
-        # A key may be both; then some other may be used, which costs a word that is not quite right, and no call.
-        if open_keys + resting >= len(self.guards):
-            return "open" if open_keys else "resting"
+        keys = [key_standing(guard) for guard in self.guards]
+        if "ok" not in keys:
+            return "open" if "open" in keys else "resting"
         return self.state if places.refusal() is None else "full"
 
     def reasons(self, now: float) -> Iterator[Reason]:
@@ -107,8 +101,9 @@ class LLMState:
         if places is not None and places.drained:
             yield Reason(part, "llm_drained", "it was taken out of service")
         if (open_keys := self.open_keys) > 0:
-            of = "its breaker is" if len(self.guards) == 1 else f"{open_keys} breakers of its {len(self.guards)} keys are"
-            yield Reason(part, "breaker_open", f"{of} open: it failed too often")
+            keys = len(self.guards)
+            what = "its breaker is open" if keys == 1 else f"the breakers of {open_keys} of its {keys} keys are open"
+            yield Reason(part, "breaker_open", f"{what}: it failed too often")
         if self.state == "failing" and self.code is not None:
             how = "" if self.status is None else f" (status {self.status})"
             yield Reason(part, self.code, f"its last call failed{how}", now - self.failed_s)
@@ -125,6 +120,13 @@ class LLMState:
             error: dict[str, object] = {"code": self.code, "age_s": round(now - self.failed_s, 1)}
             said["last_error"] = error if self.status is None else {**error, "status": self.status}
         return said
+
+
+def key_standing(guard: Guarded) -> Literal["ok", "resting", "open"]:
+    """Whether calls are made with the key of *guard*, and if not, why."""
+    if guard.breaker is not None and guard.breaker.state is _OPEN:
+        return "open"
+    return "resting" if guard.rests_s() > 0 else "ok"
 
 
 def own_code(error: ProxyError) -> str:

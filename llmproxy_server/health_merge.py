@@ -21,7 +21,7 @@ def merge(replies: Sequence[EndpointReply]) -> EndpointReply:
 
     *replies* are in the order of the workers, which are counted from 1. One that gave no answer is a reason.
     """
-    answers = {number: _answer(reply) for number, reply in enumerate(replies, start=1)}
+    answers = {number: answer_of(reply) for number, reply in enumerate(replies, start=1)}
     there = {number: answer for number, answer in answers.items() if answer is not None}
     missing = [number for number, answer in answers.items() if answer is None]
     reasons = [Reason(f"worker.{number}", MISSING, "it gave no answer in time").said() for number in missing]
@@ -34,14 +34,14 @@ def merge(replies: Sequence[EndpointReply]) -> EndpointReply:
         "uptime_s": max((it["uptime_s"] for it in there.values()), default=0.0),
         "draining": any(it["draining"] for it in there.values()),
         "in_flight": sum(it["in_flight"] for it in there.values()),
-        "llms": _by_name((it["llms"] for it in there.values()), _llm),
-        "stores": _by_name((it["stores"] for it in there.values()), _store),
+        "llms": by_name((it["llms"] for it in there.values()), latest),
+        "stores": by_name((it["stores"] for it in there.values()), _store),
         "workers": {"expected": len(replies), "answering": len(there), "missing": missing},
     }
     return EndpointReply(msgspec.json.encode(said))
 
 
-def _answer(reply: EndpointReply) -> dict[str, Any] | None:
+def answer_of(reply: EndpointReply) -> dict[str, Any] | None:
     """What a worker said of itself; None when it gave no answer, or none that can be read."""
     if reply.status != 200:
         return None
@@ -75,7 +75,7 @@ def _tried(said: Mapping[str, Any]) -> float:
     return float(said.get("tried_age_s", "inf"))
 
 
-def _by_name(answers: Iterable[Mapping[str, Any]], merged: Any) -> dict[str, Any]:
+def by_name(answers: Iterable[Mapping[str, Any]], merged: Any) -> dict[str, Any]:
     found: dict[str, list[Any]] = {}
     for answer in answers:
         for name, said in answer.items():
@@ -83,10 +83,10 @@ def _by_name(answers: Iterable[Mapping[str, Any]], merged: Any) -> dict[str, Any
     return {name: merged(said) for name, said in found.items()}
 
 
-def _llm(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def latest(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """As the worker has it that tried it last, with the last error of any."""
-    latest: Mapping[str, Any] = min(said, key=_tried)
-    whole = dict(latest)
+    last: Mapping[str, Any] = min(said, key=_tried)
+    whole = dict(last)
     errors = [it["last_error"] for it in said if "last_error" in it]
     if errors:
         whole["last_error"] = min(errors, key=_age)

@@ -26,10 +26,14 @@ from llmproxy_server.generation import Certificate, Generation
 from llmproxy_server.health import Health
 from llmproxy_server.life import Life
 from llmproxy_server.log_content import ContentText
+from llmproxy_server.log_redact import Redaction
 from llmproxy_server.log_steps import Steps, steps_of
 from llmproxy_server.metrics.endpoint import metrics_endpoints
 from llmproxy_server.metrics.metering import Metering, Scope
 from llmproxy_server.prices import BundledPrices
+from llmproxy_server.providers import Providers
+from llmproxy_server.recent import Recent
+from llmproxy_server.recent_endpoint import recent_endpoints
 from llmproxy_server.record import Recorder
 from llmproxy_server.sharing import unshared
 from llmproxy_server.telemetry.export import Drops, Export
@@ -91,8 +95,9 @@ class Maker:
             certificate = Certificate.read(config.server)
             gateway = build(config, self._registry, lambda llm: self._services(llm, tasks, lease, scope, steps))
             export = self._export(config, lease)
-            shared = self._shared(gateway, scope, steps, export)
-            endpoints = by_path([*self._endpoints(config), *self._registry.endpoints.values()])
+            recent = _recent(config.server, lease)
+            shared = self._shared(gateway, scope, steps, export, recent)
+            endpoints = by_path([*self._endpoints(config, recent), *self._registry.endpoints.values()])
             doors = tuple(_doors(config.server, shared, endpoints))
         except BaseException:
             await tasks.drain(0)
@@ -138,13 +143,15 @@ class Maker:
         )
         return services if self._adapt is None else self._adapt(services)
 
-    def _shared(self, gateway: Gateway, scope: Scope, steps: Steps | None, export: Export | None) -> Shared:
+    def _shared(
+        self, gateway: Gateway, scope: Scope, steps: Steps | None, export: Export | None, recent: Recent | None
+    ) -> Shared:
         observers = self._observers
         return Shared(
             gateway=gateway,
             admission=self._admission,
             life=self._life,
-            recorder=self._recorder(gateway, scope, steps, export),
+            recorder=self._recorder(gateway, scope, steps, export, recent),
             dialect=default_dialect(self._registry),
             observers=tuple(observers if steps is None else [steps.begin, *observers]),
             fan_out=self._fan_out,
@@ -152,7 +159,9 @@ class Maker:
             heads=self._heads,
         )
 
-    def _recorder(self, gateway: Gateway, scope: Scope, steps: Steps | None, export: Export | None) -> Recorder:
+    def _recorder(
+        self, gateway: Gateway, scope: Scope, steps: Steps | None, export: Export | None, recent: Recent | None
+    ) -> Recorder:
         content_bytes = logs.content_bytes(gateway.config.server)
         telemetry, tracer = gateway.config.telemetry, None
         if export is not None:
@@ -161,12 +170,15 @@ class Maker:
                 content_bytes = max(content_bytes, logs.kept_bytes(telemetry.max_content_bytes))
         content = ContentText(self._registry.dialects.values()) if gateway.config.server.log.log_content else None
         log = AccessLog(gateway.services.clock, self.log, content=content, steps=steps)
-        return Recorder(log, scope.calls(gateway), tracer, self._health, content_bytes=content_bytes)
+        return Recorder(log, scope.calls(gateway), tracer, self._health, recent, content_bytes=content_bytes)
 
-    def _endpoints(self, config: Config) -> Iterator[Endpoint]:
+    def _endpoints(self, config: Config, recent: Recent | None) -> Iterator[Endpoint]:
         yield from self._health.endpoints()
+        yield from Providers(self._health).endpoints()
         providers = {name: llm.provider for name, llm in config.llms.items()}
         yield from metrics_endpoints(self._metering, providers, installed_version())
+        if recent is not None:
+            yield from recent_endpoints(recent, Redaction(logs.secrets_of(config)))
         yield from self.more_endpoints
 
     async def aclose(self) -> None:
@@ -178,6 +190,12 @@ def _doors(server: ServerConfig, shared: Shared, own: Endpoints) -> Iterator[Doo
     for address in addresses(server):
         here: Endpoints = own if address.own_only or server.own_endpoints is True else {}
         yield Door(shared, here, loopback=is_loopback(address.host), routes=not address.own_only)
+
+
+def _recent(server: ServerConfig, lease: Lease) -> Recent | None:
+    """What is kept of the last calls: the same across reloads that leave its size alone."""
+    most = server.recent_requests
+    return lease.get(("recent", most), partial(Recent, most)) if most else None
 
 
 async def _closed(transport: Transport) -> None:

@@ -1,10 +1,10 @@
-"""What is written down of each call of a client: a line of the log, the metrics, the spans."""
+"""What is written down of each call of a client: a line of the log, the metrics, the spans, the recent calls."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
@@ -15,6 +15,9 @@ from llmproxy_core.response import Response
 from llmproxy_core.subscription import Keep
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.health_llm import LLMState
+
+if TYPE_CHECKING:
+    from llmproxy_server.access_line import AccessLine
 
 _log = logging.getLogger("llmproxy")
 _ABANDONED = End.ABANDONED  # as a global a fifth as dear: each call asks for it
@@ -85,7 +88,9 @@ class Ended:
 
 
 class Log(Protocol):
-    def ended(self, ended: Ended) -> None: ...
+    def ended(self, ended: Ended) -> AccessLine | None:
+        """Gives what it says of the call; None where it says nothing."""
+        ...
 
     def refused(self, call: Recorded, error: ProxyError) -> None:
         """A request that ended before it was an exchange."""
@@ -133,6 +138,12 @@ class Health(Protocol):
     def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None: ...
 
 
+class Window(Protocol):
+    def ended(self, ended: Ended, line: AccessLine | None) -> None:
+        """*line* is what the log says of the call; None where it says nothing."""
+        ...
+
+
 _NO_LLMS: Mapping[str, LLMState] = FrozenMap()
 
 
@@ -145,6 +156,7 @@ class Recorder:
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
         health: Health | None = None,
+        recent: Window | None = None,
         *,
         content_bytes: int = 0,
     ) -> None:
@@ -154,6 +166,7 @@ class Recorder:
         self.tracer = tracer
         self._content_bytes = content_bytes
         self.health = health
+        self.recent = recent
 
     def begin(self, call: Recorded, exchange: Exchange) -> Record:
         """*exchange* is *call*'s, and begins."""
@@ -209,7 +222,9 @@ class Record(Ended):
                 if by.metrics is not None:
                     by.metrics.ended(self)
             finally:
-                by.log.ended(self)
+                line = by.log.ended(self)
+                if by.recent is not None:
+                    by.recent.ended(self, line)
         except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
             _log.exception("the end of exchange %s could not be written down", self.exchange.id)
 

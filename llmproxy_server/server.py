@@ -16,6 +16,7 @@ import attrs
 from llmproxy_core.config import Config, ServerConfig
 from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
@@ -38,6 +39,7 @@ from llmproxy_server.maker import Maker, MakeTransport, installed_version
 from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
 from llmproxy_server.prices import needs_list
+from llmproxy_server.probing import Probing
 from llmproxy_server.reload import Reloader, reload_endpoint
 from llmproxy_server.runtime import loop_factory, settle_memory_once
 from llmproxy_server.signals import HangUp, handled
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
     from llmproxy_server.pages.server import Page
 
 _log = get_logger()
+_GOODBYE_S = 2.0
+"""How long clients have to hear that their connections end, where others accept in our place."""
+_LOOK_S = 0.02
 EXIT_AT_ONCE = 130
 """The exit code of a second Ctrl-C, as a shell reports a process that SIGINT ended."""
 
@@ -94,6 +99,10 @@ class Server:
         self.tasks = Tasks()
         self.life = Life()
         self.reloader = reloader
+        self.hand_over: Callable[[], object] | None = None
+        """What SIGUSR2 (in `serve`) calls."""
+        self.sockets_stay = False
+        """Whether others keep our listening sockets open when we end, and serve what waits in their queues."""
         self.admission = Admission.of(config.server)
         self.number = 0
         """Of the generation that is served from; the first is 1, unless whoever made this one says otherwise."""
@@ -106,6 +115,7 @@ class Server:
             in_flight=lambda: self.admission.in_flight,
             tasks=self.tasks,
         )
+        self._probing = Probing(self.tasks, self._probed)
         self._lag = Lag(lambda: self.gateway, self.metering.meter)
         self.health.add(self._lag.reasons)
         self._given = config
@@ -136,6 +146,7 @@ class Server:
         self._front = Front(self.tasks, {HOST: listening, OWN_ENDPOINTS: own_listening}, pages)
         self._started = started
         self._stopping = stopping
+        self._ending = asyncio.Event()
         self._closed = False
 
     # -- start ---------------------------------------------------------------------------------------------------
@@ -293,7 +304,12 @@ class Server:
     def _follow(self) -> None:
         """Those who watch the process are to watch the current generation."""
         self._current.scope.activate()
-        self.health.configure(self.config, self.gateway.stores)
+        self.health.configure(self.config, self.gateway.stores, self.gateway.llms)
+        self._probing.follow(self.gateway)
+
+    def _probed(self, llm: str, attempt: Attempt) -> None:
+        self.health.probed(llm, attempt)
+        self._current.scope.probed(llm, attempt)
 
     async def _retire(self, old: Generation) -> None:
         await old.over()
@@ -312,6 +328,8 @@ class Server:
         Calls that are left are then ended as failed, their clients told; all effects are settled, all is closed.
         """
         self._wind_down()
+        if self.sockets_stay:
+            await self._say_goodbye()
         await self._front.close_doors(self._current.clock)
         timeout_s = self.config.server.drain_timeout_s
         due_s = self._current.clock() + timeout_s
@@ -322,8 +340,24 @@ class Server:
             _log.warning("ended calls that were not over in time", calls=ended, drain_timeout_s=timeout_s)
         await self.aclose()
 
+    async def _say_goodbye(self) -> None:
+        """
+        Leave what is in the kernel's queues to the others, and serve on those who are here.
+
+        Each answer says that the connection ends, so who asks again in that time does so elsewhere, and no request
+        crosses the end of its connection. The first look is after some turns of the loop: what has just been accepted
+        shows as a connection by then.
+        """
+        await self._front.stop_listening()
+        due_s = asyncio.get_running_loop().time() + min(_GOODBYE_S, self.config.server.drain_timeout_s)
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not self._front.connections or asyncio.get_running_loop().time() >= due_s:
+                return
+
     def _wind_down(self) -> None:
         self.life.draining = True
+        self._probing.stop()
         if self.reloader is not None:
             self.reloader.stop()
 
@@ -356,7 +390,7 @@ class Server:
 
     async def serve(self) -> int:
         """As `run`, in the running loop."""
-        ending = asyncio.Event()
+        ending = self._ending
 
         def interrupted() -> None:
             if ending.is_set():
@@ -367,18 +401,25 @@ class Server:
         handlers: dict[int, Callable[[], object]] = {signal.SIGTERM: ending.set, signal.SIGINT: interrupted}
         if self.reloader is not None and hasattr(signal, "SIGHUP"):
             handlers[signal.SIGHUP] = HangUp(ending.set, partial(self._reload, self.reloader))
+        if self.hand_over is not None and hasattr(signal, "SIGUSR2"):
+            handlers[signal.SIGUSR2] = self.hand_over
         with handled(handlers):
-            await self._until(ending)
+            await self._until_the_end()
         return 0
 
-    async def _until(self, ending: asyncio.Event) -> None:
-        """Serve until *ending* is set, and drain."""
+    def relieve(self) -> None:
+        """Another process serves on our sockets: `serve` drains and returns."""
+        self.sockets_stay = self.life.draining = True
+        self._ending.set()
+
+    async def _until_the_end(self) -> None:
+        """Serve until the end is asked for, and drain."""
         limit = descriptors.raise_limit()
         await self.start()
         descriptors.say(limit, self.config.server)
         self.watch_loop()
         settle_memory_once(self.life.has_all)
-        await ending.wait()
+        await self._ending.wait()
         if self._stopping is not None:
             self._stopping()
         _log.info("draining", calls=self.admission.in_flight)

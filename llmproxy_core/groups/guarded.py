@@ -9,7 +9,7 @@ from functools import partial
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.groups.explained import pass_over
-from llmproxy_core.groups.places import Places
+from llmproxy_core.groups.places import Places, Room
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.outcome import End, Outcome
@@ -42,15 +42,17 @@ class Guarded:
         key: str | None = None,
         budget: RetryBudget,
         places: Places,
+        room: Room,
         breaker: Breaker | None = None,
     ) -> None:
-        """*key* is the name of the key, where there are several; *budget* and *places* are those of the whole LLM."""
+        """*key* is the name of the key, where there are several; *budget*, *places* and *room* are the whole LLM's."""
         self.name = name
         self.key = key
         self._llm = llm
         self._clock = services.clock
         self._budget = budget
         self.places = places
+        self.room = room
         self.breaker = breaker
         self._rests_until_s = float("-inf")
         self._rests_for: Unavailable | None = None
@@ -72,29 +74,22 @@ class Guarded:
 
     async def send(self, exchange: Exchange) -> Response:
         tries, attempts = exchange.tries, len(exchange.attempts)
-        passed = self._admit(exchange)
-        places, began_s = self.places, self._clock()
-        places.in_flight += 1
+        places = self.places
+        places.room = self.room
+        holds = places.is_queue and await places.turn(self._left_s(exchange))
+        passed = self._enter(exchange, holds=holds)
+        began_s = self._clock()
         try:
             response = await self._llm.send(exchange)
             if tries is not None and isinstance(response, Stream) and tries.commit.chars is not None:
                 await _committed(response, tries.commit.chars, tries.commit.most_s)
         except ProxyError as error:
-            places.in_flight -= 1
-            failure = failure_of(error)
-            if passed is not None:
-                _end(passed, failure, self._clock() - began_s)
-            if failure.rests:
-                self._rest(failure, error)
-            if len(exchange.attempts) == attempts:
-                pass_over(exchange, self.name, self.key, error)
-            if tries is not None:
-                tries.failed(failure, error)
+            self._failed(exchange, error, passed, began_s, attempts)
             raise
         except BaseException:
-            places.in_flight -= 1
             if passed is not None:
                 passed.dropped()
+            places.leave()
             raise
         finally:
             if self.key is not None:
@@ -103,10 +98,44 @@ class Guarded:
         response.on_finish(partial(self._ended, passed, began_s))
         return response
 
-    def _admit(self, exchange: Exchange) -> Pass | None:
-        """The breaker's pass, where there is one; Unavailable where the LLM is not to be called now."""
+    def _enter(self, exchange: Exchange, *, holds: bool) -> Pass | None:
+        """Take a place, unless it *holds* one that was waited for, and the breaker's pass, or none."""
+        try:
+            passed = self._admit(exchange, holds=holds)
+        except Unavailable:
+            if holds:
+                self.places.leave()
+            raise
+        if not holds:
+            self.places.enter()
+        return passed
+
+    def _failed(
+        self, exchange: Exchange, error: ProxyError, passed: Pass | None, began_s: float, attempts: int
+    ) -> None:
+        """The call gave no answer; there were so many *attempts* before it."""
+        self.places.leave()
+        failure = failure_of(error)
+        if passed is not None:
+            _end(passed, failure, self._clock() - began_s)
+        if failure.rests:
+            self._rest(failure, error)
+        if len(exchange.attempts) == attempts:
+            pass_over(exchange, self.name, self.key, error)
+        if exchange.tries is not None:
+            exchange.tries.failed(failure, error)
+
+    def _left_s(self, exchange: Exchange) -> float | None:
+        return None if exchange.deadline_s is None else exchange.deadline_s - self._clock()
+
+    def _admit(self, exchange: Exchange, *, holds: bool) -> Pass | None:
+        """
+        The breaker's pass, where there is one; Unavailable where the LLM is not to be called now.
+
+        *holds*: a place of it was waited for.
+        """
         tries, passed = exchange.tries, None
-        refusal = self.places.refusal()
+        refusal = self.places.refusal(holds=holds)
         if refusal is None and self._rests_for is not None and (wait_s := self.rests_s()) > 0:
             refusal = _again(self._rests_for, wait_s)
         if refusal is None and self.breaker is not None:
@@ -116,7 +145,7 @@ class Guarded:
                 refusal = Unavailable(f"The LLM '{self.name}' is failing, and is not called now", retry_after_s=wait_s)
         if refusal is None and tries is not None:
             if self.name not in tries.reached:
-                tries.reached.add(self.name)
+                tries.reached += (self.name,)
                 self._budget.called()
             elif not self._budget.take():
                 refusal = BudgetSpent(f"The LLM '{self.name}' has had its share of retries")
@@ -135,7 +164,7 @@ class Guarded:
 
     def _ended(self, passed: Pass | None, began_s: float, outcome: Outcome) -> None:
         """The answer has ended."""
-        self.places.in_flight -= 1
+        self.places.leave()
         if passed is None:
             return
         error = outcome.error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 
 import attrs
@@ -21,7 +21,8 @@ from llmproxy_core.groups.orders import (
     sticky,
     weighted,
 )
-from llmproxy_core.groups.places import Places
+from llmproxy_core.groups.places import Places, Room
+from llmproxy_core.groups.race import Race
 from llmproxy_core.groups.said import of_conversation, of_header, of_user
 from llmproxy_core.groups.tried import Tried
 from llmproxy_core.llm import LLMClient
@@ -31,6 +32,7 @@ from llmproxy_core.llm_config import (
     FallbackConfig,
     HttpLLMConfig,
     LLMConfig,
+    RaceConfig,
     StickyConfig,
 )
 from llmproxy_core.resilience.backoff import Retries
@@ -85,10 +87,10 @@ def _guarded(config: LLMConfig, build: Build, services: Services) -> LLMClient:
             make = partial(Breaker, breaker, services.clock, services.random)
             made = services.kept(("breaker", config, key), make)
         llm = build(alone)
-        return Guarded(llm, config.name, services, key=key, budget=budget, places=places, breaker=made)
+        return Guarded(llm, config.name, services, key=key, budget=budget, places=places, room=room, breaker=made)
 
-    places = services.kept(("places", config.name), partial(Places, config.name, config.max_in_flight))
-    places.most = config.max_in_flight
+    room = Room(config.max_in_flight, config.max_queued, config.queue_timeout_s)
+    places = services.kept(("places", config.name), partial(Places, config.name, room))
     budget = services.kept(("budget", config.name), partial(RetryBudget, services.clock))
     if isinstance(config, HttpLLMConfig) and config.keys:
         return Keys([guard(attrs.evolve(config, token=key.token), key.name) for key in config.keys])
@@ -111,6 +113,10 @@ def make_sticky(config: StickyConfig, services: Services) -> LLMClient:
         config.by.removeprefix("header:").lower()
     )
     return _group(config, services, lambda members: sticky(members, config.members, said))
+
+
+def make_race(config: RaceConfig, services: Services) -> LLMClient:
+    return _group(config, services, lambda members: Race(members, config, services))
 
 
 def make_balance(config: BalanceConfig, services: Services) -> LLMClient:
@@ -138,14 +144,3 @@ def _group(config: FallbackConfig, services: Services, order: Callable[[Members]
     members = Members(config, services)
     group = Group(members, order(members), config.by_kind())
     return Tried(group, Retries() if config.retries is None else config.retries, services, config.commit)
-
-
-# -- what is inside --------------------------------------------------------------------------------------------------
-
-
-def layers(llm: LLMClient) -> Iterator[LLMClient]:
-    """*llm*, and what it was made around; of a group not its members."""
-    yield llm
-    if isinstance(llm, Tried | Guarded | Keys):
-        for inner in llm.inside:
-            yield from layers(inner)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmproxy_core.groups.ejection import bound_ejections
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import GroupConfig
+from llmproxy_core.llm_config import FallbackConfig, GroupConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.services import Services
@@ -26,6 +27,8 @@ class Members:
         """In the order of the table."""
         if self._llms is None:
             self._llms = [self._services.llm(name) for name in self._config.members]
+            if isinstance(self._config, FallbackConfig):
+                bound_ejections(self._llms, self._config.max_ejected_share)
         return self._llms
 
     def llm(self, name: str) -> LLMClient:

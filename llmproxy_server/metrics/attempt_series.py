@@ -71,6 +71,11 @@ class AttemptTable:
         self._llms = {name: LLMSeries(values, name, self._now) for name in callable_ones}
         self._found: dict[tuple[str | None, ...], AttemptSeries] = {}
 
+    def probed(self, llm: str, attempt: Attempt) -> None:
+        """The LLM *llm* was asked how it is, by *attempt*, which is over."""
+        if (series := self._llms.get(llm)) is not None:
+            series.judge(attempt)
+
     def of(self, attempt: Attempt, operation: Operation) -> AttemptSeries:
         """The series of *attempt*, which is over; *operation* of its exchange."""
         outcome, request = attempt.outcome, attempt.request

@@ -1,10 +1,10 @@
-"""Which models can be had, as far as the last attempts of all processes tell."""
+"""Which LLMs and models can be had, as far as all processes know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmproxy_server.metrics.families import LAST_FAILURE, LAST_SUCCESS, SERVES
+from llmproxy_server.metrics.families import LAST_FAILURE, LAST_SUCCESS, SERVES, SHUT
 from llmproxy_server.metrics.snapshot import Snapshot
 
 
@@ -12,8 +12,7 @@ def available_models(snapshot: Snapshot) -> Iterator[tuple[str, bool]]:
     """
     Pairs (model, available): whether one of the LLMs that serve it is well.
 
-    An LLM is well unless the last attempt on it failed by the fault of its provider: nobody asks it for the sake of
-    this alone, so what was never tried is well, and what failed is not until it answers again.
+    What was never tried is well, and what failed is not until it answers again.
     """
     models: dict[str, bool] = {}
     for labels, cells in snapshot.of(SERVES.name).cells.items():
@@ -23,6 +22,20 @@ def available_models(snapshot: Snapshot) -> Iterator[tuple[str, bool]]:
     yield from sorted(models.items())
 
 
+def available_llms(snapshot: Snapshot) -> Iterator[tuple[str, bool]]:
+    """Pairs (LLM, available), of all that were ever called or probed, or may have been."""
+    for labels in sorted(snapshot.of(LAST_FAILURE.name).cells):
+        llm = dict(labels)["llm"]
+        yield llm, is_well(snapshot, llm)
+
+
 def is_well(snapshot: Snapshot, llm: str) -> bool:
+    """
+    Whether *llm* is in service, its breaker not open, and what it was asked last no failure of its provider's.
+
+    What one process shuts is not well for all: each knows only its own breakers.
+    """
+    if snapshot.of(SHUT.name).value(llm=llm):
+        return False
     failed = snapshot.of(LAST_FAILURE.name).value(llm=llm)
     return not failed or snapshot.of(LAST_SUCCESS.name).value(llm=llm) >= failed

@@ -158,6 +158,10 @@ class CallMetrics:
         assert isinstance(begun, Begun)
         begun.series.used(usage, cost if cost is not None and cost > _NOTHING else None)
 
+    def probed(self, llm: str, attempt: Attempt) -> None:
+        """The LLM *llm* was asked how it is, by *attempt*, which is over; it counts as no call."""
+        self._attempts.probed(llm, attempt)
+
     def refused(self, status: int) -> None:
         self._other.refused(status)
 

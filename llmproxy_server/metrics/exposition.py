@@ -9,8 +9,8 @@ import platform
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from llmproxy_server.metrics.availability import available_models
-from llmproxy_server.metrics.families import AVAILABLE
+from llmproxy_server.metrics.availability import available_llms, available_models
+from llmproxy_server.metrics.families import AVAILABLE, LLM_AVAILABLE
 from llmproxy_server.metrics.snapshot import Snapshot, Total
 from llmproxy_server.metrics.values import Family, labels_of
 
@@ -60,6 +60,7 @@ class _Collector:
         shown = {name: total for name, total in self._snapshot.totals.items() if not name.startswith("_")}
         computed = [
             Total(AVAILABLE, {labels_of(model=it): [float(up)] for it, up in available_models(self._snapshot)}),
+            Total(LLM_AVAILABLE, {labels_of(llm=it): [float(up)] for it, up in available_llms(self._snapshot)}),
             Total(_SERIES, {(): [float(sum(len(it.cells) for it in shown.values()))]}),
             Total(_CAPACITY, {(): [self._used]}),
             Total(_BUILD, {labels_of(version=self._version, python=platform.python_version()): [1.0]}),

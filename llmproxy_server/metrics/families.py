@@ -35,7 +35,7 @@ COST = Family("llmproxy_cost_usd_total", "counter", "What models cost, in US dol
 AVAILABLE = Family(
     "llmproxy_model_availability",
     "gauge",
-    "1 while the last attempt on an LLM that serves the model did not fail by the fault of the provider, else 0.",
+    "1 while an LLM that serves the model is available, else 0.",
 )
 
 # -- of all calls ----------------------------------------------------------------------------------------------------
@@ -65,5 +65,15 @@ LAST_FAILURE = Family(
     "latest",
     "When an attempt on an LLM failed last by the fault of its provider, since the epoch.",
 )
+LLM_AVAILABLE = Family(
+    "llmproxy_llm_availability",
+    "gauge",
+    "1 while the LLM can be called, and the last attempt or probe did not fail by the fault of its provider, else 0.",
+)
+LLM_IN_FLIGHT = Family("llmproxy_llm_in_flight", "gauge", "Calls that an LLM is at work on.")
+LLM_DRAINED = Family("llmproxy_llm_drained", "latest", "1 while an LLM is out of service, else 0.")
+BREAKER = Family("llmproxy_breaker_state", "latest", "Of the breaker of an LLM's key: 0 closed, 0.5 half open, 1 open.")
+SHUT = Family("_shut", "latest", "1: the LLM is drained, or its breakers are open.")
+"""For `LLM_AVAILABLE`; not shown."""
 SERVES = Family("_serves", "latest", "1: the LLM can be asked for the model.")
 """For `AVAILABLE`; not shown."""

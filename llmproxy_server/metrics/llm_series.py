@@ -26,6 +26,7 @@ _OURS = frozenset(
         "upstream_garbage",
         "upstream_timeout_first_byte",
         "upstream_timeout_first_token",
+        "upstream_timeout_between_tokens",
         "upstream_timeout_idle",
         "upstream_timeout_total",
     }
@@ -93,7 +94,11 @@ class LLMSeries:
             labels = labels_of(llm=self._name, code=kind)
             index = self._errors[kind] = self._values.place(UPSTREAM_ERRORS, labels)
         cells[index] += 1
-        if is_providers_fault(error):
-            cells[self._last_failure] = self.now()
+        self.judge(attempt)
+
+    def judge(self, attempt: Attempt) -> None:
+        """Note whether *attempt*, which is over, was answered: all that a probe is counted for."""
+        if is_providers_fault(attempt.error):
+            self._cells[self._last_failure] = self.now()
         elif attempt.status is not None:  # it answered: what it said of the request is another matter
-            cells[self.last_success] = self.now()
+            self._cells[self.last_success] = self.now()

@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
+from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_server.metrics.call_metrics import CallMetrics
+from llmproxy_server.metrics.llm_gauges import watch_llms
 from llmproxy_server.metrics.meter import Sampler, StoredMeter
 from llmproxy_server.metrics.process import watch_process
 from llmproxy_server.metrics.slot import Slots, open_slot
@@ -106,9 +108,15 @@ class Scope:
         self._calls: CallMetrics | None = None
 
     def calls(self, gateway: Gateway) -> CallMetrics:
-        """Counts the calls of *gateway*."""
+        """Counts the calls of *gateway*; its LLMs are looked at from when it serves."""
         self._calls = CallMetrics(self._metering.values, gateway)
+        watch_llms(self.meter.gauges, self._metering.values, gateway)
         return self._calls
+
+    def probed(self, llm: str, attempt: Attempt) -> None:
+        """The LLM *llm* of the gateway was asked how it is, by *attempt*, which is over."""
+        if self._calls is not None:
+            self._calls.probed(llm, attempt)
 
     def activate(self) -> None:
         """The gateway serves from now on."""

@@ -82,6 +82,8 @@ class Spans:
             names.END: str(outcome.end),
             names.ATTEMPTS: len(exchange.attempts) + len(exchange.child_attempts),
         }
+        if exchange.passed_over:
+            attributes[names.PASSED_OVER] = tuple(self._cut(_passed_over(it)) for it in exchange.passed_over)
         if steps := self._steps.get((exchange.route, str(exchange.operation))):
             attributes[names.PROCESSORS] = steps
         if bill.cost is not None:
@@ -154,6 +156,10 @@ class Spans:
             attributes[names.HTTP_STATUS] = attempt.status
         if attempt.upstream_id is not None:
             attributes[names.UPSTREAM_ID] = self._cut(attempt.upstream_id)
+        if attempt.key is not None:
+            attributes[names.ATTEMPT_KEY] = attempt.key
+        if attempt.next is not None:
+            attributes[names.ATTEMPT_NEXT] = self._cut(attempt.next)
         error = attempt.error or (None if outcome is None else outcome.error)
         if error is not None:
             attributes[names.ERROR_TYPE] = self._cut(error.code)
@@ -170,6 +176,12 @@ class Spans:
 
     def _cut(self, text: str) -> str:
         return cut(text, _LONGEST, self._redact)
+
+
+def _passed_over(attempt: Attempt) -> str:
+    """Who was passed over and why, as `x-llmproxy-attempts` names them: `b/KEY_2 breaker_open`."""
+    name = attempt.llm if attempt.key is None else f"{attempt.llm}/{attempt.key}"
+    return name if attempt.error is None else f"{name} {attempt.error.code}"
 
 
 def _own_answer(attempt: Attempt, answer: KeptBody | None) -> KeptBody | None:

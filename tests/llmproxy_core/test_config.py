@@ -535,10 +535,10 @@ def test_a_route_that_covers_our_own_endpoints_is_a_warning_that_names_both() ->
 
     assert warning.path == "route[1].path_prefix"
     assert '"/"' in warning.message
-    assert "/health, /livez, /readyz, /metrics" in warning.message
+    assert "/health, /livez, /readyz, /providers, /metrics" in warning.message
 
 
-@pytest.mark.parametrize("prefix", ["/health", "/metrics", "/api", "/api/x"])
+@pytest.mark.parametrize("prefix", ["/health", "/providers", "/metrics", "/api", "/api/x"])
 def test_a_route_on_an_own_endpoint_is_a_warning(prefix: str) -> None:
     assert len(warnings(MINIMAL.replace('"/v1"', f'"{prefix}"'))) == 1
 

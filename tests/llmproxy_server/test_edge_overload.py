@@ -271,3 +271,13 @@ def _kind(found: Answer) -> str:
     if (found.status, found.code, found["retry-after"]) == (503, "overloaded", "1"):
         return "shed"
     return f"otherwise: {found}"
+
+
+async def test_a_call_waits_no_longer_than_its_deadline(crowd: Crowd) -> None:
+    await crowd.come("198.51.100.1")
+    hasty = post(HELLO, "/v1/chat/completions", "X-Forwarded-For: 198.51.100.2", "X-LLMProxy-Timeout-Ms: 100")
+
+    waiting = await crowd.come("198.51.100.2", hasty)
+
+    assert (await answer(waiting)).status == 503
+    assert crowd.proxy.server.admission.shed["deadline"] == 1

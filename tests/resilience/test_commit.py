@@ -7,8 +7,11 @@ import json
 
 import pytest
 
+from llmproxy_core.groups.guarded import Guarded
+from llmproxy_core.groups.layers import layers
 from tests.answers import chat_chunk, sse, stream
 from tests.exact import post
+from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy
 from tests.resilience.flocks import ask, group, one, says
 from tests.upstream import EVENT_STREAM, Call, Chunk, Cut, Head, Stall, Step, Upstream
@@ -142,3 +145,60 @@ async def test_an_llm_that_is_full_is_told_so_and_free_again_afterwards() -> Non
         await proxy.outcome(2)
         a.script = says("hello")
         assert (await ask(proxy)).status == 200
+
+
+async def test_calls_wait_for_a_place_of_a_full_llm_the_first_first() -> None:
+    go_on = asyncio.Event()
+
+    async def hold(call: Call) -> None:
+        async with asyncio.timeout(10):
+            await go_on.wait()
+        await call.play(*says("hello"))
+
+    queue = {"max_in_flight": 1, "max_queued": 2, "queue_timeout_s": 10.0}
+    async with Upstream(hold) as a, Proxy(one(a, tried=False, **queue)) as proxy:
+        async with asyncio.TaskGroup() as all_of_them:
+            asked = []
+            for number in range(3):
+                asked.append(all_of_them.create_task(ask(proxy, user=f"u{number}")))
+                await until(lambda number=number: _places(proxy) == (1, number))  # type: ignore[misc]
+            too_many = await ask(proxy)
+            go_on.set()
+
+        assert (too_many.status, [task.result().status for task in asked]) == (503, [200] * 3)
+        assert [json.loads(request.body)["user"] for request in a.requests] == ["u0", "u1", "u2"]
+        assert _places(proxy) == (0, 0)
+
+
+async def test_who_leaves_while_it_waits_takes_no_place() -> None:
+    queue = {"max_in_flight": 1, "max_queued": 2, "queue_timeout_s": 10.0}
+    async with Upstream([Stall()]) as a, Proxy(one(a, tried=False, **queue)) as proxy:
+        async with asyncio.TaskGroup() as both:
+            first = both.create_task(ask(proxy))
+            await a.received()
+            second = both.create_task(ask(proxy))
+            await until(lambda: _places(proxy) == (1, 1))
+            second.cancel()
+            await until(lambda: _places(proxy) == (1, 0))
+            first.cancel()
+
+        await until(lambda: _places(proxy) == (0, 0))
+        assert len(a.requests) == 1
+
+
+async def test_nobody_waits_longer_than_the_queue_lets_them_or_their_deadline() -> None:
+    queue = {"max_in_flight": 1, "max_queued": 2, "queue_timeout_s": 0.1}
+    async with Upstream([Stall()]) as a, Proxy(one(a, tried=False, **queue)) as proxy, asyncio.TaskGroup() as both:
+        first = both.create_task(ask(proxy))
+        await a.received()
+
+        assert (await ask(proxy)).status == 503
+        assert (await ask(proxy, ("x-llmproxy-timeout-ms", "10"))).status == 503
+        assert _places(proxy) == (1, 0)
+        first.cancel()
+
+
+def _places(proxy: Proxy) -> tuple[int, int]:
+    """How many calls of the LLM `a` are in flight, and wait."""
+    places = next(it.places for it in layers(proxy.gateway.llms["a"]) if isinstance(it, Guarded))
+    return places.in_flight, places.waiting

@@ -192,6 +192,24 @@ async def test_who_stays_with_a_member_that_fails_is_answered_by_another() -> No
             assert (await ask(proxy, user=f"u{who}")).status == 200
 
 
+# ------------------------------------------------------------------------------------------------ ejection
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.5, 1), (1.0, 0)])
+async def test_of_members_that_all_fail_no_more_are_shut_than_may_be(share: float, left: int) -> None:
+    shut = {"breaker": {"min_calls": 2, "open_s": 60.0}}
+    quick = {"max_retries": 1, "initial_backoff_s": 0.001}
+    async with Upstream(fails(503)) as a, Upstream(fails(503)) as b:
+        mapping = group("fallback", a, b, llm=shut, max_ejected_share=share, retries=quick)
+        async with Proxy(mapping) as proxy:
+            for _ in range(8):
+                await ask(proxy)
+            before = len(a.requests) + len(b.requests)
+            await ask(proxy)
+
+            assert (len(a.requests) + len(b.requests) > before) is bool(left)
+
+
 # ------------------------------------------------------------------------------------------------ tables
 
 

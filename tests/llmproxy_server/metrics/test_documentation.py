@@ -57,8 +57,10 @@ def _target(mapping: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
 
 
 async def test_every_metric_is_documented_and_no_other() -> None:
-    released = await exported(priced_at("http://127.0.0.1:9/v1"))
-    newest = await exported({**priced_at("http://127.0.0.1:9/v1"), "telemetry": {"newest_metric_names": True}})
+    released = await exported(priced_at("http://127.0.0.1:9/v1", breaker={}))
+    newest = await exported(
+        {**priced_at("http://127.0.0.1:9/v1", breaker={}), "telemetry": {"newest_metric_names": True}}
+    )
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
 
     documented = set(PAGE.findall(text))

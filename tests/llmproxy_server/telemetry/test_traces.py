@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import llmproxy_anthropic
 import pytest
 
 from llmproxy_core import builtin_stores
@@ -18,6 +19,7 @@ from tests.llmproxy_server.edging import Processing, processed
 from tests.otlp_receiver import Collector, Span, collector
 from tests.proxy import Proxy, openai_at
 from tests.rawclient import connected
+from tests.resilience.flocks import QUICK, fails, group
 from tests.script import Step
 from tests.upstream import (
     DONE,
@@ -265,6 +267,34 @@ async def test_a_processor_that_calls_another_model_has_a_span_around_that_call(
     assert (own.parent_id, asked.parent_id) == (server.span_id, inner.span_id)
     assert inner.start_ns <= asked.start_ns <= asked.end_ns <= inner.end_ns
     assert server.attributes["llmproxy.processors"] == ["better"]
+
+
+async def test_attempts_tell_their_key_and_why_there_was_another() -> None:
+    async with collector() as receiver, Upstream(reply(completion("Hi"))) as upstream:
+        upstream.then(fails(429))
+        made = traced(upstream, receiver)
+        made["llm"]["openai"] |= {"token_env": ["KEY", "KEY_2"], "retries": QUICK}
+        async with Proxy(made, env={"KEY_2": "sk-second-0123456789"}) as proxy:
+            assert (await post(proxy)).status == 200
+            spans = await receiver.received(3)
+
+    first, second = sorted((it for it in spans if it.kind == "CLIENT"), key=lambda it: it.start_ns)
+    assert [it.attributes["llmproxy.attempt.key"] for it in (first, second)] == ["KEY", "KEY_2"]
+    assert "key" in first.attributes["llmproxy.attempt.next"]
+    assert "llmproxy.attempt.next" not in second.attributes
+    assert (first.failed, second.failed) == (True, False)
+
+
+async def test_who_was_passed_over_is_told_with_the_call() -> None:
+    async with collector() as receiver, Upstream() as a, Upstream(reply(completion("Hi"))) as b:
+        made = {**group("fallback", a, b), "telemetry": traced(b, receiver)["telemetry"]}
+        made["llm"]["a"] |= {"provider": "anthropic"}
+        async with Proxy(made, plugins=[llmproxy_anthropic]) as proxy:
+            assert (await post(proxy, {**HELLO, "logit_bias": {"1": 2}})).status == 200
+            spans = await receiver.received(2)
+
+    assert list(one(spans, "SERVER").attributes["llmproxy.passed_over"]) == ["a unsupported"]
+    assert not {"llmproxy.attempt.key", "llmproxy.attempt.next"} & set(one(spans, "CLIENT").attributes)
 
 
 def _enhanced(made: dict[str, Any]) -> dict[str, Any]:
