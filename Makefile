@@ -15,7 +15,7 @@ ARGS ?=
 UNMEASURED := tests/llmproxy_server tests/clients tests/docs tests/grammar tests/packaging tests/typing \
 	tests/test_bench.py tests/test_dialect_conformance.py tests/test_growth.py tests/test_many.py \
 	tests/test_reload_under_load.py \
-	tests/test_replay.py tests/test_soak.py tests/test_worker_faults.py tests/test_workers.py
+	tests/test_replay.py tests/test_soak.py tests/test_takeover.py tests/test_worker_faults.py tests/test_workers.py
 # Another version of a dependency shows in what uses it; not in documents, other programs, or the tests of our tests.
 NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs \
 	tests/llmproxy_core/test_processor_conformance.py tests/llmproxy_core/test_testing_fixtures.py \

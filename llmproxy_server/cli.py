@@ -113,6 +113,26 @@ def explain(context: click.Context, method: str, path: str, model: str | None, c
 
 
 @llmproxy.command()
+@click.argument("file")
+@click.option(
+    "--calls", type=click.IntRange(1, 10_000), default=40, show_default=True, help="To each route in a phase."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another one: other jitter, other lots.")
+@click.option("--fast", is_flag=True, help="Waiting takes no time; seconds are told as they would have been.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, for machines.")
+def rehearse(file: str, *, calls: int, seed: int, fast: bool, as_json: bool) -> None:
+    """
+    Play a day on which providers fail against the configuration FILE.
+
+    Built-in fake providers stand for those of FILE, each of which limits, is down, cuts, goes silent, and so on. Says
+    what clients saw, what was tried again, what it would have cost. No key is needed, and nothing leaves the machine.
+    """
+    from llmproxy_server.cli_rehearse import rehearse as run
+
+    run(file, calls=calls, seed=seed, fast=fast, json=as_json)
+
+
+@llmproxy.command()
 def plugins() -> None:
     """
     List what is registered, and by whom.

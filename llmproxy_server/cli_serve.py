@@ -9,15 +9,16 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from llmproxy_core.config import Config
 from llmproxy_core.errors import ConfigError
 from llmproxy_core.plugins import Registry
 from llmproxy_server.cli_exit import Refusal, problems_of
 from llmproxy_server.cli_load import load_registry, load_source, named
 from llmproxy_server.cli_terminal import complain
 from llmproxy_server.loader import Loaded
-from llmproxy_server.process.activation import Inherited, inherited
+from llmproxy_server.process.activation import inherited
+from llmproxy_server.process.inherited import Inherited
 from llmproxy_server.process.notify import Announced, Notifier
+from llmproxy_server.process.predecessor import handed_down as handed_down_by_another
 from llmproxy_server.source import Source, with_lines
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ _ADVICE = {
 
 def serve(config: str | None, command_line: Mapping[str, object]) -> int:
     """Serve until SIGTERM or Ctrl-C; gives the exit code. *command_line* maps dotted keys to the flags' values."""
+    given = _given()
     registry = load_registry()
     source, loaded = load_source(config, registry, command_line)
-    handed_down = _handed_down(loaded.config)
+    try:
+        handed_down = given.fitting(loaded.config.server)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
     with problems_of(named(config)):
         try:
             if loaded.config.server.workers > 1:
@@ -47,24 +52,33 @@ def serve(config: str | None, command_line: Mapping[str, object]) -> int:
             raise _refused(error, loaded) from error
 
 
-def _handed_down(config: Config) -> Inherited:
-    """The sockets of the service manager that *config* has a use for. Refusal: it handed down others."""
+def _given() -> Inherited:
+    """The sockets of the version before, or of the service manager. Refusal: they are not what they should be."""
     try:
-        found = inherited(os.environ)
+        return handed_down_by_another(os.environ) or inherited(os.environ)
     except ValueError as error:
         raise Refusal(str(error)) from error
-    if found.own and not isinstance(config.server.own_endpoints, str):
-        raise Refusal("a socket own_endpoints was handed down; [server] own_endpoints must be an address then")
-    return found
 
 
 def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inherited) -> int:
     """In this process."""
     from llmproxy_server.banner import banner
+    from llmproxy_server.process.takeover import Held, Takeover
     from llmproxy_server.reload_local import LocalReloader
     from llmproxy_server.server import Server
 
     notifier = Notifier(os.environ)
+
+    def sockets() -> Inherited | None:
+        if not server.life.ready or server.life.draining:
+            return None
+        shares = [(tuple(each.sockets),) for each in server.listeners]
+        listening, own = handed_down.listening, handed_down.own
+        return handed_down.handed_on(
+            server.config.server,
+            shares[0] if listening is None else listening.shares,
+            () if len(shares) == 1 else shares[1] if own is None else own.shares,
+        )
 
     def started(server: Server) -> None:
         said = banner(
@@ -73,23 +87,33 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
             url=server.url,
             own_url=server.own_url,
             version=version("llmproxy"),
-            handed_down=bool(handed_down.listening),
+            handed_down=handed_down.is_managed,
         )
         with suppress(BrokenPipeError):  # nobody reads it; who calls is served all the same
             complain("\n".join(said))
         reloader.begin()
-        notifier.ready()
+        if handed_down.predecessor is not None:
+            handed_down.predecessor.relieve(notifier.ready)
+        else:
+            notifier.ready()
+
+    def stopping() -> None:
+        takeover.stop()
+        notifier.stopping()
 
     server = Server(
         loaded.config,
         registry,
         started=started,
-        stopping=notifier.stopping,
-        listening=handed_down.listening or None,
-        own_listening=handed_down.own or None,
+        stopping=stopping,
+        listening=None if handed_down.listening is None else handed_down.listening.sockets,
+        own_listening=None if handed_down.own is None else handed_down.own.sockets,
     )
+    takeover = Takeover(sockets, server.relieve, notifier=notifier, tasks=server.tasks)
+    server.hand_over = takeover.begin
+    server.sockets_stay = handed_down.is_managed
     reloader = LocalReloader(server, source, registry)
-    server.reloader = Announced(reloader, notifier)
+    server.reloader = Held(Announced(reloader, notifier), takeover, lambda: server.number)
     return server.run()
 
 

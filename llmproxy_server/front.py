@@ -137,6 +137,7 @@ class Front:
 
     async def aclose(self) -> None:
         """Close everything now."""
-        await self.stop_listening()
+        for listener in self.listeners:
+            await listener.aclose()
         for edge in self.edges:
             await edge.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
@@ -89,7 +89,10 @@ class Listener:
                 self._room.clear()
                 await self._room.wait()
             try:
-                connection, _ = await loop.sock_accept(listening)
+                await _readable(listening, loop)
+                connection, _ = listening.accept()
+            except BlockingIOError:
+                continue  # another process has taken it
             except OSError as error:  # the client is gone again, or we are out of descriptors
                 _log.warning("a connection could not be accepted", reason=error.strerror)
                 await asyncio.sleep(_RETRY_S)
@@ -122,15 +125,38 @@ class Listener:
                 connection.close()
 
     async def stop(self) -> None:
-        """Accept no more. What has been accepted goes on."""
-        begun = [*self._accepting, *self._handshakes]
-        for task in begun:
-            task.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
+        """Accept no more. What has been accepted goes on, handshakes too."""
+        await _cancelled(self._accepting)
         for server in self._servers:
             server.close()
         for listening in self.sockets:
             listening.close()
+
+    async def aclose(self) -> None:
+        """As `stop`; handshakes end as well."""
+        await self.stop()
+        await _cancelled(self._handshakes)
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    begun = list(tasks)
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def _readable(listening: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Wait until a connection can be accepted from *listening*, which does not block.
+
+    Not `loop.sock_accept`: cancelled in the moment that it has accepted one, it would lose that.
+    """
+    ready = asyncio.Event()
+    loop.add_reader(listening, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(listening)
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:

@@ -152,7 +152,7 @@ class Race:
 class Turn:
     """The turn of a member in one exchange. Where it is slow those that *follow* may begin before their own."""
 
-    __slots__ = ("_asked", "_follows", "_pace", "_place", "error", "llm")
+    __slots__ = ("_follows", "_pace", "_place", "error", "llm")
 
     def __init__(self, pace: Pace, place: int, llm: LLMClient, follows: Turn | None) -> None:
         self.llm = llm
@@ -161,7 +161,6 @@ class Turn:
         self._pace = pace
         self._place = place
         self._follows = follows
-        self._asked = False
 
     @property
     def models(self) -> ModelMap:
@@ -222,7 +221,6 @@ class Turn:
         async with asyncio.TaskGroup() as group:
 
             def start(turn: Turn) -> _Runner:
-                turn._asked = True
                 runners.append(runner := _Runner(turn, exchange, group))
                 return runner
 
@@ -230,7 +228,7 @@ class Turn:
             await asyncio.wait([first.task], timeout=self._pace.after_s(self._place))
             if not first.task.done() and self._may_double(exchange):
                 explain(first.branch, "slow: the next member too")
-                for turn in self._left():
+                for turn in self._following():
                     second = start(turn)
                     await asyncio.wait([first.task, second.task], return_when=asyncio.FIRST_COMPLETED)
                     if first.task.done() or not second.was_refused:
@@ -241,12 +239,10 @@ class Turn:
                 runner.task.cancel()  # of one that is over this does nothing
         return next((runner for runner in runners if runner.response is not None), None)
 
-    def _left(self) -> Iterator[Turn]:
-        """Those of the following who were not asked."""
+    def _following(self) -> Iterator[Turn]:
         turn = self._follows
         while turn is not None:
-            if not turn._asked:
-                yield turn
+            yield turn
             turn = turn._follows
 
     def _may_double(self, exchange: Exchange) -> bool:
@@ -254,7 +250,7 @@ class Turn:
         if exchange.tries is not None and not exchange.tries.left:  # spent, or whoever asked has left
             return False
         share = self._pace.share
-        if next(self._left(), None) is None or not share.is_left or has_effects(exchange.request):
+        if not share.is_left or has_effects(exchange.request):
             return False
         share.take()
         return True

@@ -6,20 +6,12 @@ import os
 import socket
 from collections.abc import MutableMapping
 
-import attrs
+from llmproxy_server.process.inherited import Inherited, adopt, in_one_share
 
 _FIRST = 3
 _NAMES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 OWN_ENDPOINTS = "own_endpoints"
 """What `FileDescriptorName` of a socket unit says for the proxy's own endpoints."""
-
-
-@attrs.frozen
-class Inherited:
-    """Listening sockets: those of the routes, and those of the proxy's own endpoints."""
-
-    listening: tuple[socket.socket, ...] = ()
-    own: tuple[socket.socket, ...] = ()
 
 
 def inherited(environ: MutableMapping[str, str]) -> Inherited:
@@ -34,19 +26,5 @@ def inherited(environ: MutableMapping[str, str]) -> Inherited:
     found: dict[bool, list[socket.socket]] = {False: [], True: []}
     for index in range(int(said[1])):
         is_own = index < len(names) and names[index] == OWN_ENDPOINTS
-        found[is_own].append(_listening(_FIRST + index))
-    return Inherited(tuple(found[False]), tuple(found[True]))
-
-
-def _listening(descriptor: int) -> socket.socket:
-    try:
-        os.set_inheritable(descriptor, False)
-        found = socket.socket(fileno=descriptor)
-        listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except OSError as error:
-        raise ValueError(f"descriptor {descriptor}, handed down by LISTEN_FDS, is no socket") from error
-    if listens and found.family in (socket.AF_INET, socket.AF_INET6):
-        return found
-    found.detach()
-    what = "is not TCP's" if listens else "does not listen (Accept=yes is not served)"
-    raise ValueError(f"descriptor {descriptor}, handed down by LISTEN_FDS, {what}")
+        found[is_own].append(adopt(_FIRST + index, "LISTEN_FDS"))
+    return Inherited(in_one_share(found[False]), in_one_share(found[True]))

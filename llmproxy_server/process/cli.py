@@ -15,7 +15,7 @@ from llmproxy_core.plugins import Registry
 from llmproxy_server import logs
 from llmproxy_server.cli_terminal import complain
 from llmproxy_server.front import Address, addresses
-from llmproxy_server.process.activation import Inherited
+from llmproxy_server.process.inherited import Inherited, Opened
 from llmproxy_server.process.notify import Notifier
 from llmproxy_server.process.parent import CannotBegin, Parent
 from llmproxy_server.process.slots import Slot
@@ -49,7 +49,7 @@ def serve_workers(source: Source, registry: Registry, handed_down: Inherited) ->
             slots,
             started=started,
             notifier=Notifier(os.environ),
-            handed_down=bool(handed_down.listening),
+            handed_down=handed_down,
         )
         return await parent.run()
 
@@ -66,7 +66,7 @@ def _slots(config: Config, handed_down: Inherited) -> list[Slot]:
     """A place for each worker, with its sockets. ConfigError when an address cannot be had."""
     count = config.server.workers
     given = {False: handed_down.listening, True: handed_down.own}
-    sockets: dict[bool, list[list[socket.socket]]] = {}
+    sockets: dict[bool, Sequence[Sequence[socket.socket]]] = {}
     try:
         for address in addresses(config.server):
             sockets[address.own_only] = _of(address, given[address.own_only], count)
@@ -82,10 +82,10 @@ def _slots(config: Config, handed_down: Inherited) -> list[Slot]:
     ]
 
 
-def _of(address: Address, handed_down: Sequence[socket.socket], count: int) -> list[list[socket.socket]]:
-    """Sockets for each worker; what was handed down all of them share."""
-    if handed_down:
-        return [[it.dup() for it in handed_down] for _ in range(count)]
+def _of(address: Address, handed_down: Opened | None, count: int) -> Sequence[Sequence[socket.socket]]:
+    """Sockets for each worker; several may have the same."""
+    if handed_down is not None:
+        return handed_down.dealt(count)
     try:
         return shared_sockets(address.host, address.port, count)
     except OSError as error:

@@ -106,6 +106,9 @@ class Ask(Told):
 class Stop(Told):
     """Drain, then end."""
 
+    relieved: bool = False
+    """Whether others accept on the same sockets."""
+
 
 class Answers(Told):
     """To AskAll: one of each worker, in the order of the slots."""

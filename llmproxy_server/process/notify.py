@@ -24,6 +24,7 @@ class Notifier:
         self._watchdog_s = _watchdog_s(environ) if self._address is not None else None
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._relieved = False
 
     @property
     def watchdog_s(self) -> float | None:
@@ -44,8 +45,18 @@ class Notifier:
 
     def stopping(self) -> None:
         """The drain begins. The watchdog is fed on: the loop still turns."""
+        if self._relieved:
+            return
         self._stopping = True
         self._send({"STOPPING": "1", "STATUS": "draining"})
+
+    def handed_over(self, pid: int) -> None:
+        """The process *pid* is the service from now on. Whatever this one did besides say so would be about that."""
+        if self._stopping:
+            return
+        self._send({"MAINPID": str(pid)})
+        self._stopping = self._relieved = True
+        self.close()
 
     def close(self) -> None:
         """The loop ends."""

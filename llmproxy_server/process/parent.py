@@ -29,11 +29,13 @@ from llmproxy_server.metrics.slot import zero_gauges
 from llmproxy_server.metrics.upkeep import Upkeep
 from llmproxy_server.process import messages
 from llmproxy_server.process.child import Child
+from llmproxy_server.process.inherited import Inherited
 from llmproxy_server.process.notify import Notifier
 from llmproxy_server.process.reloading import PREPARE_S, Reloading
 from llmproxy_server.process.said import said_of
 from llmproxy_server.process.slots import Slot, Slots
 from llmproxy_server.process.spawn import Spawn, spawn_worker
+from llmproxy_server.process.takeover import Takeover
 from llmproxy_server.reload import Reloaded, about_to_end, report, result_of
 from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.source import Snapshot, Source
@@ -67,13 +69,13 @@ class Parent:
         started: Callable[[str], None],
         notifier: Notifier,
         spawn: Spawn = spawn_worker,
-        handed_down: bool = False,
+        handed_down: Inherited | None = None,
         prepare_s: float = PREPARE_S,
     ) -> None:
         """
         *snapshot* is what *loaded* was made of. *started* is called once, when all workers serve, with what people are
-        told then. *handed_down*: the sockets are the service manager's. *prepare_s*: see `reloading`. CannotBegin when
-        there is no place for what the workers count.
+        told then. *handed_down*: where the slots' sockets come from; None: we opened them. *prepare_s*: see
+        `reloading`. CannotBegin when there is no place for what the workers count.
         """
         self._source = source
         self._started = started
@@ -86,7 +88,7 @@ class Parent:
         """It has begun, or is about to end."""
         self._reload_ok = True
         self._asking: dict[_Question, asyncio.Task[list[messages.Reply]]] = {}
-        self._handed_down = handed_down
+        self._handed_down = Inherited() if handed_down is None else handed_down
         self._reloading = Reloading(source, snapshot, loaded, registry, prepare_s=prepare_s)
         self._directory, self._metering = _metering([slot.name for slot in slots])
         self.slots = self._reloading.slots = Slots(
@@ -99,6 +101,7 @@ class Parent:
             tasks=self._tasks,
         )
         self._watch = Watch(source.files, partial(self.reload, "file"), self._tasks, read=lambda: source.seen)
+        self._takeover = Takeover(self._sockets, self._relieved, notifier=notifier, tasks=self._tasks)
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -127,16 +130,40 @@ class Parent:
         if (patience_s := self._notifier.watchdog_s) is not None:
             for slot in self.slots.all:
                 _ = self._tasks.start(self.slots.watch(slot, patience_s), name="the pulse of a worker")
-        self._notifier.ready(f"{len(self.slots.all)} workers")
         self._metering.start()
         self._watch_or_not()
         self._started("\n".join(child.greeting for child in self.slots.children if child.greeting))
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell whose place we take, and the service manager, that we serve."""
+        ready = partial(self._notifier.ready, f"{len(self.slots.all)} workers")
+        if (predecessor := self._handed_down.predecessor) is not None:
+            predecessor.relieve(ready)
+        else:
+            ready()
 
     def end(self) -> None:
-        """Drain all workers, and end."""
+        """Drain all workers, and end; so does a new version that does not serve yet."""
+        self._takeover.stop()
+        self._wind_down()
+
+    def _relieved(self) -> None:
+        """A new version serves on our sockets."""
+        self._wind_down(relieved=True)
+
+    def _wind_down(self, *, relieved: bool = False) -> None:
         self._ending.set()
         self._settled.set()
-        self.slots.stop()
+        self.slots.stop(relieved=relieved)
+
+    def _sockets(self) -> Inherited | None:
+        """See Takeover: what our slots have."""
+        if not self._begun or self._ending.is_set():
+            return None
+        shares = dict.fromkeys(tuple(slot.listening) for slot in self.slots.all)
+        own = dict.fromkeys(tuple(slot.own) for slot in self.slots.all if slot.own is not None)
+        return self._handed_down.handed_on(self._reloading.config.server, tuple(shares), tuple(own))
 
     def _handlers(self) -> Mapping[int, Callable[[], object]]:
         def interrupted() -> None:
@@ -151,6 +178,7 @@ class Parent:
             signal.SIGTERM: self.end,
             signal.SIGINT: interrupted,
             signal.SIGHUP: HangUp(self.end, self._reload_soon),
+            signal.SIGUSR2: self._takeover.begin,
         }
 
     def _reload_soon(self) -> None:
@@ -184,7 +212,7 @@ class Parent:
             number=self._reloading.number,
             workers=len(self.slots.all),
             greets=slot is self.slots.all[0] and not self._begun,
-            handed_down=self._handed_down,
+            handed_down=self._handed_down.is_managed,
             first=self._reloading.first,
             reload_ok=self._reload_ok,
         )
@@ -235,6 +263,7 @@ class Parent:
     async def reload(self, cause: str) -> Reloaded:
         """See Reloader: all workers serve the configuration as it is now, or none does. While they start it waits."""
         await self._settled.wait()
+        await self._takeover.settled()  # see Held: a reload of what is about to be replaced would be lost
         async with self._one:
             if self._ending.is_set():
                 return about_to_end(self._reloading.number, cause)

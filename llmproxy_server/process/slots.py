@@ -150,12 +150,16 @@ class Slots:
         except TimeoutError:
             return False
 
-    def stop(self) -> None:
-        """Let all drain and end; none is replaced any more. Our sockets are closed: the workers have their own."""
+    def stop(self, *, relieved: bool = False) -> None:
+        """
+        Let all drain and end; none is replaced any more. Our sockets are closed: the workers have their own.
+
+        *relieved*: others accept on them already.
+        """
         self._stopping.set()
         self._replaced.beat()
         for child in self._children():
-            child.tell(messages.Stop())
+            child.tell(messages.Stop(relieved))
         for slot in self.all:
             for it in slot.sockets:
                 it.close()

@@ -24,7 +24,7 @@ def shared_sockets(host: str, port: int, workers: int) -> list[list[socket.socke
         alone = listen(host, port)
         for each in alone:
             each.listen(BACKLOG)
-        return [alone, *([it.dup() for it in alone] for _ in range(workers - 1))]
+        return [alone] * workers
     if port:
         for each in listen(host, port):  # without SO_REUSEPORT: fails where anybody listens
             each.close()

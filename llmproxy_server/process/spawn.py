@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if sys.platform != "win32" else ()
+HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2) if sys.platform != "win32" else ()
 """Signals that a terminal or a service manager sends to all processes: what they mean is the parent's to say."""
 _OF_THE_PARENT = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -37,27 +37,15 @@ Spawn = Callable[[int, Sequence[int]], Process]
 """Starts a worker, given its end of the channel, and the descriptors that it inherits with it. OSError: it cannot."""
 
 
-class WorkerProcess:
+class ChildProcess:
     """See Process. Waited for by a thread, which is there on every system and under every event loop."""
 
-    def __init__(self, arguments: Sequence[str], descriptors: Sequence[int]) -> None:
-        """
-        Run *arguments* with *descriptors*. OSError when that cannot be.
-
-        Until it says otherwise the process hears no signal of HELD_BACK, so that a Ctrl-C while it starts is not lost
-        calls for the others; and it knows nothing of the service manager.
-        """
-        env = {name: value for name, value in os.environ.items() if name not in _OF_THE_PARENT}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                arguments, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=env
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def __init__(self, process: subprocess.Popen[bytes], *, name: str) -> None:
+        """*name* is the thread's."""
+        self._process = process
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = self._loop.create_future()
-        threading.Thread(target=self._wait, name=f"worker {self.pid}", daemon=True).start()
+        threading.Thread(target=self._wait, name=name, daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -72,12 +60,30 @@ class WorkerProcess:
         if not self.ended.done():
             self.ended.set_result(code)
 
+    def terminate(self) -> None:
+        """Have it drain and end."""
+        self._process.terminate()
+
     def kill(self) -> None:
         self._process.kill()
 
 
-def spawn_worker(channel: int, descriptors: Sequence[int]) -> WorkerProcess:
-    """See Spawn: our own worker."""
-    return WorkerProcess(
-        [sys.executable, "-m", "llmproxy_server.process.worker", str(channel)], [channel, *descriptors]
-    )
+def spawn_worker(channel: int, descriptors: Sequence[int]) -> ChildProcess:
+    """
+    See Spawn: our own worker.
+
+    Until it says otherwise the process hears no signal of HELD_BACK, so that a Ctrl-C while it starts is not lost
+    calls for the others; and it knows nothing of the service manager.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in _OF_THE_PARENT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "llmproxy_server.process.worker", str(channel)],
+            pass_fds=[channel, *descriptors],
+            stdin=subprocess.DEVNULL,
+            env=env,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return ChildProcess(process, name=f"worker {process.pid}")

@@ -95,6 +95,7 @@ class Worker:
         except ConfigError as error:
             raise ConfigError(with_lines(error.problems, loaded)) from error
         server.number = begin.number
+        server.sockets_stay = begin.handed_down
         tell_health(server.health, Reloaded(begin.reload_ok, begin.number))
         greeting = self._greeting(loaded) if begin.greets else ""
         server.watch_loop()
@@ -130,6 +131,8 @@ class Worker:
     async def _listen(self) -> None:
         while (message := await self._channel.receive()) is not None:
             if isinstance(message, messages.Stop):
+                if message.relieved:
+                    self._server.relieve()
                 self._end()
             elif isinstance(message, messages.Prepare | messages.Commit | messages.Abort):
                 self._changes.put_nowait(message)

@@ -23,7 +23,7 @@ from llmproxy_core.llm_config import RaceConfig
 from llmproxy_openai.responses import ResponsesDialect
 from tests.answers import chat_chunk, completion, reply, sse, stream, usage_chunk
 from tests.exact import WAIT_S, post
-from tests.llmproxy_core.conversation import CHAT, DIALECT, question
+from tests.llmproxy_core.conversation import CHAT, DIALECT, exchange, question
 from tests.proxy import Proxy
 from tests.resilience.flocks import ask, fails, group, says, told
 from tests.script import Reached, Wait
@@ -177,6 +177,18 @@ async def test_every_transport_gives_up_the_loser_at_once(transport: str) -> Non
     ):
         assert b"good" in (await ask(proxy, stream=True)).body
         await closed(a)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_the_answer_belongs_to_the_call_itself(streams: bool) -> None:
+    """Whoever shares answers knows by that who pays for them."""
+    async with Upstream([Stall()]) as a, Upstream(GOOD if streams else says("hi")) as b, Proxy(race(a, b)) as proxy:
+        call = exchange(proxy.gateway.services.tasks, body=question(stream=streams))
+        async with asyncio.timeout(WAIT_S), call:
+            response = await proxy.gateway.llms["all"].send(call)
+
+            assert response.exchange is call
+            assert call.outcome is None
 
 
 async def test_what_the_loser_changed_is_not_told_to_the_client() -> None:
@@ -392,7 +404,7 @@ async def test_a_client_that_leaves_ends_both(streams: bool) -> None:
 
 
 async def test_a_client_that_leaves_the_winner_ends_that_too() -> None:
-    async with Upstream([Stall()]) as a, Upstream(silent_stream("good")) as b, Proxy(race(a, b)) as proxy:
+    async with Upstream(silent_stream()) as a, Upstream(silent_stream("good")) as b, Proxy(race(a, b)) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         body = question(stream=True)
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost:{proxy.port}\r\n"
@@ -400,9 +412,10 @@ async def test_a_client_that_leaves_the_winner_ends_that_too() -> None:
         writer.write(head.encode() + body)
         async with asyncio.timeout(WAIT_S):
             await reader.readuntil(b'"good"')
+        await closed(a)
         writer.close()
 
-        await closed(a, b)
+        await closed(b)
         assert (await proxy.outcome()).end is End.ABANDONED
 
 
@@ -606,16 +619,19 @@ async def test_what_lost_a_race_counts_for_what_is_slow() -> None:
     """Else a member that is always slow would be measured by its quick calls alone."""
     clock = asyncio.get_running_loop().time
     async with (
-        Upstream([Stall()]) as a,
+        Upstream(says("from a")) as a,
         Upstream(says("from b")) as b,
-        Proxy(race(a, b, after_ms=50, after_percentile=100)) as proxy,
+        Proxy(race(a, b, after_ms=300, after_percentile=100)) as proxy,
     ):
-        for _ in range(20):
+        a.then([Stall()])  # which makes 300 ms the slowest that is known, beside twenty quick ones
+        for _ in range(21):
             await ask(proxy)
+        a.then([Stall()])
         began_s = clock()
         await ask(proxy)
 
-        assert clock() - began_s >= 0.05
+        assert clock() - began_s >= 0.3
+        assert len(b.requests) == 2
 
 
 @pytest.mark.parametrize("keys", [{"after_ms": -1}, {"after_percentile": 101}, {"max_extra": 1.5}])

@@ -156,7 +156,24 @@ def test_a_route_that_nobody_stands_in_for_is_named_with_its_failures(alone: Day
 def test_a_group_with_keys_and_a_deadline_is_not_told_to_get_them(group: Day) -> None:
     kinds = {it.kind for it in group.rehearsed.advice}
 
-    assert not kinds & {"no_stand_in", "no_retries", "no_deadline", "fails_when_well"}
+    assert not kinds & {"no_stand_in", "no_retries", "no_deadline", "no_time", "fails_when_well"}
+
+
+def test_a_deadline_that_leaves_no_time_for_another_try_is_named(registry: Registry) -> None:
+    rehearsed = played(GROUP.replace("deadline_s = 50.0", "deadline_s = 25.0"), registry, calls=4)
+
+    (found,) = [it for it in rehearsed.advice if it.kind == "no_time"]
+    assert "504 deadline_exceeded" in found.message
+
+
+def test_a_route_that_fails_though_all_is_well_is_named(registry: Registry) -> None:
+    limit = '\n[processor.limit]\ntype = "cost_limit"\nper_request_usd = "0.000001"\n'
+    text = ALONE.replace('dialect = "openai"', 'dialect = "openai"\noperations = ["chat"]\nprocessors = ["limit"]')
+
+    rehearsed = played(text + limit, registry, calls=2)
+
+    assert [it.kind for it in rehearsed.advice] == ["fails_when_well"]
+    assert len(rehearsed.phases) == 1  # no provider was called, so none can fail
 
 
 def test_an_upstream_that_is_silent_costs_as_much_time_as_its_clock_allows(alone: Day) -> None:
