@@ -14,10 +14,11 @@ ARGS ?=
 # that go through the same code thousands of times.
 UNMEASURED := tests/llmproxy_server tests/clients tests/docs tests/grammar tests/packaging tests/typing \
 	tests/test_bench.py tests/test_dialect_conformance.py tests/test_growth.py tests/test_many.py \
-	tests/test_reload_under_load.py \
+	tests/resilience/goals tests/test_reload_under_load.py \
 	tests/test_replay.py tests/test_soak.py tests/test_takeover.py tests/test_worker_faults.py tests/test_workers.py
 # Another version of a dependency shows in what uses it; not in documents, other programs, or the tests of our tests.
-NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs \
+NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs plugins/chaos tests/resilience \
+	tests/test_disconnect.py tests/llmproxy_server/rehearsal tests/llmproxy_server/test_edge_disconnect.py \
 	tests/llmproxy_core/test_processor_conformance.py tests/llmproxy_core/test_testing_fixtures.py \
 	$(addprefix tests/llmproxy_server/,process test_cli_plugin_new.py test_cli_serve.py test_reload_process.py)
 
