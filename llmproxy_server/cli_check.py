@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from llmproxy_core.routing import Route
 from llmproxy_server.cli_exit import ExitCode, counted, problems_of
 from llmproxy_server.cli_llm import answer_forms, chain_words, llm_words, reached
 from llmproxy_server.cli_load import LookTransport, load_configuration, load_registry, look_at
+from llmproxy_server.cli_models import model_warnings
 from llmproxy_server.cli_terminal import columns, say, strong
 from llmproxy_server.loader import Loaded
 from llmproxy_server.settings import DEFAULT
@@ -26,10 +27,11 @@ def check(file: str) -> None:
     with problems_of(file, ExitCode.NOT_SO):
         lines = look_at(loaded, registry, _report)
     config = loaded.config
+    warnings = [*map(str, loaded.warnings), *model_warnings(config)]
     numbers = {"route": len(config.routes), "LLM": len(config.llms), "processor": len(config.processors)}
     counts = ", ".join(counted(number, noun) for noun, number in numbers.items())
-    say(f"{strong(f'{file} is valid', 'green')}: {counts}, {counted(len(loaded.warnings), 'warning')}")
-    for line in [*_settings(loaded), *lines, *_warnings(loaded)]:
+    say(f"{strong(f'{file} is valid', 'green')}: {counts}, {counted(len(warnings), 'warning')}")
+    for line in [*_settings(loaded), *lines, *_warnings(warnings)]:
         say(line)
 
 
@@ -87,8 +89,8 @@ def written_value(value: object) -> str:
     return msgspec.json.encode(value, enc_hook=str).decode()
 
 
-def _warnings(loaded: Loaded) -> Iterator[str]:
-    if loaded.warnings:
+def _warnings(warnings: Sequence[str]) -> Iterator[str]:
+    if warnings:
         yield ""
-    for warning in loaded.warnings:
+    for warning in warnings:
         yield f"{strong('warning:', 'yellow')} {warning}"

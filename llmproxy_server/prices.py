@@ -117,6 +117,27 @@ class BundledPrices:
             return None
 
 
+def known_models() -> Callable[[str, str], bool | None]:
+    """
+    Whether the provider at a URL has a model, as the bundled list knows it; None where it does not know the provider.
+
+    Loads the list.
+    """
+    try:
+        data = _bundled()
+    except Exception:  # noqa: BLE001 - whatever is wrong with the package: nothing is known then
+        return lambda base_url, model: None
+
+    def knows(base_url: str, model: str) -> bool | None:
+        try:
+            provider = data.find_provider(None, None, base_url)
+        except LookupError:
+            return None
+        return provider.find_model(model, all_providers=data.providers) is not None
+
+    return knows
+
+
 def _entry(data: DataSnapshot, base_url: str, model: str, now: datetime) -> ModelPrice | None:
     # Asked in this way the package remembers URLs, of which there are few, and not the models that clients ask for.
     try:

@@ -175,6 +175,34 @@ def test_warnings_come_last_with_their_line(here: Path) -> None:
     assert last.startswith(f"warning: line {WHOLE.count(chr(10)) + 1}: llm.unused: ")
 
 
+GROUP = """
+[llm.one]
+provider = "openai"
+base_url = "https://api.openai.com/v1"
+models = { smart = "gpt-4o", odd = "claude-opus-9", other = "gpt-4o-mini" }
+[llm.two]
+provider = "openai"
+base_url = "http://127.0.0.1:11434/v1"
+models = { smart = "llama3.2", odd = "whatever" }
+[llm.all]
+provider = "fallback"
+members = ["one", "two"]
+[[route]]
+path_prefix = "/v1"
+target_llm = "all"
+"""
+
+
+def test_models_that_members_of_a_group_do_not_know_are_warned_of(here: Path) -> None:
+    """What a server of the operator's own has is his to know."""
+    result = check(GROUP)
+
+    assert result.exit_code == 0
+    unknown, unserved = [line for line in result.stdout.splitlines() if line.startswith("warning:")]
+    assert unknown.startswith('warning: llm.all: the provider of "one" is not known to have the model "claude-opus-9"')
+    assert unserved == 'warning: llm.all: "two" does not serve the model "other", and is passed over for it'
+
+
 # -- a file that is wrong --------------------------------------------------------------------------------------------
 
 THREE_PROBLEMS = """
