@@ -12,7 +12,7 @@ from llmproxy_core.exchange import Attempt
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.places import Places
 from llmproxy_core.llm_config import LLMConfig
-from llmproxy_core.resilience.breaker import State as BreakerState
+from llmproxy_core.resilience.breaker_state import State as BreakerState
 from llmproxy_server.health_reason import Reason
 
 State = Literal["unknown", "ok", "failing"]

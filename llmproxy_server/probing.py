@@ -15,7 +15,8 @@ from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.outcome import End
 from llmproxy_core.request import Request
-from llmproxy_core.resilience.breaker import Breaker, Pass, State
+from llmproxy_core.resilience.breaker import Breaker, Pass
+from llmproxy_core.resilience.breaker_state import State
 from llmproxy_core.resilience.failure import failure_of
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.log_events import get_logger

@@ -8,7 +8,8 @@ from functools import partial
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.resilience.breaker import Breaker, Ejections, State
+from llmproxy_core.resilience.breaker import Breaker, Ejections
+from llmproxy_core.resilience.breaker_state import State
 
 
 def bound_ejections(members: Sequence[LLMClient], max_share: float) -> None:

@@ -9,7 +9,8 @@ from llmproxy_core.gateway import Gateway
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers
 from llmproxy_core.groups.places import Places
-from llmproxy_core.resilience.breaker import Breaker, State
+from llmproxy_core.resilience.breaker import Breaker
+from llmproxy_core.resilience.breaker_state import State
 from llmproxy_server.metrics.families import BREAKER, LLM_DRAINED, LLM_IN_FLIGHT, SHUT
 from llmproxy_server.metrics.values import SCRATCH, Family, Values, labels_of
 

@@ -26,11 +26,9 @@ from llmproxy_core.resilience.breaker import (
     Breaker,
     BreakerConfig,
     Ejections,
-    MemoryBreakerState,
     Pass,
-    Standing,
-    State,
 )
+from llmproxy_core.resilience.breaker_state import MemoryBreakerState, Standing, State
 from llmproxy_core.testing import FakeClock
 
 CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
