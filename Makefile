@@ -15,12 +15,19 @@ ARGS ?=
 UNMEASURED := tests/llmproxy_server tests/clients tests/docs tests/grammar tests/packaging tests/typing \
 	tests/test_bench.py tests/test_dialect_conformance.py tests/test_growth.py tests/test_many.py \
 	tests/resilience/goals tests/test_reload_under_load.py \
-	tests/test_replay.py tests/test_soak.py tests/test_takeover.py tests/test_worker_faults.py tests/test_workers.py
-# Another version of a dependency shows in what uses it; not in documents, other programs, or the tests of our tests.
+	tests/test_recent_workers.py tests/test_replay.py tests/test_soak.py tests/test_takeover.py tests/test_worker_faults.py \
+	tests/test_workers.py tests/test_workers_providers.py
+# Another version of a dependency shows in what uses it; not in documents, other programs, what is built on our own parts
+# alone, or the tests of our tests.
 NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs plugins/chaos tests/resilience \
-	tests/test_disconnect.py tests/llmproxy_server/rehearsal tests/llmproxy_server/test_edge_disconnect.py \
-	tests/llmproxy_core/test_processor_conformance.py tests/llmproxy_core/test_testing_fixtures.py \
-	$(addprefix tests/llmproxy_server/,process test_cli_plugin_new.py test_cli_serve.py test_reload_process.py)
+	tests/test_disconnect.py \
+	$(addprefix tests/llmproxy_core/,resilience test_exchange_branch.py test_processor_conformance.py \
+	test_testing_fixtures.py) \
+	$(addprefix tests/llmproxy_server/,process rehearsal test_admission.py test_admission_limit.py \
+	test_admission_queue.py test_asyncio_debug.py test_bounds.py test_cli_check.py test_cli_diff.py test_cli_explain.py \
+	test_cli_plugin_new.py test_cli_plugins.py test_cli_rehearse.py test_cli_schema.py test_cli_serve.py test_culprit.py \
+	test_difference.py test_edge_disconnect.py test_edge_overload.py test_recent.py test_recent_endpoint.py \
+	test_reload_process.py test_watchdog.py)
 
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev

@@ -47,7 +47,7 @@ _OTHER_LLM = {
 """For each client an LLM that speaks another protocol, so that every protocol is behind another one, too."""
 
 AXES: Mapping[str, tuple[str, ...]] = {
-    "processor": ("cache", "cost_limit", "enhance_query", "openai_chat"),
+    "processor": ("cache", "cost_limit", "enhance_query", "openai_chat", "chaos"),
     "guards": ("outside", "inside"),
     "client": tuple(_CLIENTS),
     "llm": ("same", "other"),
@@ -107,6 +107,7 @@ class Group:
                 "caching": {"type": "cache"},
                 "cost_limit": {"type": "cost_limit", "daily_usd": "1.00"},
                 "enhance_query": {"type": "enhance_query", "llm": "enhancer", "model": "e"},
+                "chaos": {"type": "chaos", "faults": {"latency": {"share": 1.0, "ms": 0}}},
                 "openai_chat": {"type": "openai_chat", "llm": "enhancer", "config_value": "e"},
             },
             "route": [
@@ -148,12 +149,15 @@ class Cell:
         Whether it is run.
 
         With OpenAI on both sides all are. Of the others each combination of the axes but *guards* is, and what is
-        about other callers and later processors with the cache alone, where it may matter who keeps which bytes.
+        about other callers and later processors with the cache alone, where it may matter who keeps which bytes. Chaos,
+        which injects nothing but no time at all here, leaves the bytes alone whatever they are.
         """
         if self.end == "unfinished" and not self.streams:
             return False
         if (self.group.client, self.group.llm) == ("openai", "same"):
             return True
+        if self.group.processor == "chaos":
+            return False
         if self.comes == "shared" or self.end in ("client gone", "rejected later"):
             pairs = {("shared", "complete"), ("miss", "client gone"), ("hit", "rejected later")}
             return self.group.processor == "cache" and (self.comes, self.end) in pairs and self._has_turn

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import attrs
 import llmproxy_anthropic
 import llmproxy_cache
+import llmproxy_chaos
 import llmproxy_cost_limit
 import llmproxy_enhance_query
 import llmproxy_gemini
@@ -36,7 +37,7 @@ from tests.upstream import Upstream
 
 pytestmark = pytest.mark.tables
 
-PROCESSORS = (llmproxy_cache, llmproxy_cost_limit, llmproxy_enhance_query)
+PROCESSORS = (llmproxy_cache, llmproxy_chaos, llmproxy_cost_limit, llmproxy_enhance_query)
 DIALECTS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 SOON_S = 10
 ENHANCED = "hi there"

@@ -182,7 +182,8 @@ async def loaded(port: int) -> AsyncIterator[Load]:
 
 
 @pytest.mark.parametrize(
-    ("count", "times"), [("1", 1), ("2", 1), pytest.param("1", 3, marks=_long), pytest.param("2", 3, marks=_long)]
+    ("count", "times"),
+    [("1", 1), pytest.param("2", 1, marks=_long), pytest.param("1", 3, marks=_long), pytest.param("2", 3, marks=_long)],
 )
 async def test_takeovers_under_load_fail_no_call_and_cut_no_stream(tmp_path: Path, count: str, times: int) -> None:
     release = [asyncio.Event() for _ in range(times)]
