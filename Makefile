@@ -20,7 +20,8 @@ UNMEASURED := tests/llmproxy_server tests/clients tests/docs tests/grammar tests
 # Another version of a dependency shows in what uses it; not in documents, other programs, what is built on our own parts
 # alone, or the tests of our tests.
 NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs plugins/chaos tests/resilience \
-	tests/test_disconnect.py \
+	$(addprefix tests/,test_changes_told.py test_disconnect.py test_errors_translated.py test_keepalive.py \
+	test_recordings_translated.py test_streams_that_fail_first.py test_translated_histories.py test_unknown_nested.py) \
 	$(addprefix tests/llmproxy_core/,resilience test_exchange_branch.py test_processor_conformance.py \
 	test_testing_fixtures.py) \
 	$(addprefix tests/llmproxy_server/,process rehearsal test_admission.py test_admission_limit.py \

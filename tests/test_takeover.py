@@ -38,6 +38,7 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 _long = [pytest.mark.soak, pytest.mark.timeout(300)]
+LONG = pytest.mark.soak
 BOTH = pytest.mark.parametrize("count", ["1", pytest.param("2", marks=_long)], ids=["one process", "workers"])
 """With workers each takes several seconds: those are for `make soak`, but for what is about workers."""
 START_S = 2 * WAIT_S
@@ -331,6 +332,7 @@ def refuses(port: int) -> bool:
         return asking.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
+@LONG
 async def test_the_new_version_serves_the_file_as_it_is_now(tmp_path: Path) -> None:
     async with versions(tmp_path, CONFIG) as proxy:
         (tmp_path / "proxy.toml").write_text(CONFIG.replace('"first"', '"second"'))
@@ -342,6 +344,7 @@ async def test_the_new_version_serves_the_file_as_it_is_now(tmp_path: Path) -> N
     assert found.status == 200
 
 
+@LONG
 async def test_an_address_that_the_file_does_not_say_any_more_is_let_go(tmp_path: Path) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -376,6 +379,7 @@ async def test_a_new_version_that_cannot_begin_changes_nothing_and_the_next_may(
         assert "route[1].target_llm" in proxy.first.text, "its own words are in the same log"
 
 
+@LONG
 async def test_a_new_version_that_is_killed_while_it_starts_changes_nothing(tmp_path: Path) -> None:
     async with versions(tmp_path, CONFIG) as proxy:
         proxy.ask_for_another()
@@ -466,6 +470,7 @@ async def test_one_that_will_not_end_is_killed_when_the_old_one_ends() -> None:
     assert await asyncio.wait_for(trial.started[0].ended, WAIT_S) < 0
 
 
+@LONG
 async def test_a_reload_while_the_new_version_starts_waits_for_what_comes_of_it(tmp_path: Path) -> None:
     """The new version reads the file when it starts: what the old one reloaded after that would be lost unsaid."""
     async with versions(tmp_path, CONFIG) as proxy:

@@ -24,6 +24,8 @@ from tests.resilience.flocks import ask as say
 from tests.resilience.goals.kit import BREAKER, DEADLINE_S, Became, Figure, became, guarded, of, quantiles_ms
 from tests.upstream import Call, Chunk, End, Head, Reached, Stall, Upstream, Wait
 
+pytestmark = pytest.mark.soak  # seconds of outages, and figures that a busy machine would not reach
+
 CLIENTS = 20
 DOWN_S = 2.0
 DOWN_CALLS = 200
