@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from llmproxy_core.chat import ChatEvent, ChatReply, End, Failed, TextDelta
 from llmproxy_core.dialect import Api, Dialect, Operation
@@ -31,10 +31,19 @@ async def read_until_meaningful(
         return
     while data := await read():
         kept.append(data)
-        if beginning.is_in(reader.feed(data)):
+        if any(beginning.is_in(reader.feed(event)) for event in _events(data)):
             return
     if not (beginning.is_in(reader.end()) or beginning.has_begun):
         raise UpstreamCut("The upstream's stream ended before it had begun")
+
+
+def _events(data: bytes) -> Iterator[bytes]:
+    """*data* cut behind its events: what comes behind the first that counts need not be decoded here."""
+    start = 0
+    while (found := data.find(b"\n\n", start)) >= 0:
+        yield data[start : found + 2]
+        start = found + 2
+    yield data[start:]
 
 
 class _Beginning:
