@@ -136,9 +136,7 @@ def features() -> Mapping[str, Setting]:
         "1000 routes": Setting(tables=MORE_ROUTES),
         "processors on other routes": Setting(tables=THREE + ELSEWHERE),
         "the price list": Setting(priced=False),
-        "group of two with retries and breaker": Setting(
-            tables=RESILIENT, target="both", route="deadline_s = 60.0\n"
-        ),
+        "group of two with retries and breaker": Setting(tables=RESILIENT, target="both", route="deadline_s = 60.0\n"),
         "2 workers": Setting(server="workers = 2\n"),
     }
 
