@@ -51,7 +51,7 @@ def pytest_configure() -> None:
     hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
     reproducible: dict[str, Any] = {"deadline": None, "derandomize": True, "print_blob": True, "database": None}
     hypothesis.settings.register_profile("measured", max_examples=50, **reproducible)
-    hypothesis.settings.register_profile("ci", max_examples=120, **reproducible)
+    hypothesis.settings.register_profile("ci", max_examples=200, **reproducible)
     default = "ci" if os.environ.get("CI") else "dev"
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or default)
 

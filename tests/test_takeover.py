@@ -37,8 +37,8 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc"),
     pytest.mark.timeout(180),
 ]
-_long = [pytest.mark.soak, pytest.mark.timeout(300)]
 LONG = pytest.mark.soak
+_long = [LONG, pytest.mark.timeout(300)]
 BOTH = pytest.mark.parametrize("count", ["1", pytest.param("2", marks=_long)], ids=["one process", "workers"])
 """With workers each takes several seconds: those are for `make soak`, but for what is about workers."""
 START_S = 2 * WAIT_S
