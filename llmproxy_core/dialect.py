@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import attrs
 
@@ -22,6 +22,9 @@ from llmproxy_core.secret import Secret
 from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_core.translation import Translation
 from llmproxy_core.usage import Usage
+
+Prefill = Literal["prefix", "last-turn", "no"]
+"""`prefix`: the last turn, the assistant's, is marked as one to go on with; `last-turn`: it need not be; `no`: not."""
 
 
 class Operation(StrEnum):
@@ -168,6 +171,8 @@ class Dialect(ABC):
     """Whether the base URL that its SDKs take has the version segment in it."""
     model_member: str = "model"
     """The member of answers that names the model."""
+    prefill: Prefill = "no"
+    """How its provider is told to go on with an answer that has begun, where nothing else is configured."""
     request_id_header: str | None = None
     """The response header in which its clients look for the id of a call, besides `x-request-id`."""
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from llmproxy_core.carried import SEAL_MARK
+from llmproxy_core.chat import changed
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import (
     ProxyError,
@@ -160,8 +161,8 @@ class HttpLLM:
 
     async def send(self, exchange: Exchange) -> Response:
         request = exchange.request
-        if request.operation is _OPAQUE:
-            return await self._send_opaque(exchange)
+        if request.operation is _OPAQUE or request.continues:
+            return await self._send_otherwise(exchange)
         head, own = request.head, request.api
         key = None if own is None or request.query else (own.name, head.model, head.stream, head.wants_usage)
         plan = self._plans.get(key)
@@ -535,6 +536,25 @@ class HttpLLM:
         if exchange.trace is None or self._names_trace:
             return exchange.request.headers.pick(self._passed_opaque)
         return exchange.request.headers.pick(self._passed_opaque_traced) + _span_headers(exchange.trace, attempt)
+
+    # -- what few ask --------------------------------------------------------------------------------------------
+
+    async def _send_otherwise(self, exchange: Exchange) -> Response:
+        """Where the request is none of those that `send` knows."""
+        request = exchange.request
+        if request.operation is _OPAQUE:
+            return await self._send_opaque(exchange)
+        exchange.request = self._continuing(request)
+        return await self.send(exchange)
+
+    def _continuing(self, request: Request) -> Request:
+        """*request*, whose last turn is to be gone on with, in the provider's own way. Unsupported: there is none."""
+        prefill = self._config.prefill or self._dialect.prefill
+        if prefill == "no":
+            raise Unsupported(f"The LLM '{self._config.name}' does not go on with an answer that has begun")
+        chat = request.chat
+        turn = changed(chat.messages[-1], prefix=prefill == "prefix")
+        return request.with_chat(changed(chat, messages=(*chat.messages[:-1], turn)))
 
     # -- opaque --------------------------------------------------------------------------------------------------
 

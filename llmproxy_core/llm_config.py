@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from llmproxy_core.dialect import Prefill
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.option import (
@@ -431,6 +432,12 @@ class HttpLLMConfig(LLMConfig):
         "false: it sees the upstream's.",
         default=True,
     )
+    prefill: Prefill | None = option(
+        "How the provider is asked to go on with an answer that has begun, for groups with `resume`: `prefix` marks "
+        "the assistant's last turn (Mistral, DeepSeek's beta), `last-turn` does not (Claude up to 4.5, llama.cpp, "
+        "OpenRouter), `no`: it cannot. Absent: as the provider's own API has it.",
+        default=None,
+    )
     max_output_tokens: MaxOutputTokens = option(
         "The bound on output tokens that is sent where a protocol needs one and the client, speaking another, gave "
         "none: a number, or a table of a model's name or glob to one. Absent: what the dialect knows of the model.",
@@ -500,6 +507,11 @@ class FallbackConfig(GroupConfig):
         example="local",
     )
 
+    resume: bool = option(
+        "Where a stream breaks off in the middle of its text, the next member that can (`prefill`) goes on with it, in "
+        "the same answer. `x-llmproxy-resume` says `allowed` for it, and the log how often it was done.",
+        default=False,
+    )
     max_ejected_share: float = option(
         "The share of its members that their breakers may shut at once, one in any case: the others are called though "
         "they fail, rather than overrun those that are left.",

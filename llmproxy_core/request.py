@@ -74,6 +74,8 @@ class Request:
     """The model that the path names, for protocols where it does."""
     relative_path: str = ""
     """Of an opaque request: the path below the upstream's base URL."""
+    continues: bool = False
+    """Whether its last turn is an answer that has begun and is to be gone on with, by whoever can: see `continued`."""
     _head: RequestHead | None = attrs.field(init=False, default=None)
     _json: dict[str, msgspec.Raw] | None = attrs.field(init=False, default=None)
     _embeddings: EmbeddingsRequest | None = attrs.field(init=False, default=None)
@@ -168,10 +170,18 @@ class Request:
         """The same call with another conversation; what *chat* left untouched stays byte-equal."""
         return self._copy(body=None, chat=chat, path_model=chat.model)
 
+    def continued(self, chat: ChatRequest) -> Request:
+        """The same call with *chat*, whose last turn is an answer that has begun. An LLM that cannot go on refuses."""
+        request = self.with_chat(chat)
+        request.continues = True
+        return request
+
     def with_model(self, model: str) -> Request:
         """The same call for another model."""
         if self._chat is not None and self._body is None:
-            return self._copy(body=None, chat=attrs.evolve(self._chat, model=model), path_model=model)
+            request = self._copy(body=None, chat=attrs.evolve(self._chat, model=model), path_model=model)
+            request.continues = self.continues
+            return request
         if self.dialect is None or self.api is None:
             raise BadRequest(f"A {self.operation} request names no model")
         return self._copy(body=self.dialect.prepare(self.api, self.body, model=model), path_model=model)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, RouteNotFound
@@ -11,12 +13,18 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.groups.explained import explain, tells_more
 from llmproxy_core.groups.members import Members
+from llmproxy_core.groups.resumed import resumable
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
+from llmproxy_core.request import Request
 from llmproxy_core.resilience.failure import BY_KIND, Failure, failure_of
 from llmproxy_core.resilience.tries import Tries
-from llmproxy_core.response import Response
+from llmproxy_core.response import Response, Stream
+from llmproxy_core.tasks import Tasks
+
+_FINAL = frozenset({Failure.OURS})
+"""What ends it for an answer that has begun: what another says of the request may be about that."""
 
 Order = Callable[[Exchange], Sequence[LLMClient]]
 """Which members are asked for an exchange, the first first."""
@@ -29,8 +37,19 @@ class Group:
     What would fail everywhere ends it: a request that no provider takes, a bug. `Tried` around it begins anew.
     """
 
-    def __init__(self, members: Members, order: Order, by_kind: Mapping[Failure, str] = FrozenMap()) -> None:
-        """*by_kind*: the LLM, a member or not, that is asked next after a failure of that kind."""
+    def __init__(
+        self,
+        members: Members,
+        order: Order,
+        by_kind: Mapping[Failure, str] = FrozenMap(),
+        *,
+        resumes_in: Tasks | None = None,
+    ) -> None:
+        """
+        *by_kind*: the LLM, a member or not, that is asked next after a failure of that kind. *resumes_in*: answers that
+        break off in the middle of their text are gone on with by the next member, and read in these tasks.
+        """
+        self._resumes_in = resumes_in
         self._members = members
         self._order = order
         self._by_kind = by_kind
@@ -53,13 +72,24 @@ class Group:
         if sent is None and asked is not None:
             raise RouteNotFound(f"No LLM here serves the model {asked[:128]!r}", code="model_not_found", param="model")
         meant = request if sent is None or sent == asked else request.with_model(sent)
-        told: ProxyError | None = None
-        failed: Failure | None = None
         try:
-            left, place, named = self._order(exchange), 0, self._by_kind
-            while place < len(left):
-                member = left[place]
-                place += 1
+            left = iter(self._order(exchange))
+            response = await self._ask(exchange, meant, left)
+            if self._resumes_in is None or not isinstance(response, Stream) or request.operation is not Operation.CHAT:
+                return response
+            return resumable(response, meant, partial(self._go_on, left, tries), self._resumes_in)
+        finally:
+            exchange.request = request  # whoever tries another LLM next asks it for what the caller asked
+
+    async def _ask(
+        self, exchange: Exchange, meant: Request, left: Iterator[LLMClient], told: ProxyError | None = None
+    ) -> Response:
+        """Ask who is *left* for *meant*. *told*: what somebody was asked before, and failed with."""
+        tries, named = exchange.tries, self._by_kind
+        failed = None if told is None else failure_of(told)
+        goes_on = told is not None
+        try:
+            while (member := next(left, None)) is not None:
                 if failed is not None:
                     if failed.was_asked and tries is not None and not tries.take():
                         break
@@ -70,20 +100,27 @@ class Group:
                     return await member.send(exchange)
                 except ProxyError as error:
                     failed = failure_of(error)
-                    if failed in self._final or (failed.was_asked and request.operation is Operation.OPAQUE):
+                    is_final = failed in (_FINAL if goes_on else self._final)
+                    if is_final or (failed.was_asked and meant.operation is Operation.OPAQUE):
                         raise
                     if (name := named.get(failed)) is not None:
-                        left, place = [self._members.llm(name), *left[place:]], 0
+                        left = chain([self._members.llm(name)], left)
                         named = {kind: other for kind, other in named.items() if kind is not failed}
                     explain(exchange, f"{failed.value}: {name or 'the next member'}")
                     told = tells_more(error, told)
-        finally:
-            exchange.request = request  # whoever tries another LLM next asks it for what the caller asked
-        assert told is not None
-        try:
+            assert told is not None
             raise told
         finally:
             del told  # nor its own traceback
+
+    async def _go_on(
+        self, left: Iterator[LLMClient], tries: Tries | None, exchange: Exchange, request: Request, error: ProxyError
+    ) -> Response:
+        """Have who is *left* go on with the answer that *error* broke off, as one more of the same *tries*."""
+        exchange.tries = tries
+        if tries is not None:
+            tries.failed(failure_of(error), error)
+        return await self._ask(exchange, request, left, error)
 
 
 async def _paused(tries: Tries) -> bool:

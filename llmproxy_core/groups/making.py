@@ -142,5 +142,6 @@ def _balanced(config: BalanceConfig, services: Services, members: Members) -> Or
 
 def _group(config: FallbackConfig, services: Services, order: Callable[[Members], Order]) -> LLMClient:
     members = Members(config, services)
-    group = Group(members, order(members), config.by_kind())
+    resumes_in = services.tasks if config.resume else None
+    group = Group(members, order(members), config.by_kind(), resumes_in=resumes_in)
     return Tried(group, Retries() if config.retries is None else config.retries, services, config.commit)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from math import ceil
 
-from llmproxy_core.chat import BuiltinTool
 from llmproxy_core.dialect import Operation
+from llmproxy_core.effects import has_effects
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.groups.explained import explain
@@ -19,7 +19,6 @@ from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import RaceConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
-from llmproxy_core.request import Request
 from llmproxy_core.resilience.failure import BY_KIND, Failure, failure_of
 from llmproxy_core.response import Response
 from llmproxy_core.services import Services
@@ -34,8 +33,6 @@ PERCENTILE = 95.0
 
 _NOT_FOR_THE_NEXT = BY_KIND | {Failure.CALLER, Failure.OURS}
 """Failures after which the next member is not asked, or one that the table names."""
-_WITH_EFFECTS = frozenset({"background", "conversation"})
-"""Members of OpenAI's Responses; `background = false` is not among what is left unread."""
 
 
 # -- what is remembered ----------------------------------------------------------------------------------------------
@@ -293,19 +290,3 @@ class _Runner:
         """Whether it failed by what is no reason to wait for the next member's answer."""
         error = self.turn.error
         return error is not None and failure_of(error) in _NOT_FOR_THE_NEXT
-
-
-def has_effects(request: Request) -> bool:
-    """
-    Whether a chat request may do more than to be answered, so that doing it twice is not the same as once.
-
-    The provider is to run tools, to keep the answer, to add it to a conversation of its own, or to work on it in the
-    background. What cannot be read may do anything.
-    """
-    try:
-        chat = request.chat
-    except ProxyError:
-        return True
-    if chat.store or any(isinstance(tool, BuiltinTool) for tool in chat.tools):
-        return True
-    return not chat.extra.keys().isdisjoint(_WITH_EFFECTS)

@@ -61,6 +61,7 @@ class AnthropicDialect(Dialect):
     response_headers = frozenset({"retry-after", "x-should-retry"})
     response_header_prefixes = ("anthropic-ratelimit-",)
     request_id_header = "request-id"
+    prefill = "last-turn"
     field_names = {  # noqa: RUF012 - as declared by the contract; nobody changes it
         "max_output_tokens": "max_tokens",
         "stop": "stop_sequences",

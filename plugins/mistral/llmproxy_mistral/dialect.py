@@ -63,6 +63,7 @@ class MistralDialect(OpenAIDialect):
         }
     )
     request_id_header = "mistral-correlation-id"
+    prefill = "prefix"
     own_members = frozenset(
         {
             "document_image_limit",
