@@ -199,6 +199,8 @@ class Exchange:
     client: ClientView | None = attrs.field(kw_only=True, default=None)
     """None for a child, whose answer no client gets."""
     caller: Caller = attrs.field(kw_only=True, default=ANONYMOUS)
+    address: str = attrs.field(kw_only=True, default="")
+    """The client's, as whose it waits where callers take turns; "" for none. What is asked in its name has it too."""
     deadline_s: float | None = attrs.field(kw_only=True, default=None)
     """When the call must be over, by `clock`; None for no limit of its own."""
     parent: Exchange | None = attrs.field(kw_only=True, default=None)
@@ -397,6 +399,7 @@ class Exchange:
             tasks=self._tasks,
             clock=self.clock,
             caller=self.caller,
+            address=self.address,
             deadline_s=self.deadline_s,
             parent=parent,
             background=self._background,

@@ -86,8 +86,8 @@ class Gateway:
         """What *method* on *path* means here; BadRequest, RouteNotFound or MethodNotAllowed."""
         return self._index.match(method, path)
 
-    def begin(self, match: Match, request: Request, *, request_id: str) -> Exchange:
-        """The exchange of *request*. BadRequest when its body is no acceptable JSON."""
+    def begin(self, match: Match, request: Request, *, request_id: str, address: str = "") -> Exchange:
+        """The exchange of *request*, which came from *address*. BadRequest when its body is no acceptable JSON."""
         client = client_view(request)
         config = match.route.config
         client.drops_unsupported = config.on_unsupported == "drop"
@@ -98,6 +98,7 @@ class Gateway:
             tasks=self.services.tasks,
             clock=self.services.clock,
             client=client,
+            address=address,
             background=self.background,
         )
         first, most_s = request.headers.first, config.deadline_s

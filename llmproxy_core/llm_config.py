@@ -332,7 +332,8 @@ class LLMConfig:
         validator=count,
     )
     max_queued: int = option(
-        "Calls that wait for one of those to end; one more goes elsewhere at once. 0: none waits.",
+        "Calls that wait for one of those to end, their callers in turn; one more goes elsewhere at once, the last one "
+        "of the caller that has most. 0: none waits.",
         default=0,
         validator=count,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import time
 from collections.abc import Callable
 from math import inf
@@ -14,12 +12,12 @@ import attrs
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import Overloaded
 from llmproxy_core.node import record
+from llmproxy_core.resilience.turns import Refusal, Turns
 from llmproxy_server.admission_limit import AdaptiveLimit, Looks
-from llmproxy_server.admission_queue import FairQueue
 
 RETRY_AFTER_S = 1.0
 
-Reason = Literal["full", "displaced", "waited", "deadline", "bodies"]
+Reason = Literal[Refusal, "bodies"]
 """Why a call was refused: see `_WORDS`."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -58,8 +56,8 @@ class Admission:
         """How many calls were refused so far, by why."""
         self.limit: float = max_in_flight or inf
         """How many calls may be in flight now. Where fewer are, nobody waits."""
-        self.queue = FairQueue[asyncio.Future[Ticket | Reason]]()
-        """Each is given its place, or why there is none."""
+        self.queue = Turns(self._take_back)
+        """Those that wait for a place."""
         self._max_buffered_bytes = max_buffered_bytes
         self._max_queued = max_queued
         self._queue_timeout_s = queue_timeout_s
@@ -132,57 +130,23 @@ class Admission:
         """
         A place, until `Ticket.leave`, as soon as it is the turn of who calls from *address*.
 
-        Overloaded at once where too many wait, unless a caller has two more of them than this one has: the last of
-        those is then refused in its place. Overloaded after `queue_timeout_s`, or at *until* by the clock, if that is
-        sooner. Who is cancelled leaves the queue and holds no place, also when its turn had just come.
+        Overloaded after `queue_timeout_s`, or at *until* by the clock, if that is sooner; and else as `Turns.wait` has
+        it. Who is cancelled leaves the queue and holds no place, also when its turn had just come.
         """
-        wait_s = self._queue_timeout_s
-        late: Reason = "waited"
-        if until is not None and (left_s := until - self._clock()) < wait_s:
-            wait_s, late = left_s, "deadline"
-        if wait_s <= 0:
-            raise self._refused(late)
-        caller = caller_of(address)
-        self._make_room(caller)
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[Ticket | Reason] = loop.create_future()
-        self.queue.add(caller, turn)
-        # A timer for each that waits, not one for all: an event loop's heap finds the next due as well as ours would.
-        timer = loop.call_later(wait_s, self._give_up, caller, turn, late)
-        try:
-            found = await turn
-        except asyncio.CancelledError:
-            self.queue.discard(caller, turn)
-            if turn.done() and not turn.cancelled() and isinstance(given := turn.result(), Ticket):
-                given.leave()
-            raise
-        finally:
-            timer.cancel()
-        if isinstance(found, Ticket):
-            return found
-        raise self._refused(found)
+        left_s = inf if until is None else until - self._clock()
+        why = await self.queue.wait(address, most=self._max_queued, wait_s=self._queue_timeout_s, left_s=left_s)
+        if why is not None:
+            raise self._refused(why)
+        return Ticket(self)
 
-    def _make_room(self, caller: str) -> None:
-        """Let one more wait for *caller*; Overloaded where that would be unfair to those that do."""
-        queue = self.queue
-        if queue.size < self._max_queued:
-            return
-        # After a reload there may be more than may be: these stay, and nobody comes in their place.
-        if queue.size > self._max_queued or queue.longest < queue.waiting(caller) + 2:
-            raise self._refused("full")
-        _tell(queue.take_last(), "displaced")
-
-    def _give_up(self, caller: str, turn: asyncio.Future[Ticket | Reason], why: Reason) -> None:
-        self.queue.discard(caller, turn)
-        _tell(turn, why)
+    def _take_back(self) -> None:
+        self.in_flight -= 1
+        self._let_in()
 
     def _let_in(self) -> None:
         """Give the places that are free to those whose turn it is."""
-        while self.queue.size and self.in_flight < self.limit:
-            turn = self.queue.take()
-            if not turn.done():  # else it was cancelled, and its task has not run since
-                self.in_flight += 1
-                turn.set_result(Ticket(self))
+        while self.in_flight < self.limit and self.queue.serve():
+            self.in_flight += 1
 
     def _refused(self, why: Reason) -> Overloaded:
         self.shed[why] += 1
@@ -193,27 +157,6 @@ class Admission:
     def check(self, size: int) -> None:
         if self.buffered_bytes + size > self._max_buffered_bytes:
             raise self._refused("bodies")
-
-
-def _tell(turn: asyncio.Future[Ticket | Reason], why: Reason) -> None:
-    """A result, not an exception: who was cancelled meanwhile would never retrieve that, and asyncio complain of it."""
-    if not turn.done():
-        turn.set_result(why)
-
-
-def caller_of(address: str) -> str:
-    """
-    Who calls from *address*: itself, or of IPv6 the network of 64 bits that a site has at least (RFC 6177).
-
-    Else whoever has one such network would have as many turns as it takes addresses of it.
-    """
-    if ":" not in address:
-        return address
-    try:
-        found = ipaddress.IPv6Address(address)
-    except ValueError:
-        return address
-    return address if found.ipv4_mapped is not None else found.packed[:8].hex()
 
 
 @record(eq=False, repr=False)

@@ -338,7 +338,7 @@ class Call:
             path_model=match.path_model,
             relative_path=match.relative_path,
         )
-        self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id)
+        self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id, address=self.address)
         for observe in shared.observers:
             observe(exchange)
         recorder = shared.recorder

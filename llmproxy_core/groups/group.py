@@ -67,11 +67,7 @@ class Group:
 
     async def send(self, exchange: Exchange) -> Response:
         request, tries = exchange.request, exchange.tries
-        asked = request.model
-        sent = self._members.sent(asked)
-        if sent is None and asked is not None:
-            raise RouteNotFound(f"No LLM here serves the model {asked[:128]!r}", code="model_not_found", param="model")
-        meant = request if sent is None or sent == asked else request.with_model(sent)
+        meant = request if self._members.as_asked else self._meant(request)
         try:
             left = iter(self._order(exchange))
             response = await self._ask(exchange, meant, left)
@@ -80,6 +76,14 @@ class Group:
             return resumable(response, meant, partial(self._go_on, left, tries), self._resumes_in)
         finally:
             exchange.request = request  # whoever tries another LLM next asks it for what the caller asked
+
+    def _meant(self, request: Request) -> Request:
+        """*request* for the model that the table gives for the one asked for. RouteNotFound: it is not served."""
+        asked = request.model
+        sent = self._members.sent(asked)
+        if sent is None and asked is not None:
+            raise RouteNotFound(f"No LLM here serves the model {asked[:128]!r}", code="model_not_found", param="model")
+        return request if sent is None or sent == asked else request.with_model(sent)
 
     async def _ask(
         self, exchange: Exchange, meant: Request, left: Iterator[LLMClient], told: ProxyError | None = None

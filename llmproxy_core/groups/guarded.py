@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Exchange
@@ -75,9 +76,10 @@ class Guarded:
     async def send(self, exchange: Exchange) -> Response:
         tries, attempts = exchange.tries, len(exchange.attempts)
         places = self.places
-        places.room = self.room
-        holds = places.is_queue and await places.turn(self._left_s(exchange))
-        passed = self._enter(exchange, holds=holds)
+        if places.room is not self.room:
+            places.follow(self.room)
+        no_place = await places.turn(exchange.address, self._left_s(exchange)) if places.is_full else places.enter()
+        passed = self._admit(exchange, no_place)
         began_s = self._clock()
         try:
             response = await self._llm.send(exchange)
@@ -98,18 +100,6 @@ class Guarded:
         response.on_finish(partial(self._ended, passed, began_s))
         return response
 
-    def _enter(self, exchange: Exchange, *, holds: bool) -> Pass | None:
-        """Take a place, unless it *holds* one that was waited for, and the breaker's pass, or none."""
-        try:
-            passed = self._admit(exchange, holds=holds)
-        except Unavailable:
-            if holds:
-                self.places.leave()
-            raise
-        if not holds:
-            self.places.enter()
-        return passed
-
     def _failed(
         self, exchange: Exchange, error: ProxyError, passed: Pass | None, began_s: float, attempts: int
     ) -> None:
@@ -125,17 +115,16 @@ class Guarded:
         if exchange.tries is not None:
             exchange.tries.failed(failure, error)
 
-    def _left_s(self, exchange: Exchange) -> float | None:
-        return None if exchange.deadline_s is None else exchange.deadline_s - self._clock()
+    def _left_s(self, exchange: Exchange) -> float:
+        return inf if exchange.deadline_s is None else exchange.deadline_s - self._clock()
 
-    def _admit(self, exchange: Exchange, *, holds: bool) -> Pass | None:
+    def _admit(self, exchange: Exchange, no_place: Unavailable | None) -> Pass | None:
         """
         The breaker's pass, where there is one; Unavailable where the LLM is not to be called now.
 
-        *holds*: a place of it was waited for.
+        *no_place*: why it has no place for the call. Where it has one, that is given back with the refusal.
         """
-        tries, passed = exchange.tries, None
-        refusal = self.places.refusal(holds=holds)
+        tries, passed, refusal = exchange.tries, None, no_place
         if refusal is None and self._rests_for is not None and (wait_s := self.rests_s()) > 0:
             refusal = _again(self._rests_for, wait_s)
         if refusal is None and self.breaker is not None:
@@ -152,6 +141,8 @@ class Guarded:
                 if passed is not None:
                     passed.dropped()
         if refusal is not None:
+            if no_place is None:
+                self.places.leave()
             pass_over(exchange, self.name, self.key, refusal)
             if tries is not None:
                 tries.failed(failure_of(refusal), refusal)

@@ -16,6 +16,9 @@ from llmproxy_core.response import Response
 
 _NEXT = frozenset({Failure.RATE_LIMIT, Failure.AUTH, Failure.UNAVAILABLE})
 
+_OF_ALL_KEYS = frozenset({"llm_full", "llm_drained"})
+"""Why none of its keys can be used now: they have their places in common."""
+
 
 class Keys:
     """
@@ -56,7 +59,7 @@ class Keys:
                 return await keys[index % len(keys)].send(exchange)
             except ProxyError as error:
                 failure = failure_of(error)
-                if failure not in _NEXT:
+                if failure not in _NEXT or error.code in _OF_ALL_KEYS:
                     raise
                 explain(exchange, f"{failure.value}: next key")
                 told = tells_more(error, told)

@@ -19,6 +19,8 @@ class Members:
         self._config = config
         self._services = services
         self._own = ModelMap(config.models, config.model)
+        self.as_asked = not config.models and config.model is None
+        """Whether members are asked for whatever model the caller asks for."""
         self._union: ModelMap | None = None
         self._llms: list[LLMClient] | None = None
 

@@ -8,5 +8,6 @@ Turning failures of upstreams into answers: tries, back-off, budgets, breakers, 
     probe       a question that an LLM is asked to know how it is
     probe       how often an LLM is asked for a sign of life
     commit      up to which point a failure is hidden
+    turns, fair_queue         who waits for a place where there is none, and whose turn it is
     tries       the tries of one exchange, and its deadline
 """

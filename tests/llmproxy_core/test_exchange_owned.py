@@ -210,6 +210,18 @@ async def test_a_child_has_its_parents_caller_deadline_and_id(tasks: Tasks) -> N
     assert child.notes is not call.notes
 
 
+async def test_what_is_asked_in_an_exchanges_name_waits_in_turn_as_its_client_does(tasks: Tasks) -> None:
+    call = exchange(tasks)
+    assert call.address == ""  # of a call of nobody's
+    call.address = "192.0.2.1"
+
+    derived = [call.child(own_request()), call.branch(), call.detach(own_request())]
+    derived.append(derived[0].child(own_request()))
+
+    assert [it.address for it in derived] == ["192.0.2.1"] * 4
+    derived[2].finish(End.COMPLETED)
+
+
 async def _ask_child(call: Exchange, llm: ScriptedLLM) -> str:
     async with call.child(own_request()) as child:
         return (await (await llm.send(child)).reply()).text

@@ -13,29 +13,11 @@ import pytest
 
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import Overloaded
-from llmproxy_server.admission import Admission, Ticket, caller_of
+from llmproxy_server.admission import Admission, Ticket
 from tests.llmproxy_server.transporting import until
 
 LONG_S = 60.0
 """Nobody waits so long here: what ends a wait is something else."""
-
-
-# -- callers ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        ("fe80::1%eth0", "fe80::2%eth0", True),
-        ("", "not:an:address", False),
-    ],
-)
-def test_a_network_that_one_site_has_is_one_caller(one: str, other: str, same: bool) -> None:
-    assert (caller_of(one) == caller_of(other)) is same
 
 
 # -- waiting for a place ---------------------------------------------------------------------------------------------
@@ -240,7 +222,7 @@ async def test_a_caller_who_leaves_just_when_it_is_refused_is_neither(
     waiting = Waiting(admission)
     await waiting.come("a1", "a2")
     if why == "waited":
-        admission._give_up("a", next(reversed(admission.queue._lines["a"])), "waited")
+        admission.queue._give_up("a", next(reversed(admission.queue._lines["a"])), "waited")
     else:
         waiting.tasks["b1"] = asyncio.get_running_loop().create_task(admission.wait("b"))
         asyncio.get_running_loop().call_soon(waiting.tasks["a2"].cancel)
@@ -267,7 +249,7 @@ async def test_no_timer_is_left_of_those_that_waited() -> None:
     await waiting.refusal("a3")
 
     timers = [it for it in loop._scheduled if not it.cancelled()]  # type: ignore[attr-defined]
-    assert [it for it in timers if "Admission" in repr(it)] == []
+    assert [it for it in timers if "Turns" in repr(it)] == []
 
 
 async def test_bodies_that_do_not_fit_are_counted() -> None:

@@ -147,7 +147,21 @@ async def test_an_llm_that_is_full_is_told_so_and_free_again_afterwards() -> Non
         assert (await ask(proxy)).status == 200
 
 
-async def test_calls_wait_for_a_place_of_a_full_llm_the_first_first() -> None:
+async def test_keys_of_a_full_llm_have_one_queue_and_one_refusal() -> None:
+    keys = {"token_env": ["KEY", "KEY_2"], "max_in_flight": 1, "retries": {"max_retries": 0}}
+    async with Upstream([Stall()]) as a, Proxy(one(a, **keys), env={"KEY_2": "sk-2-0123456"}) as proxy:
+        async with asyncio.TaskGroup() as both:
+            first = both.create_task(ask(proxy))
+            await a.received()
+            seen = await ask(proxy)
+            first.cancel()
+
+        assert json.loads(seen.body)["error"]["code"] == "llm_full"
+        refused = next(it for it in proxy.exchanges if it.passed_over)
+        assert len(refused.passed_over) == 1
+
+
+async def test_calls_of_one_caller_wait_for_a_place_of_a_full_llm_the_first_first() -> None:
     go_on = asyncio.Event()
 
     async def hold(call: Call) -> None:

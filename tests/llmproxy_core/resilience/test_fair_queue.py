@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_server.admission_queue import FairQueue
+from llmproxy_core.resilience.fair_queue import FairQueue
 
 
 def queue_of(*items: str) -> FairQueue[str]:
