@@ -1,15 +1,21 @@
-"""What one table alone cannot show: names that stand for nothing, cycles, prefixes that cover each other, exposure."""
+"""
+What the keys alone cannot show: names that stand for nothing, cycles, prefixes that cover each other, exposure, and
+what the types themselves find doubtful.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from llmproxy_core.config_draft import Draft
-from llmproxy_core.config_path import Place
+from llmproxy_core.config_path import Place, read_place
 from llmproxy_core.config_problem import Problems, nearest, safe
 from llmproxy_core.config_routes import check_routes
 from llmproxy_core.config_tables import ServerConfig
+from llmproxy_core.errors import Problem
+from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType
 from llmproxy_core.llm_config import ByModelConfig, FallbackConfig, GroupConfig, LLMConfig
 from llmproxy_core.plugins import Registry
 
@@ -23,6 +29,8 @@ def check(draft: Draft, registry: Registry, problems: Problems) -> None:
     _check_workers(draft, problems)
     if draft.server is not None:
         _check_server(draft.server, draft, problems)
+    if not problems.errors:  # types are asked about tables that are right, and only then are warnings told
+        _ask_types(draft, registry, problems)
 
 
 def is_loopback(host: str) -> bool:
@@ -150,6 +158,39 @@ def _check_workers(draft: Draft, problems: Problems) -> None:
             f"{processor.type.name} would allow that many times as much; use a store of a type that processes share, "
             "or workers = 1",
         )
+
+
+# -- what types find doubtful ----------------------------------------------------------------------------------------
+
+
+def _ask_types(draft: Draft, registry: Registry, problems: Problems) -> None:
+    tables: list[tuple[Place, str, ProcessorType[Any] | ProviderType[Any] | StoreType[Any], object]] = [
+        *(
+            (("llm", name), "provider", registry.providers[it.provider], it)
+            for name, it in draft.llms.items()
+            if it is not None and it.enabled
+        ),
+        *((("processor", name), "processor", it.type, it.config) for name, it in draft.processors.items() if it),
+        *(
+            (("store", name), "store", it.type, it.config)
+            for name, it in draft.stores.items()
+            if it is not None and it is not draft.implicit_store
+        ),
+    ]
+    for place, section, kind, config in tables:
+        try:
+            found = [(_below(place, it), " ".join(it.message.split())) for it in kind.warnings(config)]
+        except Exception as bug:  # noqa: BLE001 - it is a plugin's code that runs here; what it asks is no condition
+            origin = registry.origins.get((section, kind.name)) or "its plugin"
+            found = [(place, f"{origin} could not look for what is doubtful ({type(bug).__name__}: {safe(str(bug))})")]
+        for where, message in found:
+            problems.warn(where, message)
+
+
+def _below(place: Place, found: object) -> Place:
+    if not isinstance(found, Problem):
+        raise TypeError(f"expected a Problem, got {type(found).__name__}")
+    return (*place, *read_place(found.path))
 
 
 # -- server ----------------------------------------------------------------------------------------------------------

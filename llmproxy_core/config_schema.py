@@ -14,9 +14,8 @@ from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType
 from llmproxy_core.money import Money
 from llmproxy_core.option import Check, Each, Option, Stated, WrittenAs, options
 from llmproxy_core.plugins import Registry
+from llmproxy_core.schema_shared import Schema, shared
 from llmproxy_core.secret import Secret
-
-Schema = dict[str, object]
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """The version that the TOML editors read."""
@@ -25,7 +24,15 @@ _SCALARS: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", st
 
 
 def json_schema(registry: Registry) -> Schema:
-    """The schema of a whole file: every section and key, with the keys of each registered provider and type."""
+    """
+    The schema of a whole file: every section and key, with the keys of each registered provider and type.
+
+    What several tables have alike stands once, in `$defs`.
+    """
+    return shared(_sections(registry))
+
+
+def _sections(registry: Registry) -> Schema:
     return {
         "$schema": DIALECT,
         "title": "llmproxy configuration",

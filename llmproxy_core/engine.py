@@ -318,10 +318,8 @@ class Decoding:
     def _with_usage(self, events: list[ChatEvent]) -> list[ChatEvent]:
         """The last *events*, with an estimated usage where the upstream told none: other protocols always tell one."""
         response = self._facts.response
-        if response.usage is not None and response.usage.total_tokens:
-            return events
-        usage = response.told_usage()
-        if usage is None:
+        usage = response.told_usage(response.usage)
+        if usage is None or usage is response.usage:
             return events
         return [*(it for it in events if not isinstance(it, End | UsageReported)), UsageReported(usage), End()]
 

@@ -16,6 +16,7 @@ import pluggy
 
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint
+from llmproxy_core.errors import Problem
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import LLMConfig
@@ -36,6 +37,10 @@ def _no_calls(config: object, request: Request) -> Sequence[ExtraCall]:
     return ()
 
 
+def _no_warnings(config: object) -> Iterable[Problem]:
+    return ()
+
+
 @attrs.frozen
 class ProcessorType(Generic[C]):
     """
@@ -52,6 +57,11 @@ class ProcessorType(Generic[C]):
 
     *needs_shared_store*: what it keeps in a store must be one for all workers, as what was spent; a store that each has
     its own of is then a problem where there are several.
+
+    *warnings* gives what is doubtful about a table that is right: `Problem("daily_usd", "…")`, the path as from the
+    table, "" for all of it. `llmproxy check` shows them with their lines, and the start and each reload tell them.
+    Called with the configuration of each table, in use or not, whenever a file without mistakes is read; without any
+    I/O. If it raises, that is a warning.
     """
 
     name: str
@@ -61,6 +71,7 @@ class ProcessorType(Generic[C]):
     skippable: bool = False
     extra_cost_bound: Callable[[C, Request], Sequence[ExtraCall]] = _no_calls
     needs_shared_store: bool = False
+    warnings: Callable[[C], Iterable[Problem]] = _no_warnings
 
 
 def _frozen(types: Mapping[str, str]) -> Mapping[str, str]:
@@ -75,6 +86,7 @@ class ProviderType(Generic[L]):
     *config* is a frozen subclass of LLMConfig (HttpLLMConfig for one that is reached over HTTP, GroupConfig for one
     that chooses among others). *types* maps the values of the table's key `type` to the names of the dialects they
     are spoken in, *default_type* is the one taken when the key is absent; a provider without such a choice has neither.
+    *warnings* is as that of a ProcessorType; an LLM that is switched off is not asked about.
     """
 
     name: str
@@ -82,6 +94,7 @@ class ProviderType(Generic[L]):
     build: Callable[[L, Services], LLMClient]
     types: Mapping[str, str] = attrs.field(default=FrozenMap(), converter=_frozen)
     default_type: str | None = None
+    warnings: Callable[[L], Iterable[Problem]] = _no_warnings
 
 
 @attrs.frozen
@@ -91,13 +104,14 @@ class StoreType(Generic[C]):
 
     *config* is a frozen attrs class whose keys are made with `option`. *build* makes one store for each table,
     synchronously and without any I/O: a store connects when it is first asked. *shared* says that several processes
-    with this configuration see the same content.
+    with this configuration see the same content. *warnings* is as that of a ProcessorType.
     """
 
     name: str
     config: type[C]
     build: Callable[[C, Services], Store]
     shared: bool = False
+    warnings: Callable[[C], Iterable[Problem]] = _no_warnings
 
 
 @hookspec

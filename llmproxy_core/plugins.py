@@ -185,7 +185,7 @@ def _checked_processor(found: object) -> ProcessorType[Any]:
         raise TypeError(f"expected a ProcessorType, got {found!r}")
     kind: ProcessorType[Any] = found
     _check_name(kind.name, "processor type")
-    _check_parts(kind.name, kind.config, kind.build)
+    _check_parts(kind)
     keys = [field.name for field, _ in options(kind.config)]
     if RESERVED & set(keys):
         raise ValueError(f"{kind.name}: keys named {sorted(RESERVED & set(keys))} are every processor's own")
@@ -203,7 +203,7 @@ def _checked_provider(found: object) -> ProviderType[Any]:
         raise TypeError(f"expected a ProviderType, got {found!r}")
     kind: ProviderType[Any] = found
     _check_name(kind.name, "provider")
-    _check_parts(kind.name, kind.config, kind.build)
+    _check_parts(kind)
     if not issubclass(kind.config, LLMConfig):
         raise TypeError(f"{kind.name}: its configuration class must be a subclass of LLMConfig")
     if kind.default_type is not None and kind.default_type not in kind.types:
@@ -216,17 +216,19 @@ def _checked_store(found: object) -> StoreType[Any]:
         raise TypeError(f"expected a StoreType, got {found!r}")
     kind: StoreType[Any] = found
     _check_name(kind.name, "store type")
-    _check_parts(kind.name, kind.config, kind.build)
+    _check_parts(kind)
     if "type" in [field.name for field, _ in options(kind.config)]:
         raise ValueError(f"{kind.name}: a key named type is every store's own")
     return kind
 
 
-def _check_parts(name: str, config: object, build: object) -> None:
-    if not callable(build):
-        raise TypeError(f"{name}: build must be callable")
+def _check_parts(kind: ProcessorType[Any] | ProviderType[Any] | StoreType[Any]) -> None:
+    for part in ("build", "warnings"):
+        if not callable(getattr(kind, part)):
+            raise TypeError(f"{kind.name}: {part} must be callable")
+    config: object = kind.config
     if not isinstance(config, type) or not attrs.has(config) or not attrs.inspect(config).is_frozen:
-        raise TypeError(f"{name}: config must be a class made with attrs.frozen, not {config!r}")
+        raise TypeError(f"{kind.name}: config must be a class made with attrs.frozen, not {config!r}")
 
 
 def _registry(found: Iterable[_Plugin | BrokenPlugin]) -> Registry:

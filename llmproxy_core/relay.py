@@ -96,8 +96,8 @@ async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
         _keep(response)
         return _whole(response, client, _renamed(response))
     reply = _shown(await reply_of(response), response)
-    if not same_form and (reply.usage is None or not reply.usage.total_tokens):
-        reply = attrs.evolve(reply, usage=response.told_usage())  # other protocols always tell one
+    if not same_form and (usage := response.told_usage(reply.usage or response.usage)) is not reply.usage:
+        reply = attrs.evolve(reply, usage=usage)  # other protocols always tell one
     return _whole(response, client, client.dialect.write_reply(client.api, reply))
 
 
@@ -135,7 +135,7 @@ def _translated(response: Reply, mine: Api, client: ClientView, theirs: Api) -> 
             vectors = source.read_embeddings_reply(mine, response.body)
             shown = response.shown_model or vectors.model or response.exchange.request.model or ""
             asked = response.exchange.request.embeddings
-            usage = vectors.usage or response.told_usage()
+            usage = response.told_usage(vectors.usage or response.usage)
             return target.write_embeddings_reply(theirs, attrs.evolve(vectors, model=shown, usage=usage), asked)
         case Operation.COUNT_TOKENS:
             return target.write_count(theirs, source.read_count(mine, response.body))

@@ -20,11 +20,12 @@ from llmproxy_core.money import Money, Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
 from llmproxy_core.subscription import Keep, MakeFilter, MakeWatcher, Replace, Rewrite, Subscription, Transform, Watch
 from llmproxy_core.token_estimate import ROUGH, Tokenizer
-from llmproxy_core.usage import Usage
+from llmproxy_core.usage import Usage, UsageSource
 
 _log = logging.getLogger("llmproxy")
 _NO_HEAD = ReplyHead()
 _COMPLETED = End.COMPLETED  # as a global a fifth as dear: each call asks for it
+_ESTIMATED = UsageSource.ESTIMATED
 
 
 _NOT_SHOWN = "*** (what the provider said cannot be shown)"
@@ -46,6 +47,16 @@ def redact_error(error: UpstreamError, redact: Callable[[bytes], bytes] | None) 
         data = redact(received.data)
         is_clean = shows_nothing(data, received.content_type, redact)
         error.received = attrs.evolve(received, data=data) if is_clean else None
+
+
+def _filled(usage: Usage | None, read: Usage | None) -> Usage | None:
+    """*usage*, with the half that is 0 in it as it was *read*; *read* where both are."""
+    if usage is None or not usage.total_tokens:
+        return read
+    if read is None or (usage.input_tokens and usage.output_tokens):
+        return usage
+    asked, answered = usage.input_tokens or read.input_tokens, usage.output_tokens or read.output_tokens
+    return attrs.evolve(usage, input_tokens=asked, output_tokens=answered, source=read.source)
 
 
 class ResponseBase:
@@ -214,10 +225,9 @@ class ResponseBase:
             return self.outcome.cost
         if not self.billed:
             return Money()
-        usage, read = self.usage, self._estimate()
-        if usage is None or not usage.total_tokens:
-            usage = read
-        elif read is not None and read.output_tokens > usage.output_tokens:
+        read = self._estimate()
+        usage = _filled(self.usage, read)
+        if read is not None and usage is not None and read.output_tokens > usage.output_tokens:
             usage = attrs.evolve(usage, output_tokens=read.output_tokens, source=read.source)
         return None if self.price is None or usage is None else self.price.cost(usage)
 
@@ -255,14 +265,15 @@ class ResponseBase:
         Tokens and what they cost: as the provider said, else estimated from what was sent and read.
 
         No call uses nothing at all, so who says that (servers that do not count, chunks before the first word) has
-        said nothing; and a stream that broke off before it was told used the output that was read.
+        said nothing; and a stream that broke off before it was told used the output that was read. So did who told
+        half of it, and of the other half nothing, or what cannot be true.
         """
         if not self.billed:
             return None, None if self.price is None else Money()
         usage = self.usage
         if self.llm and self.api is not None and self.api.operation in BILLED_OPERATIONS:
-            if usage is None or not usage.total_tokens:
-                usage = self.usage = self._estimate()
+            if usage is None or self._wants_estimate(usage):
+                usage = self.usage = _filled(usage, self._estimate())
             elif not (complete or usage.output_tokens) and (read := self._estimate()) and read.output_tokens:
                 usage = self.usage = attrs.evolve(usage, output_tokens=read.output_tokens, source=read.source)
         return usage, None if self.price is None or usage is None else self.price.cost(usage)
@@ -275,11 +286,22 @@ class ResponseBase:
             _log.exception("what exchange %s used could not be estimated", self.exchange.id)
             return None
 
-    def told_usage(self) -> Usage | None:
-        """What a client whose protocol always tells the usage is told: as the provider said, else an estimate."""
-        if self.usage is None or not self.usage.total_tokens:
-            return self._estimate()
-        return self.usage
+    def told_usage(self, usage: Usage | None) -> Usage | None:
+        """
+        What a client whose protocol always tells the usage is told, where the answer says *usage*.
+
+        That itself, if it says enough; else with an estimate of what it does not say.
+        """
+        return _filled(usage, self._estimate()) if self._wants_estimate(usage) else usage
+
+    def _wants_estimate(self, usage: Usage | None) -> bool:
+        """Whether *usage* says nothing, or is an estimate of which half is wanting; embeddings have no output."""
+        if usage is None or not usage.total_tokens:
+            return True
+        if usage.source is not _ESTIMATED:
+            return False
+        is_answered = usage.output_tokens or self.api is None or self.api.operation is not Operation.CHAT
+        return not (usage.input_tokens and is_answered)
 
     def _read_tokens(self) -> int:
         """An estimate of the tokens of output that were read."""

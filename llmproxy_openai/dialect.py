@@ -129,7 +129,7 @@ class OpenAIDialect(Dialect):
     # -- whole answers ---------------------------------------------------------------------------------------------
 
     def scan_reply(self, api: Api, body: bytes) -> ReplyHead:
-        return facts.scan_reply(self.name, body)
+        return facts.scan_reply(self.name, body, has_output=api is not paths.EMBEDDINGS)
 
     def read_reply(self, api: Api, body: bytes) -> ChatReply:
         return replies.read_reply(self.name, self.reply_forms[api.name], body)

@@ -137,7 +137,8 @@ def read_reply(body: bytes) -> EmbeddingsReply:
         found.append((position if index is None else index, _read_vector(vector, entry.at("embedding"))))
     vectors = tuple(vector for _, vector in sorted(found, key=lambda each: each[0]))
     usage = members.raw("usage")
-    return EmbeddingsReply(members.take("model", STRING) or "", vectors, None if usage is None else read_usage(usage))
+    told = None if usage is None else read_usage(usage, has_output=False)
+    return EmbeddingsReply(members.take("model", STRING) or "", vectors, told)
 
 
 def _read_vector(text: bytes, place: str) -> tuple[float, ...]:

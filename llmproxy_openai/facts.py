@@ -65,8 +65,12 @@ _decode_choices = msgspec.json.Decoder(list[_Choice]).decode
 NO_ERROR = frozenset({b"", b"null", b"false", b'""', b"{}"})
 
 
-def scan_reply(dialect: str, body: bytes) -> ReplyHead:
-    """See `Dialect.scan_reply`. Facts of a wrong type are left out: the answer itself may be fine."""
+def scan_reply(dialect: str, body: bytes, *, has_output: bool = True) -> ReplyHead:
+    """
+    See `Dialect.scan_reply`. Facts of a wrong type are left out: the answer itself may be fine.
+
+    Embeddings have no output (*has_output*).
+    """
     if (head := _usual_reply(body)) is not None:
         return head
     try:
@@ -75,7 +79,9 @@ def scan_reply(dialect: str, body: bytes) -> ReplyHead:
         raise UpstreamGarbage("The provider's answer is not a JSON object") from error
     if (envelope := error_in(outline, body)) is not None:
         raise reported_error(dialect, envelope, body)
-    return ReplyHead(usage_in(outline), model_in(outline), _finish_in(outline), _text(outline.id))
+    return ReplyHead(
+        usage_in(outline, has_output=has_output), model_in(outline), _finish_in(outline), _text(outline.id)
+    )
 
 
 def _usual_reply(body: bytes) -> ReplyHead | None:
@@ -109,11 +115,11 @@ def error_in(outline: Outline, text: bytes) -> Envelope | None:
     return envelope or Envelope("The provider reported an error without saying which.")
 
 
-def usage_in(outline: Outline) -> Usage | None:
+def usage_in(outline: Outline, *, has_output: bool = True) -> Usage | None:
     """`usage`, Groq's `x_groq.usage`, or Moonshot's `choices[0].usage`, in the service tier told beside it."""
     tier = _text(outline.service_tier)
     if (text := bytes(outline.usage)).startswith(b"{"):
-        return read_usage(text, tier)
+        return read_usage(text, tier, has_output=has_output)
     if b'"usage"' in (choices := bytes(outline.choices)):
         usages = [bytes(each.usage) for each in _choices(choices)]
         return choice_usage(usages, tier) or groq_usage(bytes(outline.x_groq), tier)

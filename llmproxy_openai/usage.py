@@ -38,8 +38,14 @@ class UsualUsage(msgspec.Struct):
 
     def usage(self, service_tier: str | None) -> Usage | None:
         """What `read_usage` gives, where nothing has to be guessed or cut; else None."""
-        asked, answered = self.prompt_tokens, self.completion_tokens or 0
-        if asked is None or (self.total_tokens is not None and self.total_tokens != asked + answered):
+        asked, answered, total = self.prompt_tokens, self.completion_tokens, self.total_tokens
+        if asked is None:
+            return None
+        if answered is None:
+            if total != asked:
+                return None
+            answered = 0  # embeddings
+        elif total is not None and total != asked + answered:
             return None
         asked_for = self.prompt_tokens_details or _NO_INPUT_DETAILS
         given = self.completion_tokens_details or _NO_OUTPUT_DETAILS
@@ -63,23 +69,24 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NOTHING: Mapping[str, Any] = {}
 
 
-def read_usage(text: bytes, service_tier: str | None = None) -> Usage | None:
+def read_usage(text: bytes, service_tier: str | None = None, *, has_output: bool = True) -> Usage | None:
     """
     The counts in a `usage` object; None when *text* is no object or has no usable count.
 
-    Never fails: a count that is negative, text or not a number counts as not there, one that is more than what it is a
-    part of (or than any call can use) is cut to that, and the usage is then an estimate. What is counted in
+    Never fails: a count that cannot be true (see `Counts`) counts as not there, one that is more than what it is a part
+    of is cut to that, and the usage is then an estimate, as it is where half of it is wanting. What is counted in
     `total_tokens` beyond input and output was generated too (thinking, at xAI and on Gemini's OpenAI surface) and is
     output here. *service_tier* is what stands beside the object; what is no word counts as not there.
+    Embeddings have no output (*has_output*), and lack nothing without it.
     """
     try:
         usual = _decode_usual(text).usage(service_tier)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         usual = None
-    return _read_odd(text, service_tier) if usual is None else usual
+    return _read_odd(text, service_tier, has_output=has_output) if usual is None else usual
 
 
-def _read_odd(text: bytes, service_tier: str | None) -> Usage | None:
+def _read_odd(text: bytes, service_tier: str | None, *, has_output: bool = True) -> Usage | None:
     """`read_usage` of whatever it is."""
     try:
         usage = _decode(text)
@@ -91,12 +98,11 @@ def _read_odd(text: bytes, service_tier: str | None) -> Usage | None:
         counts.read(usage, "completion_tokens"),
         counts.read(usage, "total_tokens"),
     )
-    if asked is None and answered is None and total is None:
+    halves = counts.halves(asked, answered, total, has_output=has_output)
+    if halves is None:
         return None
-    answered = answered or 0
-    asked = max(0, (total or 0) - answered) if asked is None else asked
-    hidden = max(0, (total or 0) - asked - answered)
-    answered += hidden
+    hidden = 0 if None in {asked, answered, total} else max(0, (total or 0) - sum(halves))
+    asked, answered = halves[0], halves[1] + hidden
     input_details, output_details = (
         _details(usage, "prompt_tokens_details"),
         _details(usage, "completion_tokens_details"),

@@ -17,8 +17,30 @@ TYPES: dict[str, Any] = {
 ANNOTATIONS = {"description", "default", "examples", "title", "$schema"}
 
 
-def mistakes(schema: Mapping[str, Any], value: object, place: str = "") -> Iterator[str]:
+def mistakes(schema: Mapping[str, Any], value: object) -> Iterator[str]:
     """Where and why *value* breaks *schema*. AssertionError for a keyword that is not known here."""
+    yield from broken(written_out(schema), value)
+
+
+def written_out(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """*schema* with what `$ref` refers to in its place. AssertionError where something stands beside a `$ref`."""
+    definitions = {f"#/$defs/{name}": each for name, each in schema.get("$defs", {}).items()}
+
+    def put(part: Any) -> Any:
+        if isinstance(part, list):
+            return [put(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        if isinstance(part.get("$ref"), str):
+            assert len(part) == 1, f"editors pass over what stands beside {part['$ref']}"
+            return put(definitions[part["$ref"]])
+        return {name: put(each) for name, each in part.items()}
+
+    return {name: put(each) for name, each in schema.items() if name != "$defs"}
+
+
+def broken(schema: Mapping[str, Any], value: object, place: str = "") -> Iterator[str]:
+    """`mistakes` of a *schema* without references."""
     for keyword, rule in schema.items():
         if keyword in ANNOTATIONS or keyword in ("then", "additionalProperties"):
             continue
@@ -40,7 +62,7 @@ def check_type(rule: Any, value: object, schema: Any, place: str) -> Iterator[st
 def check_properties(rule: Any, value: Any, schema: Any, place: str) -> Iterator[str]:
     for key, it in value.items() if isinstance(value, dict) else ():
         if key in rule:
-            yield from mistakes(rule[key], it, f"{place}.{key}")
+            yield from broken(rule[key], it, f"{place}.{key}")
 
 
 def check_object(rule: Any, value: Any, schema: Any, place: str) -> Iterator[str]:
@@ -53,7 +75,7 @@ def check_object(rule: Any, value: Any, schema: Any, place: str) -> Iterator[str
         if extra is False:
             yield f"{place}.{key}: unknown"
         elif isinstance(extra, dict):
-            yield from mistakes(extra, it, f"{place}.{key}")
+            yield from broken(extra, it, f"{place}.{key}")
 
 
 def check_required(rule: Any, value: Any, schema: Any, place: str) -> Iterator[str]:
@@ -62,17 +84,17 @@ def check_required(rule: Any, value: Any, schema: Any, place: str) -> Iterator[s
 
 def check_items(rule: Any, value: Any, schema: Any, place: str) -> Iterator[str]:
     for index, it in enumerate(value) if isinstance(value, list) else ():
-        yield from mistakes(rule, it, f"{place}[{index + 1}]")
+        yield from broken(rule, it, f"{place}[{index + 1}]")
 
 
 def check_all(rule: Any, value: Any, schema: Any, place: str) -> Iterator[str]:
     for part in rule:
-        if not list(mistakes(part["if"], value, place)):
-            yield from mistakes(part["then"], value, place)
+        if not list(broken(part["if"], value, place)):
+            yield from broken(part["then"], value, place)
 
 
 def check_any(rule: Any, value: Any, schema: Any, place: str) -> Iterator[str]:
-    if all(list(mistakes(part, value, place)) for part in rule):
+    if all(list(broken(part, value, place)) for part in rule):
         yield f"{place}: none of the alternatives"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from llmproxy_server.embedded import KNOWN_PROVIDERS, embedded_config
 from llmproxy_server.loader import load
 from llmproxy_server.variables import LLM_VARIABLES, SERVER_VARIABLES, TELEMETRY_VARIABLES, option_variables
 from tests.registry import registry
-from tests.schema import mistakes
+from tests.schema import mistakes, written_out
 from tools.configuration_docs import DOCS, SCHEMA, own_part, own_registry, reference, schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,6 +170,56 @@ def test_every_key_is_documented(config: type[Any]) -> None:
     for field, declared in options(config):
         assert declared.doc.endswith("."), f"{field.name}: a sentence"
         assert re.search(rf"^\| `[\w.\[\]]*\b{field.name}` \|", text, flags=re.MULTILINE), field.name
+
+
+def places(schema: Any, place: str = "") -> Iterator[str]:
+    """Where the keys of *schema* stand, as the reference writes it; `{ env = … }` of a secret is one value."""
+    for name, inner in schema.get("properties", {}).items():
+        yield (key := f"{place}.{name}".removeprefix("."))
+        if set(inner.get("properties", ())) != {"env"}:
+            yield from places(inner, key)
+    for below, inner in [(".NAME", schema.get("additionalProperties")), ("[]", schema.get("items"))]:
+        if isinstance(inner, dict) and set(inner.get("properties", ())) != {"env"}:
+            yield from places(inner, place + below)
+    for inner in schema.get("anyOf", ()):
+        if set(inner.get("properties", ())) != {"env"}:
+            yield from places(inner, place)
+
+
+def documented(*headings: str) -> set[str]:
+    """The keys in the tables below *headings* of the reference, up to the next heading of any level."""
+    sections = re.split(r"^#+ (.*)$", DOCS.read_text(), flags=re.MULTILINE)
+    texts = [text for heading, text in zip(sections[1::2], sections[2::2], strict=True) if heading in headings]
+    assert len(texts) == len(headings), headings
+    return {key for text in texts for key in re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE)}
+
+
+def heading_of(section: str, name: str) -> str:
+    """The heading below which the keys of a type are."""
+    _, _, text = DOCS.read_text().partition(f"\n## [{section}.NAME]\n")
+    key = "provider" if section == "llm" else "type"
+    found = re.search(rf'^### ({key} = .*"{name}".*)$', text, flags=re.MULTILINE)
+    assert found is not None, f"{section} {name}"
+    return found[1]
+
+
+def test_every_key_that_the_schema_knows_is_in_the_reference_where_it_belongs() -> None:
+    known: dict[str, Any] = written_out(json.loads(SCHEMA.read_text()))["properties"]
+    shared = {
+        "llm": ["[llm.NAME]", "LLMs over HTTP", "Groups"],
+        "processor": ["[processor.NAME]"],
+        "store": ["[store.NAME]"],
+    }
+
+    assert set(places(known["server"])) == documented("[server]")
+    assert set(places(known["telemetry"])) == documented("[telemetry]")
+    assert set(places(known["route"]["items"])) == documented("[[route]]")
+    for section, headings in shared.items():
+        for kind in known[section]["additionalProperties"]["allOf"]:
+            [name] = [it["const"] for it in kind["if"]["properties"].values()]
+            below = documented(*headings, heading_of(section, name))
+            missing = {it for it in places(kind["then"]) if it.removeprefix("additional_config.") not in below}
+            assert missing == set(), f"{section} {name}"
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)

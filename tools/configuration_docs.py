@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import attrs
 
@@ -130,23 +131,24 @@ def rows(config: type[Any], *, without: type[Any] | None = None, prefix: str = "
             continue
         name = f"{prefix}{field.name}"
         yield f"| `{name}` | {type_words(field.type)} | {default(field)} | {words(declared)} |\n"
-        inner, inner_prefix = inner_table(field.type, name)
-        if inner is not None:
+        for inner, inner_prefix in inner_tables(field.type, name):
             yield from rows(inner, prefix=inner_prefix)
 
 
-def inner_table(kind: Any, name: str) -> tuple[type[Any] | None, str]:
-    """The class of the table(s) that a key holds, and how the names of its keys begin."""
+def inner_tables(kind: Any, name: str) -> Iterator[tuple[type[Any], str]]:
+    """The classes of the tables that a key may hold, each with how the names of its keys begin."""
     form = next((it.form for it in getattr(kind, "__metadata__", ()) if isinstance(it, WrittenAs)), None)
-    kind = kind if form is None else form
-    if attrs.has(kind):
-        return kind, f"{name}."
-    arguments = get_args(kind)
-    if arguments and attrs.has(arguments[-1]):
-        return arguments[-1], f"{name}.NAME."
-    if len(arguments) == 2 and arguments[1] is Ellipsis and attrs.has(arguments[0]):
-        return arguments[0], f"{name}[]."
-    return None, ""
+    if form is not None:
+        yield from inner_tables(form, name)
+    elif attrs.has(kind):
+        yield kind, f"{name}."
+    elif get_origin(kind) in (Union, UnionType):
+        for member in get_args(kind):
+            yield from inner_tables(member, name)
+    elif get_origin(kind) in (tuple, frozenset):
+        yield from inner_tables(get_args(kind)[0], f"{name}[]")
+    elif isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping):
+        yield from inner_tables(get_args(kind)[1], f"{name}.NAME")
 
 
 def table(config: type[Any], *, without: type[Any] | None = None) -> str:

@@ -10,7 +10,7 @@ from llmproxy_core.jsontext import scan
 from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
 from llmproxy_core.sse import encode as encode_event
 from llmproxy_core.wire import text_signature, text_tool
-from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word
+from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word, true_count
 from llmproxy_core.wire.envelope import Envelope, read_body
 from llmproxy_core.wire.event_reader import UNSEEN, EventReader, failed
 from llmproxy_core.wire.event_scanner import EventScanner
@@ -109,6 +109,7 @@ __all__ = [
     "results_next",
     "text_tool",
     "tier_word",
+    "true_count",
     "unsaid",
     "uses_tools",
     "usual",

@@ -18,7 +18,8 @@ def read_usage(text: bytes, service_tier: str | None = None) -> Usage | None:
     """
     The counts in a `usage` object; None when *text* is no object or has no usable count. Never fails.
 
-    The input includes what came from the cache, the output includes thinking.
+    The input includes what came from the cache, the output includes thinking. A count that cannot be true counts as not
+    there, and the usage is then an estimate, as it is where half of it is wanting.
     """
     try:
         usage = _decode(text)
@@ -27,10 +28,10 @@ def read_usage(text: bytes, service_tier: str | None = None) -> Usage | None:
     counts = Counts()
     asked, answered = counts.read(usage, "input_tokens"), counts.read(usage, "output_tokens")
     total = counts.read(usage, "total_tokens")
-    if asked is None and answered is None and total is None:
+    halves = counts.halves(asked, answered, total)
+    if halves is None:
         return None
-    answered = answered or 0
-    asked = max(0, (total or 0) - answered) if asked is None else asked
+    asked, answered = halves
     of_input, of_output = _details(usage, "input_tokens_details"), _details(usage, "output_tokens_details")
     cached = counts.within(asked, counts.read(of_input, "cached_tokens"))
     return Usage(

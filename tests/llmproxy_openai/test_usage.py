@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llmproxy_core.chat import UsageReported
 from llmproxy_core.money import Money, Price
 from llmproxy_core.usage import Usage, UsageSource
+from llmproxy_core.wire import MOST_TOKENS
 from llmproxy_openai import read_usage, write_usage
 from llmproxy_openai.facts import decode_outline, model_in, usage_in
 from llmproxy_openai.scan import ChunkScanner
@@ -72,11 +73,35 @@ def read(**counts: object) -> Usage | None:
         pytest.param({"prompt_tokens": 3.0, "completion_tokens": 1}, Usage(3, 1), id="with a point"),
         pytest.param({"prompt_tokens": "3", "completion_tokens": 1}, Usage(0, 1, source=ESTIMATED), id="text"),
         pytest.param({"prompt_tokens": True, "completion_tokens": 1}, Usage(0, 1, source=ESTIMATED), id="a boolean"),
-        pytest.param({"prompt_tokens": 10**30, "completion_tokens": 1}, Usage(10**9, 1, source=ESTIMATED), id="huge"),
+        pytest.param({"prompt_tokens": 10**30, "completion_tokens": 1}, Usage(0, 1, source=ESTIMATED), id="huge"),
+        pytest.param(
+            {"prompt_tokens": MOST_TOKENS, "completion_tokens": MOST_TOKENS},
+            Usage(MOST_TOKENS, MOST_TOKENS),
+            id="the most",
+        ),
+        pytest.param(
+            {"prompt_tokens": 3, "completion_tokens": MOST_TOKENS + 1}, Usage(3, 0, source=ESTIMATED), id="too many"
+        ),
+        pytest.param({"prompt_tokens": 3, "completion_tokens": 1.5}, Usage(3, 0, source=ESTIMATED), id="a fraction"),
+        pytest.param(
+            {"prompt_tokens": 3, "completion_tokens": -1, "total_tokens": 9},
+            Usage(3, 6, source=ESTIMATED),
+            id="the total tells what the lie does not",
+        ),
+        pytest.param(
+            {"prompt_tokens": 3, "completion_tokens": -1, "total_tokens": 3},
+            Usage(3, 0, source=ESTIMATED),
+            id="a total that shares the lie",
+        ),
+        pytest.param(
+            {"prompt_tokens": -3, "completion_tokens": -1, "total_tokens": 9}, Usage(source=ESTIMATED), id="two lies"
+        ),
+        pytest.param({"prompt_tokens": 3}, Usage(3, 0, source=ESTIMATED), id="no output"),
+        pytest.param({"prompt_tokens": 3, "completion_tokens": 0}, Usage(3, 0), id="none used"),
         pytest.param(
             {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": 7}, Usage(3, 1), id="odd details"
         ),
-        pytest.param({"prompt_tokens": 3, "completion_tokens": None}, Usage(3, 0), id="null is no lie"),
+        pytest.param({"prompt_tokens": 3, "completion_tokens": None}, Usage(3, 0, source=ESTIMATED), id="null"),
         pytest.param(
             {
                 "prompt_tokens": 9,
@@ -152,8 +177,8 @@ def test_no_usage_breaks_an_answer(counts: dict[str, Any]) -> None:
     usage = read(**counts)
 
     if usage is not None:
-        assert 0 <= usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens <= 10**9
-        assert 0 <= usage.reasoning_tokens <= usage.output_tokens <= 2 * 10**9
+        assert 0 <= usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens <= MOST_TOKENS
+        assert 0 <= usage.reasoning_tokens <= usage.output_tokens <= 2 * MOST_TOKENS
         assert 0 <= usage.audio_input_tokens <= usage.input_tokens
         assert 0 <= usage.audio_output_tokens <= usage.output_tokens
         assert Money() <= DEAR.cost(usage) <= DEAR.bound(usage.input_tokens, usage.output_tokens)

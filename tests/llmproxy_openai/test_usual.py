@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from llmproxy_core.dialect import ReplyHead
 from llmproxy_core.errors import UpstreamError
 from llmproxy_core.usage import Usage
+from llmproxy_core.wire import MOST_TOKENS
 from llmproxy_openai import facts, read_usage
 from llmproxy_openai.usage import _read_odd
 
 ODD: st.SearchStrategy[Any] = st.sampled_from(
-    [None, True, False, -1, 2.5, 1e300, 10**9, 10**9 + 1, 10**30, "3", "", [], {}, "\ud800"]
+    [None, True, False, -1, 2.5, 1e300, MOST_TOKENS, MOST_TOKENS + 1, 10**30, "3", "", [], {}, "\ud800"]
 )
 COUNT = st.integers(0, 9) | ODD
 ASKED = st.dictionaries(st.sampled_from(["cached_tokens", "cache_write_tokens", "audio_tokens"]), COUNT)

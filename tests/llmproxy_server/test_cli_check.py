@@ -394,6 +394,53 @@ def test_what_a_factory_refuses_is_found_too_with_its_line(here: Path) -> None:
     assert result.stderr == "config.toml has 1 problem:\n  line 3: llm.picky.models: this provider wants none\n"
 
 
+DOUBTS = """
+import attrs
+from llmproxy_core import LLMConfig, Operation, Problem, ProcessorType, ProviderType, hookimpl, option
+
+@attrs.frozen
+class Slow:
+    wait_s: float = option("How long.", default=1.0)
+
+def of_slow(config):
+    if config.wait_s > 60:
+        yield Problem("wait_s", f"{config.wait_s:g} s is longer than\\nmost clients wait")
+
+def of_llm(config):
+    return [Problem("", "this provider is about to close")] if config.models else []
+
+def build(config, services):
+    async def passes(exchange, call_next):
+        return await call_next(exchange)
+    return passes
+
+@hookimpl
+def llmproxy_processors():
+    return [ProcessorType("slow", Slow, build, frozenset(Operation), warnings=of_slow)]
+
+@hookimpl
+def llmproxy_providers():
+    from llmproxy_server.demo import DemoConfig, DemoLLM
+    return [ProviderType("closing", DemoConfig, DemoLLM, warnings=of_llm)]
+"""
+
+
+def test_what_a_type_finds_doubtful_is_a_warning_with_its_line(here: Path) -> None:
+    install_plugin(here, "doubts", DOUBTS)
+    llm = '[llm.a]\nprovider = "closing"\nmodels = ["m"]\n'
+    processor = '[processor.p]\ntype = "slow"\nwait_s = 90\n[processor.q]\ntype = "slow"\n'
+    route = '[[route]]\npath_prefix = "/v1"\ntarget_llm = "a"\nprocessors = ["p", "q"]\n'
+
+    result = check(llm + processor + route)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].endswith(", 2 warnings")
+    assert result.stdout.splitlines()[-2:] == [
+        "warning: line 1: llm.a: this provider is about to close",
+        "warning: line 6: processor.p.wait_s: 90 s is longer than most clients wait",
+    ]
+
+
 def test_an_env_file_that_cannot_be_read_is_said(here: Path) -> None:
     (here / ".env").write_bytes(b"\xff\xfe\x00")
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from llmproxy_server.cli import llmproxy as command
 from tests.llmproxy_server.cli_process import llmproxy
 
 OLD = """\
@@ -29,10 +31,17 @@ KEY = "sk-0123456789abcdef"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of its own to run in, with two files that are the same."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEY", KEY)
     (tmp_path / "old.toml").write_text(OLD)
     (tmp_path / "new.toml").write_text(OLD)
     return tmp_path
+
+
+def diff(*arguments: str) -> Result:
+    return CliRunner().invoke(command, ["diff", *arguments])
 
 
 def rewrite(folder: Path, *changes: tuple[str, str]) -> None:
@@ -46,18 +55,18 @@ def rewrite(folder: Path, *changes: tuple[str, str]) -> None:
 def test_files_that_configure_the_same_end_with_0(folder: Path) -> None:
     rewrite(folder, ("port = 3000\n", "port = 3_000 # as before\n"))
 
-    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+    ran = diff("old.toml", "new.toml")
 
-    assert (ran.code, ran.out) == (0, "old.toml and new.toml configure the same\n")
+    assert (ran.exit_code, ran.stdout) == (0, "old.toml and new.toml configure the same\n")
 
 
 def test_what_is_different_is_said_and_ends_with_1(folder: Path) -> None:
     rewrite(folder, ("port = 3000", "port = 3001"), ("= 100", "= 50"), ('"/v1"\nt', '"/v2"\nt'))
 
-    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+    ran = diff("old.toml", "new.toml")
 
-    assert ran.code == 1
-    assert ran.out.splitlines() == [
+    assert ran.exit_code == 1
+    assert ran.stdout.splitlines() == [
         "a reload from old.toml to new.toml",
         "",
         "would change",
@@ -78,10 +87,10 @@ def test_what_is_different_is_said_and_ends_with_1(folder: Path) -> None:
 def test_machines_read_json(folder: Path) -> None:
     rewrite(folder, ("port = 3000", "port = 3001"), ('"http://127.0.0.1:9/v1"', '"http://127.0.0.1:10/v1"'))
 
-    ran = llmproxy("diff", "--json", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+    ran = diff("--json", "old.toml", "new.toml")
 
-    assert ran.code == 1
-    assert json.loads(ran.out) == {
+    assert ran.exit_code == 1
+    assert json.loads(ran.stdout) == {
         "same": False,
         "changes": [
             {
@@ -101,23 +110,24 @@ def test_machines_read_json(folder: Path) -> None:
 def test_a_file_that_cannot_be_served_ends_with_2(folder: Path, which: str) -> None:
     (folder / which).write_text(OLD.replace('type = "cache"', 'type = "cachet"'))
 
-    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
+    ran = diff("old.toml", "new.toml")
 
-    assert ran.code == 2
-    assert f"{which} has 1 problem" in ran.err
-    assert 'did you mean "cache"?' in ran.err
+    assert ran.exit_code == 2
+    assert f"{which} has 1 problem" in ran.stderr
+    assert 'did you mean "cache"?' in ran.stderr
 
 
-def test_no_key_is_shown(folder: Path) -> None:
+def test_no_key_is_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = "sk-fedcba9876543210"
+    monkeypatch.setenv("OTHER", other)
     rewrite(folder, ('token_env = "KEY"', 'token_env = "OTHER"\nheaders = {x-a = {env = "KEY"}}'))
 
     for form in ([], ["--json"]):
-        ran = llmproxy("diff", *form, "old.toml", "new.toml", cwd=folder, KEY=KEY, OTHER=other)
+        ran = diff(*form, "old.toml", "new.toml")
 
-        assert ran.code == 1
-        assert KEY not in ran.out + ran.err
-        assert other not in ran.out + ran.err
+        assert ran.exit_code == 1
+        assert KEY not in ran.stdout + ran.stderr
+        assert other not in ran.stdout + ran.stderr
 
 
 def test_what_a_reload_would_refuse_though_the_file_is_right_is_said(folder: Path) -> None:
@@ -126,8 +136,17 @@ def test_what_a_reload_would_refuse_though_the_file_is_right_is_said(folder: Pat
     rewrite(folder, ("[[route]]", budget), ('["answers"]', '["answers", "budget"]'))
     (folder / "old.toml").write_text(OLD.replace("port = 3000", "port = 3000\nworkers = 2"))
 
-    ran = llmproxy("diff", "old.toml", "new.toml", cwd=folder, KEY=KEY)
-    as_json = llmproxy("diff", "old.toml", "new.toml", "--json", cwd=folder, KEY=KEY)
+    ran = diff("old.toml", "new.toml")
+    as_json = diff("old.toml", "new.toml", "--json")
 
-    assert "would be refused: restart instead\n  processor.budget: each of the 2 workers" in ran.out
-    assert [it["path"] for it in json.loads(as_json.out)["refused"]] == ["processor.budget"]
+    assert "would be refused: restart instead\n  processor.budget: each of the 2 workers" in ran.stdout
+    assert [it["path"] for it in json.loads(as_json.stdout)["refused"]] == ["processor.budget"]
+
+
+def test_the_real_command_gives_the_same_codes(folder: Path) -> None:
+    (folder / "wrong.toml").write_text(OLD.replace('type = "cache"', 'type = "cachet"'))
+    (folder / "other.toml").write_text(OLD.replace("= 100", "= 50"))
+
+    codes = [llmproxy("diff", "old.toml", f"{name}.toml", cwd=folder).code for name in ("new", "other", "wrong")]
+
+    assert codes == [0, 1, 2]

@@ -66,5 +66,5 @@ class MessageScanner(EventScanner):
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
         self.model, self.id = text_in(outline.model), text_in(outline.id)
-        self._usage = read_members(bytes(outline.usage))
-        self.usage = at_start(counted(self._usage))
+        self._usage = at_start(read_members(bytes(outline.usage)))
+        self.usage = counted(self._usage)

@@ -108,8 +108,8 @@ class MessageReader(EventReader):
             outline = decode_outline(message)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamGarbage("The first event of the provider's stream cannot be understood") from error
-        self._usage = read_members(bytes(outline.usage))
-        usage = at_start(counted(self._usage))
+        self._usage = at_start(read_members(bytes(outline.usage)))
+        usage = counted(self._usage)
         start = Start(
             text_in(outline.id) or "",
             text_in(outline.model) or "",

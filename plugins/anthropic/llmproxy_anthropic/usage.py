@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
 import msgspec
 
 from llmproxy_core import Usage
-from llmproxy_core.wire import Counts, encode, join_object, tier_word
+from llmproxy_core.wire import Counts, encode, join_object, tier_word, true_count
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NOTHING: Mapping[str, Any] = {}
+_ASKED = frozenset({"input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"})
+_ANSWERED = frozenset({"output_tokens", "output_tokens_details"})
 _TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "batch": "batch"}
 
 
@@ -37,26 +38,29 @@ def counted(members: Mapping[str, Any]) -> Usage | None:
     """
     The counts in *members* of a usage; None when there is none.
 
-    Never fails: what is no count is taken as not there, one beyond what it is a part of is cut, and the usage is then
-    an estimate.
+    Never fails: what cannot be true is taken as not there, one beyond what it is a part of is cut, and the usage is
+    then an estimate, as it is where half of it is wanting. Of an input that is not told no part counts as cached.
     """
     counts = Counts()
     asked, answered = counts.read(members, "input_tokens"), counts.read(members, "output_tokens")
-    if asked is None and answered is None:
+    halves = counts.halves(asked, answered, None)
+    if halves is None:
         return None
-    read, written = counts.read(members, "cache_read_input_tokens") or 0, _written(counts, members)
+    read = written = 0
+    if asked is not None:
+        read, written = counts.read(members, "cache_read_input_tokens") or 0, _written(counts, members)
     details = members.get("output_tokens_details")
     thought = counts.read(details if isinstance(details, dict) else _NOTHING, "thinking_tokens")
     tier = members.get("service_tier")
     return Usage(
-        input_tokens=(asked or 0) + read + written,
-        output_tokens=answered or 0,
+        input_tokens=halves[0] + read + written,
+        output_tokens=halves[1],
         cached_input_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=counts.within(answered or 0, thought),
-        source=counts.source,
+        reasoning_tokens=counts.within(halves[1], thought),
         service_tier=tier_word(tier if isinstance(tier, str) else None),
         cache_write_1h_tokens=counts.within(written, _written_for_an_hour(counts, members)),
+        source=counts.source,
     )
 
 
@@ -76,12 +80,15 @@ def _written_for_an_hour(counts: Counts, members: Mapping[str, Any]) -> int | No
 
 def merged(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """
-    The usage of a stream: what `message_start` told, and what `message_delta` corrects.
+    The usage of a stream: what `message_start` told (see `at_start`), and what `message_delta` corrects.
 
-    What the later does not say stays; nor does its 0 make nothing of an input that was counted before.
+    Of the input, what the later does not say, or cannot have meant, stays; nor does its 0 make nothing of an input that
+    was counted before.
     """
-    later = {name: value for name, value in now.items() if name != "input_tokens" or value != 0 or name not in before}
-    return {**before, **later}
+    kept = {name for name in _ASKED & before.keys() & now.keys() if true_count(now[name]) is None}
+    if now.get("input_tokens") == 0 and "input_tokens" in before:
+        kept.add("input_tokens")
+    return {**before, **{name: value for name, value in now.items() if name not in kept}}
 
 
 def neutral_tier(usage: Usage | None) -> str | None:
@@ -90,9 +97,13 @@ def neutral_tier(usage: Usage | None) -> str | None:
     return "default" if tier == "standard" else tier
 
 
-def at_start(usage: Usage | None) -> Usage | None:
-    """*usage* of a `message_start`: its output is a beginning, of which a stream that breaks off has told nothing."""
-    return None if usage is None else attrs.evolve(usage, output_tokens=0, reasoning_tokens=0)
+def at_start(members: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    *members* of the usage of a `message_start`, without its output.
+
+    That is a beginning: a stream that breaks off, or never corrects it, has told nothing of it.
+    """
+    return {name: value for name, value in members.items() if name not in _ANSWERED}
 
 
 def write_usage(usage: Usage) -> bytes:

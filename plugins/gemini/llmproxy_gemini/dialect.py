@@ -101,7 +101,7 @@ class GeminiDialect(Dialect):
     # -- whole answers ---------------------------------------------------------------------------------------------
 
     def scan_reply(self, api: Api, body: bytes) -> ReplyHead:
-        return reply_read.scan_reply(body)
+        return reply_read.scan_reply(body, has_output=api.operation is not Operation.EMBEDDINGS)
 
     def read_reply(self, api: Api, body: bytes) -> ChatReply:
         return reply_read.read_reply(body)

@@ -146,7 +146,7 @@ def read_embeddings_reply(body: bytes) -> EmbeddingsReply:
     else:
         raise garbage("embeddings", "a list")
     vectors = tuple(_vector(text, f"embeddings[{place}]") for place, text in enumerate(texts))
-    return EmbeddingsReply("", vectors, None if usage is None else read_usage(usage))
+    return EmbeddingsReply("", vectors, None if usage is None else read_usage(usage, has_output=False))
 
 
 def _vector(text: bytes, place: str) -> tuple[float, ...]:

@@ -21,14 +21,15 @@ _KNOWN = ("candidates", "usageMetadata", "modelVersion", "responseId", "createTi
 _KNOWN_OF_CHOICE = ("content", "finishReason", "finishMessage", "index", "logprobsResult")
 
 
-def scan_reply(body: bytes) -> ReplyHead:
-    """See `Dialect.scan_reply`."""
+def scan_reply(body: bytes, *, has_output: bool = True) -> ReplyHead:
+    """See `Dialect.scan_reply`; embeddings have no output (*has_output*)."""
     chunk = _checked(body)
     finish = [decode_candidate(bytes(text)).finish_reason for text in chunk.candidates or ()]
     words = tuple(word for word in finish if word is not None)
     if not words and chunk.blocked is not None:
         words = (chunk.blocked,)
-    return ReplyHead(read_usage(bytes(chunk.usage_metadata)), chunk.model_version, words, chunk.response_id)
+    usage = read_usage(bytes(chunk.usage_metadata), has_output=has_output)
+    return ReplyHead(usage, chunk.model_version, words, chunk.response_id)
 
 
 def _checked(body: bytes) -> Chunk:

@@ -45,7 +45,7 @@ class _Usual(msgspec.Struct, rename="camel"):
         """What `read_usage` gives, where nothing has to be guessed or cut, and nobody spoke; else None."""
         asked, thoughts = self.prompt_token_count, self.thoughts_token_count or 0
         cached = self.cached_content_token_count or 0
-        if asked is None or cached > asked:
+        if asked is None or cached > asked or (self.candidates_token_count is None and self.total_token_count is None):
             return None
         asked += self.tool_use_prompt_token_count or 0
         answered = (self.candidates_token_count or 0) + thoughts
@@ -60,21 +60,23 @@ class _Usual(msgspec.Struct, rename="camel"):
 _decode_usual = msgspec.json.Decoder(_Usual).decode
 
 
-def read_usage(text: bytes) -> Usage | None:
+def read_usage(text: bytes, *, has_output: bool = True) -> Usage | None:
     """
     The counts in a `usageMetadata` object; None when *text* is no object or has no usable count.
 
     Thoughts are output, and not among the candidates' tokens; what tools brought is input, and not among the prompt's;
-    cached tokens are among the prompt's. What the total has beyond all these was generated too.
+    cached tokens are among the prompt's. What the total has beyond all these was generated too. A count that cannot be
+    true counts as not there, and the usage is then an estimate, as it is where half of it is wanting; embeddings have
+    no output (*has_output*).
     """
     try:
         usual = _decode_usual(text).usage()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         usual = None
-    return _read_odd(text) if usual is None else usual
+    return _read_odd(text, has_output=has_output) if usual is None else usual
 
 
-def _read_odd(text: bytes) -> Usage | None:
+def _read_odd(text: bytes, *, has_output: bool = True) -> Usage | None:
     """`read_usage` of whatever it is."""
     try:
         members = _decode(text)
@@ -82,25 +84,25 @@ def _read_odd(text: bytes) -> Usage | None:
         return None
     counts = Counts()
     asked, said, total, thought, brought = (counts.read(members, name) for name in _NAMES)
-    if asked is None and said is None and total is None:
+    asked = None if asked is None else asked + (brought or 0)
+    said = None if said is None else said + (thought or 0)
+    halves = counts.halves(asked, said, total, has_output=has_output)
+    if halves is None:
         return None
-    thoughts = thought or 0
-    input_tokens = (asked or 0) + (brought or 0)
-    output_tokens = (said or 0) + thoughts
-    if asked is None:
-        input_tokens = max(input_tokens, (total or 0) - output_tokens)
-    output_tokens += max(0, (total or 0) - input_tokens - output_tokens)
+    input_tokens, output_tokens = halves
+    if asked is not None and said is not None:
+        output_tokens += max(0, (total or 0) - input_tokens - output_tokens)
     cached = counts.within(input_tokens, counts.read(members, "cachedContentTokenCount"))
     tier = members.get("serviceTier")
     return Usage(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         cached_input_tokens=cached,
-        reasoning_tokens=thoughts,
-        source=counts.source,
+        reasoning_tokens=counts.within(output_tokens, thought),
         audio_input_tokens=counts.within(input_tokens, _spoken(counts, members, "promptTokensDetails")),
         audio_output_tokens=counts.within(output_tokens, _spoken(counts, members, "candidatesTokensDetails")),
         service_tier=tier_word(tier if isinstance(tier, str) else None),
+        source=counts.source,
     )
 
 

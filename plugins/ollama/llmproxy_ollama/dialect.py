@@ -10,6 +10,7 @@ from llmproxy_core import (
     EmbeddingsRequest,
     Headers,
     ModelInfo,
+    Operation,
     ProxyError,
     ReplyHead,
     RequestHead,
@@ -62,7 +63,7 @@ class OllamaDialect(Dialect):
     # -- answers -------------------------------------------------------------------------------------------------
 
     def scan_reply(self, api: Api, body: bytes) -> ReplyHead:
-        return reply.scan_reply(body)
+        return reply.scan_reply(body, has_output=api.operation is not Operation.EMBEDDINGS)
 
     def read_reply(self, api: Api, body: bytes) -> ChatReply:
         return reply.read_reply(body)

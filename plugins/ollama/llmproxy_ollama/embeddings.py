@@ -50,7 +50,8 @@ def write_request(asked: EmbeddingsRequest, translation: Translation | None) -> 
 def read_reply(body: bytes) -> EmbeddingsReply:
     members = answer(body)
     vectors = members.need("embeddings", _VECTORS)
-    return EmbeddingsReply(members.take("model", STRING) or "", tuple(map(tuple, vectors)), read_usage(members))
+    usage = read_usage(members, has_output=False)
+    return EmbeddingsReply(members.take("model", STRING) or "", tuple(map(tuple, vectors)), usage)
 
 
 def write_reply(reply: EmbeddingsReply) -> bytes:

@@ -1,11 +1,12 @@
 """Answers: `{"model", "created_at", "message", "done", "done_reason", "prompt_eval_count", "eval_count"}`."""
 
+import math
 from collections.abc import Iterable
 
 import attrs
 import msgspec
 
-from llmproxy_core import ReplyHead, Usage, UsageSource
+from llmproxy_core import ReplyHead, Usage
 from llmproxy_core.chat import (
     ChatOrigin,
     ChatReply,
@@ -67,12 +68,13 @@ def read_reply(body: bytes) -> ChatReply:
     return attrs.evolve(reply, origin=origin)
 
 
-def scan_reply(body: bytes) -> ReplyHead:
+def scan_reply(body: bytes, *, has_output: bool = True) -> ReplyHead:
+    """See `Dialect.scan_reply`; embeddings have no output (*has_output*)."""
     members = answer(body)
     known, model, _ = read_head(members)
     finish = read_finish(members, called=False)
     word = None if finish is None else finish.word
-    return ReplyHead(read_usage(members), model, () if word is None else (word,), known)
+    return ReplyHead(read_usage(members, has_output=has_output), model, () if word is None else (word,), known)
 
 
 def answer(body: bytes) -> Members:
@@ -99,17 +101,29 @@ def read_finish(members: Members, *, called: bool) -> Finish | None:
     return Finish(FinishReason.TOOL_CALLS if called and reason is FinishReason.STOP else reason, word)
 
 
-def read_usage(members: Members) -> Usage | None:
-    told = {name: members.raw(name) for name in _LATER_COUNTS}
-    if all(text is None for text in told.values()):
-        return None
-    values = {name: None if text is None else msgspec.json.decode(text) for name, text in told.items()}
-    counts = Counts()  # a provider may count anything
+def read_usage(members: Members, *, has_output: bool = True) -> Usage | None:
+    """
+    The counts in an answer or a last line; None when there is none.
+
+    A count that cannot be true counts as not there, and the usage is then an estimate, as it is where half of it is
+    wanting: before 0.33 a prompt that was cached whole is not counted at all.
+    """
+    values = {name: _value(members.raw(name)) for name in _LATER_COUNTS}
+    counts = Counts()
     asked, said = counts.read(values, "prompt_eval_count"), counts.read(values, "eval_count")
-    cached = counts.within(asked or 0, counts.read(values, "prompt_eval_cached_count"))
-    # Before 0.33 a prompt that was cached whole is not counted at all.
-    source = UsageSource.ESTIMATED if asked is None else counts.source
-    return Usage(asked or 0, said or 0, cached_input_tokens=cached, source=source)
+    halves = counts.halves(asked, said, None, has_output=has_output)
+    if halves is None:
+        return None
+    cached = counts.within(halves[0], counts.read(values, "prompt_eval_cached_count"))
+    return Usage(*halves, cached_input_tokens=cached, source=counts.source)
+
+
+def _value(text: JSONText | None) -> object:
+    """The value of a count, whatever it is; a number out of all range is no number."""
+    try:
+        return None if text is None else msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return math.nan
 
 
 def read_logprobs(text: JSONText | None) -> JSONText | None:

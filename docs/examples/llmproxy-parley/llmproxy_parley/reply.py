@@ -114,10 +114,11 @@ def write_finish(finish: Finish | None) -> bytes:
 def read_usage(tokens: Members | None) -> Usage | None:
     if tokens is None:
         return None
-    counts = Counts()  # a provider may count anything
+    counts = Counts()  # a provider may count anything: what cannot be true was not told
     members = {name: tokens.raw(name) for name in ("in", "out")}
-    told = {name: int(text) if text and text.isdigit() else None for name, text in members.items()}
-    return Usage(counts.read(told, "in") or 0, counts.read(told, "out") or 0, source=counts.source)
+    told = {name: int(text) if text and text.isdigit() else text for name, text in members.items()}
+    halves = counts.halves(counts.read(told, "in"), counts.read(told, "out"), None)
+    return None if halves is None else Usage(*halves, source=counts.source)
 
 
 def write_usage(usage: Usage) -> bytes:
