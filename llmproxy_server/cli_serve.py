@@ -69,7 +69,7 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
 
     notifier = Notifier(os.environ)
 
-    def sockets() -> Inherited | None:
+    def given() -> Inherited | None:
         if not server.life.ready or server.life.draining:
             return None
         shares = [(tuple(each.sockets),) for each in server.listeners]
@@ -78,6 +78,7 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
             server.config.server,
             shares[0] if listening is None else listening.shares,
             () if len(shares) == 1 else shares[1] if own is None else own.shares,
+            server.health.drained.names,
         )
 
     def started(server: Server) -> None:
@@ -93,9 +94,16 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
             complain("\n".join(said))
         reloader.begin()
         if handed_down.predecessor is not None:
-            handed_down.predecessor.relieve(notifier.ready)
+            handed_down.predecessor.relieve(on_our_own)
         else:
-            notifier.ready()
+            on_our_own({})
+
+    def on_our_own(drains: Mapping[str, bool]) -> None:
+        """The version before is gone; *drains* is what it was told while we started."""
+        server.sockets_stay = handed_down.is_managed or server.life.draining
+        for name, drained in drains.items():
+            server.health.drained.change(name, drained)
+        notifier.ready()
 
     def stopping() -> None:
         takeover.stop()
@@ -109,9 +117,12 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
         listening=None if handed_down.listening is None else handed_down.listening.sockets,
         own_listening=None if handed_down.own is None else handed_down.own.sockets,
     )
-    takeover = Takeover(sockets, server.relieve, notifier=notifier, tasks=server.tasks)
+    server.health.drained.begin(handed_down.drained)
+    takeover = Takeover(
+        given, server.relieve, drained=lambda: server.health.drained.names, notifier=notifier, tasks=server.tasks
+    )
     server.hand_over = takeover.begin
-    server.sockets_stay = handed_down.is_managed
+    server.sockets_stay = handed_down.is_managed or handed_down.predecessor is not None
     reloader = LocalReloader(server, source, registry)
     server.reloader = Held(Announced(reloader, notifier), takeover, lambda: server.number)
     return server.run()

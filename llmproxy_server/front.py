@@ -109,6 +109,11 @@ class Front:
     def connections(self) -> int:
         return sum(len(edge.connections) for edge in self.edges)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no connection is open, or about to be."""
+        return not self.connections and not any(listener.arriving for listener in self.listeners)
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def close_doors(self, clock: Clock) -> None:

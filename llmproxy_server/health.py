@@ -21,6 +21,7 @@ from llmproxy_server.health_merge import merge
 from llmproxy_server.health_reason import Check, Growing, Reason
 from llmproxy_server.health_store import StoreProbe, look_at
 from llmproxy_server.life import Life
+from llmproxy_server.providers_drained import Drained
 
 
 class Health:
@@ -49,6 +50,7 @@ class Health:
         self._tasks = Tasks() if tasks is None else tasks
         self._began_s = clock()
         self._llms: dict[str, LLMState] = {}
+        self.drained = Drained()
         self._stores: dict[str, StoreProbe] = {}
         self._standing: dict[str, tuple[Reason, float]] = {}
         dropped = "log lines were dropped since the start: the output does not take them"
@@ -71,6 +73,7 @@ class Health:
         for name, state in self._llms.items():
             made = llms.get(name)
             state.guards = () if made is None else tuple(it for it in layers(made) if isinstance(it, Guarded))
+        self.drained.follow(self._llms)
         self._stores = {
             name: probes[name]
             if name in probes and probes[name].store is store
@@ -87,6 +90,11 @@ class Health:
     def llms(self) -> Mapping[str, LLMState]:
         """What is known of the configured LLMs; a call that begins now is to be learnt from for these."""
         return self._llms
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process drains, so that what it is told now is lost."""
+        return self._life.draining
 
     def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None:
         """Learn from the attempts of *exchange* and of its children; all that it pays for is over."""

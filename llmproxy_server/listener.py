@@ -102,9 +102,14 @@ class Listener:
                 handshake.add_done_callback(self._shaken)
 
     @property
+    def arriving(self) -> int:
+        """Connections that were accepted, and are not the edge's yet: they shake hands."""
+        return len(self._handshakes)
+
+    @property
     def _open(self) -> int:
         """Connections that are open or about to be; for a moment, one may count as both."""
-        return len(self._edge.connections) + len(self._handshakes)
+        return len(self._edge.connections) + self.arriving
 
     def _shaken(self, handshake: asyncio.Task[None]) -> None:
         self._handshakes.discard(handshake)

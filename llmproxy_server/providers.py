@@ -13,10 +13,9 @@ from llmproxy_core.exchange import Clock
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
 from llmproxy_server.health_llm import LLMState, Standing, key_standing
-from llmproxy_server.log_events import get_logger
+from llmproxy_server.providers_drained import Drained
 from llmproxy_server.providers_merge import STANDINGS, merge_drained, merge_providers, refusal
 
-_log = get_logger()
 PATH = "/providers"
 
 
@@ -31,12 +30,29 @@ class KnowsLLMs(Protocol):
         """The one of the times in these."""
         ...
 
+    @property
+    def drained(self) -> Drained: ...
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process is about to end."""
+        ...
+
 
 class Drain(msgspec.Struct, forbid_unknown_fields=True):
     """What `POST /providers` takes."""
 
     llm: str
     drained: bool
+
+
+class DrainDone(msgspec.Struct):
+    """What it answers."""
+
+    llm: str
+    drained: bool
+    in_flight: int
+    """Calls that the LLM is still at work on."""
 
 
 class Providers:
@@ -58,7 +74,8 @@ class Providers:
         """
         Have an LLM be given no more calls, or calls again; what it is at work on goes on.
 
-        400 for what cannot be read, 404 for an LLM that is not configured, 409 for one whose calls nobody counts.
+        400 for what cannot be read, 404 for an LLM that is not configured, 409 for one whose calls nobody counts, and
+        while the process drains: nobody would remember it.
         """
         try:
             asked = msgspec.json.decode(request.body, type=Drain)
@@ -70,12 +87,10 @@ class Providers:
         places = llm.places
         if places is None:
             return refusal(409, "llm_not_guarded", _why_not(llm))
-        if places.drained != asked.drained:
-            places.drained = asked.drained
-            what = "an LLM is taken out of service" if asked.drained else "an LLM is in service again"
-            _log.warning(what, llm=llm.name, in_flight=places.in_flight)
-        said = {"llm": llm.name, "drained": places.drained, "in_flight": places.in_flight}
-        return EndpointReply(msgspec.json.encode(said))
+        if self._health.is_ending:
+            return refusal(409, "about_to_end", "The process is about to end, and forgets it: ask its successor")
+        self._health.drained.change(llm.name, asked.drained)
+        return EndpointReply(msgspec.json.encode(DrainDone(llm.name, places.drained, places.in_flight)))
 
 
 def _why_not(llm: LLMState) -> str:

@@ -38,7 +38,6 @@ from llmproxy_server.log_follow import LogFollower
 from llmproxy_server.maker import Maker, MakeTransport, installed_version
 from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
-from llmproxy_server.prices import needs_list
 from llmproxy_server.probing import Probing
 from llmproxy_server.reload import Reloader, reload_endpoint
 from llmproxy_server.runtime import loop_factory, settle_memory_once
@@ -199,14 +198,11 @@ class Server:
 
     def _load_late(self) -> list[Callable[[], bool]]:
         """
-        Load what takes a while: the price list, where there is something to pay; what exports traces.
+        Load what takes a while and no call waits for: what exports traces.
 
-        Gives whether each of them is there. A process that starts is ready then; one that serves already stays so.
+        Gives whether that is there. A process that starts is ready then; one that serves already stays so.
         """
         late: list[Callable[[], bool]] = []
-        if needs_list(self.config):
-            self._maker.prices.start()
-            late.append(lambda: self._maker.prices.is_there)
         if (export := self._current.export) is not None:
             export.start()
             late.append(export.ready.is_set)
@@ -352,7 +348,7 @@ class Server:
         due_s = asyncio.get_running_loop().time() + min(_GOODBYE_S, self.config.server.drain_timeout_s)
         while True:
             await asyncio.sleep(_LOOK_S)
-            if not self._front.connections or asyncio.get_running_loop().time() >= due_s:
+            if self._front.is_empty or asyncio.get_running_loop().time() >= due_s:
                 return
 
     def _wind_down(self) -> None:

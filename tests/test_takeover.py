@@ -10,28 +10,42 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import attrs
 import msgspec
 import pytest
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.process.inherited import Inherited, Opened
 from llmproxy_server.process.notify import Notifier
-from llmproxy_server.process.predecessor import VARIABLE, HandedDown, Place, Predecessor, handed_down
+from llmproxy_server.process.predecessor import RELIEVED, VARIABLE, HandedDown, Place, Predecessor, handed_down
 from llmproxy_server.process.spawn import ChildProcess
 from llmproxy_server.process.takeover import Successor, Takeover
 from tests.llmproxy_server.cli_process import environment
 from tests.llmproxy_server.edging import answer, chunks, head, many, post
 from tests.llmproxy_server.process.test_notify import manager
-from tests.rawclient import Client, connected
+from tests.rawclient import connected
 from tests.script import Step
-from tests.upstream import Chunk, End, Head, Upstream, Wait, chat_chunk, sse
-from tests.workers import CONFIG_DEMO, QUESTION, STREAMED, WAIT_S, Line, Workers, ask, said, working
+from tests.upstream import Chunk, End, Head, Upstream, Wait
+from tests.versions import (
+    CHAT,
+    CONFIG,
+    ENDLESS,
+    NOT_OVER,
+    ONE,
+    OVER,
+    REST,
+    START_S,
+    STARTED,
+    Versions,
+    eventually,
+    loaded,
+    versions,
+)
+from tests.workers import QUESTION, STREAMED, WAIT_S, Workers, ask, said
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc"),
@@ -41,142 +55,6 @@ LONG = pytest.mark.soak
 _long = [LONG, pytest.mark.timeout(300)]
 BOTH = pytest.mark.parametrize("count", ["1", pytest.param("2", marks=_long)], ids=["one process", "workers"])
 """With workers each takes several seconds: those are for `make soak`, but for what is about workers."""
-START_S = 2 * WAIT_S
-"""Longer than a new version may take: why it has not taken over is in the log then."""
-CHAT = "/v1/chat/completions"
-ONE = sse(chat_chunk("one"), done=False)
-REST = sse(chat_chunk(None, finish="stop"))
-ENDLESS = """\
-[llm.endless]
-provider = "openai"
-base_url = "{}"
-
-[[route]]
-path_prefix = "/long"
-target_llm = "endless"
-"""
-STARTED = "a new version is started, and is to take over"
-OVER = "a new version has taken over: this one drains and ends"
-NOT_OVER = "the new version has not taken over: this one serves on"
-CONFIG = CONFIG_DEMO.replace('processors = ["cache"]', "").replace('[processor.cache]\ntype = "cache"\n', "")
-
-
-async def eventually(holds: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
-    """Of processes that tell nobody what becomes of them."""
-    async with asyncio.timeout(timeout_s):
-        while not holds():  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.02)
-
-
-class Versions:
-    """A proxy, and the versions that took its place; all write the same log."""
-
-    def __init__(self, first: Workers) -> None:
-        self.first = first
-        self.port = first.port
-        self.main: int | None = first.process.pid
-        """The process that serves, or the parent of those that do; None: it was told to end."""
-
-    def lines(self, message: str) -> list[Line]:
-        return [it for it in self.first.said if it["message"] == message]
-
-    def ask_for_another(self) -> None:
-        self.send(signal.SIGUSR2)
-
-    def send(self, number: signal.Signals) -> None:
-        assert self.main is not None
-        os.kill(self.main, number)
-
-    def end(self) -> None:
-        if self.main is not None:
-            self.send(signal.SIGTERM)
-        self.main = None
-
-    async def take_over(self) -> None:
-        """Have a new version take over."""
-        before = len(self.lines(OVER)), len(self.lines(NOT_OVER))
-        self.ask_for_another()
-        await eventually(lambda: (len(self.lines(OVER)), len(self.lines(NOT_OVER))) != before, START_S)
-        assert len(self.lines(OVER)) > before[0], self.first.text[-4000:]
-        self.main = self.lines(OVER)[-1]["successor"]
-
-    async def stopped(self, count: int) -> None:
-        """Wait until so many versions have ended as they should."""
-        await eventually(lambda: len(self.lines("stopped")) == count)
-
-
-@asynccontextmanager
-async def versions(folder: Path, config: str, *arguments: str, **variables: str) -> AsyncIterator[Versions]:
-    """The proxy of *config*. At the end its last version is told to end, and all of them are gone."""
-    async with working(folder, config, *arguments, variables=variables) as workers:
-        found = Versions(workers)
-        try:
-            yield found
-        finally:
-            found.end()
-
-
-@attrs.define
-class Load:
-    """What clients that never pause have seen."""
-
-    port: int
-    served: int = 0
-    failed: list[object] = attrs.field(factory=list)
-    ended: bool = False
-    over: asyncio.Event = attrs.field(factory=asyncio.Event)
-    """Every client has its last answer."""
-
-    async def anew(self) -> None:
-        """Each call on a connection of its own."""
-        while not self.ended:
-            for asked in (QUESTION, STREAMED):
-                try:
-                    found = await ask(self.port, "POST", CHAT, asked)
-                except OSError as error:
-                    self.failed.append(error)
-                    continue
-                self.note(found, right=found.status == 200 and found.whole)
-
-    async def kept(self) -> None:
-        """As many calls on a connection as the proxy allows."""
-        while not self.ended:
-            try:
-                async with connected(self.port) as client:
-                    while not self.ended and await self.goes_on(client):
-                        pass
-            except (OSError, asyncio.IncompleteReadError) as error:
-                self.failed.append(error)
-
-    async def goes_on(self, client: Client) -> bool:
-        """One call on *client*; whether it may carry another."""
-        client.send(post(QUESTION))
-        found = await answer(client)
-        self.note(found, right=found.status == 200 and found.complete)
-        return ("connection", "close") not in found.headers
-
-    def note(self, found: object, *, right: bool) -> None:
-        self.served += 1
-        if not right:
-            self.failed.append(found)
-
-    async def go_on(self, calls: int = 20) -> None:
-        """Until so many more calls were served."""
-        until = self.served + calls
-        await eventually(lambda: self.served >= until)
-
-
-@asynccontextmanager
-async def loaded(port: int) -> AsyncIterator[Load]:
-    load = Load(port)
-    async with asyncio.TaskGroup() as group:
-        clients = [group.create_task(each()) for each in [load.anew, load.kept] * 2]
-        ending = asyncio.gather(*clients)
-        ending.add_done_callback(lambda _: load.over.set())
-        try:
-            yield load
-        finally:
-            load.ended = True
 
 
 # -- without a drop --------------------------------------------------------------------------------------------------
@@ -259,10 +137,10 @@ async def test_a_restart_on_a_socket_of_the_service_managers_fails_no_call(tmp_p
     """SIGTERM, then another process: what comes meanwhile waits in the queue, which the manager holds."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as held:
         port = held.getsockname()[1]
-        async with activated(tmp_path, held, count) as first, loaded(port) as load:
+        async with activated(tmp_path, [held], count) as first, loaded(port) as load:
             await load.go_on()
             assert await first.end() == 0
-            async with activated(tmp_path, held, count) as second:
+            async with activated(tmp_path, [held], count) as second:
                 await load.go_on()
                 load.ended = True
                 await load.over.wait()
@@ -272,23 +150,33 @@ async def test_a_restart_on_a_socket_of_the_service_managers_fails_no_call(tmp_p
 
 
 @asynccontextmanager
-async def activated(folder: Path, held: socket.socket, count: str) -> AsyncIterator[Workers]:
-    """The proxy as systemd starts it, on the socket *held*."""
+async def activated(folder: Path, held: Sequence[socket.socket], count: str) -> AsyncIterator[Workers]:
+    """The proxy as systemd starts it, on the sockets *held*."""
     (folder / "proxy.toml").write_text(CONFIG)
+    numbers = [it.fileno() for it in held]
     code = (
-        f"import os, sys; os.dup2({held.fileno()}, 3); "
-        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); os.execv(sys.executable, sys.argv[1:])"
+        f"import os, sys; [os.dup2(given, to) for to, given in enumerate({numbers}, 3)]; "
+        f"os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='{len(held)}'); "
+        "os.execv(sys.executable, sys.argv[1:])"
     )
-    serve = [sys.executable, "-m", "llmproxy_server", "serve", "--config", "proxy.toml", "--workers", count]
+    async with started(folder, numbers, "--workers", count, before=["-c", code, sys.executable]) as workers:
+        yield workers
+
+
+@asynccontextmanager
+async def started(
+    folder: Path, descriptors: Sequence[int], *arguments: str, before: Sequence[str] = (), **variables: str
+) -> AsyncIterator[Workers]:
+    """The proxy of the file in *folder*, when it serves, with *descriptors*; *before*: what Python runs before it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-c",
-        code,
-        *serve,
+        *before,
+        *("-m", "llmproxy_server", "serve", "--config", "proxy.toml"),
+        *arguments,
         cwd=folder,
-        env=environment(),
+        env=environment(**variables),
         stderr=subprocess.PIPE,
-        pass_fds=[held.fileno()],
+        pass_fds=descriptors,
         limit=1 << 20,
     )
     workers = Workers(process)
@@ -301,6 +189,47 @@ async def activated(folder: Path, held: socket.socket, count: str) -> AsyncItera
             if process.returncode is None:
                 process.kill()
             await asyncio.wait_for(process.wait(), WAIT_S)
+
+
+# -- several addresses -----------------------------------------------------------------------------------------------
+
+
+@BOTH
+async def test_the_address_of_the_own_endpoints_is_handed_on_too(tmp_path: Path, count: str) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        own = bound.getsockname()[1]
+    config = CONFIG.replace("port = 0", f'port = 0\nown_endpoints = "127.0.0.1:{own}"')
+    async with versions(tmp_path, config, "--workers", count) as proxy:
+        for number in (1, 2):
+            asked = []
+            async with asyncio.TaskGroup() as group:
+                taking_over = group.create_task(proxy.take_over())
+                while not taking_over.done():
+                    asked.append(await ask(own, "GET", "/livez"))
+            await proxy.stopped(number)
+            asked.append(await ask(own, "GET", "/livez"))
+
+            assert {(it.status, it.whole) for it in asked} == {(200, True)}
+            assert (await ask(proxy.port, "POST", CHAT, QUESTION)).status == 200
+            assert (await ask(own, "POST", CHAT, QUESTION)).status == 404
+
+
+@BOTH
+async def test_all_sockets_of_the_service_managers_are_handed_on(tmp_path: Path, count: str) -> None:
+    with listening(2) as opened:
+        ports = [it.getsockname()[1] for it in opened.sockets]
+        async with activated(tmp_path, opened.sockets, count) as first:
+            proxy = Versions(first)
+            try:
+                for number in (1, 2):
+                    await proxy.take_over()
+                    await proxy.stopped(number)
+                    for port in ports:
+                        assert (await ask(port, "POST", CHAT, QUESTION)).status == 200
+            finally:
+                proxy.end()
+            await proxy.stopped(3)
 
 
 @BOTH
@@ -359,6 +288,65 @@ async def test_an_address_that_the_file_does_not_say_any_more_is_let_go(tmp_path
             await asyncio.open_connection("127.0.0.1", proxy.port)
 
 
+# -- what is out of service ------------------------------------------------------------------------------------------
+
+GUARDED = CONFIG.replace("delay_ms = 0", "delay_ms = 0\nretries = { max_retries = 0 }")
+
+
+async def drain(port: int, drained: bool) -> int:
+    done = await ask(port, "POST", "/providers", json.dumps({"llm": "demo", "drained": drained}).encode())
+    return done.status
+
+
+async def statuses(port: int) -> set[int]:
+    """Of calls on connections of their own."""
+    return {it.status for it in await asyncio.gather(*(ask(port, "POST", CHAT, QUESTION) for _ in range(20)))}
+
+
+@BOTH
+async def test_what_is_out_of_service_stays_so_in_the_version_that_follows(tmp_path: Path, count: str) -> None:
+    async with versions(tmp_path, GUARDED, "--workers", count) as proxy:
+        assert await drain(proxy.port, True) == 200
+        seen = set[int]()
+        async with asyncio.TaskGroup() as group:
+            taking_over = group.create_task(proxy.take_over())
+            while not taking_over.done():
+                seen |= await statuses(proxy.port)
+        await proxy.stopped(1)
+        seen |= await statuses(proxy.port)
+        assert seen == {503}, "not even the first call of the new version is for it"
+
+        assert await drain(proxy.port, False) == 200
+        await proxy.take_over()
+        await proxy.stopped(2)
+        assert await statuses(proxy.port) == {200}
+
+
+@BOTH
+@pytest.mark.parametrize("drained", [True, False], ids=["drained", "restored"])
+async def test_what_the_old_version_is_told_while_the_new_one_starts_holds_in_the_new_one(
+    tmp_path: Path, count: str, drained: bool
+) -> None:
+    async with versions(tmp_path, GUARDED, "--workers", count) as proxy:
+        assert await drain(proxy.port, not drained) == 200
+        proxy.ask_for_another()
+        await eventually(lambda: len(proxy.lines(STARTED)) == 1)
+        assert await drain(proxy.port, drained) == 200
+        await eventually(lambda: len(proxy.lines(OVER)) == 1, START_S)
+        proxy.main = proxy.lines(OVER)[0]["successor"]
+        await proxy.stopped(1)
+
+        assert await statuses(proxy.port) == {503 if drained else 200}
+
+
+@LONG
+async def test_a_restart_forgets_what_was_out_of_service(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with versions(tmp_path, GUARDED) as proxy:
+            assert await statuses(proxy.port) == {200}
+            assert await drain(proxy.port, True) == 200
+
+
 # -- when it fails ---------------------------------------------------------------------------------------------------
 
 
@@ -404,23 +392,60 @@ async def test_a_stop_while_the_new_version_starts_ends_both(tmp_path: Path, cou
     assert "Traceback" not in proxy.first.text
 
 
+@BOTH
+async def test_a_new_version_that_is_told_to_end_before_it_took_over_lets_its_clients_know(
+    tmp_path: Path, count: str
+) -> None:
+    """Others serve on the same sockets: who has a connection of it is to go there, and loses no call on the way."""
+    (tmp_path / "proxy.toml").write_text(CONFIG)
+    ours, theirs = socket.socketpair()
+    with listening(1) as opened, ours, theirs:
+        environ = {VARIABLE: given(opened, theirs)[VARIABLE]}
+        handed = msgspec.json.decode(environ[VARIABLE], type=HandedDown)
+        descriptors = [handed.channel, *(it for share in handed.listening.shares for it in share)]
+        async with started(tmp_path, descriptors, "--workers", count, **environ) as new:
+            async with connected(new.port) as client:
+                client.send(post(QUESTION))
+                first = await answer(client)
+                new.send(signal.SIGTERM)
+                await new.line("draining")
+                client.send(post(QUESTION))
+                last = await answer(client)
+
+            assert await asyncio.wait_for(new.process.wait(), WAIT_S) == 0
+        for each in descriptors:
+            os.close(each)
+
+    assert (first.status, ("connection", "close") in first.headers) == (200, False)
+    assert (last.status, ("connection", "close") in last.headers) == (200, True)
+
+
 class Trial:
     """A Takeover whose new version is any program, and who hears what of it."""
 
     def __init__(self, code: str, *, ready_s: float = WAIT_S) -> None:
         self.code = code
         self.started: list[ChildProcess] = []
+        self.said: IO[bytes] | None = None
         self.relieved = 0
         self.tasks = Tasks()
         self.takeover = Takeover(
-            Inherited, self._relieve, notifier=Notifier({}), tasks=self.tasks, start=self._start, ready_s=ready_s
+            Inherited,
+            self._relieve,
+            drained=tuple,
+            notifier=Notifier({}),
+            tasks=self.tasks,
+            start=self._start,
+            ready_s=ready_s,
         )
 
-    def _start(self, sockets: Inherited) -> Successor:
+    def _start(self, given: Inherited) -> Successor:
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = [sys.executable, "-c", self.code, str(theirs.fileno())]
-            process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()])
+            stdout = subprocess.PIPE if "print" in self.code else None
+            process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()], stdout=stdout)
+            self.said = process.stdout
             self.started.append(ChildProcess(process, name="a trial"))
         return Successor(self.started[-1], ours)
 
@@ -431,9 +456,30 @@ class Trial:
         async with asyncio.timeout(WAIT_S):
             return await self.takeover.settled()
 
+    async def line(self) -> bytes:
+        """What the new version says first."""
+        await eventually(lambda: self.said is not None)
+        assert self.said is not None
+        with self.said:
+            return await asyncio.wait_for(asyncio.to_thread(self.said.readline), WAIT_S)
+
 
 SILENT = "import signal; signal.pause()"
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); signal.pause()"
+LATE = """
+import signal, socket, sys
+
+def end(*_):
+    channel.send(b"r")
+    channel.recv(1)  # as long as the old one waits
+    sys.exit(7)
+
+channel = socket.socket(fileno=int(sys.argv[1]))
+signal.signal(signal.SIGTERM, end)
+print("can be told to end", flush=True)
+signal.pause()
+"""
+"""It serves in the moment that it is told to end, and has calls to finish."""
 WELL = "import signal, socket, sys; socket.socket(fileno=int(sys.argv[1])).send(b'r'); signal.pause()"
 
 
@@ -462,12 +508,34 @@ async def test_one_that_serves_is_let_live_and_no_other_takes_over_then() -> Non
 async def test_one_that_will_not_end_is_killed_when_the_old_one_ends() -> None:
     trial = Trial(STUBBORN)
     trial.takeover.begin()
-    await asyncio.sleep(0)  # the attempt begins
+    assert await trial.line() == b"here\n"
     trial.takeover.stop()
     await asyncio.wait_for(trial.tasks.drain(0), WAIT_S)
 
     assert trial.relieved == 0
     assert await asyncio.wait_for(trial.started[0].ended, WAIT_S) < 0
+
+
+async def test_one_that_begins_to_serve_as_both_are_told_to_end_drains_what_it_has_accepted() -> None:
+    trial = Trial(LATE)
+    trial.takeover.begin()
+    assert await trial.line() == b"can be told to end\n"
+    trial.takeover.stop()
+    await trial.takeover.over(0.2)
+    assert not trial.started[0].ended.done(), "it is waited for"
+    await asyncio.wait_for(trial.tasks.drain(0), WAIT_S)
+
+    assert (trial.relieved, trial.takeover.is_over) == (0, False)
+    assert await asyncio.wait_for(trial.started[0].ended, WAIT_S) == 7, "also when the old one is gone before"
+
+
+async def test_a_stop_before_the_new_version_is_there_starts_none() -> None:
+    trial = Trial(WELL)
+    trial.takeover.begin()
+    trial.takeover.stop()
+
+    assert await trial.outcome() is False
+    assert trial.started == []
 
 
 @LONG
@@ -503,9 +571,26 @@ def listening(count: int) -> Iterator[Opened]:
     opened.close()
 
 
+class Told:
+    """What the old version has said at last."""
+
+    def __init__(self) -> None:
+        self.drains: Mapping[str, bool] | None = None
+        self._over = asyncio.Event()
+
+    def __call__(self, drains: Mapping[str, bool]) -> None:
+        self.drains = drains
+        self._over.set()
+
+    async def wait(self) -> Mapping[str, bool]:
+        await asyncio.wait_for(self._over.wait(), WAIT_S)
+        assert self.drains is not None
+        return self.drains
+
+
 async def test_who_takes_over_tells_the_old_version_and_waits_until_that_has_told_the_manager() -> None:
     ours, theirs = socket.socketpair()
-    said = asyncio.Event()
+    said = Told()
     with listening(2) as opened, ours, theirs:
         environ = given(opened, theirs)
         found = handed_down(environ)
@@ -514,11 +599,12 @@ async def test_who_takes_over_tells_the_old_version_and_waits_until_that_has_tol
         assert isinstance(found.predecessor, Predecessor)
         old = Successor(running(), ours)
 
-        found.predecessor.relieve(said.set)
+        found.predecessor.relieve(said)
         assert await asyncio.wait_for(old.is_ready(), WAIT_S)
-        assert not said.is_set()
-        old.relieve_us()
-        await asyncio.wait_for(said.wait(), WAIT_S)
+        assert said.drains is None
+        old.relieve_us({})
+        old.close()
+        assert await said.wait() == {}
 
         assert environ == {"OTHER": "stays"}
         assert [it.getsockname() for it in found.listening.sockets] == [it.getsockname() for it in opened.sockets]
@@ -533,11 +619,34 @@ def running() -> ChildProcess:
 
 async def test_the_end_of_the_old_version_lets_the_new_one_speak() -> None:
     ours, theirs = socket.socketpair()
-    said = asyncio.Event()
+    said = Told()
     ours.close()
-    Predecessor(theirs).relieve(said.set)
+    Predecessor(theirs).relieve(said)
 
-    await asyncio.wait_for(said.wait(), WAIT_S)
+    assert await said.wait() == {}
+
+
+LAST_WORDS = {
+    "nothing": (RELIEVED, {}),
+    "some": (RELIEVED + b'{"drains":{"a":true,"b":false}}', {"a": True, "b": False}),
+    "more than this one knows": (RELIEVED + b'{"drains":{"a":true},"later":[1]}', {"a": True}),
+    "what cannot be read": (RELIEVED + b'{"drains":', {}),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), LAST_WORDS.values(), ids=LAST_WORDS)
+async def test_the_last_words_of_the_old_version_are_heard_however_they_come(
+    words: bytes, expected: dict[str, bool]
+) -> None:
+    ours, theirs = socket.socketpair()
+    said = Told()
+    with ours:
+        Predecessor(theirs).relieve(said)
+        for each in words:
+            ours.send(bytes([each]))
+            await asyncio.sleep(0)
+
+    assert await said.wait() == expected
 
 
 def test_what_is_said_by_a_later_version_may_hold_more_than_this_one_knows() -> None:
@@ -554,6 +663,20 @@ def test_what_is_said_by_a_later_version_may_hold_more_than_this_one_knows() -> 
         found.listening.close()
         assert found.predecessor is not None
         found.predecessor.close()
+
+
+def test_a_unix_socket_is_refused_as_there_is_no_listener_of_that_kind(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with socket.socket(socket.AF_UNIX) as listener, ours, theirs:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        environ = given(Opened(((listener,),)), theirs)
+        numbers = json.loads(environ[VARIABLE])
+        with pytest.raises(ValueError, match="is not TCP's"):
+            handed_down(environ)
+
+        for each in (numbers["channel"], *numbers["listening"]["shares"][0]):
+            os.close(each)  # the process that is refused would end
 
 
 @pytest.mark.parametrize("said", ["", "{}", '{"channel": 99999, "listening": {"shares": [[99999]]}}'])

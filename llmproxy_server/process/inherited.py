@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -54,6 +54,8 @@ class Inherited:
     listening: Opened | None = None
     own: Opened | None = None
     predecessor: Predecessor | None = None
+    drained: tuple[str, ...] = ()
+    """The LLMs that an operator took out of service there."""
 
     @property
     def is_managed(self) -> bool:
@@ -73,16 +75,17 @@ class Inherited:
             self, listening=_fitting(self.listening, wanted.get(False)), own=_fitting(self.own, wanted.get(True))
         )
 
-    def handed_on(self, server: ServerConfig, listening: Shares, own: Shares) -> Inherited:
+    def handed_on(self, server: ServerConfig, listening: Shares, own: Shares, drained: Iterable[str]) -> Inherited:
         """
         What a process that took this hands down itself: *listening* and *own* are what it listens on, as *server* says
-        unless the service manager chose it.
+        unless the service manager chose it; *drained* is out of service now.
         """
         where = written_addresses(server)
         is_managed = self.own is not None and self.own.address is None
         return Inherited(
             Opened(listening, None if self.is_managed else where[False]),
             Opened(own, None if is_managed else where[True]) if own else None,
+            drained=tuple(drained),
         )
 
 

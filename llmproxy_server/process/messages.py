@@ -64,6 +64,13 @@ class Begin(Told):
     """What the process began with: what only a restart changes is as there."""
     reload_ok: bool
     """Whether the last reload went well."""
+    drained: tuple[str, ...] = ()
+    """
+    The LLMs that are out of service.
+
+    Whoever adds a field gives it a default: until it is replaced, the parent of an older version may start workers of a
+    newer one, which was installed in the same place.
+    """
 
 
 class Prepare(Told):
@@ -90,6 +97,13 @@ class Outcome(Told):
     """A reload is over: whether it went well. For the health of each worker."""
 
     ok: bool
+
+
+class Drain(Told):
+    """Have the LLM be given no more calls, or calls again, if it is not so already."""
+
+    llm: str
+    drained: bool
 
 
 class Ask(Told):
@@ -194,5 +208,5 @@ class Reply(msgspec.Struct, array_like=True):
 NO_ANSWER = Reply(503, "application/json", [], b"")
 """Of a worker that gave none in time."""
 
-ToWorker = Begin | Prepare | Commit | Abort | Outcome | Ask | Stop | Answers | ReloadOver
+ToWorker = Begin | Prepare | Commit | Abort | Outcome | Drain | Ask | Stop | Answers | ReloadOver
 ToParent = Ready | Failed | Prepared | Committed | Answer | AskAll | Reload

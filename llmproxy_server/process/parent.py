@@ -29,6 +29,7 @@ from llmproxy_server.metrics.slot import zero_gauges
 from llmproxy_server.metrics.upkeep import Upkeep
 from llmproxy_server.process import messages
 from llmproxy_server.process.child import Child
+from llmproxy_server.process.drains import Drains
 from llmproxy_server.process.inherited import Inherited
 from llmproxy_server.process.notify import Notifier
 from llmproxy_server.process.reloading import PREPARE_S, Reloading
@@ -89,6 +90,10 @@ class Parent:
         self._reload_ok = True
         self._asking: dict[_Question, asyncio.Task[list[messages.Reply]]] = {}
         self._handed_down = Inherited() if handed_down is None else handed_down
+        self._is_guest = self._handed_down.predecessor is not None
+        """Whether the sockets are still those of the version whose place we take."""
+        configured = loaded.config.llms
+        self._drains = Drains([it for it in self._handed_down.drained if it in configured], self._tell)
         self._reloading = Reloading(source, snapshot, loaded, registry, prepare_s=prepare_s)
         self._directory, self._metering = _metering([slot.name for slot in slots])
         self.slots = self._reloading.slots = Slots(
@@ -101,7 +106,9 @@ class Parent:
             tasks=self._tasks,
         )
         self._watch = Watch(source.files, partial(self.reload, "file"), self._tasks, read=lambda: source.seen)
-        self._takeover = Takeover(self._sockets, self._relieved, notifier=notifier, tasks=self._tasks)
+        self._takeover = Takeover(
+            self._given, self._relieved, drained=lambda: self._drains.names, notifier=notifier, tasks=self._tasks
+        )
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -137,33 +144,40 @@ class Parent:
 
     def _announce(self) -> None:
         """Tell whose place we take, and the service manager, that we serve."""
-        ready = partial(self._notifier.ready, f"{len(self.slots.all)} workers")
         if (predecessor := self._handed_down.predecessor) is not None:
-            predecessor.relieve(ready)
+            predecessor.relieve(self._on_our_own)
         else:
-            ready()
+            self._on_our_own({})
+
+    def _on_our_own(self, drains: Mapping[str, bool]) -> None:
+        """Nobody else has our sockets; *drains* is what another one was told while we started."""
+        self._is_guest = False
+        self._drains.change(drains)
+        self._drains.keep(self._reloading.config.llms)
+        self._notifier.ready(f"{len(self.slots.all)} workers")
 
     def end(self) -> None:
         """Drain all workers, and end; so does a new version that does not serve yet."""
         self._takeover.stop()
-        self._wind_down()
+        self._wind_down(relieved=self._is_guest)
 
     def _relieved(self) -> None:
         """A new version serves on our sockets."""
         self._wind_down(relieved=True)
 
-    def _wind_down(self, *, relieved: bool = False) -> None:
+    def _wind_down(self, *, relieved: bool) -> None:
         self._ending.set()
         self._settled.set()
         self.slots.stop(relieved=relieved)
 
-    def _sockets(self) -> Inherited | None:
-        """See Takeover: what our slots have."""
+    def _given(self) -> Inherited | None:
+        """See Takeover: what our slots have, and what our workers were told."""
         if not self._begun or self._ending.is_set():
             return None
         shares = dict.fromkeys(tuple(slot.listening) for slot in self.slots.all)
         own = dict.fromkeys(tuple(slot.own) for slot in self.slots.all if slot.own is not None)
-        return self._handed_down.handed_on(self._reloading.config.server, tuple(shares), tuple(own))
+        server = self._reloading.config.server
+        return self._handed_down.handed_on(server, tuple(shares), tuple(own), self._drains.names)
 
     def _handlers(self) -> Mapping[int, Callable[[], object]]:
         def interrupted() -> None:
@@ -193,6 +207,7 @@ class Parent:
         await self.slots.ended(server.drain_timeout_s + 2 * server.settle_timeout_s + GRACE_S)
         self.slots.kill()
         await self.slots.ended(GRACE_S)
+        await self._takeover.over(GRACE_S)
         await self._tasks.drain(0)
         self._notifier.close()
         self._clean_up()
@@ -215,6 +230,7 @@ class Parent:
             handed_down=self._handed_down.is_managed,
             first=self._reloading.first,
             reload_ok=self._reload_ok,
+            drained=tuple(self._drains.names),
         )
 
     def _forget(self, slot: Slot) -> None:
@@ -255,8 +271,19 @@ class Parent:
         return await asyncio.shield(asking)
 
     async def _gathered(self, asked: messages.AskAll) -> list[messages.Reply]:
-        timeout_s = messages.patience_s(asked.method)
-        return await asyncio.gather(*(_ask(slot, asked, timeout_s) for slot in self.slots.all))
+        number, timeout_s = self._drains.number(), messages.patience_s(asked.method)
+
+        async def ask(slot: Slot) -> messages.Reply:
+            reply = messages.NO_ANSWER if slot.child is None else await slot.child.ask(asked, timeout_s)
+            self._drains.heard(number, asked, reply)
+            return reply
+
+        return await asyncio.gather(*(ask(slot) for slot in self.slots.all))
+
+    def _tell(self, message: messages.Told) -> None:
+        """All workers, those that start included."""
+        for child in self.slots.children:
+            child.tell(message)
 
     # -- reloading -----------------------------------------------------------------------------------------------
 
@@ -274,10 +301,10 @@ class Parent:
                 done = Reloaded(False, self._reloading.number, tuple(error.problems))
             else:
                 self._watch_or_not()
+                self._drains.keep(self._reloading.config.llms)
             self._reload_ok = done.ok
             self._upkeep.reloaded(result_of(done))
-            for child in self.slots.children:
-                child.tell(messages.Outcome(done.ok))
+            self._tell(messages.Outcome(done.ok))
             self._notifier.ready()
         report(done, cause, self._source.name)
         return done
@@ -291,10 +318,6 @@ class Parent:
             self._watch.start()
         else:
             self._watch.stop()
-
-
-async def _ask(slot: Slot, asked: messages.AskAll, timeout_s: float) -> messages.Reply:
-    return messages.NO_ANSWER if slot.child is None else await slot.child.ask(asked, timeout_s)
 
 
 _Question = tuple[str, str, tuple[tuple[str, str], ...], bytes]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 
 import msgspec
@@ -21,7 +21,8 @@ VARIABLE = "LLMPROXY_TAKEOVER"
 READY = b"r"
 """From the new version: it serves."""
 RELIEVED = b"o"
-"""From the old one: it ends, and the service manager knows who follows."""
+"""From the old one: it ends, and the service manager knows who follows. A LastWords may follow, as JSON."""
+_MOST_READ = 1 << 16
 
 
 class Place(msgspec.Struct):
@@ -48,6 +49,19 @@ class HandedDown(msgspec.Struct):
     """A connected stream socket, for READY and RELIEVED."""
     listening: Place
     own_endpoints: Place | None = None
+    drained: tuple[str, ...] = ()
+    """The LLMs that are out of service."""
+
+
+class LastWords(msgspec.Struct):
+    """What became otherwise in the old version since it started the new one."""
+
+    drains: dict[str, bool] = {}
+    """LLMs that were taken out of service (true), or restored."""
+
+
+Then = Callable[[Mapping[str, bool]], object]
+"""Called when the old version has spoken its last, with the LLMs that it drained, or restored, since it started us."""
 
 
 class Predecessor:
@@ -55,23 +69,33 @@ class Predecessor:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._said = bytearray()
 
-    def relieve(self, then: Callable[[], object]) -> None:
+    def relieve(self, then: Then) -> None:
         """
         Tell it that this process serves, so that it drains and ends. In the event loop.
 
         *then* is called once the service manager knows whom to listen to: before, it would hear nothing from us. Also
-        when the old version is gone, and at once where that is known.
+        when the old version is gone, which has changed nothing then, and at once where that is known.
         """
         self._channel.setblocking(False)
         with suppress(OSError):  # it is gone, which shows as the end of what it says
             self._channel.send(READY)
-        asyncio.get_running_loop().add_reader(self._channel, self._relieved, then)
+        asyncio.get_running_loop().add_reader(self._channel, self._hear, then)
 
-    def _relieved(self, then: Callable[[], object]) -> None:
+    def _hear(self, then: Then) -> None:
+        try:
+            data = self._channel.recv(_MOST_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:  # it closes its end once it has said all
+            self._said += data
+            return
         asyncio.get_running_loop().remove_reader(self._channel)
         self.close()
-        then()
+        then(_last_words(bytes(self._said)).drains)
 
     def close(self) -> None:
         """Say nothing to it: it takes that for the end of this process, and serves on."""
@@ -91,7 +115,15 @@ def handed_down(environ: MutableMapping[str, str]) -> Inherited | None:
     except msgspec.MsgspecError as error:
         raise ValueError(f"{VARIABLE} is for a process that another one starts: {error}") from error
     own = None if found.own_endpoints is None else found.own_endpoints.opened()
-    return Inherited(found.listening.opened(), own, Predecessor(_channel(found.channel)))
+    return Inherited(found.listening.opened(), own, Predecessor(_channel(found.channel)), found.drained)
+
+
+def _last_words(said: bytes) -> LastWords:
+    """None of a version that died, or knows of none."""
+    try:
+        return msgspec.json.decode(said.removeprefix(RELIEVED), type=LastWords)
+    except msgspec.MsgspecError:
+        return LastWords()
 
 
 def _channel(descriptor: int) -> socket.socket:

@@ -87,6 +87,7 @@ class Slots:
         self._upkeep = upkeep
         self._tasks = tasks
         self._stopping = asyncio.Event()
+        self._relieved = False
         self._begun = False
         self._cannot_start: list[Problem] = []
         self._replaced = Pulse()
@@ -156,10 +157,11 @@ class Slots:
 
         *relieved*: others accept on them already.
         """
+        self._relieved = self._relieved or relieved
         self._stopping.set()
         self._replaced.beat()
         for child in self._children():
-            child.tell(messages.Stop(relieved))
+            child.tell(messages.Stop(self._relieved))
         for slot in self.all:
             for it in slot.sockets:
                 it.close()
@@ -185,7 +187,7 @@ class Slots:
         slot.child = child
         self._replaced.beat()
         if self._stopping.is_set():
-            child.tell(messages.Stop())
+            child.tell(messages.Stop(self._relieved))
 
     async def _keep(self, slot: Slot) -> None:
         """Listen to the worker of *slot*, and to those that take its place."""

@@ -90,6 +90,7 @@ class Worker:
             metering=Metering.of_worker(Path(begin.metrics), begin.slot),
             log=handler,
         )
+        server.health.drained.begin(begin.drained)
         try:
             await server.start()
         except ConfigError as error:
@@ -138,6 +139,8 @@ class Worker:
                 self._changes.put_nowait(message)
             elif isinstance(message, messages.Outcome):
                 tell_health(self._server.health, Reloaded(message.ok, self._server.number))
+            elif isinstance(message, messages.Drain):
+                self._server.health.drained.change(message.llm, message.drained)
             elif isinstance(message, messages.Ask):
                 _ = self._server.tasks.start(self._answer(message), name="an endpoint, for another worker")
             elif isinstance(message, messages.Answers | messages.ReloadOver):

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from llmproxy_core.endpoint import EndpointReply
@@ -29,9 +30,10 @@ async def pair() -> AsyncIterator[tuple[Channel[messages.ToParent], Channel[mess
 
 async def test_messages_come_whole_and_in_order() -> None:
     sent: list[messages.Told] = [
-        messages.Begin("1", b"{}", [3, 4], None, "/metrics", 1, 2, True, False, b"{}", True),
+        messages.Begin("1", b"{}", [3, 4], None, "/metrics", 1, 2, True, False, b"{}", True, ("main",)),
         messages.Prepare(2, b"x" * 200_000),
         messages.Commit(2, 3),
+        messages.Drain("main", True),
         messages.Ask(4, "GET", "/health", "", [("a", "b")], b""),
         messages.Answers(5, [messages.Reply.of(EndpointReply(b"{}", 200)), messages.NO_ANSWER]),
         messages.ReloadOver(6, {"ok": True}),
@@ -44,6 +46,23 @@ async def test_messages_come_whole_and_in_order() -> None:
         got = [await asyncio.wait_for(worker.receive(), 5) for _ in sent]
 
     assert got == sent
+
+
+async def test_what_a_newer_worker_is_not_told_by_an_older_parent_is_as_if_there_were_nothing() -> None:
+    """Its last fields are not sent by a parent that does not know them."""
+    begin = messages.Begin("1", b"", [3], None, "/metrics", 1, 2, True, False, b"", True, ("main",))
+    whole = msgspec.msgpack.decode(msgspec.msgpack.encode(begin))
+    data = msgspec.msgpack.encode(whole[:-1])
+    ours, theirs = socket.socketpair()
+    channel = await to_parent(theirs)
+    ours.sendall(len(data).to_bytes(4, "big") + data)
+
+    found = await asyncio.wait_for(channel.receive(), 5)
+
+    assert isinstance(found, messages.Begin)
+    assert (found.slot, found.drained) == ("1", ())
+    channel.close()
+    ours.close()
 
 
 @pytest.mark.parametrize(
