@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers
 from llmproxy_core.llm import LLMClient
+from llmproxy_core.llm_config import FallbackConfig, LLMConfig
 from llmproxy_core.resilience.breaker import Breaker, Ejections
 from llmproxy_core.resilience.breaker_state import State
 
 
-def bound_ejections(members: Sequence[LLMClient], max_share: float) -> None:
-    """From now on a breaker of *members* opens only while no more than that share of them is shut, or no other."""
-    breakers = [_breakers(member) for member in members]
-    for own in breakers:
-        for breaker in own:
-            breaker.may_open = partial(_may_open, own, breakers, Ejections(max_share))
+def bound_ejections(configs: Iterable[LLMConfig], llms: Mapping[str, LLMClient]) -> None:
+    """
+    From now on a breaker opens only where every group that has its LLM as a member allows it.
+
+    A group does while no more than its `max_ejected_share` of its members is shut, or no other is.
+    """
+    bounds: dict[Breaker, list[Callable[[], bool]]] = {}
+    for config in configs:
+        if isinstance(config, FallbackConfig) and config.enabled:
+            members = [_breakers(llms[name]) for name in config.members]
+            ejections = Ejections(config.max_ejected_share)
+            for own in members:
+                for breaker in own:
+                    bounds.setdefault(breaker, []).append(partial(_may_open, own, members, ejections))
+    for breaker, asked in bounds.items():
+        breaker.may_open = partial(_all, asked)
 
 
 def _breakers(member: LLMClient) -> list[Breaker]:
@@ -30,3 +41,7 @@ def _may_open(own: list[Breaker], breakers: list[list[Breaker]], ejections: Ejec
     others = [other for other in breakers if other is not own]
     shut = sum(bool(other) and all(breaker.state is not State.CLOSED for breaker in other) for other in others)
     return ejections.may_eject(shut, len(breakers))
+
+
+def _all(asked: Sequence[Callable[[], bool]]) -> bool:
+    return all(may_open() for may_open in asked)

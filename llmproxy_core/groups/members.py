@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmproxy_core.groups.ejection import bound_ejections
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import FallbackConfig, GroupConfig
+from llmproxy_core.llm_config import GroupConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.services import Services
@@ -29,8 +28,6 @@ class Members:
         """In the order of the table."""
         if self._llms is None:
             self._llms = [self._services.llm(name) for name in self._config.members]
-            if isinstance(self._config, FallbackConfig):
-                bound_ejections(self._llms, self._config.max_ejected_share)
         return self._llms
 
     def llm(self, name: str) -> LLMClient:
@@ -46,7 +43,7 @@ class Members:
             entries: dict[str, None] = {}
             for member in self.llms:
                 entries.update((asked, None) for asked, _ in member.models.entries)
-            if not all(member.models.listed for member in self.llms):
+            if entries and not all(member.models.listed for member in self.llms):
                 entries["*"] = None
             self._union = ModelMap(tuple(entries.items()))
         return self._union
@@ -56,8 +53,10 @@ class Members:
         return self._own.sent(asked) if asked is not None else self._config.model
 
     async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
-        """Of whatever any member may send for *model*."""
+        """Of whatever any member may send for *model*, and those that are asked after a kind of failure."""
         sent = self.sent(model)
         if sent is None and model is not None:
             return ()
-        return [price for member in self.llms for price in await member.prices(sent)]
+        by_kind = set(self._config.named()) - set(self._config.members)
+        asked = [*self.llms, *map(self.llm, sorted(by_kind))]
+        return [price for llm in asked for price in await llm.prices(sent)]

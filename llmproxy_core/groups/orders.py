@@ -58,19 +58,27 @@ def round_robin(members: Members) -> Order:
 
 def least_in_flight(measured: Callable[[], Sequence[Measured]], chance: random.Random) -> Order:
     """Those first that have the fewest calls in flight, for their weight; equals by lot."""
-    return lambda exchange: sorted(measured(), key=lambda it: (it.in_flight + 1) / it.weight + chance.random() * 1e-6)
-
-
-def peak_ewma(measured: Callable[[], Sequence[Measured]], chance: random.Random) -> Order:
-    """Those first that would begin to answer soonest: the usual time to the first token, times the calls in flight."""
     return lambda exchange: sorted(
-        measured(), key=lambda it: it.expected_s() / it.weight * (1 + chance.random() * 1e-3)
+        measured(), key=lambda it: (it.in_flight + 1 + it.failures) / it.weight + chance.random() * 1e-6
     )
 
 
-def sticky(members: Members, names: Sequence[str], said: Callable[[Exchange], bytes | None]) -> Order:
+def peak_ewma(measured: Callable[[], Sequence[Measured]], chance: random.Random) -> Order:
     """
-    The same order whenever *said* gives the same, so that the caches of providers hit; without it, any.
+    Those first that would begin to answer soonest: the usual time to the first token, times the calls in flight.
+
+    Equals, as at the beginning, by lot.
+    """
+    return lambda exchange: sorted(
+        measured(), key=lambda it: it.expected_s() / it.weight * (1 + chance.random() * 1e-3) + chance.random() * 1e-9
+    )
+
+
+def sticky(
+    members: Members, names: Sequence[str], said: Callable[[Exchange], bytes | None], chance: random.Random
+) -> Order:
+    """
+    The same order whenever *said* gives the same, so that the caches of providers hit; without it one drawn by lot.
 
     By rendezvous hashing: when a member comes or goes only those change that were, or will be, its own.
     """
@@ -78,7 +86,7 @@ def sticky(members: Members, names: Sequence[str], said: Callable[[Exchange], by
     def order(exchange: Exchange) -> Sequence[LLMClient]:
         key = said(exchange)
         if key is None:
-            return members.llms
+            key = chance.randbytes(8)
         places = sorted(range(len(names)), key=lambda place: _score(names[place], key), reverse=True)
         return [members.llms[place] for place in places]
 

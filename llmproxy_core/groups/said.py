@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.request import CONVERSATIONS
 
@@ -52,8 +53,12 @@ def of_conversation(exchange: Exchange) -> bytes | None:
     request = exchange.request
     if request.operation not in CONVERSATIONS:
         return None
+    try:
+        messages = request.chat.messages
+    except ProxyError:  # whoever cannot read it either says so, or passes it on as it is
+        return None
     begun: list[str] = []
-    for message in request.chat.messages:
+    for message in messages:
         begun.append(message.role + ":" + "".join(getattr(part, "text", "") for part in message.content))
         if message.role == "user":
             break
