@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from llmproxy_core.errors import BadRequest
+from llmproxy_core.errors import BadRequest, UpstreamTimeout
 
 TIMEOUT_MS = "x-llmproxy-timeout-ms"
 STAINLESS_TIMEOUT = "x-stainless-timeout"
@@ -29,6 +29,11 @@ def deadline(began_s: float, limit_s: float | None, headers: Mapping[str, str]) 
     if theirs is not None:
         limits.append(theirs)
     return began_s + min(limits) if limits else None
+
+
+def deadline_exceeded() -> UpstreamTimeout:
+    """What a call ends with that was not over by then."""
+    return UpstreamTimeout("The time for this request is over (its deadline)", code="deadline_exceeded")
 
 
 def _seconds(said: str | None) -> float | None:

@@ -87,7 +87,7 @@ class ReplyHead:
     usage: Usage | None = None
     model: str | None = None
     finish: tuple[str, ...] = ()
-    """The finish words of the choices, as the provider spells them."""
+    """The finish words of the choices, as the provider spells them; where there is none, the answer is read whole."""
     id: str | None = None
     """The provider's own id of the answer."""
 

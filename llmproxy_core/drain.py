@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-from llmproxy_core.chat import ChatEvent, ChatReply, End, Failed, TextDelta
+from llmproxy_core.chat import (
+    AudioDelta,
+    ChatEvent,
+    ChatReply,
+    End,
+    Failed,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.engine import Facts, bug_of, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
@@ -16,23 +26,42 @@ from llmproxy_core.response import Reply, Response, Stream, redact_error
 from llmproxy_core.stages import Filtering, Watching, apply_to_reply
 from llmproxy_core.subscription import Keep, Replace, Rewrite, Subscription, Watch
 
+MOST_BEFORE_BEGUN = 4 << 20
+"""Bytes of a stream that are kept until it has begun: some providers first repeat all instructions and tools."""
+_MOST_PIECES = 256
+
 
 async def read_until_meaningful(
-    read: Callable[[], Awaitable[bytes]], dialect: Dialect, api: Api, kept: list[bytes], chars: int = 0
+    read: Callable[[], Awaitable[bytes]],
+    dialect: Dialect,
+    api: Api,
+    kept: list[bytes],
+    *,
+    chars: int,
+    note: Callable[[ChatEvent], None],
 ) -> None:
     """
-    Read up to the first event that answers something, and so many *chars* of text, or the end.
+    Read up to the first event that answers something, and so many *chars* of what is said, or the end.
 
     All that is read is added to *kept*, which may have a beginning. These first events are decoded once more by whoever
-    relays them. UpstreamError when the stream fails before.
+    relays them. *note* is called with the first event that answers. UpstreamError when the stream fails before, or has
+    answered nothing in `MOST_BEFORE_BEGUN` bytes; after so many no more *chars* are waited for.
     """
-    reader, beginning = dialect.reader(api), _Beginning(chars)
+    reader, beginning = dialect.reader(api), _Beginning(chars, note)
     if kept and beginning.is_in(reader.feed(b"".join(kept))):
         return
+    size = sum(map(len, kept))
     while data := await read():
         kept.append(data)
+        if len(kept) == _MOST_PIECES:
+            kept[:] = [b"".join(kept)]
         if any(beginning.is_in(reader.feed(event)) for event in _events(data)):
             return
+        size += len(data)
+        if size >= MOST_BEFORE_BEGUN:
+            if beginning.has_begun:
+                return
+            raise UpstreamGarbage(f"The upstream's stream did not begin to answer within {size} bytes")
     if not (beginning.is_in(reader.end()) or beginning.has_begun):
         raise UpstreamCut("The upstream's stream ended before it had begun")
 
@@ -49,9 +78,10 @@ def _events(data: bytes) -> Iterator[bytes]:
 class _Beginning:
     """Whether enough of an answer has come."""
 
-    def __init__(self, chars: int) -> None:
+    def __init__(self, chars: int, note: Callable[[ChatEvent], None]) -> None:
         self.has_begun = False
         self._left = chars
+        self._note = note
 
     def is_in(self, frames: list[Frame]) -> bool:
         """Whether it has, with *frames*. UpstreamError for one that tells of a failure."""
@@ -59,12 +89,25 @@ class _Beginning:
             for event in frame.events:
                 if isinstance(event, Failed):
                     raise failure(event)
+                if not self.has_begun and answers(event):
+                    self.has_begun = True
+                    self._note(event)
                 if isinstance(event, End):
                     return True
-                self.has_begun = self.has_begun or answers(event)
-                if isinstance(event, TextDelta):
-                    self._left -= len(event.text)
+                if self._left > 0:
+                    self._left -= _length(event)
         return self.has_begun and self._left <= 0
+
+
+def _length(event: ChatEvent) -> int:
+    """How many characters *event* says: of text, of thinking, of what a tool is called with."""
+    match event:
+        case TextDelta(text=text) | ReasoningDelta(text=text) | RefusalDelta(text=text):
+            return len(text)
+        case ToolCallDelta(arguments=text) | AudioDelta(transcript=str(text)):
+            return len(text)
+        case _:
+            return 0
 
 
 async def drain(response: Response) -> ChatReply:
@@ -103,7 +146,7 @@ async def reply_of(response: Reply) -> ChatReply:
     """The meaning of a whole answer after its subscriptions; what they left untouched is byte-equal when written."""
     if response.api is None or response.api.operation is not Operation.CHAT:
         raise UpstreamGarbage("This answer cannot be read as a conversation")
-    reply = response.dialect.read_reply(response.api, response.body)
+    reply = response.said()
     untouched = True
     for wish in response.subscriptions:
         before = reply

@@ -62,6 +62,16 @@ class ProxyError(Exception):
         """The request field at fault, where there is one."""
 
 
+_WAITS = frozenset({"retry-after", "retry-after-ms"})
+
+
+def have_wait(error: ProxyError, wait_s: float | None) -> None:
+    """Have *error* tell to come again in *wait_s* seconds, or not when, whatever the provider said itself."""
+    error.retry_after_s = wait_s
+    if isinstance(error, UpstreamError):
+        error.headers = tuple(pair for pair in error.headers if pair[0] not in _WAITS)
+
+
 def forget_tracebacks(error: BaseException | None) -> None:
     """
     Cut what an error holds of the frames it passed.
@@ -228,7 +238,7 @@ class UpstreamError(ProxyError):
     Codes of our own: upstream_connect, upstream_timeout_first_byte, upstream_timeout_first_token,
     upstream_timeout_between_tokens, upstream_timeout_idle, upstream_timeout_total, deadline_exceeded, upstream_cut,
     upstream_garbage, upstream_auth, upstream_error (an error inside an answer of status 200). Of an LLM that was not
-    asked: upstream_unavailable, llm_full, llm_drained, retry_budget.
+    asked: upstream_unavailable, llm_resting, llm_full, llm_drained, retry_budget.
     """
 
     status = 502

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -237,6 +238,8 @@ class Exchange:
     """What it detached and is not yet billed for."""
     tries: Tries | None = attrs.field(init=False, default=None)
     """Those that are left, while an LLM that tries again answers it."""
+    awaited: Clock | None = attrs.field(init=False, default=None)
+    """Gives `until_s` where that is no matter of its own deadline: of a call that several wait for."""
     _passed_over: list[Attempt] | None = attrs.field(init=False, default=None)
     _paid: list[Outcome] | None = attrs.field(init=False, default=None)
     """The bills of what it detached and is over, while it is not."""
@@ -276,6 +279,23 @@ class Exchange:
     def child_calls(self) -> Sequence[ChildCall]:
         """The calls that processors made in its name, and in that of what it detached."""
         return self._child_calls or ()
+
+    # -- who waits for it ----------------------------------------------------------------------------------------
+
+    def until_s(self) -> float:
+        """
+        Until when somebody waits for its answer, by `clock`; inf for no limit, -inf when nobody does any more.
+
+        It may change at any time. What has begun goes on; nothing is begun that only could be over later.
+        """
+        own_s = inf if self.deadline_s is None else self.deadline_s
+        if self.awaited is not None:
+            own_s = min(own_s, self.awaited())
+        return own_s if self.parent is None else min(own_s, self.parent.until_s())
+
+    def forsake(self) -> None:
+        """Its client has left: what has begun goes on, no other try is made for nobody."""
+        self.awaited = _never
 
     # -- what belongs to it --------------------------------------------------------------------------------------
 
@@ -363,9 +383,10 @@ class Exchange:
         """
         A background exchange of the gateway's, for work that several exchanges share: it outlives this one.
 
-        Same caller and client, the notes as they are now, no deadline but the LLM's own; its attempts are this one's
-        too, and this one is billed for it (`on_billed`): of a child, the exchange it is a child of. Whoever detaches it
-        must finish it.
+        Same caller and client, the notes as they are now, no deadline but the LLM's own: it must not be cut for those
+        who wait longer than this one. Whoever detaches it tells until when somebody waits (`awaited`), and must finish
+        it. Its attempts are this one's too, and this one is billed for it (`on_billed`): of a child, the exchange it is
+        a child of.
         """
         exchange = self._derive(request, parent=None)
         exchange.deadline_s = None
@@ -488,7 +509,8 @@ class Exchange:
         self._sum(outcome, children)
         # They hold the exchange: the cycle would keep the bodies of all in memory until a collection.
         self._responses.clear()
-        self._children = None
+        self._children = self.tries = None
+        self.awaited = _never
         outcome.ended_s = self.clock()
         if self._call_made is not None:
             self._call_made.ended_s = outcome.ended_s
@@ -573,6 +595,10 @@ class Exchange:
         """Wait until the async callbacks are done, at most *timeout_s* seconds; they go on after that."""
         if self._settling:
             await asyncio.wait(self._settling, timeout=timeout_s)
+
+
+def _never() -> float:
+    return -inf
 
 
 def _attempts(calls: Sequence[ChildCall]) -> Iterator[Attempt]:

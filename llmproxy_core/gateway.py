@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 
 from llmproxy_core.config import Config, ProcessorConfig, RouteConfig, served_operations
-from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.errors import (
     ConfigError,
@@ -22,6 +21,7 @@ from llmproxy_core.errors import (
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.fingerprint import fingerprint
 from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.groups.ejection import bound_ejections
 from llmproxy_core.groups.explained import ATTEMPTS_HEADER, attempts_told
 from llmproxy_core.groups.making import falling_over, make_llm
 from llmproxy_core.hookspecs import ProviderType
@@ -86,12 +86,18 @@ class Gateway:
         """What *method* on *path* means here; BadRequest, RouteNotFound or MethodNotAllowed."""
         return self._index.match(method, path)
 
-    def begin(self, match: Match, request: Request, *, request_id: str, address: str = "") -> Exchange:
-        """The exchange of *request*, which came from *address*. BadRequest when its body is no acceptable JSON."""
+    def begin(
+        self, match: Match, request: Request, *, request_id: str, address: str = "", deadline_s: float | None = None
+    ) -> Exchange:
+        """
+        The exchange of *request*, which came from *address* and must be answered by *deadline_s*.
+
+        BadRequest when its body is no acceptable JSON.
+        """
         client = client_view(request)
         config = match.route.config
         client.drops_unsupported = config.on_unsupported == "drop"
-        exchange = Exchange(
+        return Exchange(
             request,
             id=request_id,
             route=config.name,
@@ -99,14 +105,9 @@ class Gateway:
             clock=self.services.clock,
             client=client,
             address=address,
+            deadline_s=deadline_s,
             background=self.background,
         )
-        first, most_s = request.headers.first, config.deadline_s
-        if TIMEOUT_MS in first or STAINLESS_TIMEOUT in first:
-            exchange.deadline_s = deadline(exchange.started_s, most_s, first)
-        elif most_s is not None:
-            exchange.deadline_s = exchange.started_s + most_s
-        return exchange
 
     def handle(self, exchange: Exchange) -> Awaitable[Response]:
         """Answer *exchange*: the route's processors, then its LLM. Raises a ProxyError."""
@@ -160,6 +161,7 @@ def build(config: Config, registry: Registry, make_services: MakeServices) -> Ga
             steps[name] = Step(name, processor, table.timeout_s, table.on_error == "pass")
     if problems:
         raise ConfigError(problems)
+    bound_ejections(config.llms.values(), llms)
     builder = _RouteBuilder(config, registry, llms, steps, int(services.now()), services.around)
     routes = [builder.build(route) for route in config.routes]
     views.update((route.name, _view(route, config)) for route in routes)

@@ -191,18 +191,18 @@ class HttpLLM:
         try:
             answer = await self._transport.open(upstream, self._timeouts(exchange))
             self._note(attempt, exchange, answer)
-            if upstream.repeated and exchange.tries is not None:
-                exchange.tries.take()
             if not 200 <= answer.status < 300:
                 raise await self._error(answer, attempt)
         except BaseException as error:
-            attempt.sent_s = upstream.sent_s
             if isinstance(error, ProxyError):
                 attempt.failed(error, exchange.clock())
-            if attempt.sent_s is not None and isinstance(error, UpstreamTimeout | asyncio.CancelledError):
+            if upstream.sent_s is not None and isinstance(error, UpstreamTimeout | asyncio.CancelledError):
                 self._bill_unanswered(exchange, api, attempt, rate, error)
             raise
-        attempt.sent_s = upstream.sent_s
+        finally:
+            attempt.sent_s = upstream.sent_s
+            if upstream.repeated and exchange.tries is not None:
+                exchange.tries.left -= 1  # it was a call as any other, also where it failed
         return await self._answer(exchange, api, answer, attempt, rate)
 
     # -- the call ------------------------------------------------------------------------------------------------
@@ -420,7 +420,26 @@ class HttpLLM:
         )
         reply.shown_model = self._shown(exchange, attempt)
         reply.tokenizer = self._services.tokenizer
+        request = exchange.request
+        if not head.finish or request.api is None or request.api.form != api.form or request.head.stream:
+            self._understand(reply, api, request)
         return reply
+
+    def _understand(self, reply: Reply, api: Api, request: Request) -> None:
+        """
+        Read what *reply* says, where that is to be done anyhow, to translate it, or it may say nothing: it has no end.
+
+        UpstreamError when it is no answer, and it is finished: so that another LLM can still be asked.
+        """
+        try:
+            if api.operation is _CHAT:
+                reply.said()
+            elif api.operation is Operation.EMBEDDINGS and (request.api is None or request.api.form != api.form):
+                reply.vectors()
+        except UpstreamError as error:
+            redact_error(error, self.redact)
+            reply.finish(End.of(error), error)
+            raise
 
     async def _read_in_time(
         self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt, price: Price | None

@@ -129,8 +129,8 @@ class Transport(Protocol):
     The only seam to the network.
 
     No redirects, no cookies, no decompression, no proxy from the environment unless configured so. Every failure is
-    an UpstreamError: upstream_connect, upstream_timeout_*, upstream_cut, upstream_garbage. A cancelled `open` leaves
-    nothing behind.
+    an UpstreamError: upstream_connect, upstream_timeout_*, upstream_cut, upstream_garbage; Overloaded (pool_full)
+    where our own connections were all busy for too long. A cancelled `open` leaves nothing behind.
     """
 
     async def open(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse: ...

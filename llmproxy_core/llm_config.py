@@ -321,7 +321,7 @@ class LLMConfig:
     )
     commit: CommitPoint = option(
         "With retries, and in groups that fall over: up to which point the failure of a stream is hidden by another "
-        "try. `headers`, `first-token`, or when so much text is there: `{ chars = 200, ms = 1500 }`.",
+        "try. `headers`, `first-token`, or when so much has been said: `{ chars = 200, ms = 1500 }`.",
         default=FIRST_TOKEN,
         example="first-token",
     )
@@ -495,8 +495,8 @@ class FallbackConfig(GroupConfig):
         example="large",
     )
     on_content_policy: str | None = option(
-        "The LLM that is asked next when a member refuses a request for its content. Absent: the caller gets that "
-        "answer.",
+        "The LLM that is asked next when a member refuses a request for its content, by an error or by an answer that "
+        "says nothing else. Absent: the caller gets that answer.",
         default=None,
         refers_to="llm",
         example="local",

@@ -132,7 +132,7 @@ def _translated(response: Reply, mine: Api, client: ClientView, theirs: Api) -> 
         raise Unsupported(f"The target LLM's protocol cannot answer {theirs.name}")
     match theirs.operation:
         case Operation.EMBEDDINGS:
-            vectors = source.read_embeddings_reply(mine, response.body)
+            vectors = response.vectors()
             shown = response.shown_model or vectors.model or response.exchange.request.model or ""
             asked = response.exchange.request.embeddings
             usage = response.told_usage(vectors.usage or response.usage)

@@ -38,22 +38,21 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.usage import Usage
 
-_ANSWERS = (
-    TextDelta,
-    ReasoningDelta,
-    RefusalDelta,
-    ToolCallStart,
-    AudioDelta,
-    CitationAdded,
-    OpaqueEvent,
-    Finished,
-    End,
-)
+_TEXTS = (TextDelta, RefusalDelta)
+_ANSWERS = (ToolCallStart, CitationAdded, Finished, End)
 
 
 def answers(event: ChatEvent) -> bool:
     """Whether *event* answers something: until then a stream has not begun, whatever it has told of itself."""
-    return isinstance(event, _ANSWERS) and not (isinstance(event, TextDelta) and not event.text)
+    if isinstance(event, _TEXTS):
+        return bool(event.text)
+    if isinstance(event, ReasoningDelta):
+        return bool(event.text or event.signature or event.redacted or event.encrypted)
+    if isinstance(event, AudioDelta):
+        return bool(event.data or event.transcript)
+    if isinstance(event, OpaqueEvent):
+        return event.choice is not None  # else a note of the provider's own
+    return isinstance(event, _ANSWERS)
 
 
 def events_of(reply: ChatReply) -> list[ChatEvent]:
@@ -272,5 +271,10 @@ def _merged(pieces: list[JSONText]) -> JSONText | None:
     merged: dict[str, list[msgspec.Raw] | None] = {}
     for piece in pieces:
         for name, entries in msgspec.json.decode(piece, type=dict[str, list[msgspec.Raw] | None]).items():
-            merged[name] = [*(merged.get(name) or []), *entries] if entries else merged.get(name)
+            if not entries:
+                merged.setdefault(name)
+            elif (before := merged.get(name)) is None:
+                merged[name] = entries
+            else:
+                before += entries
     return msgspec.json.encode(merged)

@@ -9,10 +9,11 @@ from typing import Any
 import attrs
 
 from llmproxy_core.body import Body, Sink
-from llmproxy_core.chat import ChatReply
+from llmproxy_core.chat import ChatEvent, ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.disclosure import shows_nothing
-from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.embeddings import EmbeddingsReply
+from llmproxy_core.errors import ProxyError, UpstreamAuthError, UpstreamError
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_reply, estimated_usage
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.layer import Layer, running
@@ -57,6 +58,11 @@ def _filled(usage: Usage | None, read: Usage | None) -> Usage | None:
         return usage
     asked, answered = usage.input_tokens or read.input_tokens, usage.output_tokens or read.output_tokens
     return attrs.evolve(usage, input_tokens=asked, output_tokens=answered, source=read.source)
+
+
+def _is_reported(error: ProxyError | None) -> bool:
+    """Whether it was the provider that said so."""
+    return isinstance(error, UpstreamError) and (error.dialect is not None or error.code == UpstreamAuthError.code)
 
 
 class ResponseBase:
@@ -238,7 +244,7 @@ class ResponseBase:
         if self.outcome is not None:
             return
         complete = end is _COMPLETED
-        usage, cost = self._used(complete=complete)
+        usage, cost = self._used(error, complete=complete)
         self.outcome = outcome = Outcome(
             end,
             error,
@@ -260,17 +266,18 @@ class ResponseBase:
                 self.exchange.settle(callback, outcome)
             self._callbacks.clear()
 
-    def _used(self, *, complete: bool) -> tuple[Usage | None, Money | None]:
+    def _used(self, error: ProxyError | None, *, complete: bool) -> tuple[Usage | None, Money | None]:
         """
         Tokens and what they cost: as the provider said, else estimated from what was sent and read.
 
         No call uses nothing at all, so who says that (servers that do not count, chunks before the first word) has
         said nothing; and a stream that broke off before it was told used the output that was read. So did who told
-        half of it, and of the other half nothing, or what cannot be true.
+        half of it, and of the other half nothing, or what cannot be true. Only a provider that reports an *error*, and
+        nothing before it, bills nothing.
         """
-        if not self.billed:
-            return None, None if self.price is None else Money()
         usage = self.usage
+        if not self.billed or (usage is None and _is_reported(error) and not self._read_tokens()):
+            return None, None if self.price is None else Money()
         if self.llm and self.api is not None and self.api.operation in BILLED_OPERATIONS:
             if usage is None or self._wants_estimate(usage):
                 usage = self.usage = _filled(usage, self._estimate())
@@ -323,7 +330,7 @@ class ResponseBase:
 class Reply(ResponseBase):
     """A whole answer, in memory."""
 
-    __slots__ = ("body",)
+    __slots__ = ("_said", "_vectors", "body")
 
     def __init__(
         self,
@@ -343,6 +350,8 @@ class Reply(ResponseBase):
     ) -> None:
         """*body* is written in *api*; *head* its accounting facts."""
         self.body = body  # before the exchange takes charge: it may end the response at once
+        self._said: ChatReply | None = None
+        self._vectors: EmbeddingsReply | None = None
         super().__init__(
             exchange,
             dialect=dialect,
@@ -359,6 +368,20 @@ class Reply(ResponseBase):
         self.first_byte_s = self.started_s
         if attempt is not None and attempt.ended_s is None:
             attempt.ended_s = self.started_s  # all of it has been read
+
+    def said(self) -> ChatReply:
+        """What the answer to a chat says, as its maker sent it; read once. UpstreamError when that is no answer."""
+        if self._said is None:
+            assert self.api is not None
+            self._said = self.dialect.read_reply(self.api, self.body)
+        return self._said
+
+    def vectors(self) -> EmbeddingsReply:
+        """What the answer to embeddings says, as `said`."""
+        if self._vectors is None:
+            assert self.api is not None
+            self._vectors = self.dialect.read_embeddings_reply(self.api, self.body)
+        return self._vectors
 
     def _read_tokens(self) -> int:
         if self.api is None or self.api.operation is not Operation.CHAT:
@@ -384,7 +407,7 @@ class Reply(ResponseBase):
 class Stream(ResponseBase):
     """An answer that arrives in pieces. Processors subscribe to it; only `relay` and `drain` read it."""
 
-    __slots__ = ("_begun", "_body", "_peeked", "redact")
+    __slots__ = ("_begun", "_body", "_peeked", "begun_by", "begun_s", "redact")
 
     def __init__(
         self,
@@ -410,6 +433,10 @@ class Stream(ResponseBase):
         self.redact = redact
         self._peeked: list[bytes] = []
         self._begun = False
+        self.begun_s: float | None = None
+        """When the first event that answers something was there; None: not yet, or nobody waited for it."""
+        self.begun_by: ChatEvent | None = None
+        """That event."""
         super().__init__(
             exchange,
             dialect=dialect,
@@ -425,7 +452,7 @@ class Stream(ResponseBase):
 
     async def started(self, chars: int = 0) -> None:
         """
-        Return once the first meaningful event is here, and *chars* characters of text; what is read is kept.
+        Return once the first meaningful event is here, and *chars* characters of what is said; what is read is kept.
 
         Raises the UpstreamError, with the response finished, when the stream fails before that: the point up to
         which another attempt is still possible. Idempotent; when it is cancelled, what was read is kept too.
@@ -435,13 +462,20 @@ class Stream(ResponseBase):
         from llmproxy_core.drain import read_until_meaningful
 
         try:
-            await read_until_meaningful(self._read_on, self.dialect, self.api, self._peeked, chars)
+            await read_until_meaningful(
+                self._read_on, self.dialect, self.api, self._peeked, chars=chars, note=self._note_begun
+            )
         except ProxyError as error:
             if isinstance(error, UpstreamError):
                 redact_error(error, self.redact)
             self.finish(End.of(error), error)
+            self._peeked.clear()  # nobody will read it, and the exchange may have other tries
             raise
         self._begun = True
+
+    def _note_begun(self, event: ChatEvent) -> None:
+        if self.begun_by is None:
+            self.begun_by, self.begun_s = event, self.exchange.clock()
 
     # -- for relay and drain -------------------------------------------------------------------------------------
 

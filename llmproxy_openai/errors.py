@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from llmproxy_core import sse
 from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.resilience.failure import Failure, failure_of
 from llmproxy_core.wire import encode, join_object
 
 _TYPES = {
@@ -18,21 +17,15 @@ _TYPES = {
 
 _CODES = {429: "rate_limit_exceeded", 503: "server_is_overloaded", 529: "server_is_overloaded"}
 
-_TOO_LONG = re.compile(
-    r"prompt is too long|context (?:length|window)|maximum context|exceeds the maximum number of (?:input )?tokens"
-    r"|too large for model",
-    re.IGNORECASE,
-)
+_CODES_OF_KINDS = {Failure.CONTEXT_WINDOW: "context_length_exceeded", Failure.MODEL_NOT_FOUND: "model_not_found"}
 
 
 def _code(dialect: str, error: ProxyError) -> str:
     """The code that programs branch on; where another protocol has none, the one that OpenAI has for the case."""
     if not isinstance(error, UpstreamError) or error.dialect in (None, dialect):
         return error.code
-    if error.status in (400, 413) and _TOO_LONG.search(error.message) is not None:
-        return "context_length_exceeded"
-    if error.status == 404 and "model" in error.message.lower():
-        return "model_not_found"
+    if (known := _CODES_OF_KINDS.get(failure_of(error))) is not None:
+        return known
     return _CODES.get(error.status, error.code) if error.code == UpstreamError.code else error.code
 
 

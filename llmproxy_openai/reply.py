@@ -88,12 +88,15 @@ def read_reply(dialect: str, form: ReplyForm, body: bytes) -> ChatReply:
     members = Members(body, "", garbage)
     if members.peek("choices") is None:
         raise garbage("choices", "a list")
+    choices = [_read_choice(text, position, form) for position, text in enumerate(members.array("choices"))]
+    if not any(choice.content or choice.finish for choice in choices):
+        raise garbage("choices", "a list with an answer")
     created = members.take("created", NUMBER)
     members.raw("object"), members.raw("usage")
     reply = ChatReply(
         id=members.take("id", STRING) or "",
         model=members.take("model", STRING) or "",
-        choices=tuple(_read_choice(text, position, form) for position, text in enumerate(members.array("choices"))),
+        choices=tuple(choices),
         usage=usage_in(outline),
         created=None if created is None else int(created),
         service_tier=members.take("service_tier", STRING),

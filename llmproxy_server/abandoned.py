@@ -58,6 +58,7 @@ class Abandoned:
 
     pushes = False
     blocked = False
+    unsent_bytes = 0
 
     def __init__(self, who_left: Client, policy: OnDisconnect, exchange: Exchange, cut: Callable[[], None]) -> None:
         """*cut* ends the call; it is called when *exchange* has cost as much as *policy* allows."""
@@ -92,6 +93,9 @@ class Abandoned:
 
     async def drain(self) -> None:
         """All was taken."""
+
+    def abort(self) -> None:
+        """Nobody is there to be cut."""
 
     def over(self, call: Call) -> None:
         """See Client: whoever held the connection still counts the call."""

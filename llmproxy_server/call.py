@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
+from math import inf
 
 import attrs
 
-from llmproxy_core.deadline import deadline
+from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline, deadline_exceeded
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
 from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError, forget_tracebacks
@@ -37,6 +38,7 @@ from llmproxy_server.door_body import (
 from llmproxy_server.door_id import REQUEST_ID
 from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
+from llmproxy_server.transport_clock import UnderWay
 
 _log = logging.getLogger("llmproxy")
 # As globals a fifth as dear: each call asks for them.
@@ -48,6 +50,10 @@ How long the head of a stream waits for the first piece, which waits for somethi
 
 They go out in one write, and an answer that fails before that can still have its own status.
 """
+SHORT_BODY_BYTES = 1 << 14
+"""What a request for an endpoint of our own may have as its body without asking for room: less than its head."""
+GRACE_S = 0.1
+"""How long after its deadline a call is ended from here: its LLM, or the queue it is in, knows better what was late."""
 
 
 @record(eq=False, repr=False)
@@ -67,6 +73,8 @@ class Call:
     incoming: Incoming
     _source: BodySource
     _client: Client
+    _limited: UnderWay[Call]
+    """Where those with a deadline are looked at."""
     request_id: str = attrs.field(init=False)
     answer: Answer = attrs.field(init=False)
     address: str = attrs.field(init=False)
@@ -80,7 +88,10 @@ class Call:
     _head_due_s: float | None = attrs.field(init=False, default=None)
     _pulse_due_s: float | None = attrs.field(init=False, default=None)
     _pulse_s: float = attrs.field(init=False, default=0.0)
-    _stopping: bool = attrs.field(init=False, default=False)
+    _stopping: ProxyError | None = attrs.field(init=False, default=None)
+    """What its client is told, while it is being stopped."""
+    _due_s: float = attrs.field(init=False, default=inf)
+    """When it is to be ended, by the loop's clock."""
     _handed_on: bool = attrs.field(init=False, default=False)
     """The end is no more the business of the task that runs it."""
     _pushing: bool = attrs.field(init=False, default=False)
@@ -141,7 +152,9 @@ class Call:
                 await self._served()
                 return
             except asyncio.CancelledError as cancelled:
-                error = self._why(cancelled)
+                if (found := self._why(cancelled)) is None:
+                    raise
+                error = found
             except ClientGone:
                 raise
             except ProxyError as known:
@@ -167,6 +180,8 @@ class Call:
     def _over(self) -> None:
         self._pushing = False
         self._flow = self._task = None  # each may hold us
+        if self._due_s < inf:
+            self._limited.discard(self)
         if self._ticket is not None:
             self._ticket.leave()
         self._client.over(self)
@@ -186,8 +201,7 @@ class Call:
         policy = next(it.config for it in self._gateway.routes if it.name == exchange.route).on_disconnect
         if not drains(policy, exchange, flow):
             return False
-        if exchange.tries is not None:
-            exchange.tries.left = 0  # what goes on is what has begun: no other try is made for nobody
+        exchange.forsake()
         self._abandoned = abandoned = Abandoned(self._client, policy, exchange, self._cut)
         self._client = self.answer.client = abandoned
         if self._pushing and flow is not None:
@@ -205,14 +219,31 @@ class Call:
 
     def stop(self) -> None:
         """End the call now: the time to drain is over. Its client is told."""
+        self._stop(_shutting_down())
+
+    def _stop(self, error: ProxyError) -> None:
+        """End the call now, and tell its client of *error*."""
         if self._abandoned is not None:
             self._cut()
         elif self._pushing:
             self._pushing = False
-            self._rest(self._fail(_shutting_down()))
+            self._rest(self._fail(error))
         elif self._task is not None and not self._task.done():
-            self._stopping = True
+            self._stopping = error
             self._task.cancel()
+
+    def check(self, now: float) -> float:
+        """See Timed: the call is ended when its deadline is over, whatever it waits for."""
+        if now < self._due_s:
+            return self._due_s
+        exchange = self.exchange
+        is_answered = self.answer.head_sent if exchange is None else exchange.outcome is not None
+        if not is_answered and self._stopping is None:
+            error: ProxyError = deadline_exceeded()
+            if exchange is not None and exchange.tries is not None:
+                error = exchange.tries.last_word(error)
+            self._stop(error)
+        return inf
 
     def break_body(self, error: ProxyError) -> None:
         """The rest of the request's body cannot come: whoever reads it gets *error*."""
@@ -235,17 +266,21 @@ class Call:
                 self._pulse_due_s = now + self._pulse_s
                 self.answer.write(flow.keepalive)
 
-    def _why(self, cancelled: asyncio.CancelledError) -> ProxyError:
-        """The error that the cancellation stands for; it is raised again when the client has left."""
+    def _why(self, cancelled: asyncio.CancelledError) -> ProxyError | None:
+        """
+        The error that the cancellation stands for; None: the client has left, and it goes on.
+
+        Not raised again here: this frame would hold it, and it this frame and, in those of the call, its bodies.
+        """
         task = self._task
         assert task is not None
-        if self._stopping:
-            self._stopping = False
+        if (error := self._stopping) is not None:
+            self._stopping = None
             if task.uncancel():
-                raise cancelled  # the client left as well
-            return _shutting_down()
+                return None  # the client left as well
+            return error
         if task.cancelling():
-            raise cancelled
+            return None
         # A plugin let the cancellation of a task of its own escape: nobody cancelled this one.
         return self._internal(cancelled)
 
@@ -288,9 +323,7 @@ class Call:
         if incoming.length:
             check_coding(incoming.headers)
             check_json(incoming.headers)
-            admission = self.door.shared.admission
-            self._ticket = await admission.wait(self.address) if admission.is_full else admission.enter()
-            body = await self._read_whole(self.door.shared.config.max_body_bytes, self._ticket)
+            body = await self._read_own()
         asked = EndpointRequest(
             incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
         )
@@ -311,16 +344,15 @@ class Call:
         if not is_checked:
             check_body(match, incoming)
             door.note_usual(incoming, match)
-        admission = shared.admission
-        self._ticket = ticket = await self._turn(match) if admission.is_full else admission.enter()
-        limit, body, content = match.route.config.max_body_bytes, b"", None
-        if incoming.length:
-            if match.operation is _OPAQUE:
-                content = self._pieces(limit)
-            else:
-                most, source = shared.config.max_body_bytes if limit is None else limit, self._source
-                # Where nobody is waited for, no clock is needed.
-                body = taken(source, most, ticket) if source.complete else await self._read_whole(most, ticket)
+        config, admission = match.route.config, shared.admission
+        deadline_s = self._deadline(config.deadline_s)
+        limit, body, content = config.max_body_bytes, b"", None
+        if not self._source.complete or match.operation is _OPAQUE:
+            body, content = await self._coming(match, deadline_s)
+        else:
+            self._ticket = ticket = await self._turn(deadline_s) if admission.is_full else admission.enter()
+            if incoming.length:  # nobody is waited for, so no clock is needed
+                body = taken(self._source, shared.config.max_body_bytes if limit is None else limit, ticket)
         if match.others and body:
             match = match.as_said(body)
             self._dialect = match.dialect
@@ -338,7 +370,9 @@ class Call:
             path_model=match.path_model,
             relative_path=match.relative_path,
         )
-        self.exchange = exchange = self._gateway.begin(match, request, request_id=self.request_id, address=self.address)
+        self.exchange = exchange = self._gateway.begin(
+            match, request, request_id=self.request_id, address=self.address, deadline_s=deadline_s
+        )
         for observe in shared.observers:
             observe(exchange)
         recorder = shared.recorder
@@ -356,12 +390,53 @@ class Call:
             await self._settle(exchange)
         self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
         if self._client.blocked:
-            await self._client.drain()
+            await shared.admission.unsent.taken(self._client)
 
-    async def _turn(self, match: Match) -> Ticket:
-        """Wait for a place, as long as a caller may and this one has the time."""
-        until_s = deadline(self.began_s, match.route.config.deadline_s, self.incoming.headers.first)
-        return await self.door.shared.admission.wait(self.address, until_s)
+    def _deadline(self, most_s: float | None) -> float | None:
+        """When the call must be over, by the gateway's clock, its route giving it *most_s*: from its head on."""
+        said = self.incoming.headers.first
+        if most_s is None and TIMEOUT_MS not in said and STAINLESS_TIMEOUT not in said:
+            return None
+        deadline_s = deadline(self.began_s, most_s, said)
+        if deadline_s is not None:
+            limited, left_s = self._limited, deadline_s - self._gateway.services.clock()
+            self._due_s = due_s = limited.loop.time() + left_s + GRACE_S
+            limited.add(self)
+            limited.look_by(due_s)
+        return deadline_s
+
+    async def _turn(self, until_s: float | None) -> Ticket:
+        """A place; wait for it as long as a caller may and this one has the time."""
+        admission = self.door.shared.admission
+        return await admission.wait(self.address, until_s) if admission.is_full else admission.enter()
+
+    async def _coming(self, match: Match, deadline_s: float | None) -> tuple[bytes, AsyncIterator[bytes] | None]:
+        """
+        A body that is still to come, whole, and then a place; or a place, and the pieces of one that is passed on so.
+
+        A place is for work. Had they one meanwhile, those who send slowly would keep all others out.
+        """
+        shared, limit = self.door.shared, match.route.config.max_body_bytes
+        if match.operation is _OPAQUE:  # the upstream works for it from its first piece on
+            self._ticket = await self._turn(deadline_s)
+            return b"", self._pieces(limit) if self.incoming.length else None
+        self._ticket = outside = shared.admission.outside(self.address)
+        body = await self._read_whole(shared.config.max_body_bytes if limit is None else limit, outside)
+        self._ticket = ticket = await self._turn(deadline_s)
+        ticket.take_over(outside)
+        return body, None
+
+    async def _read_own(self) -> bytes:
+        """
+        The body of a request for an endpoint of our own: without a place, and if it is short, whatever else is held.
+
+        Else nobody could take the very LLM out of service whose calls hold all there is.
+        """
+        shared = self.door.shared
+        if 0 < self.incoming.length <= min(SHORT_BODY_BYTES, shared.config.max_body_bytes):
+            return await self._body_reader().short()
+        self._ticket = ticket = Ticket(shared.admission, inside=False)
+        return await self._read_whole(shared.config.max_body_bytes, ticket)
 
     async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
         return await self._body_reader().whole(self.incoming.length, max_bytes, ticket)
@@ -383,7 +458,7 @@ class Call:
     async def _send(self, whole: Whole) -> None:
         self.answer.send(whole, [] if self.exchange is None else self.exchange.response_headers)
         if self._client.blocked:
-            await self._client.drain()
+            await self.door.shared.admission.unsent.taken(self._client)
 
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
@@ -557,9 +632,9 @@ class Call:
         try:
             await exchange.settled(self.door.shared.config.settle_timeout_s)
         except asyncio.CancelledError:
-            if not self._stopping or self._task is None or self._task.uncancel():
+            if self._stopping is None or self._task is None or self._task.uncancel():
                 raise
-            self._stopping = False
+            self._stopping = None
 
     # -- failure -------------------------------------------------------------------------------------------------
 

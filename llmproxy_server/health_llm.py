@@ -13,6 +13,7 @@ from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.places import Places
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.resilience.breaker_state import State as BreakerState
+from llmproxy_core.resilience.failure import failure_of
 from llmproxy_server.health_reason import Reason
 
 State = Literal["unknown", "ok", "failing"]
@@ -20,7 +21,6 @@ Standing = Literal["ok", "unknown", "failing", "full", "resting", "open", "drain
 """How an LLM is, the worst last: a State while it can be called, else why it cannot."""
 _OPEN = BreakerState.OPEN
 _WEIGHT = 0.1  # of the last call in the usual latency: some twenty calls count
-_CALLERS_FAULT = frozenset({400, 404, 409, 413, 422})
 _OURS = frozenset(
     {
         "upstream_timeout_first_byte",
@@ -65,7 +65,7 @@ class LLMState:
     def judge(self, attempt: Attempt, now: float) -> None:
         """What *attempt*, which is over, shows of the LLM's health; of a probe nothing else is to be learnt."""
         error = attempt.error
-        if isinstance(error, UpstreamError) and error.upstream_status not in _CALLERS_FAULT:
+        if isinstance(error, UpstreamError) and failure_of(error).is_llms:
             self.state, self.tried_s = "failing", now
             self.code, self.status, self.failed_s = own_code(error), error.upstream_status, now
         elif attempt.status is not None:  # it answered: what it said of the request is another matter

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from llmproxy_core.dialect import Operation
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, UpstreamError, UpstreamGarbage, UpstreamTimeout, forget_tracebacks
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.groups.guarded import Guarded
@@ -17,11 +17,14 @@ from llmproxy_core.outcome import End
 from llmproxy_core.request import Request
 from llmproxy_core.resilience.breaker import Breaker, Pass
 from llmproxy_core.resilience.breaker_state import State
-from llmproxy_core.resilience.failure import failure_of
+from llmproxy_core.resilience.failure import Failure, failure_of
+from llmproxy_core.response import Reply, Response
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.log_events import get_logger
 
 _log = get_logger()
+_WITHOUT_LIST = frozenset({404, 405, 501})
+"""What servers answer that have no list of models. They are there, so that nothing is wrong with them."""
 Told = Callable[[str, Attempt], None]
 """Is given the name of an LLM, and what came of asking it."""
 
@@ -68,8 +71,16 @@ class Prober:
 
     A probe is no call of a client's: it is neither logged nor billed, takes no place in `max_in_flight`, and is not
     tried again. An LLM that is drained is not probed, nor with a key that rests, nor where the breaker lets nothing
-    pass. To the breaker a probe that fails is a call that failed. One that succeeds counts only while the breaker is
-    half open: a list of models says little of an LLM whose answers fail, and must not stand against them.
+    pass.
+
+        answer                                   the LLM is    to its breaker
+        a list of models that can be read        well          a success while it is half open, else nothing
+        404, 405, 501: it has no list            well          nothing
+        the key is refused or limited            failing       nothing, as of a call: a key that rests is no fault
+        any other, or none in time               failing       a failure
+
+    A success counts only while the breaker is half open, since a list of models says little of an LLM whose answers
+    fail, and must not stand against them.
     """
 
     def __init__(self, config: HttpLLMConfig, tasks: Tasks, told: Told) -> None:
@@ -137,18 +148,36 @@ class Prober:
         failed = counts = False
         try:
             async with exchange:
-                (await llm.send(exchange)).finish(End.COMPLETED)
+                response = await llm.send(exchange)
+                _check(response)
+                response.finish(End.COMPLETED)
             counts = is_trial
         except ProxyError as error:
-            failed = counts = failure_of(error).is_upstreams
-            if not exchange.attempts:  # its protocol has no list of models
+            if exchange.attempts:
+                judged = exchange.attempts[-1].error = self._judged(error)
+                failed = counts = judged is not None and failure_of(judged).is_upstreams
+            else:  # its protocol has no list of models
                 self._complain(error)
+            forget_tracebacks(error)  # they hold what was read: a cycle that nobody collects for a long time
         except Exception as bug:  # noqa: BLE001 - of a plugin's: it must not end the probes, nor go unseen
             self._complain(bug)
         finally:
             if passed is not None:
                 _end(passed, services.clock() - exchange.started_s, failed=failed, counts=counts)
         return exchange.attempts
+
+    def _judged(self, error: ProxyError) -> ProxyError | None:
+        """What *error* of a probe says of the LLM; None where that is nothing."""
+        if failure_of(error) is Failure.DEADLINE:  # it is ours, so that it is the LLM that was late
+            message = f"The probe was not answered within {self._probe.timeout_s:g} s"
+            return UpstreamTimeout(message, code="upstream_timeout_total")
+        status = error.upstream_status if isinstance(error, UpstreamError) else None
+        if status in _WITHOUT_LIST:
+            return None
+        if status is None or failure_of(error).is_llms:  # without an answer it may be a bound of our own: a full pool
+            return error
+        # Of a client's call that would be the caller's fault; this one is our own, and right.
+        return UpstreamGarbage(f"The provider answered the question for its models with status {status}")
 
     def _complain(self, why: Exception) -> None:
         """Nobody asked for the probe, so nobody but the log is told that it could not even be made; once is enough."""
@@ -160,6 +189,12 @@ class Prober:
         """One key that works is enough for the LLM to be well."""
         if attempts:
             self._told(self.config.name, next((it for it in attempts if it.error is None), attempts[-1]))
+
+
+def _check(response: Response) -> None:
+    """UpstreamGarbage when *response* is no list of models: a page of whoever has the host now has status 200, too."""
+    if isinstance(response, Reply) and response.api is not None:
+        _ = response.dialect.read_models(response.api, response.body)
 
 
 def _end(passed: Pass, seconds: float, *, failed: bool, counts: bool) -> None:

@@ -14,7 +14,7 @@ from time import monotonic
 
 import aiohttp
 
-from llmproxy_core.errors import UpstreamError
+from llmproxy_core.errors import ProxyError
 from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
@@ -102,12 +102,16 @@ class AiohttpTransport(PooledTransport):
         connect_s, total_s = timeouts.connect_s or None, timeouts.total_s or None
         total_ends_first = total_s is not None and (connect_s is None or total_s < connect_s)
         limit_s = total_s if total_ends_first else connect_s
-        failure: UpstreamError
+        failure: ProxyError
+        connector = self._started_connector()
         try:
-            return await self._started_connector().connect(target.request, [], _connecting_within(limit_s))
+            return await connector.connect(target.request, [], _connecting_within(limit_s))
         except TimeoutError:
-            late = transport_words.total_timeout if total_ends_first else transport_words.connect_timeout
-            failure = late(target.host, timeouts)
+            # Who had a place has just given it back.
+            has_place = connector._available_connections(target.request.connection_key) > 0
+            failure = transport_words.not_connected_in_time(
+                target.host, timeouts, has_place=has_place, total_ends_first=total_ends_first
+            )
         except transport_errors.FAILURES as error:
             failure = transport_errors.connect_error(error, target.host)
         except self._way.failures:

@@ -1,4 +1,4 @@
-"""The clocks of upstream calls: one timer for all of them."""
+"""The clocks of calls: one timer for all of them."""
 
 from __future__ import annotations
 

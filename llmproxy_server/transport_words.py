@@ -6,8 +6,19 @@ import os
 import socket
 import ssl
 
-from llmproxy_core.errors import UpstreamConnectError, UpstreamCut, UpstreamGarbage, UpstreamTimeout
+from llmproxy_core.deadline import deadline_exceeded
+from llmproxy_core.errors import (
+    Overloaded,
+    ProxyError,
+    UpstreamConnectError,
+    UpstreamCut,
+    UpstreamGarbage,
+    UpstreamTimeout,
+)
 from llmproxy_core.llm import Timeouts
+
+POOL_FULL_S = 1.0
+"""When to come again where all connections of a pool are busy: nobody knows when a call will end."""
 
 
 def cut(host: str) -> UpstreamCut:
@@ -39,6 +50,22 @@ def connect_timeout(host: str, timeouts: Timeouts) -> UpstreamConnectError:
     return UpstreamConnectError(f"No connection to {host} within {seconds(timeouts.connect_s)}", status=504)
 
 
+def not_connected_in_time(host: str, timeouts: Timeouts, *, has_place: bool, total_ends_first: bool) -> ProxyError:
+    """
+    The time for a connection is over, or that for the call: the one that *total_ends_first* says.
+
+    Where there was not even a place for it (*has_place*), all connections that our own pool allows were busy: nothing
+    was asked of the upstream.
+    """
+    if total_ends_first and (has_place or timeouts.deadline):
+        return total_timeout(host, timeouts)
+    if has_place:
+        return connect_timeout(host, timeouts)
+    within = seconds(timeouts.total_s if total_ends_first else timeouts.connect_s)
+    message = f"None of the connections to {host} that `pool` allows became free within {within}"
+    return Overloaded(message, code="pool_full", retry_after_s=POOL_FULL_S)
+
+
 def first_byte_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
     message = f"{host} did not begin to answer within {seconds(timeouts.first_byte_s)}"
     return UpstreamTimeout(message, code="upstream_timeout_first_byte")
@@ -51,7 +78,7 @@ def idle_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
 
 def total_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
     if timeouts.deadline:
-        return UpstreamTimeout("The time for this request is over (its deadline)", code="deadline_exceeded")
+        return deadline_exceeded()
     message = f"{host} did not complete its answer within {seconds(timeouts.total_s)}"
     return UpstreamTimeout(message, code="upstream_timeout_total")
 

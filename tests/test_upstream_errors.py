@@ -72,7 +72,7 @@ async def test_every_shape_is_one_that_the_client_knows(
 async def test_an_error_as_the_first_event_is_an_error_with_a_status(streamed: bool, watched: bool) -> None:
     seen, proxy = await go(stream(OWN, done=False), streamed=streamed, watched=watched)
 
-    assert (seen.status, json.loads(seen.body)) == (502, OWN)
+    assert (seen.status, json.loads(seen.body)) == (429, OWN)
     assert proxy.outcomes[0].end is End.FAILED
 
 
@@ -94,7 +94,7 @@ async def test_an_error_in_mid_stream_is_the_providers_own_without_our_key(watch
 async def test_a_plain_client_gets_an_error_in_mid_stream_as_a_status(watched: bool) -> None:
     seen, _ = await go(stream(chat_chunk("so far"), OWN, done=False), streamed=False, watched=watched)
 
-    assert (seen.status, json.loads(seen.body)) == (502, OWN)
+    assert (seen.status, json.loads(seen.body)) == (429, OWN)
 
 
 VLLM = {"object": "error", "message": "No", "code": 400}

@@ -11,19 +11,22 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, RouteNotFound
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.groups.explained import explain, tells_more
+from llmproxy_core.groups.blocked import raise_if_blocked
+from llmproxy_core.groups.explained import sooner, try_another
+from llmproxy_core.groups.measured import Measured
 from llmproxy_core.groups.members import Members
+from llmproxy_core.groups.race import Turn
 from llmproxy_core.groups.resumed import resumable
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.request import Request
-from llmproxy_core.resilience.failure import BY_KIND, Failure, failure_of
+from llmproxy_core.resilience.failure import BY_KIND, Failure, cause_of, failure_of
 from llmproxy_core.resilience.tries import Tries
 from llmproxy_core.response import Response, Stream
 from llmproxy_core.tasks import Tasks
 
-_FINAL = frozenset({Failure.OURS})
+_FINAL = frozenset({Failure.DEADLINE, Failure.OURS})
 """What ends it for an answer that has begun: what another says of the request may be about that."""
 
 Order = Callable[[Exchange], Sequence[LLMClient]]
@@ -34,7 +37,8 @@ class Group:
     """
     Asks its members in an order, until one answers; each once.
 
-    What would fail everywhere ends it: a request that no provider takes, a bug. `Tried` around it begins anew.
+    What would fail everywhere ends it: a request that no provider takes, the end of the caller's time, a bug. `Tried`
+    around it begins anew.
     """
 
     def __init__(
@@ -46,14 +50,17 @@ class Group:
         resumes_in: Tasks | None = None,
     ) -> None:
         """
-        *by_kind*: the LLM, a member or not, that is asked next after a failure of that kind. *resumes_in*: answers that
-        break off in the middle of their text are gone on with by the next member, and read in these tasks.
+        *by_kind*: the LLM, a member or not, that is asked next after a failure of that kind. Where it was asked before,
+        the caller hears what it failed with. *resumes_in*: answers that break off in the middle of their text are gone
+        on with by the next member, and read in these tasks.
         """
         self._resumes_in = resumes_in
         self._members = members
         self._order = order
         self._by_kind = by_kind
-        self._final = (BY_KIND - by_kind.keys()) | {Failure.CALLER, Failure.OURS}
+        self._looks_for_blocked = Failure.CONTENT_POLICY in by_kind
+        """Known beforehand: to hash a kind takes longer than all else that an answer passes here."""
+        self._final = (BY_KIND - by_kind.keys()) | {Failure.CALLER, Failure.DEADLINE, Failure.OURS}
 
     @property
     def models(self) -> ModelMap:
@@ -92,26 +99,38 @@ class Group:
         tries, named = exchange.tries, self._by_kind
         failed = None if told is None else failure_of(told)
         goes_on = told is not None
+        asked: tuple[LLMClient, ...] = ()
+        name: str | None = None
+        other: LLMClient | None = None
         try:
             while (member := next(left, None)) is not None:
                 if failed is not None:
-                    if failed.was_asked and tries is not None and not tries.take():
+                    if (llm := _llm(member)) in asked:  # before its turn, for the kind of a failure
+                        continue
+                    if tries is not None and not await _may_go_on(tries):
                         break
-                    if tries is not None and tries.pause_s and not await _paused(tries):
-                        break
+                    if not (isinstance(member, Turn) and member.was_asked):
+                        try_another(exchange, f"{failed.value}: {name if llm is other else 'the next member'}")
                 exchange.request = meant
                 try:
-                    return await member.send(exchange)
+                    response = await member.send(exchange)
+                    if self._looks_for_blocked and Failure.CONTENT_POLICY in named:
+                        raise_if_blocked(response)
+                    return response
                 except ProxyError as error:
-                    failed = failure_of(error)
+                    failed, kind = failure_of(error), cause_of(error)
                     is_final = failed in (_FINAL if goes_on else self._final)
                     if is_final or (failed.was_asked and meant.operation is Operation.OPAQUE):
                         raise
-                    if (name := named.get(failed)) is not None:
-                        left = chain([self._members.llm(name)], left)
-                        named = {kind: other for kind, other in named.items() if kind is not failed}
-                    explain(exchange, f"{failed.value}: {name or 'the next member'}")
-                    told = tells_more(error, told)
+                    other = None
+                    if (name := named.get(kind)) is not None:
+                        named = {it: llm for it, llm in named.items() if it is not kind}
+                        other = self._members.llm(name)
+                        left = chain([other], left)
+                    more = sooner(error, told)
+                    if told is None or other not in asked:  # else what that one failed with is why there is no answer
+                        told = more
+                    asked += (_llm(member),)
             assert told is not None
             raise told
         finally:
@@ -127,10 +146,13 @@ class Group:
         return await self._ask(exchange, request, left, error)
 
 
-async def _paused(tries: Tries) -> bool:
-    """Wait as long as the last failure asks for; False when that would be too long."""
-    pause_s, tries.pause_s = tries.pause_s, 0.0
-    if not tries.fits(pause_s):
-        return False
-    await asyncio.sleep(pause_s)
-    return True
+def _llm(member: LLMClient) -> LLMClient:
+    """The LLM itself that an order has put something around."""
+    return member.llm if isinstance(member, Measured | Turn) else member
+
+
+async def _may_go_on(tries: Tries) -> bool:
+    """Whether another LLM may be called, after as long a pause as the last failure asks for."""
+    if tries.any_left and (pause_s := tries.pause_s()):
+        await asyncio.sleep(pause_s)
+    return tries.any_left

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf
 
-from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.errors import ProxyError, UpstreamError, have_wait
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.groups.explained import pass_over
 from llmproxy_core.groups.places import Places, Room
+from llmproxy_core.groups.rest import Rest
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.outcome import End, Outcome
@@ -21,17 +22,14 @@ from llmproxy_core.resilience.failure import BudgetSpent, Failure, Unavailable, 
 from llmproxy_core.response import Response, Stream
 from llmproxy_core.services import Services
 
-AUTH_REST_S = 30.0
-"""How long a key is not used after the provider has refused it, where it does not say itself."""
-
 
 class Guarded:
     """
     The LLM *llm*, of which only one key is used.
 
-    It is not called while its key rests (the provider said when it may be used again), nor while its breaker is open;
-    and not again for one exchange when its retry budget is used up. A stream counts as answered once it has begun to
-    answer: until then its failure is one that another try, or another LLM, may hide.
+    It is not called while it or its key rests (the provider said when it may be used again), nor while its breaker is
+    open; and not again for one exchange when its retry budget is used up. A stream counts as answered once it has begun
+    to answer: until then its failure is one that another try, or another LLM, may hide.
     """
 
     def __init__(
@@ -44,9 +42,14 @@ class Guarded:
         budget: RetryBudget,
         places: Places,
         room: Room,
+        rest: Rest,
+        key_rest: Rest | None = None,
         breaker: Breaker | None = None,
     ) -> None:
-        """*key* is the name of the key, where there are several; *budget*, *places* and *room* are the whole LLM's."""
+        """
+        *key* is the name of the key, where there are several, and *key_rest* its own rest; *budget*, *places*, *room*
+        and *rest* are the whole LLM's.
+        """
         self.name = name
         self.key = key
         self._llm = llm
@@ -55,8 +58,8 @@ class Guarded:
         self.places = places
         self.room = room
         self.breaker = breaker
-        self._rests_until_s = float("-inf")
-        self._rests_for: Unavailable | None = None
+        self._rest = rest
+        self._key_rest = rest if key_rest is None else key_rest
 
     @property
     def inside(self) -> Sequence[LLMClient]:
@@ -73,18 +76,21 @@ class Guarded:
     async def aclose(self) -> None:
         await self._llm.aclose()
 
-    async def send(self, exchange: Exchange) -> Response:
+    async def send(self, exchange: Exchange, *, in_place: bool = False) -> Response:
+        """*in_place* of another key of the LLM, which was asked for the same, and refused."""
         tries, attempts = exchange.tries, len(exchange.attempts)
         places = self.places
         if places.room is not self.room:
             places.follow(self.room)
         no_place = await places.turn(exchange.address, self._left_s(exchange)) if places.is_full else places.enter()
-        passed = self._admit(exchange, no_place)
-        began_s = self._clock()
+        passed = self._admit(exchange, no_place, in_place)
+        began_s, begun_s = self._clock(), None
         try:
             response = await self._llm.send(exchange)
-            if tries is not None and isinstance(response, Stream) and tries.commit.chars is not None:
-                await _committed(response, tries.commit.chars, tries.commit.most_s)
+            if isinstance(response, Stream):
+                if tries is not None and tries.commit.chars is not None:
+                    await _committed(response, tries.commit.chars, tries.commit.most_s)
+                begun_s = response.begun_s
         except ProxyError as error:
             self._failed(exchange, error, passed, began_s, attempts)
             raise
@@ -97,7 +103,9 @@ class Guarded:
             if self.key is not None:
                 for attempt in exchange.attempts[attempts:]:
                     attempt.key = self.key
-        response.on_finish(partial(self._ended, passed, began_s))
+        if self._key_rest.has_been:
+            self._key_rest.answered()
+        response.on_finish(partial(self._ended, passed, began_s, begun_s))
         return response
 
     def _failed(
@@ -108,8 +116,7 @@ class Guarded:
         failure = failure_of(error)
         if passed is not None:
             _end(passed, failure, self._clock() - began_s)
-        if failure.rests:
-            self._rest(failure, error)
+        self._note_rest(failure, error)
         if len(exchange.attempts) == attempts:
             pass_over(exchange, self.name, self.key, error)
         if exchange.tries is not None:
@@ -118,15 +125,15 @@ class Guarded:
     def _left_s(self, exchange: Exchange) -> float:
         return inf if exchange.deadline_s is None else exchange.deadline_s - self._clock()
 
-    def _admit(self, exchange: Exchange, no_place: Unavailable | None) -> Pass | None:
+    def _admit(self, exchange: Exchange, no_place: Unavailable | None, in_place: bool) -> Pass | None:
         """
         The breaker's pass, where there is one; Unavailable where the LLM is not to be called now.
 
         *no_place*: why it has no place for the call. Where it has one, that is given back with the refusal.
         """
         tries, passed, refusal = exchange.tries, None, no_place
-        if refusal is None and self._rests_for is not None and (wait_s := self.rests_s()) > 0:
-            refusal = _again(self._rests_for, wait_s)
+        if refusal is None and (self._rest.has_been or self._key_rest.has_been):
+            refusal = self._rest.refusal() or self._key_rest.refusal()
         if refusal is None and self.breaker is not None:
             passed = self.breaker.admit()
             if passed is None:
@@ -136,7 +143,7 @@ class Guarded:
             if self.name not in tries.reached:
                 tries.reached += (self.name,)
                 self._budget.called()
-            elif not self._budget.take():
+            elif not (in_place and not self.is_in_doubt) and not self._budget.take():
                 refusal = BudgetSpent(f"The LLM '{self.name}' has had its share of retries")
                 if passed is not None:
                     passed.dropped()
@@ -151,15 +158,20 @@ class Guarded:
 
     def rests_s(self) -> float:
         """Seconds until its key may be used again; 0.0 when it may."""
-        return max(self._rests_until_s - self._clock(), 0.0)
+        return max(self._rest.left_s, self._key_rest.left_s)
 
-    def _ended(self, passed: Pass | None, began_s: float, outcome: Outcome) -> None:
-        """The answer has ended."""
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether other keys are to be used first: this one was limited, for nobody knows how long."""
+        return self._key_rest.is_in_doubt
+
+    def _ended(self, passed: Pass | None, began_s: float, begun_s: float | None, outcome: Outcome) -> None:
+        """The answer has ended. *begun_s*: when its first token was there, where that was waited for."""
         self.places.leave()
         if passed is None:
             return
         error = outcome.error
-        seconds = (outcome.first_byte_s or outcome.ended_s) - began_s
+        seconds = (begun_s or outcome.first_byte_s or outcome.ended_s) - began_s
         if outcome.end is End.COMPLETED:
             passed.succeeded(seconds)
         elif isinstance(error, UpstreamError) and failure_of(error).is_upstreams:
@@ -167,12 +179,14 @@ class Guarded:
         else:
             passed.dropped()
 
-    def _rest(self, failure: Failure, error: ProxyError) -> None:
-        wait_s = error.retry_after_s
-        if wait_s is None:
-            wait_s = AUTH_REST_S if failure is Failure.AUTH else 0.0
-        self._rests_until_s = self._clock() + wait_s
-        self._rests_for = Unavailable(error.message, status=error.status, code=error.code, retryable=error.retryable)
+    def _note_rest(self, failure: Failure, error: ProxyError) -> None:
+        """Have the key rest that was refused, or all where the provider asks for it; *error* tells the longer time."""
+        if failure.rests:
+            self._key_rest.begin(failure, error)
+        elif failure is Failure.UPSTREAM and error.retry_after_s is not None:
+            self._rest.begin(failure, error)
+        if failure.may_pass and failure.was_asked and (wait_s := self.rests_s()) > (error.retry_after_s or 0.0):
+            have_wait(error, wait_s)
 
 
 async def _committed(stream: Stream, chars: int, most_s: float | None) -> None:
@@ -189,15 +203,10 @@ async def _committed(stream: Stream, chars: int, most_s: float | None) -> None:
             raise
 
 
-def _again(error: Unavailable, wait_s: float) -> Unavailable:
-    """What was said when the rest began, with what is left of it: a traceback belongs to one call."""
-    return Unavailable(
-        error.message, status=error.status, code=error.code, retryable=error.retryable, retry_after_s=wait_s
-    )
-
-
 def _end(passed: Pass, failure: Failure, seconds: float) -> None:
     if failure.is_upstreams:
         passed.failed(seconds)
+    elif failure is Failure.DEADLINE:
+        passed.cut_short(seconds)
     else:
         passed.dropped()

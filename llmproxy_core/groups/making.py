@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 
 import attrs
@@ -23,6 +23,7 @@ from llmproxy_core.groups.orders import (
 )
 from llmproxy_core.groups.places import Places, Room
 from llmproxy_core.groups.race import Race
+from llmproxy_core.groups.rest import Rest
 from llmproxy_core.groups.said import of_conversation, of_header, of_user
 from llmproxy_core.groups.tried import Tried
 from llmproxy_core.llm import LLMClient
@@ -78,23 +79,41 @@ def make_llm(config: LLMConfig, build: Build, services: Services, *, in_group: b
 
 
 def _guarded(config: LLMConfig, build: Build, services: Services) -> LLMClient:
-    """State that a reload does not lose, as long as the table stays the same."""
+    """State that a reload does not lose, as long as what it is about stays the same."""
     breaker = config.breaker
 
-    def guard(alone: LLMConfig, key: str | None) -> Guarded:
+    def guard(alone: LLMConfig, rest: Rest, key: str | None = None, key_rest: Rest | None = None) -> Guarded:
         made = None
         if breaker is not None:
             make = partial(Breaker, breaker, services.clock, services.random)
             made = services.kept(("breaker", config, key), make)
-        llm = build(alone)
-        return Guarded(llm, config.name, services, key=key, budget=budget, places=places, room=room, breaker=made)
+        return Guarded(
+            build(alone),
+            config.name,
+            services,
+            key=key,
+            budget=budget,
+            places=places,
+            room=room,
+            rest=rest,
+            key_rest=key_rest,
+            breaker=made,
+        )
+
+    def rest(*of: Hashable) -> Rest:
+        return services.kept(("rest", config.name, *of), partial(Rest, config.name, services.clock))
 
     room = Room(config.max_in_flight, config.max_queued, config.queue_timeout_s)
     places = services.kept(("places", config.name), partial(Places, config.name, room))
     budget = services.kept(("budget", config.name), partial(RetryBudget, services.clock))
-    if isinstance(config, HttpLLMConfig) and config.keys:
-        return Keys([guard(attrs.evolve(config, token=key.token), key.name) for key in config.keys])
-    return guard(config, None)
+    if not isinstance(config, HttpLLMConfig):
+        return guard(config, rest(config))
+    # A provider's word to wait is to who asks it, whatever else the table says.
+    asked = config.base_url, config.headers
+    if not config.keys:
+        return guard(config, rest(*asked, config.token))
+    whole, keys = rest(*asked), config.keys
+    return Keys([guard(attrs.evolve(config, token=it.token), whole, it.name, rest(*asked, it.token)) for it in keys])
 
 
 # -- groups ----------------------------------------------------------------------------------------------------------
@@ -112,7 +131,7 @@ def make_sticky(config: StickyConfig, services: Services) -> LLMClient:
     said = {"user": of_user, "conversation": of_conversation}.get(config.by) or of_header(
         config.by.removeprefix("header:").lower()
     )
-    return _group(config, services, lambda members: sticky(members, config.members, said))
+    return _group(config, services, lambda members: sticky(members, config.members, said, services.random))
 
 
 def make_race(config: RaceConfig, services: Services) -> LLMClient:

@@ -170,7 +170,7 @@ class Turn:
         """It belongs to somebody else."""
 
     async def send(self, exchange: Exchange) -> Response:
-        if self.error is not None:  # it was asked before its turn
+        if self.was_asked:
             raise self._failure()
         if self._follows is None:
             return await self.llm.send(exchange)
@@ -189,6 +189,11 @@ class Turn:
         winner.response.exchange = exchange
         self._learn(runners[0], winner)
         return winner.response
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether its member was asked before its turn, and has failed."""
+        return self.error is not None
 
     def _failure(self) -> BaseException:
         """Why there is no answer; it is kept no longer, since its traceback will hold what holds this."""
@@ -244,7 +249,8 @@ class Turn:
 
     def _may_double(self, exchange: Exchange) -> bool:
         """Whether somebody else may be asked now for *exchange*; if so, that is counted."""
-        if exchange.tries is not None and not exchange.tries.left:  # spent, or whoever asked has left
+        tries = exchange.tries
+        if tries is not None and not (tries.left > 0 and tries.any_left):  # spent, or whoever asked has left
             return False
         share = self._pace.share
         if not share.is_left or has_effects(exchange.request):

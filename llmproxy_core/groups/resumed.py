@@ -27,7 +27,6 @@ from llmproxy_core.effects import has_effects
 from llmproxy_core.engine import Facts
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut
 from llmproxy_core.exchange import Exchange
-from llmproxy_core.groups.explained import explain
 from llmproxy_core.outcome import End
 from llmproxy_core.reply_events import events_of
 from llmproxy_core.request import Request
@@ -165,8 +164,7 @@ class _Parts:
         request = None if failure not in _BREAKS or exchange.outcome is not None else self._request()
         if request is None:
             raise error
-        explain(exchange, f"{failure.value}: resumed by the next member")
-        branch = exchange.branch()
+        broken, branch = exchange.attempts[-1:], exchange.branch()
         try:
             part = await self._go_on(branch, request, error)
         except ProxyError:
@@ -175,6 +173,9 @@ class _Parts:
         except BaseException:
             exchange.join(branch, lost=True)
             raise
+        finally:
+            if broken and branch.attempts:
+                broken[0].next = f"{failure.value}: resumed by the next member"
         self._part, self._branch = part, branch
         self._seam = _Seam(self._said.text)
         self._rest = subscribed_events(part) if isinstance(part, Stream) else _events_of(part)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
-from llmproxy_core.groups.explained import explain, tells_more
+from llmproxy_core.groups.explained import tells_more, try_another
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
+from llmproxy_core.outcome import Outcome
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.resilience.backoff import Retries
 from llmproxy_core.resilience.commit import FIRST_TOKEN, Commit
-from llmproxy_core.resilience.failure import failure_of
+from llmproxy_core.resilience.failure import BY_KIND, Failure, failure_of
 from llmproxy_core.resilience.tries import Tries
 from llmproxy_core.response import Response
 from llmproxy_core.services import Services
+
+_FINAL = BY_KIND | {Failure.CALLER, Failure.DEADLINE, Failure.OURS}
+"""What ends it, whatever failed before. (Of the kinds that a table names: the group has asked whom it names.)"""
 
 
 class Tried:
@@ -53,21 +58,36 @@ class Tried:
         if exchange.tries is not None or exchange.operation is Operation.OPAQUE:  # whose body can be read but once
             return await self._llm.send(exchange)
         services = self._services
-        tries = exchange.tries = Tries(
-            self._retries, exchange.deadline_s, services.clock, services.random, self._commit
-        )
+        tries = exchange.tries = Tries(self._retries, exchange.until_s, services.clock, services.random, self._commit)
         request, told = exchange.request, None
         try:
             while True:
                 try:
-                    return await self._llm.send(exchange)
+                    response = await self._llm.send(exchange)
+                    if tries.left < self._retries.max_retries:
+                        response.on_finish(partial(_last_word, tries))
+                    return response
                 except ProxyError as error:
-                    failure, told = failure_of(error), tells_more(error, told)
-                wait_s = tries.again_s()
-                if wait_s is None or not tries.take():
+                    failure = failure_of(error)
+                    told = tells_more(error, None if failure in _FINAL else told)
+                wait_s = None if failure in _FINAL else tries.again_s()
+                if wait_s is None or not tries.any_left:
                     raise tries.last_word(told)
-                explain(exchange, f"{failure.value}: again after {wait_s:.3f} s")
+                try_another(exchange, f"{failure.value}: again after {wait_s:.3f} s")
                 exchange.request = request
                 await asyncio.sleep(wait_s)
+                if not tries.any_left:  # who asked has left meanwhile
+                    raise tries.last_word(told)
         finally:
             exchange.tries = told = None  # a processor that sends the exchange once more has tries of its own
+
+
+def _last_word(tries: Tries, outcome: Outcome) -> None:
+    """
+    An answer is over that came after a failure.
+
+    Where it fails, that may still be told by a status of its own: it has begun, and nobody has got anything of it yet.
+    """
+    if outcome.error is not None:
+        tries.failed(failure_of(outcome.error), outcome.error)
+        tries.last_word(outcome.error)

@@ -19,18 +19,19 @@ class Retries:
         validator=between(0, 20, "a number of retries"),
     )
     initial_backoff_s: float = option(
-        "Longest wait before the first of them, in seconds.", default=1.0, validator=some_seconds
+        "Longest back-off before the first of them, in seconds.", default=1.0, validator=some_seconds
     )
     max_backoff_s: float = option(
-        "Longest wait before any of them, in seconds; an upstream that asks for more is not tried again.",
+        "Longest back-off before any of them, in seconds; an upstream that asks for a longer wait is not tried again.",
         default=30.0,
         validator=some_seconds,
     )
     backoff_factor: float = option(
-        "By how much the longest wait grows from one to the next.", default=2.0, validator=between(1, 100)
+        "By how much the longest back-off grows from one to the next.", default=2.0, validator=between(1, 100)
     )
     jitter: float = option(
-        "Each wait is drawn evenly between this part of the longest one and all of it.",
+        "Each back-off is drawn evenly between this part of the longest one and all of it; it comes on top of what an"
+        " upstream asks for.",
         default=0.1,
         validator=between(0, 1),
     )

@@ -46,7 +46,8 @@ class BreakerConfig:
     When an LLM that fails is left alone, and for how long.
 
     Only what is the upstream's own doing counts as a failure: 5xx, time-outs, lost connections. Refusals of a request
-    (4xx) and clients that leave count neither for it nor against it.
+    (4xx), clients that leave, and calls that their own deadline ends count neither for it nor against it; of the last
+    those do that were slow by then.
     """
 
     failure_rate: float = option(
@@ -74,7 +75,9 @@ class BreakerConfig:
         validator=some,
     )
     slow_call_s: float | None = option(
-        "A call that takes as many seconds is slow, however it ends; without it none is.",
+        "A call is slow that takes as many seconds to fail, or to be answered: a plain answer whole, a stream up to "
+        "its first token (its first byte, where neither `commit` nor `first_token_s` waits for a token). How long a stream "
+        "goes on does not matter. Without it none is slow.",
         default=None,
         example=30.0,
         validator=some_seconds,
@@ -125,6 +128,11 @@ class Pass:
         """The LLM failed, by its own fault."""
         era, self._era = self._era, _ENDED
         self._breaker._ended(era, True, seconds)
+
+    def cut_short(self, seconds: float) -> None:
+        """Nobody waited for its end any more: it counts only if it was slow by then."""
+        era, self._era = self._era, _ENDED
+        self._breaker._cut_short(era, seconds)
 
     def dropped(self) -> None:
         """The call says nothing of the LLM's health: the client left, or its request was refused."""
@@ -240,6 +248,12 @@ class Breaker:
                 self._change(seen, self._opened(seen, now))
         else:
             self._step(era, partial(self._after_probe, failed, slow))
+
+    def _cut_short(self, era: int, seconds: float) -> None:
+        if seconds >= self._slow_s:
+            self._ended(era, False, seconds)
+        else:
+            self._dropped(era)
 
     def _dropped(self, era: int) -> None:
         if self._kept.standing.state is HALF_OPEN:

@@ -16,13 +16,17 @@ _ms = between(0, 600_000, "a number of milliseconds")
 class HeldText:
     """How much of a stream is held back."""
 
-    chars: int = option("So many characters of text are held.", default=0, validator=_chars)
+    chars: int = option(
+        "So many characters are held: of text, of thinking, of what tools are called with.",
+        default=0,
+        validator=_chars,
+    )
     ms: int = option("No longer than so many milliseconds; 0: as long as it takes.", default=0, validator=_ms)
 
 
 @attrs.frozen
 class Commit:
-    """*chars* is how much text of a stream must be there; None: its head is enough."""
+    """*chars* is how much of a stream must have been said; None: its head is enough."""
 
     chars: int | None = 0
     most_s: float | None = None

@@ -14,6 +14,7 @@ from llmproxy_core.errors import (
     UpstreamAuthError,
     UpstreamConnectError,
     UpstreamError,
+    UpstreamTimeout,
 )
 
 
@@ -30,6 +31,7 @@ class Failure(Enum):
         model_not_found                  fine                    another member, where the group says so
         unsupported                      was not asked           another member at once; it is no try
         unavailable                      was not asked           another member at once; it is no try
+        deadline (of the call)           says nothing of it      nothing: the time is over
         spent (its retry budget)         was not asked           another member at once; it is no try
         caller                           fine                    nothing: all would refuse it
         ours                             was not asked           nothing
@@ -45,6 +47,7 @@ class Failure(Enum):
     UNSUPPORTED = "unsupported"
     UNAVAILABLE = "unavailable"
     SPENT = "spent"
+    DEADLINE = "deadline"
     CALLER = "caller"
     OURS = "ours"
 
@@ -57,6 +60,11 @@ class Failure(Enum):
     def is_upstreams(self) -> bool:
         """Whether it is of the upstream's own making."""
         return self is Failure.UPSTREAM or self is Failure.CONNECT
+
+    @property
+    def is_llms(self) -> bool:
+        """Whether it says something of the LLM, or of our account there, rather than of the call."""
+        return self.is_upstreams or self.rests
 
     @property
     def rests(self) -> bool:
@@ -81,6 +89,26 @@ class Unavailable(UpstreamError):
     code = "upstream_unavailable"
 
 
+class Resting(Unavailable):
+    """An LLM, or one of its keys, that is not asked before the time that its provider named."""
+
+    code = "llm_resting"
+
+    def __init__(
+        self,
+        message: str,
+        rests_for: Failure = Failure.UNAVAILABLE,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """*rests_for*: the kind of the failure after which it does."""
+        super().__init__(message, status=status, code=code, retryable=retryable, retry_after_s=retry_after_s)
+        self.rests_for = rests_for
+
+
 class BudgetSpent(Unavailable):
     """An LLM that has had as many retries as it can bear."""
 
@@ -88,17 +116,32 @@ class BudgetSpent(Unavailable):
 
 
 # The words by which providers say it (their error references, and recorded answers); codes where they have one.
-_WINDOW_CODES = frozenset({"context_length_exceeded", "context_window_exceeded", "string_above_max_length"})
+_WINDOW_CODES = frozenset(
+    {
+        "context_length_exceeded",
+        "context_window_exceeded",
+        "string_above_max_length",
+        "request_too_large",
+        "exceed_context_size_error",
+    }
+)
 _WINDOW = re.compile(
-    r"maximum context length|context (?:window|length)|prompt is too long|input is too long|too many (?:input )?tokens"
+    r"maximum (?:context|prompt) length|context (?:window|length|limit)|available context size|prompt is too long"
+    r"|input is too long|too many (?:input )?tokens|max_new_tokens.{0,3} must be <=|must have less than \d+ tokens"
     r"|input token count .{0,40}exceeds|exceeds? the (?:maximum|limit).{0,40}tokens",
     re.IGNORECASE,
 )
 _POLICY_CODES = frozenset(
     {"content_filter", "content_policy_violation", "content_filtered", "ResponsibleAIPolicyViolation"}
 )
-_POLICY = re.compile(r"content (?:management )?(?:policy|filter)|safety system|usage polic", re.IGNORECASE)
-_MODEL_CODES = frozenset({"model_not_found", "invalid_model", "not_found_error", "NOT_FOUND"})
+_POLICY = re.compile(
+    r"content (?:management )?(?:policy|filter)|safety system|usage polic|content exists risk|input was flagged",
+    re.IGNORECASE,
+)
+_MODEL_CODES = frozenset(
+    {"model_not_found", "invalid_model", "not_found_error", "NOT_FOUND", "NotFoundError", "DeploymentNotFound"}
+)
+_NO_MODEL = re.compile(r"not a valid model|model not exist|invalid model", re.IGNORECASE)
 _LONGEST_SEARCHED = 2048  # characters of a provider's message
 
 
@@ -112,6 +155,8 @@ def failure_of(error: ProxyError) -> Failure:
         return Failure.AUTH
     if isinstance(error, UpstreamConnectError):
         return Failure.CONNECT
+    if isinstance(error, UpstreamTimeout) and error.code == "deadline_exceeded":
+        return Failure.DEADLINE
     if isinstance(error, UpstreamError):
         return _of_answer(error)
     if isinstance(error, Unsupported | RouteNotFound):
@@ -119,18 +164,33 @@ def failure_of(error: ProxyError) -> Failure:
     return Failure.CALLER if 400 <= error.status < 500 else Failure.OURS
 
 
+def cause_of(error: ProxyError) -> Failure:
+    """The kind of failure *error*; of an LLM that rests, that for which it does."""
+    return error.rests_for if isinstance(error, Resting) else failure_of(error)
+
+
 def _of_answer(error: UpstreamError) -> Failure:
     status = error.status if error.upstream_status is None or error.upstream_status == 200 else error.upstream_status
+    said = error.message[:_LONGEST_SEARCHED]
+    words = {error.code, error.error_type}
+    if words & _WINDOW_CODES:  # llama.cpp says it with a 500, too
+        return Failure.CONTEXT_WINDOW
     if status == 429:
         return Failure.RATE_LIMIT
     if status >= 500 or status in (408, 425):
         return Failure.UPSTREAM
-    said = error.message[:_LONGEST_SEARCHED]
-    words = {error.code, error.error_type}
-    if status in (400, 413, 422) and (words & _WINDOW_CODES or _WINDOW.search(said)):
+    if status in (400, 413, 422) and _WINDOW.search(said):
         return Failure.CONTEXT_WINDOW
     if words & _POLICY_CODES or (status in (400, 403, 422) and _POLICY.search(said)):
         return Failure.CONTENT_POLICY
-    if words & _MODEL_CODES and (status == 404 or "model" in said.lower()):
+    if _names_no_model(status, words, said):
         return Failure.MODEL_NOT_FOUND
     return Failure.CALLER
+
+
+def _names_no_model(status: int, words: set[str | None], said: str) -> bool:
+    """Of the paths that are called none is wrong: a 404 that speaks of a model is about the one that was asked for."""
+    speaks_of_it = "model" in said.lower()
+    if status == 404:
+        return speaks_of_it or not words.isdisjoint(_MODEL_CODES)
+    return (speaks_of_it and not words.isdisjoint(_MODEL_CODES)) or _NO_MODEL.search(said) is not None

@@ -72,12 +72,19 @@ class Turns(FairQueue[asyncio.Future[Refusal | None]]):
                 return True
         return False
 
+    def has_room(self, address: str, most: int) -> bool:
+        """Whether one more call from *address* could wait now, if need be in place of another."""
+        return self.size < most or self._may_displace(caller_of(address), most)
+
+    def _may_displace(self, caller: str, most: int) -> bool:
+        # After a reload there may be more than may be: these stay, and nobody comes in their place.
+        return self.size <= most and self.longest >= self.waiting(caller) + 2
+
     def _make_room(self, caller: str, most: int) -> bool:
         """Whether one more may wait for *caller*, without being unfair to those that do."""
         if self.size < most:
             return True
-        # After a reload there may be more than may be: these stay, and nobody comes in their place.
-        if self.size > most or self.longest < self.waiting(caller) + 2:
+        if not self._may_displace(caller, most):
             return False
         _refuse(self.take_last(), "displaced")
         return True

@@ -32,6 +32,8 @@ from llmproxy_core.wire.members import (
     decode,
     garbage,
 )
+from llmproxy_core.wire.object_pieces import ObjectPieces
+from llmproxy_core.wire.open_calls import OpenCalls
 from llmproxy_core.wire.plain import is_plain, plain_message, plain_parts, plain_text, plain_turn, usual
 from llmproxy_core.wire.provider_error import auth_error, read_error, reported_error
 from llmproxy_core.wire.request_body import read_request, write_request
@@ -70,6 +72,8 @@ __all__ = [
     "Group",
     "Kind",
     "Members",
+    "ObjectPieces",
+    "OpenCalls",
     "SSEDecoder",
     "SSEError",
     "Values",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from llmproxy_core import sse
 from llmproxy_core.errors import UpstreamAuthError, UpstreamError
 from llmproxy_core.headers import Headers
+from llmproxy_core.resilience.failure import Failure, failure_of
 from llmproxy_core.retry_after import retry_after
 from llmproxy_core.wire.envelope import Envelope, read_body
 
@@ -15,8 +17,31 @@ IsOwn = Callable[[Envelope], bool]
 
 _ABOUT_OUR_KEY = frozenset({401, 402, 403, 407})
 _KEY_CODES = frozenset({"invalid_api_key", "incorrect_api_key", "API_KEY_INVALID"})
+_BY_REQUEST = frozenset({Failure.MODEL_NOT_FOUND, Failure.CONTENT_POLICY})
+"""For what a key that is in order gets a 403: a model that it may not use (OpenAI), flagged content (OpenRouter)."""
+_ACCOUNT = re.compile(r"\b(?:account|suspended|disabled|deactivated)\b", re.IGNORECASE)
 _NEVER_RETRY = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _WORTH_RETRYING = frozenset({408, 409, 425, 429})
+
+# What went wrong, as the status that an answer of its own would have (OpenAI, "Error codes", "Streaming events";
+# servers that speak as it does). A code says more than a type: `invalid_api_key` is an `invalid_request_error`, too.
+_STATUSES = {
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "invalid_prompt": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "content_policy_violation": 400,
+    "model_not_found": 404,
+    "server_is_overloaded": 503,
+    "slow_down": 503,
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "overloaded_error": 503,
+}
 
 
 def _is_nested(envelope: Envelope) -> bool:
@@ -40,12 +65,10 @@ def read_error(
     """
     if (headers.get("content-type") or "").startswith("text/event-stream"):
         body = _first_data(body)
-    envelope = read_body(body)
-    if _is_about_our_key(status, envelope):
-        return auth_error(status, crossing)
-    envelope = envelope or Envelope(_summary(status, headers, body))
+    said = read_body(body)
+    envelope = said or Envelope(_summary(status, headers, body))
     wait_s = retry_after(headers, datetime.now(UTC))
-    return UpstreamError(
+    error = UpstreamError(
         envelope.message,
         status=status if 400 <= status <= 599 else 502,
         code=envelope.code,
@@ -58,6 +81,7 @@ def read_error(
         dialect=dialect,
         body=body if is_own(envelope) else None,
     )
+    return auth_error(status, crossing) if _is_about_our_key(status, said, error) else error
 
 
 def _first_data(body: bytes) -> bytes:
@@ -69,12 +93,11 @@ def reported_error(dialect: str, envelope: Envelope, body: bytes, *, is_own: IsO
     """
     The error that *body* (an answer of status 200, or an event of its stream) holds in place of an answer.
 
-    Clients of *dialect* get the body as it is; not one that is no object, or that *is_own* does not know.
+    Clients of *dialect* get the body as it is; not one that is no object, or that *is_own* does not know. An error that
+    names neither a status nor a word that has one is the provider's own fault.
     """
-    status = envelope.status or 502
-    if _is_about_our_key(status, envelope):
-        return auth_error(status, ())
-    return UpstreamError(
+    status = envelope.status or _STATUSES.get(envelope.code or "") or _STATUSES.get(envelope.kind or "", 502)
+    error = UpstreamError(
         envelope.message,
         status=status,
         code=envelope.code,
@@ -86,6 +109,7 @@ def reported_error(dialect: str, envelope: Envelope, body: bytes, *, is_own: IsO
         dialect=dialect,
         body=body if (_is_object(body) if is_own is None else is_own(envelope)) else None,
     )
+    return auth_error(status, ()) if _is_about_our_key(status, envelope, error) else error
 
 
 def _is_object(body: bytes) -> bool:
@@ -102,10 +126,10 @@ def auth_error(status: int, crossing: tuple[tuple[str, str], ...]) -> UpstreamAu
     )
 
 
-def _is_about_our_key(status: int, envelope: Envelope | None) -> bool:
-    """By the status, or (Gemini answers 400 to a bad key) by the body."""
+def _is_about_our_key(status: int, envelope: Envelope | None, error: UpstreamError) -> bool:
+    """By the status, or (Gemini answers 400 to a bad key) by the body; a 403 may be about what was asked, too."""
     if status in _ABOUT_OUR_KEY:
-        return True
+        return status != 403 or failure_of(error) not in _BY_REQUEST or _ACCOUNT.search(error.message) is not None
     return envelope is not None and (envelope.code in _KEY_CODES or not _KEY_CODES.isdisjoint(envelope.reasons))
 
 

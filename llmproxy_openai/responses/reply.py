@@ -39,16 +39,6 @@ _NULLS = (b"", b"null")
 _SCALARS = {"id": "id", "created": "created_at", "model": "model", "service_tier": "service_tier"}
 """Field of the reply: its member."""
 
-# What went wrong, as the status that says so. Whatever else is said is the provider's own fault.
-_STATUSES = {
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "invalid_prompt": 400,
-    "context_length_exceeded": 400,
-    "server_is_overloaded": 503,
-    "slow_down": 503,
-}
-
 
 class _Details(msgspec.Struct):
     reason: str | None = None
@@ -88,8 +78,7 @@ def decode_outline(body: bytes) -> Outline:
 def failed(body: bytes, *, keep: bytes | None = None) -> UpstreamError:
     """The error in *body*, an answer that is none; *keep* is what a client of this protocol may see of it."""
     envelope = read_body(body) or Envelope("The provider reported an error without saying which.")
-    status = envelope.status or _STATUSES.get(envelope.code or "", 502)
-    error = reported_error(DIALECT, attrs.evolve(envelope, status=status), body)
+    error = reported_error(DIALECT, envelope, body)
     if error.body is not None:
         error.body = keep
     return error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.outcome import End
+from llmproxy_core.resilience.failure import failure_of
 from llmproxy_server.metrics.families import (
     ABANDONED,
     DURATION_S,
@@ -31,7 +32,6 @@ _OURS = frozenset(
         "upstream_timeout_total",
     }
 )
-_CALLERS_FAULT = frozenset({400, 404, 409, 413, 422})
 
 
 def kind_of(error: ProxyError) -> str:
@@ -50,7 +50,7 @@ def kind_of(error: ProxyError) -> str:
 
 def is_providers_fault(error: ProxyError | None) -> bool:
     """Whether *error* says something of the LLM, and not of the request."""
-    return isinstance(error, UpstreamError) and error.upstream_status not in _CALLERS_FAULT
+    return isinstance(error, UpstreamError) and failure_of(error).is_llms
 
 
 class LLMSeries:

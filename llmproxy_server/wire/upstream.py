@@ -18,7 +18,7 @@ import copy
 import ssl
 from time import monotonic
 
-from llmproxy_core.errors import ProxyError, UpstreamCut, UpstreamError
+from llmproxy_core.errors import ProxyError, UpstreamCut
 from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
@@ -128,17 +128,21 @@ class WireTransport(PooledTransport):
         connect_s = timeouts.connect_s or None
         total_s = None if not timeouts.total_s else began + timeouts.total_s - parts.calls.loop.time()
         total_ends_first = total_s is not None and (connect_s is None or total_s < connect_s)
-        failure: UpstreamError
+        failure: ProxyError
         limit = asyncio.timeout(total_s if total_ends_first else connect_s)
+        has_place = False
         try:
             async with limit:
-                connection = await parts.connected(target, new=new)
+                free = await parts.connections.place(target.origin)
+                has_place = True
+                connection = await parts.connected(target, free, new=new)
         except OSError as error:
             if parts.connections.closed:
                 failure = transport_words.cut(target.host)
             elif limit.expired():
-                late = transport_words.total_timeout if total_ends_first else transport_words.connect_timeout
-                failure = late(target.host, timeouts)
+                failure = transport_words.not_connected_in_time(
+                    target.host, timeouts, has_place=has_place, total_ends_first=total_ends_first
+                )
             else:
                 failure = transport_words.no_connection(target.host, error)
         else:
@@ -160,10 +164,11 @@ class _Parts:
         self.connector = Connector(loop, tasks, tls)
         self.heads = HeadReader()
 
-    async def connected(self, target: Target, *, new: bool) -> UpstreamConnection:
-        """A connection, waited for or made."""
+    async def connected(
+        self, target: Target, connection: UpstreamConnection | None, *, new: bool
+    ) -> UpstreamConnection:
+        """A connection: *connection*, which had become idle, or one that is made in the place that we have."""
         origin, connections = target.origin, self.connections
-        connection = await connections.place(origin)
         if connection is not None and not new:
             return connection
         if connection is not None:

@@ -7,10 +7,23 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from test_cache_kit import ONE, SOON_S, TWO, Cached, caching, listening, soon, status, waiting
+from test_cache_kit import (
+    ONE,
+    SOON_S,
+    TEXT,
+    TWO,
+    Cached,
+    caching,
+    half_way,
+    listening,
+    reply_in,
+    soon,
+    status,
+    waiting,
+)
 
 from llmproxy_core import End, Exchange, Handler, Response
-from tests.answers import error, reply
+from tests.answers import completion, error, reply
 from tests.llmproxy_core.conversation import question
 from tests.llmproxy_server.edging import Processing
 from tests.script import Chunk, Cut, Head, Reached, Stall, Step, Wait
@@ -124,3 +137,130 @@ async def test_the_proxy_may_end_in_the_middle_of_it() -> None:
 
     assert all(not it.whole and b"shutting_down" in it.body for it in seen)
     assert [it.end for it in proxy.outcomes] == [End.FAILED] * 2
+
+
+# -- until when somebody waits -----------------------------------------------------------------------------------------
+
+
+def within(ms: int) -> tuple[str, str]:
+    return "x-llmproxy-timeout-ms", str(ms)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["the first", "a later one"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
+async def test_each_waits_until_its_own_deadline_and_cuts_nobody_else(streamed: bool, is_first: bool) -> None:
+    go_on = asyncio.Event()
+    async with (
+        Upstream([Wait(go_on), *reply(completion("x"))]) as upstream,
+        Cached(caching(upstream.base_url)) as proxy,
+        asyncio.TaskGroup() as group,
+    ):
+        short = [within(100)]
+        asked = [group.create_task(proxy.ask(question(stream=streamed), *(short if is_first else [])))]
+        await waiting(proxy, 1)
+        asked.append(group.create_task(proxy.ask(question(stream=streamed), *([] if is_first else short))))
+        cut, served = asked if is_first else reversed(asked)
+        async with asyncio.timeout(SOON_S):
+            seen = await cut
+        assert (seen.status, b"deadline_exceeded" in seen.body) == (504, True)
+        assert not served.done()
+        go_on.set()
+
+    assert (served.result().status, served.result().whole) == (200, True)
+    assert len(upstream.requests) == 1
+    assert not proxy.gateway.background
+
+
+async def test_a_stream_that_is_read_ends_for_each_at_its_own_deadline() -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    async with (
+        Upstream(half_way(reached, go_on)) as upstream,
+        Cached(caching(upstream.base_url)) as proxy,
+        asyncio.TaskGroup() as group,
+    ):
+        cut = group.create_task(proxy.ask(question(stream=True), within(600)))
+        await soon(reached)
+        served = group.create_task(proxy.ask(question(stream=True)))
+        async with asyncio.timeout(SOON_S):
+            seen = await cut
+        assert (seen.status, seen.whole, b"deadline_exceeded" in seen.body) == (200, False, True)
+        assert not served.done()
+        go_on.set()
+
+    assert (served.result().whole, reply_in(served.result()).text) == (True, TEXT)
+    assert len(upstream.requests) == 1
+
+
+async def test_when_the_last_deadline_is_over_the_upstream_is_let_go_of() -> None:
+    async with Upstream([Stall()]) as upstream, Cached(caching(upstream.base_url)) as proxy:
+        seen = await proxy.ask(question(), within(100))
+        await soon(upstream.requests[0].gone)
+        await proxy.until(lambda: not proxy.gateway.background)
+
+    assert seen.status == 504
+
+
+RETRIED = {"retries": {"max_retries": 3, "initial_backoff_s": 0.001}}
+
+
+async def test_a_wait_is_judged_by_the_latest_deadline_of_those_that_wait() -> None:
+    """None is begun that all of them would give up in; one that only the first would give up in is."""
+    go_on = asyncio.Event()
+    busy = [Wait(go_on), *reply(error("slow down"), 429, headers=[("retry-after-ms", "1200")])]
+    async with (
+        Upstream(reply(completion("x"))) as upstream,
+        Cached(caching(upstream.base_url, llm=RETRIED)) as proxy,
+        asyncio.TaskGroup() as group,
+    ):
+        upstream.then(busy)
+        asked = [group.create_task(proxy.ask(question(), within(ms))) for ms in (800, 60_000)]
+        await waiting(proxy, 2)
+        go_on.set()
+
+    assert [it.result().status for it in asked] == [504, 200]
+    assert len(upstream.requests) == 2
+
+
+async def test_who_has_no_time_for_a_wait_is_told_at_once() -> None:
+    busy = reply(error("slow down"), 429, headers=[("retry-after", "20")])
+    async with Upstream(busy) as upstream, Cached(caching(upstream.base_url, llm=RETRIED)) as proxy:
+        async with asyncio.timeout(SOON_S):
+            seen = await proxy.ask(question(), within(10_000))
+
+    assert (seen.status, seen.header("retry-after")) == (429, "20")
+    assert len(upstream.requests) == 1
+
+
+async def test_no_other_try_is_begun_for_clients_that_have_all_left() -> None:
+    go_on = asyncio.Event()
+    async with (
+        Upstream([Wait(go_on), *reply(error("busy"), 503)]) as upstream,
+        Cached(caching(upstream.base_url, llm=RETRIED, route={"on_disconnect": "drain"})) as proxy,
+    ):
+        async with listening(proxy, question()):
+            await upstream.received()
+        await proxy.until(lambda: not proxy.server.edges[0].connections)
+        go_on.set()
+        await proxy.outcome()
+        await proxy.until(lambda: not proxy.gateway.background)
+
+    assert len(upstream.requests) == 1
+
+
+async def test_for_one_that_stays_the_tries_of_the_others_go_on() -> None:
+    go_on = asyncio.Event()
+    async with (
+        Upstream(reply(completion("x"))) as upstream,
+        Cached(caching(upstream.base_url, llm=RETRIED, route={"on_disconnect": "drain"})) as proxy,
+        asyncio.TaskGroup() as group,
+    ):
+        upstream.then([Wait(go_on), *reply(error("busy"), 503)])
+        async with listening(proxy, question()):
+            await upstream.received()
+            stays = group.create_task(proxy.ask(question()))
+            await waiting(proxy, 2)
+        await proxy.until(lambda: len(proxy.server.edges[0].connections) == 1)
+        go_on.set()
+
+    assert stays.result().status == 200
+    assert len(upstream.requests) == 2

@@ -1,6 +1,7 @@
 """Everything that is opened in the name of an exchange ends with it, and what it used is added up."""
 
 import asyncio
+from math import inf
 
 import pytest
 
@@ -385,3 +386,38 @@ async def test_an_exchange_without_a_gateway_can_be_detached_from(tasks: Tasks) 
         pass
 
     assert shared.outcome is not None
+
+
+# -- until when somebody waits ---------------------------------------------------------------------------------------
+
+
+async def test_an_exchange_is_waited_for_until_its_deadline_and_its_children_no_longer(tasks: Tasks) -> None:
+    call = exchange(tasks)
+    assert call.until_s() == inf
+
+    child = call.child(own_request())
+    call.deadline_s = 10.0
+
+    assert (call.until_s(), child.until_s()) == (10.0, 10.0)
+
+
+async def test_nothing_is_waited_for_whose_client_has_left_or_that_is_over(tasks: Tasks) -> None:
+    left, over = exchange(tasks), exchange(tasks)
+    child = left.child(own_request())
+    left.deadline_s = 10.0
+
+    left.forsake()
+    over.finish(End.COMPLETED)
+
+    assert (left.until_s(), child.until_s(), over.until_s()) == (-inf, -inf, -inf)
+
+
+async def test_a_detached_exchange_is_waited_for_as_who_detached_it_tells(tasks: Tasks) -> None:
+    call = _with_background(tasks, set())
+    call.deadline_s = 10.0
+
+    async with call.detach(own_request()) as shared:
+        before_s = shared.until_s()
+        shared.awaited = lambda: 20.0
+
+        assert (before_s, shared.until_s()) == (inf, 20.0)

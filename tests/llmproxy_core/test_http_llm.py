@@ -409,7 +409,7 @@ async def test_a_request_of_our_own_is_sent_in_the_dialects_chat(tasks: Tasks) -
 
 async def test_a_legacy_completion_stays_one(tasks: Tasks) -> None:
     api = APIS["openai.completions"]
-    called = Called(Played([b'{"choices":[]}']), tasks=tasks)
+    called = Called(Played([b'{"choices":[{"text":"x"}]}']), tasks=tasks)
 
     await called.send(Request(operation=Operation.CHAT, dialect=DIALECT, api=api, body=b'{"model":"m","prompt":"x"}'))
 

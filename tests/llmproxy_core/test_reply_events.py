@@ -42,7 +42,7 @@ from llmproxy_core.chat import (
     ToolResult,
     UsageReported,
 )
-from llmproxy_core.reply_events import Assembler, events_of
+from llmproxy_core.reply_events import Assembler, answers, events_of
 
 STOP = Finish(FinishReason.STOP, "stop")
 CITATION = Citation("url", url="https://example.com", start=0, end=2)
@@ -175,6 +175,30 @@ def test_a_citation_before_any_text_is_kept() -> None:
 @pytest.mark.parametrize("events", [[TextDelta(0, "")], [RefusalDelta(0, "")], [OpaqueEvent("x", b"{}")]])
 def test_what_says_nothing_makes_no_part(events: list[ChatEvent]) -> None:
     assert _assembled(Start("id", "m"), *events, Finished(0, STOP)).choices[0].content == ()
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (TextDelta(0, "hi"), True),
+        (TextDelta(0, ""), False),
+        (RefusalDelta(0, ""), False),
+        (ReasoningDelta(0, "hm"), True),
+        (ReasoningDelta(0, ""), False),
+        (ReasoningDelta(0, "", redacted="r"), True),
+        (ReasoningDelta(0, "", id="i"), False),
+        (AudioDelta(0, id="a"), False),
+        (AudioDelta(0, data="QUJD"), True),
+        (ToolCallStart(0, 0, "c", "f"), True),
+        (OpaqueEvent("vendor_note", b"{}"), False),
+        (OpaqueEvent("server_tool", b"{}", 0, "x.chat"), True),
+        (Finished(0, STOP), True),
+        (Start("id", "m"), False),
+        (Ping(), False),
+    ],
+)
+def test_an_event_answers_something_when_there_is_something_in_it(event: ChatEvent, expected: bool) -> None:
+    assert answers(event) is expected
 
 
 def test_pings_and_failures_are_no_part_of_the_answer() -> None:

@@ -13,7 +13,9 @@ from llmproxy_core import (
     Tasks,
     UpstreamCut,
     UpstreamError,
+    UpstreamGarbage,
     UpstreamTimeout,
+    drain,
 )
 from llmproxy_core.body import Sink
 from llmproxy_core.testing import FakeClock, ScriptedBody
@@ -146,6 +148,71 @@ async def test_a_stream_that_fails_before_it_began_raises_and_is_over(
     assert response.outcome is not None
     assert (response.outcome.end, response.outcome.error) == (End.FAILED, raised.value)
     assert body.ended == ["close"]
+
+
+@pytest.mark.parametrize("filler", [b": " + b"x" * 30_000 + b"\n\n", ROLE], ids=["pings", "roles"])
+async def test_a_stream_that_answers_nothing_is_not_kept_without_end(
+    tasks: Tasks, filler: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "MOST_BEFORE_BEGUN", 100_000)
+    many = 100_000 // len(filler) + 1
+    response, _ = a_stream(tasks, *[filler] * many, asyncio.Event())
+
+    with pytest.raises(UpstreamGarbage, match="did not begin to answer"):
+        await asyncio.wait_for(response.started(), SOON_S)
+
+    assert response._peeked == []
+
+
+async def test_text_that_has_begun_is_enough_when_too_much_would_have_to_be_kept(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "MOST_BEFORE_BEGUN", 100_000)
+    hello, ping = chunk({"content": "hi"}), b": " + b"x" * 30_000 + b"\n\n"
+    response, _ = a_stream(tasks, hello, *[ping] * 4, asyncio.Event())
+
+    await asyncio.wait_for(response.started(chars=10), SOON_S)
+
+    assert await response.read() == hello
+
+
+async def test_many_small_pieces_are_kept_as_few(tasks: Tasks) -> None:
+    pings = [b": %d\n\n" % number for number in range(1000)]
+    response, _ = a_stream(tasks, *pings, chunk({"content": "hi"}))
+
+    await asyncio.wait_for(response.started(), SOON_S)
+
+    assert len(response._peeked) < 256
+    assert b"".join([data async for data in _all(response)]) == b"".join(pings) + chunk({"content": "hi"})
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "0123456789"},
+        {"reasoning_content": "0123456789"},
+        {"refusal": "0123456789"},
+        {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "0123456789"}}]},
+    ],
+    ids=["text", "thinking", "refusal", "arguments"],
+)
+async def test_all_that_is_said_counts_as_text(tasks: Tasks, delta: dict[str, object]) -> None:
+    """Else a long thought, or a call with much in it, would be held back whole."""
+    response, _ = a_stream(tasks, ROLE, chunk(delta), asyncio.Event())
+
+    await asyncio.wait_for(response.started(chars=10), SOON_S)
+
+
+async def test_the_first_token_is_noted_when_it_came(tasks: Tasks) -> None:
+    clock = FakeClock(10.0)
+    response, _ = a_stream(tasks, ROLE, asyncio.Event(), chunk({"content": "hi"}), clock=clock)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(response.started(), 0.05)
+    clock.advance(5.0)
+    await asyncio.wait_for(response.started(), SOON_S)
+
+    assert (response.first_byte_s, response.begun_s) == (10.0, 15.0)
 
 
 async def test_an_error_before_the_beginning_tells_no_secret(tasks: Tasks) -> None:

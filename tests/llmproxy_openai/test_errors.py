@@ -167,6 +167,36 @@ def test_an_error_about_our_key_is_the_operators(status: int, body: object) -> N
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Project `p` does not have access to model `gpt-9`", "code": "model_not_found"},
+        {"message": "Your input was flagged: violence", "code": 403},
+        {"message": "No", "code": "content_policy_violation"},
+    ],
+    ids=["model", "flagged", "policy"],
+)
+def test_a_403_about_what_was_asked_is_the_callers(error: dict[str, object]) -> None:
+    """OpenAI's for a model that the project may not use; OpenRouter's for flagged input."""
+    found = read(403, {"error": error})
+
+    assert not isinstance(found, UpstreamAuthError)
+    assert (found.status, found.message, found.retryable) == (403, error["message"], False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Your account violates our usage policies"},
+        {"message": "This key may not be used here", "code": "forbidden"},
+        {"message": "The account for this model is suspended", "code": "model_not_found"},
+    ],
+    ids=["account", "key", "suspended"],
+)
+def test_a_403_about_the_account_is_the_operators(error: dict[str, object]) -> None:
+    assert isinstance(read(403, {"error": error}), UpstreamAuthError)
+
+
+@pytest.mark.parametrize(
     ("body", "headers", "seconds", "retryable"),
     [
         pytest.param({}, {"retry_after": "2"}, 2.0, True, id="header"),

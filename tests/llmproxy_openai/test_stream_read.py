@@ -378,7 +378,7 @@ def test_the_end_mark_in_a_text_is_a_text() -> None:
         ),
         pytest.param(
             {"error": {"message": "Bad", "code": "insufficient_quota"}},
-            Failed("Bad", "insufficient_quota", None, 502, retryable=False, dialect="openai"),
+            Failed("Bad", "insufficient_quota", None, 429, retryable=False, dialect="openai"),
             id="not worth another try",
         ),
         pytest.param({"error": "Bad"}, Failed("Bad", "upstream_error", None, 502, dialect="openai"), id="text"),

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from llmproxy_core.errors import (
+    Overloaded,
+    ProxyError,
     UpstreamConnectError,
     UpstreamCut,
     UpstreamError,
@@ -195,12 +197,27 @@ async def test_the_connect_time_out_bounds_the_wait_for_a_free_connection() -> N
     async with Upstream([Head(), Stall()]) as upstream, transporting(Pool(max_connections=1)) as transport:
         body = await call(transport, get(upstream.base_url))
 
-        with pytest.raises(UpstreamConnectError):
+        with pytest.raises(Overloaded) as caught:
             async with asyncio.timeout(2):
                 await transport.open(get(upstream.base_url), Timeouts(SHORT_S, None, None, None))
 
         assert transport.connections_in_use == 1
         body.close()
+    assert (caught.value.status, caught.value.code) == (503, "pool_full")
+    assert "that `pool` allows became free within 0.1 seconds" in caught.value.message
+
+
+@pytest.mark.parametrize(("deadline", "status", "code"), [(True, 504, "deadline_exceeded"), (False, 503, "pool_full")])
+async def test_the_time_of_the_call_bounds_it_too(deadline: bool, status: int, code: str) -> None:
+    async with Upstream([Head(), Stall()]) as upstream, transporting(Pool(max_connections=1)) as transport:
+        body = await call(transport, get(upstream.base_url))
+
+        with pytest.raises(ProxyError) as caught:
+            async with asyncio.timeout(2):
+                await transport.open(get(upstream.base_url), Timeouts(None, None, None, SHORT_S, deadline=deadline))
+
+        body.close()
+    assert (caught.value.status, caught.value.code) == (status, code)
 
 
 async def test_the_first_byte_time_out_before_the_head() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tests.llmproxy_server.reloading import Reloadable
 from tests.proxy import Proxy, openai_at
 from tests.resilience.flocks import ask, fails, one, says
 from tests.resilience.test_providers import drain, health, providers
+from tests.script import Chunk, Cut, Head
 from tests.upstream import Call, Step, Upstream, Wait, reply
 
 OFTEN = {"every_s": 0.05}
@@ -117,7 +119,49 @@ async def test_a_probe_that_is_not_answered_in_time_has_failed() -> None:
         await asyncio.wait_for(asked.gone.wait(), 10)
         said = await until_it_is(proxy, lambda it: it["state"] == "failing")
 
-    assert said["last_error"]["code"] == "deadline_exceeded"
+    assert said["last_error"]["code"] == "upstream_timeout_total"
+
+
+ANSWERS: list[tuple[str, list[Step], str]] = [
+    ("a list", reply({"object": "list", "data": [{"id": "m"}]}), "ok"),
+    ("no list at that path", fails(404), "ok"),
+    ("no such method", fails(405), "ok"),
+    ("no list at all", fails(501), "ok"),
+    ("a page", reply(b"<html>parked</html>", headers={"content-type": "text/html"}), "failing"),
+    ("half a list", reply(b'{"object":"list","data":[{"id":'), "failing"),
+    ("something else", reply({"ok": True}), "failing"),
+    ("nothing", reply(b""), "failing"),
+    ("no content", reply(b"", 204), "failing"),
+    ("a redirect", reply(b"", 302, {"location": "http://example.com/"}), "failing"),
+    ("a request that is refused", fails(400), "failing"),
+    ("a key that is refused", fails(401), "failing"),
+    ("a limit", fails(429), "failing"),
+]
+
+
+@pytest.mark.parametrize(("_", "answer", "state"), ANSWERS, ids=[it[0] for it in ANSWERS])
+async def test_what_a_probe_is_answered_says_how_the_llm_is(_: str, answer: list[Step], state: str) -> None:
+    async with Upstream(answer) as upstream, Proxy(one(upstream, tried=False, probe=OFTEN)) as proxy:
+        said = await until_it_is(proxy, lambda it: it["state"] != "unknown")
+        scraped = await scrape(proxy)
+
+    assert said["state"] == state
+    assert scraped("llmproxy_llm_availability", llm="a") == (state == "ok")
+
+
+async def test_what_a_failed_probe_has_read_is_given_back_at_once() -> None:
+    """Not by a collection, which may take hours to come: each may hold as much as an answer may have."""
+    gc.collect()
+    gc.disable()
+    try:
+        cut: list[Step] = [Head(200, {"content-type": "application/json"}, 2_000), Chunk(b"[" * 1_000), Cut()]
+        async with Upstream(cut) as upstream, Proxy(one(upstream, tried=False, probe=OFTEN)):
+            await upstream.received(5)
+            kept = sum(isinstance(it, Exchange) and it.id == "probe" for it in gc.get_objects())
+    finally:
+        gc.enable()
+
+    assert kept <= 1  # that which is under way
 
 
 async def test_no_two_probes_are_under_way_at_once() -> None:
@@ -195,6 +239,32 @@ async def test_probes_close_a_breaker_without_a_call_of_a_clients() -> None:
 
     assert said["keys"][0]["breaker"]["opened"] == 1
     assert len(upstream.requests) - probes(upstream) == 1
+
+
+async def test_a_page_instead_of_the_list_does_not_close_a_breaker() -> None:
+    breaker = {"min_calls": 1, "open_s": 0.1, "probes": 1}
+    page = reply(b"<html>parked</html>")
+    async with (
+        Upstream(answering(fails(503), page)) as upstream,
+        Proxy(one(upstream, tried=False, breaker=breaker, probe=OFTEN)) as proxy,
+    ):
+        assert (await ask(proxy)).status == 503
+        said = await until_it_is(proxy, lambda it: it["keys"][0]["breaker"]["opened"] >= 2)
+
+    assert said["last_error"]["code"] == "upstream_garbage"
+
+
+async def test_a_server_without_a_list_keeps_its_breaker_closed() -> None:
+    breaker = {"min_calls": 1, "failure_rate": 0.1}
+    async with (
+        Upstream(answering(says("hello"), fails(501))) as upstream,
+        Proxy(one(upstream, tried=False, breaker=breaker, probe=OFTEN)) as proxy,
+    ):
+        await upstream.received(4)
+        said = (await providers(proxy.url))["a"]
+        assert (await ask(proxy)).status == 200
+
+    assert (said["state"], said["keys"][0]["breaker"]["calls"]) == ("ok", 0)
 
 
 async def test_probes_that_fail_open_the_breaker_and_then_there_are_none() -> None:

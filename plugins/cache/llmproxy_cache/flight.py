@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 from llmproxy_core import (
     End,
@@ -25,7 +26,8 @@ class Flight:
     A call under way that several exchanges wait for, or read.
 
     It has an exchange of its own, billed to the first caller, and belongs to none of those who wait: it ends early
-    only when the last of them has left.
+    only when the last of them has left. Each of them waits until its own deadline, which cuts nobody else; no other try
+    is begun that the last deadline would cut, nor one for clients that have all left.
     """
 
     def __init__(self, exchange: Exchange, call_next: Handler, *, max_bytes: int, tasks: Tasks) -> None:
@@ -42,11 +44,17 @@ class Flight:
         self._tasks = tasks
         self._shared: Shared | None = None
         self._waiting: dict[asyncio.Future[Response], Exchange] = {}
+        self._aboard: set[Exchange] = set()
+        """Those that wait for it or read it."""
         self._is_under_way = False
         self._is_left = False
         """Whether all who waited have left, so that it is being stopped."""
         self._task = tasks.start(self._run(), name="cache flight")
+        exchange.awaited = self._until_s
         exchange.on_finish(self._ended)
+
+    def _until_s(self) -> float:
+        return max((it.until_s() for it in self._aboard), default=-inf)
 
     @property
     def can_be_joined(self) -> bool:
@@ -68,6 +76,8 @@ class Flight:
 
     async def join(self, exchange: Exchange) -> Response:
         """The answer for *exchange*, from its first event on. Raises what the call raises."""
+        self._aboard.add(exchange)
+        exchange.on_finish(lambda _: self._aboard.discard(exchange))
         if self._shared is not None:
             return self._shared.join(exchange)
         if self.exchange.outcome is not None:  # it was over before it began: nobody is left to be billed for it

@@ -83,6 +83,28 @@ def succeed(breaker: Breaker, times: int = 1, seconds: float = QUICK_S) -> None:
         admitted(breaker).succeeded(seconds)
 
 
+# -- calls that nobody waited for to the end -------------------------------------------------------------------------
+
+
+def test_a_call_that_was_cut_short_counts_only_if_it_was_slow_by_then(make: Make) -> None:
+    breaker = make(slow_call_s=SLOW_S)
+    for _ in range(4):
+        admitted(breaker).cut_short(QUICK_S)
+    assert breaker.snapshot().calls == 0
+
+    for _ in range(4):
+        admitted(breaker).cut_short(SLOW_S)
+    assert breaker.state is OPEN
+
+
+def test_where_no_call_is_slow_one_that_was_cut_short_never_counts(make: Make) -> None:
+    breaker = make()
+    for _ in range(8):
+        admitted(breaker).cut_short(1000.0)
+
+    assert (breaker.state, breaker.snapshot().calls) == (CLOSED, 0)
+
+
 # -- closed ----------------------------------------------------------------------------------------------------------
 
 

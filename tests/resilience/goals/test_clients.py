@@ -206,7 +206,8 @@ async def test_of_a_burst_on_a_group_each_call_is_served_or_told_to_come_back(
     """Row 33: a member that is full gives way to the other; what the door does not take is shed: otherwise 0."""
     most = calls // 10
     async with Upstream(echoing) as a, Upstream(echoing) as b:
-        mapping = guarded(a, b, llm={"max_in_flight": most // 2})
+        queue = {"max_queued": most // 2, "queue_timeout_s": 60.0}
+        mapping = guarded(a, b, llm={"max_in_flight": most // 2, **queue})
         mapping = with_server(mapping, max_in_flight=2 * most, max_queued=2 * most)
         async with Proxy(mapping) as proxy, many(proxy.port, calls) as clients:
             for number, client in enumerate(clients):
