@@ -213,6 +213,12 @@ class ServerConfig:
         default=512 << 20,
         validator=byte_size,
     )
+    max_unsent_bytes: int = option(
+        "Whole answers held in memory until their clients have taken them, all calls together; when there are more, "
+        "the client that takes its own most slowly is cut.",
+        default=512 << 20,
+        validator=byte_size,
+    )
     max_in_flight: int = option(
         "Calls served at once; more wait (`max_queued`), or are answered 503. 0: no bound.",
         default=1000,
@@ -272,7 +278,7 @@ class ServerConfig:
         "Seconds that a client has to send the head of a request.", default=10.0, validator=some_seconds
     )
     body_timeout_s: float = option(
-        "Seconds after which a request body must keep up with `body_min_bytes_per_s`.",
+        "Seconds for which a client may send nothing of its body, or be behind `body_min_bytes_per_s`.",
         default=30.0,
         validator=some_seconds,
     )
@@ -281,7 +287,14 @@ class ServerConfig:
         "Seconds for which an idle client connection is kept.", default=75.0, validator=some_seconds
     )
     write_timeout_s: float = option(
-        "Seconds for which a client may read nothing of its answer.", default=60.0, validator=some_seconds
+        "Seconds for which a client may read nothing of its answer, or be behind `write_min_bytes_per_s`.",
+        default=60.0,
+        validator=some_seconds,
+    )
+    write_min_bytes_per_s: int = option(
+        "The slowest client that is waited for while something of its answer is held here; 0: one that reads anything.",
+        default=1024,
+        validator=count,
     )
     max_header_bytes: int = option(
         "The longest head of a request.", default=32 << 10, validator=between(1024, 1 << 30, "a number of bytes")

@@ -93,7 +93,8 @@ class Filtering:
         return text if text_filter is None or not text else _text(text_filter.feed(text))
 
     def end_thinking(self, choice: int) -> list[tuple[Channel, str]]:
-        return self._flush([it for it in self._filters if it.kind == "reasoning" and it.choice == choice])
+        channel = Channel(choice, "reasoning", 0)
+        return self._flush([channel] if channel in self._filters else [])
 
     def end(self, choice: int | None) -> list[tuple[Channel, str]]:
         return self._flush(_of_choice(self._filters, choice))

@@ -19,7 +19,7 @@ _STARTED = attrgetter("started_s")
 
 
 class AttemptLine(msgspec.Struct, omit_defaults=True, gc=False):
-    """One upstream call. *status* is null where no answer came, *ms* where it was not over when the exchange ended."""
+    """One upstream call. *status* is null where no answer came, *ms* where nobody saw its end."""
 
     llm: str
     status: int | None
@@ -35,8 +35,8 @@ class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
     """
     An exchange that is over; what is not known is left out.
 
-    It is taken when the exchange ends, and written later: it holds neither the bodies of the call nor anything else
-    that changes.
+    It is taken once the exchange is billed, and written later: it holds neither the bodies of the call nor anything
+    else that changes.
     """
 
     method: str

@@ -12,7 +12,7 @@ import msgspec
 
 from llmproxy_core.errors import ConfigError
 from llmproxy_core.money import Money
-from llmproxy_server.cli_exit import ExitCode, Refusal, counted, problems_of
+from llmproxy_server.cli_exit import ConfigProblems, ExitCode, Refusal, counted, problems_of
 from llmproxy_server.cli_load import load_registry
 from llmproxy_server.cli_terminal import columns, complain, faint, say, strong
 from llmproxy_server.loader import Loaded
@@ -22,6 +22,7 @@ from llmproxy_server.rehearsal.report import as_json
 from llmproxy_server.rehearsal.script import Phase
 from llmproxy_server.rehearsal.stand_in import load
 from llmproxy_server.rehearsal.tally import PhaseTally, RouteTally
+from llmproxy_server.reload import problem_fields
 from llmproxy_server.source import Source, with_lines
 
 
@@ -29,6 +30,22 @@ def rehearse(file: str, *, calls: int, seed: int, fast: bool, json: bool) -> Non
     """Rehearse *file* and print the report; the command ends with CANNOT when it cannot be served."""
     if not file:
         raise Refusal("the name of the configuration file is empty", ExitCode.CANNOT)
+    given: dict[str, object] = {"file": file, "calls": calls, "seed": seed, "fast": fast}
+    try:
+        loaded, done, mistakes = _rehearsed(file, calls=calls, seed=seed, fast=fast)
+    except ConfigProblems as refusal:
+        if json:
+            _say_json({**given, "problems": [problem_fields(it) for it in refusal.problems]})
+        raise
+    notes = [*_notes(loaded, done), *mistakes.said()]
+    if json:
+        _say_json({**given, **as_json(done), "notes": notes})
+        return
+    for line in _report(file, calls, done, notes):
+        say(line)
+
+
+def _rehearsed(file: str, *, calls: int, seed: int, fast: bool) -> tuple[Loaded, Rehearsed, _Mistakes]:
     registry = load_registry()
     with problems_of(file):
         loaded = load(Source(Path(file), {}, dict(os.environ), Path.cwd()).read(), registry)
@@ -38,13 +55,11 @@ def rehearse(file: str, *, calls: int, seed: int, fast: bool, json: bool) -> Non
                 done = play(loaded.config, registry, calls=calls, seed=seed, fast=fast, begins=begins)
             except ConfigError as error:
                 raise ConfigError(with_lines(error.problems, loaded)) from error
-    notes = [*_notes(loaded, done), *mistakes.said()]
-    if json:
-        said = {"file": file, "calls": calls, "seed": seed, "fast": fast} | as_json(done) | {"notes": notes}
-        say(msgspec.json.format(msgspec.json.encode(said)).decode())
-        return
-    for line in _report(file, calls, done, notes):
-        say(line)
+    return loaded, done, mistakes
+
+
+def _say_json(said: Mapping[str, object]) -> None:
+    say(msgspec.json.format(msgspec.json.encode(said)).decode())
 
 
 def _progress(phase: Phase) -> None:
@@ -132,7 +147,12 @@ def _numbers(errors: Mapping[str, int]) -> str:
 
 def _verdict(done: Rehearsed) -> Iterator[str]:
     if done.share is None:
-        yield strong("No provider was called: there is none that could fail")
+        called = any(done.phases[0].asked.values())
+        yield strong(
+            "No route depends on a provider that was called"
+            if called
+            else "No provider was called: there is none that could fail"
+        )
         return
     answered, calls = sum(it.answered for it in done.tested), sum(it.calls for it in done.tested)
     yield strong(

@@ -10,6 +10,7 @@ import attrs
 
 from llmproxy_core.body import PulledBody
 from llmproxy_core.chat import ChatReply
+from llmproxy_core.deadline import deadline_exceeded
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import InternalError, ProxyError, RouteNotFound, Unsupported, UpstreamCut, UpstreamError
 from llmproxy_core.exchange import Attempt, Exchange
@@ -104,7 +105,7 @@ class DemoLLM:
         chat = exchange.request.chat
         reply = demo_text.answer(chat, model=model, created=int(self._services.now()))
         if model == "demo/slow":
-            await asyncio.sleep(self._config.slow_first_byte_s)
+            await _silence(exchange, self._config.slow_first_byte_s)
         if exchange.request.head.stream and self._config.supports_streaming:
             return self._stream(exchange, reply, dialect, api, attempt)
         return await self._whole(exchange, reply, dialect, api, attempt)
@@ -113,7 +114,7 @@ class DemoLLM:
         if reply.model == "demo/cut":
             raise UpstreamCut("The demo cut the answer off, as asked")
         if reply.model == "demo/stall":
-            await asyncio.sleep(self._config.stall_s)
+            await _silence(exchange, self._config.stall_s)
             raise stalled(self._config.stall_s)
         words = tuple(choice.finish.reason.value for choice in reply.choices if choice.finish is not None)
         return Reply(
@@ -157,6 +158,14 @@ class DemoLLM:
         chunks = filter(None, (writer.write(events, None) for events in played))
         paced = Paced(chunks, delay_s=delay_s, stall_s=stall_s)
         return PulledBody(paced.read, tasks=self._services.tasks, close=paced.close)
+
+
+async def _silence(exchange: Exchange, seconds: float) -> None:
+    """Say nothing for *seconds*; UpstreamTimeout at the deadline, as by the clocks of LLMs over HTTP."""
+    if exchange.deadline_s is not None and (left_s := exchange.deadline_s - exchange.clock()) < seconds:
+        await asyncio.sleep(left_s)
+        raise deadline_exceeded()
+    await asyncio.sleep(seconds)
 
 
 def _spoken(exchange: Exchange, dialects: Mapping[str, Dialect]) -> tuple[Dialect, Api]:

@@ -54,16 +54,27 @@ def load(
 
 
 def load_text(
-    path: Path | None, text: str | None, registry: Registry, env: Mapping[str, str], command_line: Mapping[str, object]
+    path: Path | None,
+    text: str | None,
+    registry: Registry,
+    env: Mapping[str, str],
+    command_line: Mapping[str, object],
+    *,
+    certificate: bool = True,
 ) -> Loaded:
-    """As `load`, of a file that has been read: *text* is None for the embedded default."""
+    """
+    As `load`, of a file that has been read: *text* is None for the embedded default.
+
+    *certificate*: whether its files must be there and fit; for who speaks no TLS they need not.
+    """
     document = embedded_config(env) if text is None else parse(text)
     laid = overlay(document if path is None else _beside(document, path), registry, env, command_line)
     try:
         config, warnings = structure(laid.document, registry, env)
     except ConfigError as error:
         raise ConfigError(laid.problems + _placed(error.problems, text, laid)) from error
-    problems = laid.problems + _placed(_certificate_problems(config.server), text, laid)
+    unfit = _certificate_problems(config.server) if certificate else []
+    problems = laid.problems + _placed(unfit, text, laid)
     if problems:
         raise ConfigError(problems)
     return Loaded(

@@ -30,7 +30,7 @@ from llmproxy_server.log_redact import Redaction
 from llmproxy_server.log_steps import Steps, steps_of
 from llmproxy_server.metrics.endpoint import metrics_endpoints
 from llmproxy_server.metrics.metering import Metering, Scope
-from llmproxy_server.prices import BundledPrices
+from llmproxy_server.prices import BundledPrices, needs_list
 from llmproxy_server.providers import Providers
 from llmproxy_server.recent import Recent
 from llmproxy_server.recent_endpoint import recent_endpoints
@@ -85,6 +85,7 @@ class Maker:
         """
         The generation of *config*, which is *given* with the settings that only a restart changes.
 
+        The price list is there, where its calls will ask for prices.
         ConfigError with every problem that shows only now, or whatever a plugin raises; nothing is left then.
         """
         if problems := list(unshared(config)):
@@ -99,6 +100,8 @@ class Maker:
             shared = self._shared(gateway, scope, steps, export, recent)
             endpoints = by_path([*self._endpoints(config, recent), *self._registry.endpoints.values()])
             doors = tuple(_doors(config.server, shared, endpoints))
+            if needs_list(config):
+                await self.prices.ready()
         except BaseException:
             await tasks.drain(0)
             await lease.release()

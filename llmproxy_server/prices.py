@@ -1,8 +1,9 @@
 """
 The price list of the genai-prices package, which comes with its data: nothing is ever fetched.
 
-No other module imports the package. It takes a quarter of a second and some 20 MB, so it is imported when a price is
-first asked for, or `start` says that one will be, and in a thread.
+No other module imports the package. It takes 20 MB, and a quarter of a second; where it was not compiled before, two
+seconds, in one of which little else in the process runs. So it is imported only where there is something to pay, in a
+thread, and before that is served: the first calls would all wait for their price, and the others for the interpreter.
 """
 
 from __future__ import annotations
@@ -84,10 +85,11 @@ class BundledPrices:
         self._loading: asyncio.Future[DataSnapshot | None] | None = None
         self._is_faulty = False
 
-    @property
-    def is_there(self) -> bool:
-        """Whether the data is loaded, or cannot be."""
-        return self._loading is not None and self._loading.done()
+    async def ready(self) -> None:
+        """Return once the data is loaded, or surely cannot be."""
+        self.start()
+        assert self._loading is not None
+        await asyncio.shield(self._loading)
 
     def start(self) -> None:
         """Begin to load, unless that has begun; it goes on in the background. To be called in the event loop."""

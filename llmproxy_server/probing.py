@@ -76,7 +76,7 @@ class Prober:
         answer                                   the LLM is    to its breaker
         a list of models that can be read        well          a success while it is half open, else nothing
         404, 405, 501: it has no list            well          nothing
-        the key is refused or limited            failing       nothing, as of a call: a key that rests is no fault
+        the key is refused or limited            failing       nothing, as a call that was told so
         any other, or none in time               failing       a failure
 
     A success counts only while the breaker is half open, since a list of models says little of an LLM whose answers

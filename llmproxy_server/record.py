@@ -74,7 +74,7 @@ class Ended:
         self.call = call
         self.exchange = exchange
         self.outcome = outcome
-        """Of the exchange."""
+        """Of the exchange; once it is billed, with the usage and cost of all that it pays for."""
         self.status = status
         """What was sent; 499 when the client had left, the error's own when a stream failed that began with 200."""
         self.keep = keep
@@ -139,8 +139,8 @@ class Health(Protocol):
 
 
 class Window(Protocol):
-    def ended(self, ended: Ended, line: AccessLine | None) -> None:
-        """*line* is what the log says of the call; None where it says nothing."""
+    def ended(self, ended: Ended, line: AccessLine | None, *, ago_s: float = 0.0) -> None:
+        """*line* is what the log says of the call, which ended *ago_s* ago; None where it says nothing."""
         ...
 
 
@@ -216,22 +216,26 @@ class Record(Ended):
             self.status = CLIENT_GONE
         else:
             self.status = error.status if error is not None else self.call.status
-        by = self._by
-        try:
+        metrics = self._by.metrics
+        if metrics is not None:
             try:
-                if by.metrics is not None:
-                    by.metrics.ended(self)
-            finally:
-                line = by.log.ended(self)
-                if by.recent is not None:
-                    by.recent.ended(self, line)
-        except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
-            _log.exception("the end of exchange %s could not be written down", self.exchange.id)
+                metrics.ended(self)
+            except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
+                _log.exception("the end of exchange %s could not be written down", self.exchange.id)
 
     def billed(self, bill: Outcome) -> None:
-        """See Recording."""
-        by = self._by
+        """See Recording. The line is not written before: it has the whole bill, and each attempt's end."""
+        by, ago_s = self._by, 0.0
         try:
+            if bill is not self.outcome:  # something that it pays for has outlived it
+                self.outcome = bill
+                ago_s = self.exchange.clock() - bill.ended_s
+            try:
+                line = by.log.ended(self)
+                if by.recent is not None:
+                    by.recent.ended(self, line, ago_s=ago_s)
+            except Exception:  # noqa: BLE001 - as in `finished`; the others may still be able to
+                _log.exception("the line of exchange %s could not be written", self.exchange.id)
             if by.metrics is not None:
                 by.metrics.billed(self, bill)
             if by.tracer is not None:

@@ -32,9 +32,13 @@ class Snapshot:
     env: Mapping[str, str] = attrs.field(repr=False)
     command_line: Mapping[str, object]
 
-    def load(self, registry: Registry) -> Loaded:
-        """The configuration; ConfigError with all its problems. Opens no file but those of the certificate."""
-        return load_text(self.path, self.text, registry, self.env, self.command_line)
+    def load(self, registry: Registry, *, certificate: bool = True) -> Loaded:
+        """
+        The configuration; ConfigError with all its problems.
+
+        Opens no file but those of the certificate; without *certificate* none.
+        """
+        return load_text(self.path, self.text, registry, self.env, self.command_line, certificate=certificate)
 
     def to_bytes(self) -> bytes:
         """JSON, for another process. It holds the environment: it goes over private channels only."""

@@ -29,6 +29,9 @@ _decode_text = msgspec.json.Decoder(str).decode
 _BEGIN = re.compile(r'\s*\{\s*"text"\s*:\s*"')
 _SO_FAR = re.compile(r'\s*(?:\{\s*(?:"(?:t(?:e(?:x(?:t(?:"\s*(?::\s*)?)?)?)?)?)?)?)?')
 """What may still become `_BEGIN`."""
+_LONGEST_BEGINNING = 4 << 10
+"""Characters that may be white space, and what may become `_BEGIN`: each piece is looked at with all before it."""
+_INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _LONGEST_ESCAPE = 12
 """Characters of one that is written as a pair of surrogates."""
 
@@ -92,7 +95,7 @@ class TextPieces:
         if found is not None:
             self._state = "inside"
             return self._inside(text[found.end() :])
-        if _SO_FAR.fullmatch(text) is not None:
+        if len(text) <= _LONGEST_BEGINNING and _SO_FAR.fullmatch(text) is not None:
             self._held = text
             return ""
         self._state, self._held = "raw", ""
@@ -109,13 +112,10 @@ class TextPieces:
 
 def _quote(text: str) -> int | None:
     """Where the string ends whose inside *text* begins with; None: not in it."""
-    at = text.find('"')
-    while at >= 0:
-        escapes = at - len(text[:at].rstrip("\\"))
-        if escapes % 2 == 0:
-            return at
-        at = text.find('"', at + 1)
-    return None
+    found = _INSIDE.match(text)
+    assert found is not None  # it matches nothing, too
+    at = found.end()
+    return at if text[at : at + 1] == '"' else None
 
 
 def _unescaped(text: str, most: int) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import msgspec
 
 from llmproxy_core.chat import BuiltinTool, ChatRequest, Message, TextPart, ToolCall, ToolResult
 from llmproxy_core.errors import BadRequest
+from llmproxy_core.wire.open_calls import OpenCalls
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 _OF_TOOLS = (ToolCall, ToolResult)
@@ -58,7 +59,7 @@ class _Pairs:
     def __init__(self, answered: Answered) -> None:
         self.found: dict[str, ToolCall] = {}
         self._answered = answered
-        self._open: list[_Waiting] = []
+        self._open = OpenCalls[_Waiting]()
         self._is_answered = False  # one of the turn's calls is
         self._last_said = -1  # the number of the last message that was not the assistant's
 
@@ -75,25 +76,21 @@ class _Pairs:
             if self._is_answered or message.role != "assistant":
                 self._end_turn()
             if isinstance(part, ToolCall):
-                self._open.append(_Waiting(part, place, number))
+                self._open.add(part.id, part.name, _Waiting(part, place, number))
 
     def _answer(self, result: ToolResult, place: str) -> None:
-        for position, waiting in enumerate(self._open):
-            call = waiting.call
-            fits = call.id == result.call_id if result.call_id else result.name in (None, call.name)
-            if fits:
-                del self._open[position]
-                self.found[place] = call
-                self._is_answered = True
-                return
-        which = repr(result.call_id or result.name)
-        message = f"'{place}' answers the tool call {which}, but no such call before it waits for a result"
-        raise BadRequest(message, param=place)
+        waiting = self._open.take(result.call_id, result.name)
+        if waiting is None:
+            which = repr(result.call_id or result.name)
+            message = f"'{place}' answers the tool call {which}, but no such call before it waits for a result"
+            raise BadRequest(message, param=place)
+        self.found[place] = waiting.call
+        self._is_answered = True
 
     def _end_turn(self) -> None:
         self._is_answered = False
         if self._open and self._answered == "next":
-            raise _unanswered(self._open[0])
+            raise _unanswered(next(iter(self._open)))
 
     def close(self) -> None:
         """The conversation is over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -10,8 +10,8 @@ from llmproxy_core.config import Config, RouteConfig
 from llmproxy_core.llm_config import FallbackConfig, GroupConfig, HttpLLMConfig, LLMConfig
 from llmproxy_server.cli_llm import reached
 from llmproxy_server.rehearsal.diverted import origin_of
-from llmproxy_server.rehearsal.script import WELL, Fault
-from llmproxy_server.rehearsal.tally import Came, PhaseTally, RouteTally
+from llmproxy_server.rehearsal.script import WELL, Fault, Phase
+from llmproxy_server.rehearsal.tally import By, Came, PhaseTally, RouteTally, Seen, told
 
 _LONG_S = 60.0
 """A call that takes longer makes a deadline worth a thought."""
@@ -85,16 +85,34 @@ def _of_route(behind: _Behind, phases: Sequence[PhaseTally]) -> Iterator[Advice]
     for phase in phases:
         provider, fault = phase.phase.provider, phase.phase.fault
         tally = next((it for it in phase.routes if it.route == name), None)
-        if tally is not None and phase.phase == WELL and tally.failed:
-            message = f"{tally.failed} of {tally.calls} calls failed when all was well: {_why(tally)}"
+        if tally is None:
+            continue
+        if phase.phase == WELL and tally.failed:
+            message = f"{tally.failed} of {tally.calls} calls failed when all was well: {_numbers(tally.errors)}"
             yield Advice("fails_when_well", name, None, message, tally.failed)
-        if tally is None or fault is None:
+        yield from _of_bounds(behind, phase.phase, tally)
+        if fault is None:
             continue
         yield from _of_time(behind, tally)
         if provider is not None and provider in behind.origins.values():
             yield from _of_failures(behind, provider, fault, tally)
             yield from _of_streams(behind, provider, fault, tally)
             yield from _of_breakers(behind, provider, fault, tally)
+
+
+def _of_bounds(behind: _Behind, phase: Phase, tally: RouteTally) -> Iterator[Advice]:
+    if refused := tally.failed_by(By.BOUND):
+        message = (
+            f"{len(refused)} of {tally.calls} calls were refused by bounds of your own (`max_in_flight`, `max_queued`, "
+            f"`pool`) when {_when(phase)}: {_why(refused)}"
+        )
+        yield Advice("at_bound", behind.route.name, None, message, len(refused))
+
+
+def _when(phase: Phase) -> str:
+    if phase.fault is None:
+        return "all was well again" if phase.goes_on else "all was well"
+    return f"{'everything' if phase.provider is None else phase.provider} {phase.fault.was}"
 
 
 def _of_time(behind: _Behind, tally: RouteTally) -> Iterator[Advice]:
@@ -105,20 +123,21 @@ def _of_time(behind: _Behind, tally: RouteTally) -> Iterator[Advice]:
 
 
 def _of_failures(behind: _Behind, provider: str, fault: Fault, tally: RouteTally) -> Iterator[Advice]:
-    number = tally.failed
+    failed_there = tally.failed_by(By.PROVIDER)  # of others no provider's fault is the reason
     if fault in _LATE:
-        number -= tally.number(Came.BROKEN)  # of those `_of_streams` tells
-    if not number:
+        failed_there = [it for it in failed_there if it.came is not Came.BROKEN]  # of those `_of_streams` tells
+    if not failed_there:
         return
+    number, why = len(failed_there), _why(failed_there)
     failed = f"{number} of {tally.calls} calls failed when it {fault.was}"
     if fault in _GONE and not behind.stands_in(provider):
         kind, message = "no_stand_in", f"nothing stands in for {provider}: {failed}"
     elif fault in _GONE:
-        kind, message = "stand_in_failed", f"others stand in for {provider}, and yet {failed}: {_why(tally)}"
+        kind, message = "stand_in_failed", f"others stand in for {provider}, and yet {failed}: {why}"
     elif fault in _PASSING and not behind.retries:
         kind, message = "no_retries", f"nothing is tried again at {provider}, without `retries`: {failed}"
     elif fault in _LATE:
-        kind, message = "no_time", f"{provider} and its clocks took the time of another try: {failed}: {_why(tally)}"
+        kind, message = "no_time", f"{provider} and its clocks took the time of another try: {failed}: {why}"
     else:
         return
     yield Advice(kind, behind.route.name, provider, message, number)
@@ -146,5 +165,9 @@ def _of_breakers(behind: _Behind, provider: str, fault: Fault, tally: RouteTally
             yield Advice("no_breaker", behind.route.name, provider, message, tries)
 
 
-def _why(tally: RouteTally) -> str:
-    return ", ".join(f"{number} x {error}" for error, number in tally.errors.items())
+def _why(failed: Iterable[Seen]) -> str:
+    return _numbers(told(failed))
+
+
+def _numbers(errors: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} x {error}" for error, number in errors.items())

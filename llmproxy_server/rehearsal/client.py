@@ -9,7 +9,7 @@ from functools import partial
 
 import attrs
 
-from llmproxy_core.errors import UpstreamError, UpstreamTimeout
+from llmproxy_core.errors import Overloaded, ProxyError, UpstreamError, UpstreamTimeout
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
@@ -19,7 +19,7 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_server.door_id import REQUEST_ID
 from llmproxy_server.rehearsal.provider import MARK
 from llmproxy_server.rehearsal.questions import Question
-from llmproxy_server.rehearsal.tally import Came, Seen
+from llmproxy_server.rehearsal.tally import By, Came, Seen
 from llmproxy_server.wire.upstream import WireTransport
 
 PATIENCE_S = 600.0
@@ -129,21 +129,31 @@ def _billed(behind: _Behind, outcome: Outcome) -> None:
 def _seen(question: Question, status: int | None, came: Came, took_s: float, behind: _Behind) -> Seen:
     plain = Seen(route=question.route, stream=question.stream, came=came, seconds=took_s, status=status)
     exchange = behind.exchange
-    if exchange is None:
-        return plain
+    if exchange is None:  # it was refused at the door
+        if status == question.dialect.error_status(Overloaded("")):  # not every protocol has a place for our codes
+            return attrs.evolve(plain, code=Overloaded.code, failed_by=By.BOUND)
+        return attrs.evolve(plain, failed_by=By.OURS)
     outcome = behind.bill or exchange.outcome
     error = None if outcome is None else outcome.error
     usage = None if outcome is None else outcome.usage
     return attrs.evolve(
         plain,
         code=None if error is None else error.code,
+        failed_by=_failed_by(error),
         tries=FrozenMap(Counter(it.llm for it in exchange.attempts)),
+        by_processors=FrozenMap(Counter(it.llm for it in exchange.child_attempts)),
         stood_in=_stood_in(exchange),
         passed_over=tuple(it.error.code for it in exchange.passed_over if it.error is not None),
         cost=None if outcome is None else outcome.cost,
         input_tokens=0 if usage is None else usage.input_tokens,
         output_tokens=0 if usage is None else usage.output_tokens,
     )
+
+
+def _failed_by(error: ProxyError | None) -> By:
+    if isinstance(error, Overloaded) or (error is not None and error.code == "llm_full"):
+        return By.BOUND
+    return By.PROVIDER if error is None or isinstance(error, UpstreamError) else By.OURS
 
 
 def _stood_in(exchange: Exchange) -> bool:

@@ -51,12 +51,14 @@ class Rehearsed:
         return [it for it in self.phases if it.phase.provider is not None]
 
     def concerned(self, tally: PhaseTally) -> Sequence[RouteTally]:
-        """The routes that call the provider which fails alone, as long as all is well; of other phases all."""
+        """The routes that call the provider which fails alone when all is well, their processors too; else all."""
         provider = tally.phase.provider
         if provider is None:
             return tally.routes
         well = self.phases[0].routes
-        names = {it.route for it in well if any(self.origins.get(llm) == provider for llm in it.tries)}
+        names = {
+            it.route for it in well if any(self.origins.get(llm) == provider for llm in (*it.tries, *it.by_processors))
+        }
         return [it for it in tally.routes if it.route in names]
 
     @property

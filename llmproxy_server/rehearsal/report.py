@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmproxy_server.rehearsal.rehearsal import Rehearsed
-from llmproxy_server.rehearsal.tally import Came, PhaseTally, RouteTally
+from llmproxy_server.rehearsal.tally import By, Came, PhaseTally, RouteTally
 
 
 def as_json(rehearsed: Rehearsed) -> dict[str, object]:
@@ -47,7 +47,9 @@ def _route(tally: RouteTally) -> dict[str, object]:
         "answered_by_another": tally.stood_in,
         "tried_again": tally.retried,
         "errors": tally.errors,
+        "failed_by": {by.value: len(tally.failed_by(by)) for by in By},
         "tries": tally.tries,
+        "calls_of_processors": tally.by_processors,
         "not_asked": tally.passed_over,
         "median_s": round(tally.median_s, 3),
         "worst_s": round(tally.worst_s, 3),

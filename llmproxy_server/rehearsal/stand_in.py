@@ -30,7 +30,8 @@ def load(snapshot: Snapshot, registry: Registry) -> Loaded:
     """
     The configuration of *snapshot* with stand-ins for all keys of its LLMs, whether they are set or not.
 
-    Secrets of other tables (a store's URL) are taken as they are where they are set. ConfigError as when it is served.
+    Secrets of other tables (a store's URL) are taken as they are where they are set. ConfigError as when it is served,
+    but for the files of its certificate, which may be elsewhere: a rehearsal speaks no TLS.
     """
     document = parse(snapshot.text) if snapshot.text is not None else {}
     llms = document.get("llm")
@@ -41,7 +42,7 @@ def load(snapshot: Snapshot, registry: Registry) -> Loaded:
             env[name] = stand_in(name)
     for name in _proxies(llms):
         env[name] = "none"
-    return attrs.evolve(snapshot, env=env).load(registry)
+    return attrs.evolve(snapshot, env=env).load(registry, certificate=False)
 
 
 def rehearsed(config: Config) -> Config:

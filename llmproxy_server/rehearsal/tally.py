@@ -26,6 +26,16 @@ class Came(Enum):
     """It heard nothing for as long as SDKs wait."""
 
 
+class By(Enum):
+    """What had a call fail."""
+
+    PROVIDER = "provider"
+    BOUND = "bound"
+    """A bound of the configuration's own: how many calls at once, how long a queue, how many connections."""
+    OURS = "ours"
+    """A processor, or the proxy: it would have failed whatever the providers did."""
+
+
 @attrs.frozen(kw_only=True)
 class Seen:
     """One call: what its client saw, and what the proxy did for it."""
@@ -37,8 +47,12 @@ class Seen:
     status: int | None = None
     code: str | None = None
     """Of the error."""
+    failed_by: By = By.PROVIDER
+    """Where it was not answered."""
     tries: Mapping[str, int] = FrozenMap()
     """The upstream calls that were made for it, by LLM; those of processors are not in it."""
+    by_processors: Mapping[str, int] = FrozenMap()
+    """The upstream calls that processors made in its name, by LLM."""
     stood_in: bool = False
     """Another LLM answered than the one that was to."""
     passed_over: tuple[str, ...] = ()
@@ -70,6 +84,10 @@ class RouteTally:
     def failed(self) -> int:
         return self.calls - self.answered
 
+    def failed_by(self, by: By) -> Sequence[Seen]:
+        """Those that failed, of these causes."""
+        return [it for it in self.seen if it.came is not Came.ANSWERED and it.failed_by is by]
+
     @property
     def retried(self) -> int:
         """Those that took more than one try."""
@@ -83,15 +101,17 @@ class RouteTally:
     @property
     def errors(self) -> Mapping[str, int]:
         """What failed calls were told, and how often: status and code, the code alone within an answer."""
-        return _most(_told(it) for it in self.seen if it.came is not Came.ANSWERED)
+        return told(it for it in self.seen if it.came is not Came.ANSWERED)
 
     @property
     def tries(self) -> Mapping[str, int]:
         """By LLM."""
-        total = Counter[str]()
-        for it in self.seen:
-            total.update(it.tries)
-        return dict(sorted(total.items()))
+        return _total(it.tries for it in self.seen)
+
+    @property
+    def by_processors(self) -> Mapping[str, int]:
+        """By LLM."""
+        return _total(it.by_processors for it in self.seen)
 
     @property
     def passed_over(self) -> Mapping[str, int]:
@@ -139,6 +159,11 @@ class PhaseTally:
         return sum(route.answered for route in self.routes)
 
 
+def told(failed: Iterable[Seen]) -> Mapping[str, int]:
+    """What the clients of calls that *failed* were told, and how often."""
+    return _most(_told(it) for it in failed)
+
+
 def _told(seen: Seen) -> str:
     match seen.came:
         case Came.GAVE_UP:
@@ -147,6 +172,13 @@ def _told(seen: Seen) -> str:
             return f"broken off: {seen.code or 'cut'}"
         case _:
             return f"{seen.status} {seen.code or ''}".rstrip()
+
+
+def _total(numbers: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total = Counter[str]()
+    for each in numbers:
+        total.update(each)
+    return dict(sorted(total.items()))
 
 
 def _most(words: Iterable[str]) -> Mapping[str, int]:
