@@ -1,4 +1,4 @@
-"""How much is served at once: calls in flight, those that wait for a place, and the bytes of their request bodies."""
+"""How much is served at once: calls in flight, those that wait for a place, and the bytes that are held for them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from llmproxy_core.errors import Overloaded
 from llmproxy_core.node import record
 from llmproxy_core.resilience.turns import Refusal, Turns
 from llmproxy_server.admission_limit import AdaptiveLimit, Looks
+from llmproxy_server.unsent import Unsent
 
 RETRY_AFTER_S = 1.0
 
@@ -44,6 +45,7 @@ class Admission:
         *,
         max_in_flight: int,
         max_buffered_bytes: int,
+        max_unsent_bytes: float = inf,
         max_queued: int = 0,
         queue_timeout_s: float = 1.0,
         adaptive_limit: bool = False,
@@ -58,6 +60,8 @@ class Admission:
         """How many calls may be in flight now. Where fewer are, nobody waits."""
         self.queue = Turns(self._take_back)
         """Those that wait for a place."""
+        self.unsent = Unsent(max_unsent_bytes, clock)
+        """Answers that wait for their clients."""
         self._max_buffered_bytes = max_buffered_bytes
         self._max_queued = max_queued
         self._queue_timeout_s = queue_timeout_s
@@ -70,6 +74,7 @@ class Admission:
         return cls(
             max_in_flight=server.max_in_flight,
             max_buffered_bytes=server.max_buffered_bytes,
+            max_unsent_bytes=server.max_unsent_bytes,
             max_queued=server.max_queued,
             queue_timeout_s=server.queue_timeout_s,
             adaptive_limit=server.adaptive_limit,
@@ -83,6 +88,7 @@ class Admission:
         """
         most = server.max_in_flight or inf
         self._max_buffered_bytes = server.max_buffered_bytes
+        self.unsent.most_bytes = server.max_unsent_bytes
         self._max_queued = server.max_queued
         self._queue_timeout_s = server.queue_timeout_s
         if not server.adaptive_limit:
@@ -126,6 +132,16 @@ class Admission:
         self.in_flight += 1
         return Ticket(self)
 
+    def outside(self, address: str) -> Ticket:
+        """
+        For a call from *address* whose body is still to come: it has no place while it does, but may hold bytes.
+
+        Overloaded when it would be refused a place now, since there is none, nor one in the queue.
+        """
+        if self.in_flight >= self.limit and not self.queue.has_room(address, self._max_queued):
+            raise self._refused("full")
+        return Ticket(self, inside=False)
+
     async def wait(self, address: str, until: float | None = None) -> Ticket:
         """
         A place, until `Ticket.leave`, as soon as it is the turn of who calls from *address*.
@@ -161,11 +177,11 @@ class Admission:
 
 @record(eq=False, repr=False)
 class Ticket:
-    """The place of one call."""
+    """The place of one call, and the bytes that it holds."""
 
     _admission: Admission
+    _inside: bool = True
     _held: int = attrs.field(init=False, default=0)
-    _inside: bool = attrs.field(init=False, default=True)
 
     def check(self, size: int) -> None:
         """Overloaded when *size* more bytes do not fit now. Nothing is held: who announces much need not send it."""
@@ -177,12 +193,17 @@ class Ticket:
         self._admission.buffered_bytes += size
         self._held += size
 
+    def take_over(self, other: Ticket) -> None:
+        """Hold what *other*, of the same call, holds."""
+        self._held, other._held = self._held + other._held, 0
+
     def leave(self) -> None:
         """Give everything back; the place goes to who waits for one. May be called again."""
+        admission = self._admission
+        admission.buffered_bytes -= self._held
+        self._held = 0
         if self._inside:
             self._inside = False
-            admission = self._admission
             admission.in_flight -= 1
-            admission.buffered_bytes -= self._held
             if admission.queue.size:
                 admission._let_in()

@@ -190,6 +190,12 @@ BOUNDS = (
         lambda it: it.admission.buffered_bytes,
         lambda it: it.config.server.max_buffered_bytes,
     ),
+    Bound(
+        "unsent_bytes",
+        "llmproxy_server.unsent.Unsent._waiting",
+        lambda it: it.admission.unsent.bytes,
+        lambda it: it.config.server.max_unsent_bytes,
+    ),
     # Calls, and what outlives them.
     Bound(
         "background",

@@ -6,6 +6,8 @@ import asyncio
 import select
 from collections.abc import Callable
 
+from llmproxy_server.pace import behind
+
 SMALL_BYTES = 1 << 16
 """What is worth a copy to save a system call."""
 LINGER_S = 1.0
@@ -43,22 +45,27 @@ def has_left(transport: asyncio.Transport) -> bool:
 
 
 class Stall:
-    """How long a client has taken nothing of what was written."""
+    """How far a client is behind with taking what was written."""
 
-    __slots__ = ("_bytes", "_since_s")
+    __slots__ = ("_behind_s", "_bytes", "_since_s")
 
     def __init__(self) -> None:
+        self._behind_s = 0.0
         self._bytes = 0
         self._since_s: float | None = None
 
     def over(self) -> None:
-        """It takes what is written, or there is nothing to take."""
+        """It has taken what was written, or so much of it that more is."""
         self._since_s = None
 
-    def check(self, transport: asyncio.Transport, now: float, most_s: float) -> None:
-        """Something waits to be taken: cut the client when it has been all the same for *most_s*."""
+    def check(self, transport: asyncio.Transport, now: float, most_s: float, min_bytes_per_s: int) -> None:
+        """Something waits to be taken: cut the client when it is more than *most_s* behind that rate."""
         size = transport.get_write_buffer_size()
-        if self._since_s is None or size != self._bytes:
-            self._bytes, self._since_s = size, now
-        elif now - self._since_s > most_s:
+        if self._since_s is None:
+            self._behind_s = 0.0
+        else:
+            took = max(self._bytes - size, 0)
+            self._behind_s = behind(self._behind_s, now - self._since_s, took, min_bytes_per_s)
+        self._bytes, self._since_s = size, now
+        if self._behind_s > most_s:
             transport.abort()

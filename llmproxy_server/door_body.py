@@ -11,6 +11,7 @@ from llmproxy_core.headers import Headers
 from llmproxy_core.routing import Match
 from llmproxy_server.admission import Ticket
 from llmproxy_server.door_request import BodySource, Incoming
+from llmproxy_server.pace import behind
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 
@@ -77,14 +78,13 @@ class BodyClock:
     Only time in which we wait for the client counts: an upload that an upstream holds back is not the client's fault.
     """
 
-    __slots__ = ("_min_bytes_per_s", "_received", "_since", "_timeout_s", "_waited_s")
+    __slots__ = ("_behind_s", "_min_bytes_per_s", "_since", "_timeout_s")
 
     def __init__(self, timeout_s: float, min_bytes_per_s: int) -> None:
-        """Longer than *timeout_s* may be waited only for one who sends at that rate; 0: without a break so long."""
+        """*timeout_s*: how far a client may be behind that rate; 0: it may send nothing for so long."""
         self._timeout_s = timeout_s
         self._min_bytes_per_s = min_bytes_per_s
-        self._received = 0
-        self._waited_s = 0.0
+        self._behind_s = 0.0
         self._since: float | None = None
 
     def wait(self, now: float) -> None:
@@ -92,20 +92,12 @@ class BodyClock:
 
     def got(self, size: int, now: float) -> None:
         """The wait is over: *size* bytes came, or none will."""
-        if self._since is not None:
-            self._waited_s += now - self._since
-            self._since = None
-        self._received += size
+        waited_s = 0.0 if self._since is None else now - self._since
+        self._since = None
+        self._behind_s = behind(self._behind_s, waited_s, size, self._min_bytes_per_s)
 
     def expired(self, now: float) -> bool:
-        if self._since is None:
-            return False
-        silent = now - self._since
-        if silent > self._timeout_s:
-            return True
-        if not self._min_bytes_per_s:
-            return False
-        return self._waited_s + silent > self._timeout_s + self._received / self._min_bytes_per_s
+        return self._since is not None and self._behind_s + now - self._since > self._timeout_s
 
 
 class BodyReader:
@@ -159,6 +151,13 @@ class BodyReader:
             ticket.reserve(len(data))
             pieces.append(data)
             data = await self.read()
+        return b"".join(pieces)
+
+    async def short(self) -> bytes:
+        """All of one that says that it is short: nobody pays for it."""
+        pieces: list[bytes] = []
+        while data := await self.read():
+            pieces.append(data)
         return b"".join(pieces)
 
     def pieces(self, max_bytes: int | None) -> AsyncIterator[bytes]:

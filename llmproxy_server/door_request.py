@@ -85,6 +85,15 @@ class Client(Protocol):
         """Whether the client does not take what was written, so that `drain` would wait."""
         ...
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what was written the client has not taken, as far as is known here."""
+        ...
+
     async def drain(self) -> None:
         """Wait until the client has taken enough for more to be written. ClientGone when it is lost meanwhile."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection: the client gets no more, and the call is told that it has left."""
         ...

@@ -15,7 +15,9 @@ from llmproxy_server.door_answer import error_answer
 from llmproxy_server.door_id import REQUEST_ID
 from llmproxy_server.door_request import BodySource, Client, Incoming
 from llmproxy_server.log_events import get_logger
+from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.wire.connection import Connection
+from llmproxy_server.wire.in_turn import InTurn
 from llmproxy_server.wire.request_head import HeadReader
 
 _log = get_logger()
@@ -69,6 +71,10 @@ class Edge:
         self.calls: set[Call] = set()
         self.pages: Pages | None = None
         self.loop = asyncio.get_running_loop()
+        self.in_turn = InTurn(self.loop)
+        """What connections have to do of which there may be very much."""
+        self._limited: UnderWay[Call] = UnderWay(self.loop)
+        """The calls that have a deadline."""
         self.heads: HeadReader
         self.max_header_bytes: int
         self._on_closed = closed
@@ -96,7 +102,7 @@ class Edge:
     def admit(self, incoming: Incoming, source: BodySource, client: Client) -> Call:
         """The call that a request is, to be run. When that is over the *client* is told, and tells us: `over`."""
         door = self.door
-        call = Call(door, incoming, source, client)
+        call = Call(door, incoming, source, client, self._limited)
         door.shared.use.enter()
         self.calls.add(call)
         return call
@@ -193,6 +199,7 @@ class Edge:
     async def aclose(self) -> None:
         """Close every connection, whatever it carries, once what was written has reached the client, or soon after."""
         self._sweep.cancel()
+        self._limited.stop()
         for connection in list(self.connections):
             connection.close()
         with suppress(TimeoutError):

@@ -8,7 +8,7 @@ import msgspec
 
 from llmproxy_core.wire.splice import decode_object
 
-_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+INSIDE_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 """The inside of a string, as far as it is there; but for a backslash that waits for what it escapes."""
 
 
@@ -64,7 +64,7 @@ class ObjectPieces:
         self._rest = ""
         while place < len(text):
             if self._in_string:
-                found = _STRING.match(text, place)
+                found = INSIDE_STRING.match(text, place)
                 assert found is not None  # it matches nothing, too
                 place = found.end()
                 if text[place : place + 1] != '"':

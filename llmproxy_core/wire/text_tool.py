@@ -11,6 +11,7 @@ import re
 
 import msgspec
 
+from llmproxy_core.wire.object_pieces import INSIDE_STRING
 from llmproxy_core.wire.splice import encode, join_object
 
 _PREFIX = "llmproxy_text_"
@@ -31,7 +32,6 @@ _SO_FAR = re.compile(r'\s*(?:\{\s*(?:"(?:t(?:e(?:x(?:t(?:"\s*(?::\s*)?)?)?)?)?)?
 """What may still become `_BEGIN`."""
 _LONGEST_BEGINNING = 4 << 10
 """Characters that may be white space, and what may become `_BEGIN`: each piece is looked at with all before it."""
-_INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _LONGEST_ESCAPE = 12
 """Characters of one that is written as a pair of surrogates."""
 
@@ -112,7 +112,7 @@ class TextPieces:
 
 def _quote(text: str) -> int | None:
     """Where the string ends whose inside *text* begins with; None: not in it."""
-    found = _INSIDE.match(text)
+    found = INSIDE_STRING.match(text)
     assert found is not None  # it matches nothing, too
     at = found.end()
     return at if text[at : at + 1] == '"' else None

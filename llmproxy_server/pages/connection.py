@@ -214,6 +214,14 @@ class PageConnection(RequestHandler):
     def blocked(self) -> bool:
         return self._paused
 
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self.socket is None else self.socket.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stall.over()
+
     async def drain(self) -> None:
         try:
             await self._drain_helper()
@@ -233,7 +241,8 @@ class PageConnection(RequestHandler):
             transport.abort()
             return
         if self._paused or (transport.is_closing() and transport.get_write_buffer_size()):
-            self._stall.check(transport, now, self._edge.door.shared.config.write_timeout_s)
+            server = self._edge.door.shared.config
+            self._stall.check(transport, now, server.write_timeout_s, server.write_min_bytes_per_s)
             return
         self._stall.over()
         config = self._edge.door.shared.config

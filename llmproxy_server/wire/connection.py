@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from llmproxy_core.errors import ProxyError
@@ -130,11 +131,16 @@ class Connection(asyncio.Protocol):
             self._read(data)
 
     def _feed(self, body: Arriving, data: bytes) -> None:
-        end = body.feed(data)
+        if body is not self._body:  # its call is over, and it is read no more
+            return
+        rest = body.feed(data)
         if body.complete:
             self._body = None
-            if end < len(data):
-                self._keep(data[end:])
+            if rest:
+                self._keep(rest)
+
+    def feed_later(self, body: Arriving) -> None:
+        self._edge.in_turn.add(partial(self._feed, body, b""))
 
     def _keep(self, data: bytes) -> None:
         """What follows a request waits for its answer, and the client with what is too much."""
@@ -239,8 +245,13 @@ class Connection(asyncio.Protocol):
         if self.call is not None:
             self.call.hold()
 
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self.socket is None else self.socket.get_write_buffer_size()
+
     def resume_writing(self) -> None:
         self.blocked = False
+        self._stall.over()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if self.call is not None:
@@ -302,7 +313,8 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         if self.blocked or (transport.is_closing() and transport.get_write_buffer_size()):
-            self._stall.check(transport, now, self._edge.door.shared.config.write_timeout_s)
+            server = self._edge.door.shared.config
+            self._stall.check(transport, now, server.write_timeout_s, server.write_min_bytes_per_s)
             return
         self._stall.over()
         if transport.is_closing():

@@ -19,6 +19,10 @@ class Reading(Protocol):
 
     def resume_body(self) -> None: ...
 
+    def feed_later(self, body: Arriving) -> None:
+        """Feed *body* with nothing when it is its turn: it has left something of what it was fed."""
+        ...
+
 
 class Arrived:
     """A body that came with its head, or none at all."""
@@ -43,7 +47,19 @@ class Arrived:
 class Arriving:
     """A body that is still coming. Read by one at a time."""
 
-    __slots__ = ("_chunks", "_error", "_held", "_left", "_loop", "_parts", "_paused", "_reading", "_waiter", "complete")
+    __slots__ = (
+        "_chunks",
+        "_error",
+        "_held",
+        "_left",
+        "_loop",
+        "_parts",
+        "_paused",
+        "_reading",
+        "_unread",
+        "_waiter",
+        "complete",
+    )
 
     def __init__(self, length: int | None, reading: Reading, loop: asyncio.AbstractEventLoop) -> None:
         """*length* in bytes; None: in chunks."""
@@ -53,45 +69,60 @@ class Arriving:
         self._loop = loop
         self._parts: list[bytes] = []
         self._held = 0  # bytes in parts
+        self._unread = b""  # has come, and waits for its turn to be read
         self._paused = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.complete = False
 
-    def feed(self, data: bytes) -> int:
-        """Take what *data* has of the body; where in it the body ended. What is malformed, the reader is told."""
+    def feed(self, data: bytes) -> bytes:
+        """
+        Take what *data* has of the body; what follows that, once the body is complete.
+
+        Of very many chunks some are taken now, and the next when `Reading.feed_later` feeds it. What is malformed, the
+        reader is told.
+        """
         if self._error is not None:
-            return len(data)
-        known = len(self._parts)
+            return b""
+        if self._unread:
+            data, self._unread = self._unread + data, b""
         end = self._take(data)
-        self._held += sum(map(len, self._parts[known:]))
+        if end < len(data) and not self.complete:
+            self._unread = data[end:]
+            self._reading.feed_later(self)
         if self.complete or self._error is not None or self._parts:
             self._wake()
-        if self._held > MOST_HELD_BYTES and not self._paused and not self.complete:
-            self._paused = True
-            self._reading.pause_body()
-        return end
+        self._pace()
+        return data[end:] if self.complete else b""
 
     def _take(self, data: bytes) -> int:
+        """Take some of *data*; up to where."""
         if self._chunks is None:
             end = min(len(data), self._left)
             self._left -= end
-            self._parts.append(data if end == len(data) else data[:end])
+            self._hold(data if end == len(data) else data[:end])
             self.complete = not self._left
             return end
+        pieces: list[bytes] = []
         try:
-            end = self._chunks.feed(data, self._parts)
+            end = self._chunks.feed(data, pieces)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for whoever reads the body
             self._error = error
             return len(data)
+        if pieces:
+            self._hold(b"".join(pieces))  # as pieces of a byte each they would take thirty times as much
         self.complete = self._chunks.ended
         return end
+
+    def _hold(self, piece: bytes) -> None:
+        self._parts.append(piece)
+        self._held += len(piece)
 
     async def read(self) -> bytes:
         while not self._parts and not self.complete:
             if self._error is not None:
                 raise self._error
-            self._go_on()
+            self._pace()
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
@@ -102,14 +133,17 @@ class Arriving:
     def take(self) -> bytes:
         parts, self._parts = self._parts, []
         self._held = 0
-        if self.complete:
-            self._go_on()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _go_on(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._reading.resume_body()
+    def _pace(self) -> None:
+        """Have the client wait while there is enough of the body here, and no longer."""
+        enough = not self.complete and (self._held > MOST_HELD_BYTES or self._unread != b"")
+        if enough is not self._paused:
+            self._paused = enough
+            if enough:
+                self._reading.pause_body()
+            else:
+                self._reading.resume_body()
 
     def fail(self, error: Exception) -> None:
         if not self.complete and self._error is None:

@@ -69,3 +69,15 @@ def test_a_configuration_with_problems_is_not_rehearsed(folder: Path) -> None:
 
     assert (ran.code, ran.out) == (2, "")
     assert 'line 9: route[1].target_llm: no [llm.opnai]; did you mean "openai"?' in ran.err
+
+
+def test_machines_are_told_of_problems_too(folder: Path) -> None:
+    (folder / "config.toml").write_text(CONFIG.replace('target_llm = "openai"', 'target_llm = "opnai"'))
+
+    ran = llmproxy("rehearse", "config.toml", "--fast", "--json", cwd=folder)
+
+    assert ran.code == 2
+    said = json.loads(ran.out)
+    assert [(it["line"], it["path"]) for it in said["problems"]] == [(9, "route[1].target_llm")]
+    assert (said["file"], "verdict" in said) == ("config.toml", False)
+    assert "route[1].target_llm" in ran.err

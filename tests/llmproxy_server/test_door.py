@@ -186,6 +186,21 @@ def test_slow_bytes_buy_only_the_time_that_they_are_worth() -> None:
     assert 19 <= now <= 21  # 10 s, and 10 s more for the 1000 bytes that came by then
 
 
+def test_who_was_fast_in_the_beginning_may_not_be_slow_for_hours() -> None:
+    clock = BodyClock(10, 100)
+    clock.wait(0.0)
+    clock.got(1_000_000, 1.0)
+    now = 1.0
+    for _ in range(100):
+        clock.wait(now)
+        now += 5.0
+        if clock.expired(now):
+            break
+        clock.got(1, now)
+
+    assert now <= 16
+
+
 def test_time_in_which_nobody_waits_does_not_count() -> None:
     clock = BodyClock(10, 100)
     clock.wait(0.0)

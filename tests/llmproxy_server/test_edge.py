@@ -536,13 +536,14 @@ async def test_calls_over_the_bound_are_told_to_come_back() -> None:
 
 async def test_who_announces_long_bodies_and_sends_none_keeps_nobody_out() -> None:
     async with Upstream(PLAIN) as upstream:
-        mapping = with_server(openai_at(upstream.base_url), max_buffered_bytes=1000)
+        mapping = with_server(openai_at(upstream.base_url), max_buffered_bytes=1000, max_in_flight=1)
         long = request("POST", "/v1/chat/completions", "Content-Type: application/json", "Content-Length: 900")
         async with Proxy(mapping) as proxy, many(proxy.port, 5) as silent, connected(proxy.port) as client:
             for each in silent:
                 each.send(long)
-            await until(lambda: proxy.server.admission.in_flight == 5)
+            await until(lambda: len(proxy.server.edges[0].calls) == 5)
 
+            assert proxy.server.admission.in_flight == 0  # a place is for work
             assert (await ask(client, post())).status == 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -79,7 +80,8 @@ async def crowd(request: pytest.FixtureRequest) -> AsyncIterator[Crowd]:
     keys = {"max_in_flight": 1, "queue_timeout_s": LONG_S, "trusted_proxies": ["127.0.0.1"]}
     gate = Gate()
     async with Upstream(PLAIN) as upstream:
-        mapping = with_server(processed(openai_at(upstream.base_url)), **{**keys, **getattr(request, "param", {})})
+        mapping = processed(openai_at(upstream.base_url, retries={}))
+        mapping = with_server(mapping, **{**keys, **getattr(request, "param", {})})
         async with Proxy(mapping, plugins=[Processing(gate)]) as proxy, AsyncExitStack() as leaving:
             yield Crowd(proxy, gate, leaving)
             gate.open(100)
@@ -151,6 +153,52 @@ async def test_a_client_that_leaves_while_it_waits_is_out_of_the_queue(crowd: Cr
 
     assert await statuses(first, last) == [200, 200]
     assert crowd.gate.served == ["192.0.2.1", "192.0.2.3"]
+
+
+async def test_a_body_that_comes_slowly_has_no_place_before_it_is_there_and_then_its_turn(crowd: Crowd) -> None:
+    body = json.dumps(HELLO).encode().ljust(900)
+    admission = crowd.proxy.server.admission
+    async with connected(crowd.proxy.port) as slow, connected(crowd.proxy.port) as leaving:
+        for client in (slow, leaving):
+            client.send(NO_BODY + body[:100])
+        await until(lambda: admission.buffered_bytes == 200)
+        assert admission.in_flight == 0
+        first = await crowd.come("192.0.2.1")
+
+        for client in (slow, leaving):
+            client.send(body[100:])
+        await until(lambda: crowd.waiting == 2)
+        await leaving.close()
+        await until(lambda: crowd.waiting == 1)
+        crowd.gate.open(2)
+
+        assert await statuses(first, slow) == [200, 200]
+        await until(lambda: admission.buffered_bytes == admission.in_flight == 0)
+
+
+@pytest.mark.parametrize("crowd", [{"max_queued": 0, "max_buffered_bytes": 99, "max_body_bytes": 99}], indirect=True)
+async def test_an_llm_can_be_drained_when_its_calls_hold_all_there_is(crowd: Crowd) -> None:
+    await crowd.come("192.0.2.1")
+    drain = json.dumps({"llm": "openai", "drained": True}).encode()
+    async with connected(crowd.proxy.port) as operator:
+        drained = await ask(operator, post(drain, "/providers"))
+
+    assert crowd.proxy.server.admission.buffered_bytes + len(drain) > 99
+    assert (drained.status, drained.json["drained"]) == (200, True)
+
+
+@pytest.mark.parametrize("crowd", [{"max_queued": 0, "max_buffered_bytes": 1 << 15}], indirect=True)
+async def test_a_long_body_for_an_endpoint_of_our_own_is_held_within_the_bound(crowd: Crowd) -> None:
+    admission = crowd.proxy.server.admission
+    async with connected(crowd.proxy.port) as held, connected(crowd.proxy.port) as other:
+        length = "Content-Type: application/json", "Content-Length: 20000"
+        held.send(request("POST", "/providers", *length) + b" " * 19_999)
+        await until(lambda: admission.buffered_bytes == 19_999)
+
+        assert (await ask(other, post(b" " * 20_000, "/providers"))).code == "overloaded"
+        held.send(b" ")
+        assert (await answer(held)).status == 400
+    assert admission.buffered_bytes == admission.in_flight == 0
 
 
 async def test_our_own_endpoints_answer_while_calls_wait_and_tell_how_many(crowd: Crowd) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -384,9 +385,9 @@ async def test_a_client_that_leaves_before_its_body_is_complete_is_no_exchange()
     async with Upstream() as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
         async with connected(proxy.port) as client:
             client.send(post()[:-5])
-            await until(lambda: proxy.server.admission.in_flight == 1)
+            await until(lambda: proxy.server.admission.buffered_bytes > 0)
 
-        await until(lambda: proxy.server.admission.in_flight == 0)
+        await until(lambda: not proxy.server.edges[0].calls)
         assert not proxy.exchanges
         assert not upstream.requests
         assert proxy.server.admission.buffered_bytes == 0
@@ -475,6 +476,7 @@ class Full:
 
     pushes = True
     blocked = True
+    unsent_bytes = 0
 
     def __init__(self) -> None:
         self.written = 0
@@ -484,6 +486,8 @@ class Full:
 
     async def drain(self) -> None:
         await asyncio.Event().wait()
+
+    def abort(self) -> None: ...
 
     def over(self, call: Call) -> None: ...
 
@@ -559,6 +563,50 @@ async def test_a_whole_answer_that_nobody_reads_is_cut_too_and_its_outcome_stays
         assert len((await ask(reading, post())).body) > 20_000_000
 
 
+async def test_a_client_that_takes_a_whole_answer_too_slowly_is_cut() -> None:
+    """A byte now and then is no sign that it will ever have the rest."""
+    rate = {"write_timeout_s": 0.2, "write_min_bytes_per_s": 1_000_000_000}
+    async with (
+        Upstream(reply(completion("x" * 20_000_000))) as upstream,
+        Proxy(with_server(openai_at(upstream.base_url), **rate)) as proxy,
+        connected(proxy.port, read_buffer_bytes=16_384) as client,
+    ):
+        client.send(post())
+        total = 0
+        async with asyncio.timeout(20):
+            with suppress(ConnectionError):
+                while data := await client.reader.read(16_384):
+                    total += len(data)
+                    await asyncio.sleep(0.005)
+
+        assert 0 < total < 20_000_000
+        assert (await proxy.outcome()).end is Ending.COMPLETED
+
+
+async def test_of_whole_answers_that_are_not_taken_the_slowest_client_is_cut() -> None:
+    most = 30_000_000
+    async with (
+        Upstream(reply(completion("x" * 20_000_000))) as upstream,
+        Proxy(with_server(openai_at(upstream.base_url), max_unsent_bytes=most)) as proxy,
+        connected(proxy.port, read_buffer_bytes=16_384) as unread,
+        connected(proxy.port, read_buffer_bytes=16_384) as other,
+    ):
+        unsent = proxy.server.admission.unsent
+        for client, ended in ((unread, 1), (other, 2)):
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.send(post())
+            await proxy.outcome(ended)
+        await until(lambda: len(proxy.server.edges[0].calls) == 1)
+
+        assert 0 < unsent.bytes <= most
+        other.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len((await answer(other)).body) > 20_000_000
+        unread.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with suppress(ConnectionError):
+            assert len(await unread.rest()) < 20_000_000
+        assert unsent.bytes == 0
+
+
 async def test_a_call_leaves_nothing_that_only_a_collection_would_free() -> None:
     """An error holds the frames it passed, these the exchange, and that the error: bodies would stay in memory."""
     async with Upstream() as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
@@ -581,12 +629,34 @@ async def test_a_call_leaves_nothing_that_only_a_collection_would_free() -> None
             proxy.exchanges.clear()
             proxy.outcomes.clear()
 
-            def left() -> bool:
-                return any(
-                    isinstance(kept, Call | Exchange | Connection) and id(kept) not in before
-                    for kept in gc.get_objects()
-                )
+            await until(lambda: not anything_left(before))
+        finally:
+            gc.enable()
 
-            await until(lambda: not left())
+
+def anything_left(before: set[int]) -> bool:
+    return any(isinstance(kept, Call | Exchange | Connection) and id(kept) not in before for kept in gc.get_objects())
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize("is_answered", [False, True], ids=["awaited", "not taken"])
+async def test_a_call_whose_client_leaves_is_freed_at_once(is_answered: bool) -> None:
+    async with (
+        Upstream(reply(completion("x" * 20_000_000)) if is_answered else [Stall()]) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+    ):
+        gc.collect()
+        before = {id(kept) for kept in gc.get_objects()}
+        gc.disable()
+        try:
+            async with connected(proxy.port, read_buffer_bytes=16_384) as client:
+                client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                client.send(post())
+                await (proxy.outcome() if is_answered else upstream.received())
+            await until(lambda: not proxy.server.edges[0].calls)
+            proxy.exchanges.clear()
+            proxy.outcomes.clear()
+
+            await until(lambda: not anything_left(before))
         finally:
             gc.enable()

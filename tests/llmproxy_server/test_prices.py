@@ -35,6 +35,7 @@ from llmproxy_core import Money, Price, Usage
 from llmproxy_core.prices import ModelPrice
 from llmproxy_server.prices import BundledPrices
 from tests.llmproxy_server.cli_process import TIMEOUT_S, environment
+from tests.proxy import Proxy, openai_at
 
 ROOT = Path(__file__).parents[2]
 URL = "https://llm.example/v1"
@@ -411,6 +412,35 @@ async def test_nothing_is_loaded_until_somebody_asks_or_it_is_started() -> None:
     bundled.start()
 
     assert await asyncio.to_thread(load.begun.wait, TIMEOUT_S)
+
+
+OWN = {"input": "1.00", "output": "2.00"}
+
+
+@pytest.mark.parametrize("own", [{}, {"gpt-*": OWN}])
+async def test_who_will_ask_for_prices_is_served_once_they_are_there(own: dict[str, object]) -> None:
+    """The first calls would all wait for it, and the others for the interpreter."""
+    load = Loader()
+    proxy = Proxy(openai_at(URL, prices=own))
+    proxy.server._maker.prices = BundledPrices(load)
+
+    async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:
+        starting = group.create_task(proxy.server.start())
+        await asyncio.to_thread(load.begun.wait, TIMEOUT_S)
+        assert not proxy.server.listeners
+        load.may_end.set()
+        await starting
+        assert proxy.server.listeners
+        await proxy.server.aclose()
+
+
+async def test_who_asks_for_no_price_waits_for_none() -> None:
+    load = Loader()
+    proxy = Proxy(openai_at(URL, prices={"*": OWN}))
+    proxy.server._maker.prices = BundledPrices(load)
+
+    async with asyncio.timeout(TIMEOUT_S), proxy:
+        assert not load.begun.is_set()
 
 
 async def test_a_package_that_does_not_import_is_logged_once_and_means_no_price(

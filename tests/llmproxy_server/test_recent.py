@@ -11,14 +11,17 @@ from typing import Any
 import attrs
 import pytest
 
-from llmproxy_core.dialect import Operation
+from llmproxy_core.dialect import Operation, ReplyHead
 from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ProxyError, RouteNotFound, UpstreamError
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.headers import Headers
 from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.request import Request
+from llmproxy_core.response import Reply
 from llmproxy_core.tasks import Tasks
+from llmproxy_core.usage import Usage
+from llmproxy_openai.dialect import OpenAIDialect
 from llmproxy_server.access_line import AccessLine, access_line
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.recent import Recent
@@ -210,7 +213,7 @@ class Window:
     def __init__(self) -> None:
         self.given: list[AccessLine | None] = []
 
-    def ended(self, ended: Ended, line: AccessLine | None) -> None:
+    def ended(self, ended: Ended, line: AccessLine | None, *, ago_s: float = 0.0) -> None:
         self.given.append(line)
 
 
@@ -224,6 +227,32 @@ def test_the_window_gets_the_very_line_of_the_log_also_when_the_metrics_break(li
 
     (given,) = window.given
     assert given is line
+
+
+def test_a_call_is_kept_once_all_is_over_that_it_pays_for_with_the_time_of_its_own_end() -> None:
+    now = [10.0]
+    asked = Asked(Incoming("POST", PATH, PATH, "", (1, 1), Headers(), "127.0.0.1", secure=False), "r")
+    exchange = Exchange(
+        Request(operation=Operation.CHAT, body=b""), id="r", route="/v1", tasks=Tasks(), clock=lambda: now[0]
+    )
+    recent = Recent(3, lambda: 1_700_000_000.0)
+    Recorder(Logged(None), None, None, None, recent).begin(asked, exchange)
+    flight = exchange.detach(exchange.request)
+    attempt = exchange.attempt("a", "m")
+    exchange.attempts.append(attempt)
+
+    exchange.finish(End.ABANDONED)
+    assert recent.newest(1) == []
+    now[0] = 12.5
+    reply = Reply(flight, b"{}", dialect=OpenAIDialect(), api=None, head=ReplyHead(Usage(7, 5), "m"), attempt=attempt)
+    reply.finish(End.COMPLETED)
+    flight.finish(End.COMPLETED)
+
+    ((ended_s, line),) = recent.newest(1)
+    assert (ended_s, line.status, line.end, line.duration_ms) == (1_699_999_997.5, 499, End.ABANDONED, 0.0)
+    assert (line.input_tokens, line.output_tokens) == (7, 5)
+    assert line.attempts is not None
+    assert line.attempts[0].ms == 2500.0
 
 
 # -- several workers -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from datetime import UTC, datetime
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import llmproxy_anthropic
+import llmproxy_cache
 import pytest
 
 from llmproxy_core.outcome import End
 from llmproxy_server.access_log import LOGGER
 from tests.llmproxy_server.edging import HELLO, Answer, ask, post, request
+from tests.llmproxy_server.metrics.scraping import scrape
 from tests.llmproxy_server.reloading import Reloadable
 from tests.llmproxy_server.test_reload_admin import RELOAD
 from tests.proxy import SECRET, Proxy, openai_at, with_server
 from tests.rawclient import connected
 from tests.resilience.flocks import fails, group, says
+from tests.script import Stall
 from tests.upstream import Upstream, completion, reply
 
 LIST = "/api/requests"
@@ -79,6 +83,28 @@ async def test_a_call_that_failed_is_told_with_its_code_and_no_message() -> None
     assert (answer.json["status"], answer.json["end"]) == (400, End.FAILED)
     assert answer.json["error"] == answer.json["attempts"][0]["error"]
     assert b"Hello" not in answer.body
+
+
+async def test_a_call_whose_client_left_is_told_with_the_cost_of_the_call_that_the_cache_shares() -> None:
+    over = asyncio.Event()
+    mapping = openai_at("", prices={"*": {"input": "1.00", "output": "2.00"}}, route={"processors": ["cache"]})
+    mapping["processor"] = {"cache": {"type": "cache"}}
+    async with Upstream([Stall()]) as upstream:
+        mapping["llm"]["openai"]["base_url"] = upstream.base_url
+        async with Proxy(mapping, plugins=[llmproxy_cache]) as proxy:
+            async with connected(proxy.port) as client:
+                client.send(post(HELLO, CHAT, "X-Request-Id: r-1"))
+                await upstream.received()
+                proxy.exchanges[0].on_billed(lambda _: over.set())
+            await asyncio.wait_for(over.wait(), 10)
+            told = await explained(proxy, "r-1")
+            scraped = await scrape(proxy)
+
+    (attempt,) = told["attempts"]
+    assert (told["status"], told["end"], told["usage_source"]) == (499, "abandoned", "estimated")
+    assert told["cost"] == f"${told['input_tokens'] / 1e6:.9f}".rstrip("0")
+    assert attempt["ms"] is not None
+    assert scraped.total("llmproxy_tokens_processed_total") == told["input_tokens"] > 0
 
 
 async def test_an_llm_that_was_passed_over_is_told_with_the_reason() -> None:

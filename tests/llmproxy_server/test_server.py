@@ -301,7 +301,7 @@ async def test_what_is_not_over_in_time_is_ended_and_its_clients_are_told() -> N
             await head(streamed)
             await streamed.until(ONE + b"\r\n")
             sending.send(post()[:-1])
-            await until(lambda: proxy.server.admission.in_flight == 3)
+            await until(lambda: len(proxy.server.edges[0].calls) == 3)
 
             await asyncio.wait_for(proxy.server.stop(), 5)
 

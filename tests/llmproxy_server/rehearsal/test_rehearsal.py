@@ -14,7 +14,7 @@ from llmproxy_server.rehearsal.rehearsal import Rehearsed, rehearse
 from llmproxy_server.rehearsal.report import as_json
 from llmproxy_server.rehearsal.script import Fault
 from llmproxy_server.rehearsal.stand_in import load
-from llmproxy_server.rehearsal.tally import PhaseTally, RouteTally
+from llmproxy_server.rehearsal.tally import By, PhaseTally, RouteTally
 from llmproxy_server.source import Snapshot
 
 KEY = "sk-0123456789abcdef"
@@ -174,6 +174,62 @@ def test_a_route_that_fails_though_all_is_well_is_named(registry: Registry) -> N
 
     assert [it.kind for it in rehearsed.advice] == ["fails_when_well"]
     assert len(rehearsed.phases) == 1  # no provider was called, so none can fail
+
+
+def test_a_refusal_that_no_provider_caused_is_no_matter_of_standing_in(registry: Registry) -> None:
+    limit = '\n[processor.limit]\ntype = "cost_limit"\ntotal_usd = "0.01"\n'
+    text = ALONE.replace('dialect = "openai"', 'dialect = "openai"\noperations = ["chat"]\nprocessors = ["limit"]')
+
+    rehearsed = played(text + limit, registry, calls=8)
+
+    down = next(it for it in rehearsed.alone if it.phase.fault is Fault.SLOW).routes[0]
+    (refused,) = down.errors
+    assert (refused, len(down.failed_by(By.OURS))) == ("402 budget_exceeded", down.failed)
+    told = {it.kind: it.message for it in rehearsed.advice}
+    assert "budget_exceeded" in told.pop("fails_when_well")
+    assert [message for message in told.values() if "budget_exceeded" in message] == []
+
+
+def test_calls_that_an_own_bound_refuses_are_told_with_their_code_and_as_that(registry: Registry) -> None:
+    text = "[server]\nmax_in_flight = 1\nmax_queued = 0\n" + ALONE.replace('dialect = "openai"', "")
+
+    rehearsed = played(text, registry, calls=8)
+
+    silent = next(it for it in rehearsed.alone if it.phase.fault is Fault.SILENT).routes[0]
+    bound = silent.failed_by(By.BOUND)
+    assert len(bound) >= 6
+    assert {it.code for it in bound} == {"overloaded"}
+    advice = {it.kind: it for it in rehearsed.advice}
+    assert (advice["at_bound"].calls, advice["at_bound"].route) == (len(bound), "/v1")
+    assert "`max_in_flight`" in advice["at_bound"].message
+    assert "overloaded" not in advice["no_time"].message
+    assert as_json(rehearsed)["advice"]
+
+
+def test_calls_of_processors_are_calls_that_a_provider_can_fail(registry: Registry) -> None:
+    """The budget refuses each call, but only once the processor before it has asked a model."""
+    chain = """
+[processor.better]
+type = "enhance_query"
+
+[processor.limit]
+type = "cost_limit"
+total_usd = "0.000001"
+"""
+    text = ALONE.replace('dialect = "openai"', 'operations = ["chat"]\nprocessors = ["better", "limit"]')
+
+    rehearsed = played(text + chain, registry, calls=2)
+
+    well = rehearsed.phases[0].routes[0]
+    assert (well.tries, well.by_processors) == ({}, {"openai": 2})
+    assert [it.route for it in rehearsed.tested] == ["/v1"] * len(Fault)
+    assert rehearsed.share == 0
+
+
+def test_a_rehearsal_needs_no_certificate(registry: Registry) -> None:
+    text = '[server]\ntls_certificate = "nowhere.pem"\ntls_key = "nowhere.key"\n' + ALONE
+
+    assert played(text, registry, calls=1).phases[0].answered == 1
 
 
 def test_an_upstream_that_is_silent_costs_as_much_time_as_its_clock_allows(alone: Day) -> None:
