@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from llmproxy_core.errors import UpstreamConnectError, UpstreamCut
+from llmproxy_core.errors import Overloaded, UpstreamCut
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.services import Pool
 from llmproxy_server.wire.upstream import WireTransport
@@ -155,8 +155,9 @@ async def test_who_waits_too_long_leaves_the_queue() -> None:
     async with Upstream(held(go_on)) as upstream, transporting(Pool(max_connections=1)) as transport:
         body = await call(transport, post(upstream.base_url))
         for _ in range(2):
-            with pytest.raises(UpstreamConnectError):
+            with pytest.raises(Overloaded) as refused:
                 await transport.open(post(upstream.base_url), Timeouts(SHORT_S, None, None, None))
+            assert refused.value.code == "pool_full"
         go_on.set()
         await rest(body)
 
