@@ -19,15 +19,16 @@ def deadline(began_s: float, limit_s: float | None, headers: Mapping[str, str]) 
     None where nobody says. BadRequest for a header of ours that is no number of milliseconds; one of an SDK that cannot
     be read says nothing.
     """
+    own, theirs = headers.get(TIMEOUT_MS), headers.get(STAINLESS_TIMEOUT)
+    if own is None and theirs is None:
+        return None if limit_s is None else began_s + limit_s
     limits = [] if limit_s is None else [limit_s]
-    own = headers.get(TIMEOUT_MS)
     if own is not None:
         if not (own.isascii() and own.isdigit() and 0 < len(own) <= 12 and int(own)):
             raise BadRequest(f"{TIMEOUT_MS} is a number of milliseconds, above 0", param=TIMEOUT_MS)
         limits.append(int(own) / 1000)
-    theirs = _seconds(headers.get(STAINLESS_TIMEOUT))
-    if theirs is not None:
-        limits.append(theirs)
+    if theirs is not None and (seconds := _seconds(theirs)) is not None:
+        limits.append(seconds)
     return began_s + min(limits) if limits else None
 
 
@@ -36,9 +37,9 @@ def deadline_exceeded() -> UpstreamTimeout:
     return UpstreamTimeout("The time for this request is over (its deadline)", code="deadline_exceeded")
 
 
-def _seconds(said: str | None) -> float | None:
+def _seconds(said: str) -> float | None:
     try:
-        seconds = float(said or "")
+        seconds = float(said)
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds > 0 else None

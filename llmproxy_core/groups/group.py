@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, RouteNotFound
@@ -72,17 +73,20 @@ class Group:
     async def aclose(self) -> None:
         """Its members are LLMs of their own."""
 
-    async def send(self, exchange: Exchange) -> Response:
-        request, tries = exchange.request, exchange.tries
+    def send(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
+        request = exchange.request
         meant = request if self._members.as_asked else self._meant(request)
-        try:
-            left = iter(self._order(exchange))
-            response = await self._ask(exchange, meant, left)
-            if self._resumes_in is None or not isinstance(response, Stream) or request.operation is not Operation.CHAT:
-                return response
-            return resumable(response, meant, partial(self._go_on, left, tries), self._resumes_in)
-        finally:
-            exchange.request = request  # whoever tries another LLM next asks it for what the caller asked
+        left = iter(self._order(exchange))
+        if self._resumes_in is None:
+            return self._ask(exchange, meant, left)
+        return self._resuming(self._resumes_in, exchange, meant, left)
+
+    async def _resuming(self, tasks: Tasks, exchange: Exchange, meant: Request, left: Iterator[LLMClient]) -> Response:
+        tries = exchange.tries
+        response = await self._ask(exchange, meant, left)
+        if not isinstance(response, Stream) or meant.operation is not Operation.CHAT:
+            return response
+        return resumable(response, meant, partial(self._go_on, left, tries), tasks)
 
     def _meant(self, request: Request) -> Request:
         """*request* for the model that the table gives for the one asked for. RouteNotFound: it is not served."""
@@ -96,7 +100,7 @@ class Group:
         self, exchange: Exchange, meant: Request, left: Iterator[LLMClient], told: ProxyError | None = None
     ) -> Response:
         """Ask who is *left* for *meant*. *told*: what somebody was asked before, and failed with."""
-        tries, named = exchange.tries, self._by_kind
+        request, tries, named = exchange.request, exchange.tries, self._by_kind
         failed = None if told is None else failure_of(told)
         goes_on = told is not None
         asked: tuple[LLMClient, ...] = ()
@@ -134,6 +138,7 @@ class Group:
             assert told is not None
             raise told
         finally:
+            exchange.request = request  # whoever tries another LLM next asks it for what the caller asked
             del told  # nor its own traceback
 
     async def _go_on(

@@ -82,7 +82,8 @@ class Guarded:
         places = self.places
         if places.room is not self.room:
             places.follow(self.room)
-        no_place = await places.turn(exchange.address, self._left_s(exchange)) if places.is_full else places.enter()
+        if (no_place := places.enter()) is not None:
+            no_place = await places.turn(exchange.address, self._left_s(exchange))
         passed = self._admit(exchange, no_place, in_place)
         began_s, begun_s = self._clock(), None
         try:

@@ -16,7 +16,14 @@ from llmproxy_core.llm_config import Rank
 
 def as_written(members: Members) -> Order:
     """The order of the table."""
-    return lambda exchange: members.llms
+    llms: Sequence[LLMClient] = ()
+
+    def order(exchange: Exchange) -> Sequence[LLMClient]:
+        nonlocal llms
+        llms = llms or members.llms  # not before all of them are built
+        return llms
+
+    return order
 
 
 def by_priority(members: Members, ranks: Sequence[Rank], chance: random.Random) -> Order:

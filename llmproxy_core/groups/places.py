@@ -74,7 +74,7 @@ class Places:
 
     def enter(self) -> Unavailable | None:
         """Take a place without waiting; gives why there is none."""
-        if self.drained or self.is_full:
+        if self.drained or self.in_flight >= self._limit:
             return self.refusal()
         self.in_flight += 1
         return None
