@@ -24,11 +24,12 @@ class Call:
 class CallIndex:
     """The calls of every choice of one stream, in the order they appeared."""
 
-    __slots__ = ("_calls", "_current")
+    __slots__ = ("_by_id", "_calls", "_current")
 
     def __init__(self) -> None:
         self._calls: dict[int, list[Call]] = {}
         self._current: dict[tuple[int, int], Call] = {}
+        self._by_id: dict[tuple[int, str], Call] = {}
 
     def has_calls(self, choice: int) -> bool:
         return choice in self._calls
@@ -46,10 +47,13 @@ class CallIndex:
             call = self._current.get((choice, wire_index))
             if call is None or (call_id and name and call.id and call_id != call.id):
                 call = self._current[choice, wire_index] = self._new(calls, wire_index)
+            if call_id and not call.id:
+                self._by_id.setdefault((choice, call_id), call)
             return call
         if call_id:
-            known = next((call for call in calls if call.id == call_id), None)
-            return known or self._new(calls, None)
+            if (known := self._by_id.get((choice, call_id))) is None:
+                known = self._by_id[choice, call_id] = self._new(calls, None)
+            return known
         return self._new(calls, None) if name or not calls else calls[-1]
 
     @staticmethod

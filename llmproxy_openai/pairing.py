@@ -48,21 +48,26 @@ def pair(before: Sequence[ChatEvent], places: Sequence[Place], events: Sequence[
 
     Texts of one channel run together, so that several share its last place.
     """
-    free: dict[Key, list[int]] = {}
-    for position, event in enumerate(before):
-        free.setdefault(_channel(event), []).append(position)
+    free: dict[Key, list[int]] = {}  # the first is the last of its list
+    for position in reversed(range(len(before))):
+        free.setdefault(_channel(before[position]), []).append(position)
     taken: dict[int, ChatEvent] = {}
     last: dict[Key, int] = {}
     earlier: list[ChatEvent] = []
     later: list[ChatEvent] = []
+    empty: set[Key] | None = None  # the channels of those that were nothing from the beginning
     for event in events:
-        if _is_nothing(event) and event not in before:
-            continue
         key = _channel(event)
+        if _is_nothing(event):
+            if empty is None:
+                empty = {_channel(was) for was in before if _is_nothing(was)}
+            if key not in empty:
+                continue
         if free.get(key):
-            last[key] = free[key].pop(0)
+            last[key] = free[key].pop()
             taken[last[key]] = event
-            earlier, later = earlier + later, []
+            earlier += later
+            later = []
         elif key in last and (joined := _joined(taken[last[key]], event)) is not None:
             taken[last[key]] = joined
         else:

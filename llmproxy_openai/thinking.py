@@ -58,9 +58,9 @@ def joined(content: Sequence[Part], wire: Wire) -> tuple[Part, ...]:
             continue
         texts: list[str] = []
         while parts and isinstance(before := parts[-1], ReasoningPart) and _is_bare(before):
-            texts.insert(0, before.text)
+            texts.append(before.text)
             parts.pop()
-        parts.append(attrs.evolve(part, text="".join(texts)) if texts else part)
+        parts.append(attrs.evolve(part, text="".join(reversed(texts))) if texts else part)
     return tuple(parts)
 
 

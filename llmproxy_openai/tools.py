@@ -227,7 +227,8 @@ def write_choice(choice: ToolChoice, tools: Sequence[Tool | BuiltinTool]) -> byt
     """*choice* as `tool_choice`; *tools* tell which of its names are custom tools."""
     if choice.mode in {"auto", "none", "required"}:
         return encode(choice.mode)
-    named = [_reference(name, tools) for name in choice.names]
+    kinds = other_kinds(tools)
+    named = [_reference(name, kinds.get(name)) for name in choice.names]
     if choice.mode == "named" and len(named) == 1:
         return named[0]
     mode = "required" if choice.mode == "named" else "auto"
@@ -235,13 +236,22 @@ def write_choice(choice: ToolChoice, tools: Sequence[Tool | BuiltinTool]) -> byt
     return join_object({"type": b'"allowed_tools"', "allowed_tools": allowed})
 
 
-def _reference(name: str, tools: Sequence[Tool | BuiltinTool]) -> bytes:
+def other_kinds(tools: Sequence[Tool | BuiltinTool]) -> dict[str, str]:
+    """The types of those *tools* that are no functions, by what a choice calls them; of two of a name the first's."""
+    kinds: dict[str, str] = {}
     for tool in tools:
-        if isinstance(tool, Tool) and tool.name == name and tool.kind == "custom":
-            return join_object({"type": b'"custom"', "custom": join_object({"name": encode(name)})})
-        if isinstance(tool, BuiltinTool) and tool.kind == name:
-            return join_object({"type": encode(name)})
-    return join_object({"type": b'"function"', "function": join_object({"name": encode(name)})})
+        if isinstance(tool, BuiltinTool):
+            kinds.setdefault(tool.kind, tool.kind)
+        elif tool.kind == "custom":
+            kinds.setdefault(tool.name, "custom")
+    return kinds
+
+
+def _reference(name: str, kind: str | None) -> bytes:
+    if kind is not None and kind != "custom":
+        return join_object({"type": encode(name)})
+    kind = kind or "function"
+    return join_object({"type": encode(kind), kind: join_object({"name": encode(name)})})
 
 
 def write_legacy_choice(choice: ToolChoice) -> bytes:

@@ -197,7 +197,8 @@ class RequestTranslator:
 
     def choice(self, choice: ToolChoice, tools: Sequence[Tool]) -> dict[str, Any]:
         """*choice* among *tools*, which names some. Where it can name but one, only those named are offered."""
-        named = tuple(tool for tool in tools if tool.name in choice.names)
+        names = frozenset(choice.names)
+        named = tuple(tool for tool in tools if tool.name in names)
         if not named:
             self.wire.refuse("tool_choice", "a choice of tools that are not there")
             return {"tools": tuple(tools), "tool_choice": None}

@@ -101,8 +101,7 @@ class Group:
     ) -> Response:
         """Ask who is *left* for *meant*. *told*: what somebody was asked before, and failed with."""
         request, tries, named = exchange.request, exchange.tries, self._by_kind
-        failed = None if told is None else failure_of(told)
-        goes_on = told is not None
+        failed, goes_on = (None, False) if told is None else (failure_of(told), True)
         asked: tuple[LLMClient, ...] = ()
         name: str | None = None
         other: LLMClient | None = None

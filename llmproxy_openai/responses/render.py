@@ -84,6 +84,8 @@ class Renderer:
         self._open: OpenItem | None = None
         self._others: dict[int, OpenItem] = {}
         """Items that the provider itself began while another was open, and that are open still, by their place."""
+        self._other_calls: dict[int, OpenCall] = {}  # by their calls; those that are closed by now too
+        self._other_ids: dict[str, OpenItem] = {}
         self._waiting: list[Said | Passed] = []
         self._places: dict[int, int] = {}
 
@@ -165,8 +167,10 @@ class Renderer:
 
     def _call_at(self, call: int) -> OpenCall | None:
         """The open item of the tool call *call*."""
-        items = (self._open, *self._others.values())
-        return next((item for item in items if isinstance(item, OpenCall) and item.call == call), None)
+        if isinstance(self._open, OpenCall) and self._open.call == call:
+            return self._open
+        other = self._other_calls.get(call)
+        return other if other is not None and self._others.get(other.index) is other else None
 
     def _may_close(self) -> bool:
         return not isinstance(self._open, OpenCall) or self._open.is_complete()
@@ -304,7 +308,9 @@ class Renderer:
     def note_open(self, item: OpenItem | None, index: int) -> None:
         """The provider has announced an item; None: one that is not said in pieces that are known here."""
         if self._open is not None:
-            self._others[self._open.index] = self._open
+            self._others[self._open.index] = self._other_ids[self._open.id] = self._open
+            if isinstance(self._open, OpenCall):
+                self._other_calls[self._open.call] = self._open
         self._open = item
         self.next_index = max(self.next_index, index + 1)
         if item is None:
@@ -325,9 +331,12 @@ class Renderer:
         """The open item that the provider announced at *index*."""
         return self._open if self._open is not None and self._open.index == index else self._others.get(index)
 
-    def item_of(self, item_id: str | None) -> OpenItem | None:
+    def item_of(self, item_id: str) -> OpenItem | None:
         """The open item *item_id*."""
-        return next((it for it in (self._open, *self._others.values()) if it is not None and it.id == item_id), None)
+        if self._open is not None and self._open.id == item_id:
+            return self._open
+        other = self._other_ids.get(item_id)
+        return other if other is not None and self._others.get(other.index) is other else None
 
 
 def _error_of(failure: bytes) -> bytes:

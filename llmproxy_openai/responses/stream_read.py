@@ -53,6 +53,7 @@ class ResponseReader(EventReader):
         self._has_begun = False
         self._has_said = False
         self._told: set[_Place] = set()
+        self._told_items: set[int] = set()
         self._items: dict[int, Item] = {}
         self._calls: dict[int, int] = {}
         self._pending: StreamEvent | None = None
@@ -152,7 +153,7 @@ class ResponseReader(EventReader):
         self._has_said = True
         whole = _decode_thinking(source.item)
         text, summary = "", not whole.content
-        if not any(place[0] == source.output_index for place in self._told):
+        if source.output_index not in self._told_items:
             text = BETWEEN_SUMMARIES.join([part.text for part in whole.content or whole.summary or ()])
         encrypted = whole.encrypted_content
         delta = ReasoningDelta(0, text, encrypted=encrypted, provider=DIALECT, summary=summary, id=item.id)
@@ -164,7 +165,9 @@ class ResponseReader(EventReader):
         """Whether nothing was said yet at *place* of the item; from now on there was."""
         key = (source.output_index, place)
         is_first = key not in self._told
-        self._told.add(key)
+        if is_first:
+            self._told.add(key)
+            self._told_items.add(source.output_index)
         self._has_said = True
         return is_first
 

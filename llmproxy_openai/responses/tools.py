@@ -10,6 +10,7 @@ import msgspec
 from llmproxy_core.chat import BuiltinTool, Raw, Tool, ToolChoice, remember
 from llmproxy_core.translation import unsupported
 from llmproxy_core.wire import BOOLEAN, STRING, Members, Wire, decode, encode, join_array, join_object, usual
+from llmproxy_openai.tools import other_kinds
 
 # -- tools ---------------------------------------------------------------------------------------------------
 
@@ -166,17 +167,15 @@ def write_choice(choice: ToolChoice, tools: Sequence[Tool | BuiltinTool]) -> byt
     """*choice* as `tool_choice`; *tools* tell which of its names are of what type."""
     if choice.mode in {"auto", "none", "required"}:
         return encode(choice.mode)
-    named = [_reference(name, tools) for name in choice.names]
+    kinds = other_kinds(tools)
+    named = [_reference(name, kinds.get(name)) for name in choice.names]
     if choice.mode == "named" and len(named) == 1:
         return named[0]
     mode = "required" if choice.mode == "named" else "auto"
     return join_object({"type": b'"allowed_tools"', "mode": encode(mode), "tools": join_array(named)})
 
 
-def _reference(name: str, tools: Sequence[Tool | BuiltinTool]) -> bytes:
-    for tool in tools:
-        if isinstance(tool, BuiltinTool) and tool.kind == name:
-            return join_object({"type": encode(name)})
-        if isinstance(tool, Tool) and tool.name == name and tool.kind == "custom":
-            return join_object({"type": b'"custom"', "name": encode(name)})
-    return join_object({"type": b'"function"', "name": encode(name)})
+def _reference(name: str, kind: str | None) -> bytes:
+    if kind is not None and kind != "custom":
+        return join_object({"type": encode(name)})
+    return join_object({"type": encode(kind or "function"), "name": encode(name)})

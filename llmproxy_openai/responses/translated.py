@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -106,7 +107,7 @@ def _identified(messages: Iterable[Message]) -> Iterable[Message]:
 
     These are paired by the tool's name, the first of a name with the first.
     """
-    open_calls: dict[str, list[str]] = {}
+    open_calls: dict[str, deque[str]] = {}
     calls = 0
     for message in messages:
         content: list[Part] = []
@@ -114,10 +115,10 @@ def _identified(messages: Iterable[Message]) -> Iterable[Message]:
             if isinstance(part, ToolCall) and not part.id:
                 calls += 1
                 part = attrs.evolve(part, id=made_id(calls, part.name), kind="function")
-                open_calls.setdefault(part.name, []).append(part.id)
+                open_calls.setdefault(part.name, deque()).append(part.id)
             elif isinstance(part, ToolResult):
-                waiting = open_calls.get(part.name or "", [])
-                known = waiting.pop(0) if not part.call_id and waiting else part.call_id
+                waiting = open_calls.get(part.name or "")
+                known = waiting.popleft() if not part.call_id and waiting else part.call_id
                 part = attrs.evolve(part, call_id=known, name=None)
             content.append(part)
         yield attrs.evolve(message, content=tuple(content))

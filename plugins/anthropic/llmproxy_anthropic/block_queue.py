@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -73,7 +74,7 @@ class BlockQueue:
 
     def __init__(self, out: list[bytes]) -> None:
         self._out = out
-        self._open: list[Block] = []
+        self._open: deque[Block] = deque()
         self._next_index = 0
         self.copies = False
         """Nobody has changed anything so far: events go out as they come, in whatever order, with their own index."""
@@ -109,7 +110,7 @@ class BlockQueue:
             self.say(block, stop)
         block.closed = True
         while self._open and self._open[0].closed:
-            self._open.pop(0)
+            self._open.popleft()
             if self._open:
                 front = self._open[0]
                 waiting, front.waiting = front.waiting, []

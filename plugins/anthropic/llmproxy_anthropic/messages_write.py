@@ -35,7 +35,7 @@ def write_again(now: Sequence[Message], was: Sequence[Message], before: bytes, w
     position = 0
     while position < len(now):
         found = by_first.get(id(now[position]))
-        if found is not None and _is_next(found, now[position:]):
+        if found is not None and _is_next(found, now, position):
             items.append(found.text)
             position += len(found.messages)
             continue
@@ -44,20 +44,21 @@ def write_again(now: Sequence[Message], was: Sequence[Message], before: bytes, w
     return join_array(items)
 
 
-def _is_next(unit: _Unit, now: Sequence[Message]) -> bool:
-    """Whether the messages of *unit* come next, untouched."""
-    return len(now) >= len(unit.messages) and all(a is b for a, b in zip(unit.messages, now, strict=False))
+def _is_next(unit: _Unit, now: Sequence[Message], position: int) -> bool:
+    """Whether the messages of *unit* come next, untouched, from *position* on."""
+    there = now[position : position + len(unit.messages)]
+    return len(there) == len(unit.messages) and all(a is b for a, b in zip(unit.messages, there, strict=True))
 
 
 def _units(was: Sequence[Message], wire: Wire) -> list[_Unit]:
-    units: list[_Unit] = []
+    units: list[tuple[bytes, list[Message]]] = []
     for message in was:
         text = wire.kept(message.raw)
         if text == CONTINUED and units:
-            units[-1] = attrs.evolve(units[-1], messages=(*units[-1].messages, message))
+            units[-1][1].append(message)
         elif text is not None:
-            units.append(_Unit(text, (message,)))
-    return units
+            units.append((text, [message]))
+    return [_Unit(text, tuple(messages)) for text, messages in units]
 
 
 def _rewritten(now: Sequence[Message], unit: _Unit, place: str, wire: Wire) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llmproxy_core import BadRequest
 from llmproxy_core.chat import Message, ToolCall, ToolResult
-from llmproxy_core.wire import made_id
+from llmproxy_core.wire import OpenCalls, made_id
 
 _ID = re.compile(r"[a-zA-Z0-9_-]+").fullmatch
 _PREFIX = "toolu_"
@@ -23,7 +23,7 @@ class ToolPairs:
     """
 
     def __init__(self) -> None:
-        self._open: list[tuple[str, str, str]] = []  # the id as the client has it, the name, the id as it is sent
+        self._open = OpenCalls[str]()  # their ids as they are sent
         self._made = 0
         self._place = ""
 
@@ -31,18 +31,16 @@ class ToolPairs:
         """The id that *call* is sent with."""
         self._made += 1
         sent = sent_id(call.id) or made_id(call.name, self._made, prefix=_PREFIX)
-        self._open.append((call.id, call.name, sent))
+        self._open.add(call.id, call.name, sent)
         self._place = place
         return sent
 
     def result(self, result: ToolResult, place: str) -> str:
         """The id of the call that *result* answers."""
-        for position, (known, name, sent) in enumerate(self._open):
-            fits = known == result.call_id if result.call_id else result.name in (None, name)
-            if fits:
-                del self._open[position]
-                return sent
-        raise BadRequest(f"The tool result at '{place}' answers no call of the turn before it", param=place)
+        sent = self._open.take(result.call_id, result.name)
+        if sent is None:
+            raise BadRequest(f"The tool result at '{place}' answers no call of the turn before it", param=place)
+        return sent
 
     def close(self) -> None:
         """The turn that has to answer is over."""

@@ -146,7 +146,8 @@ def write_tools(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -
 
 def _offered(chat: ChatRequest, wire: Wire) -> list[bytes]:
     choice = chat.tool_choice
-    only = choice.names if choice is not None and (choice.mode == "allowed" or len(choice.names) > 1) else ()
+    is_subset = choice is not None and (choice.mode == "allowed" or len(choice.names) > 1)
+    only = frozenset(choice.names) if choice is not None and is_subset else frozenset()
     written = []
     for index, tool in enumerate(chat.tools):
         if only and _name(tool) not in only:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy_core.wire import made_id
+from llmproxy_core.wire import OpenCalls, made_id
 
 _PREFIX = "call_gg"
 
@@ -15,25 +15,32 @@ def is_made(call_id: str) -> bool:
 class CallIds:
     """The calls of one conversation or answer. The same *facts* and calls give the same ids."""
 
-    __slots__ = ("_count", "_facts", "_pending")
+    __slots__ = ("_count", "_facts", "_given", "_made")
 
     def __init__(self, *facts: object) -> None:
         self._facts = facts
         self._count = 0
-        self._pending: list[tuple[str, str]] = []
+        self._given = OpenCalls[str]()  # ids of the provider's
+        self._made = OpenCalls[str]()  # ours
 
     def call(self, given: str | None, name: str) -> str:
         """The id of the next call."""
-        call_id = given or made_id(*self._facts, self._count, name, prefix=_PREFIX)
         self._count += 1
-        self._pending.append((call_id, name))
+        if given and not given.startswith(_PREFIX):
+            self._given.add(given, name, given)
+            return given
+        call_id = given or made_id(*self._facts, self._count - 1, name, prefix=_PREFIX)
+        self._made.add(call_id, name, call_id)
         return call_id
 
     def result(self, given: str | None, name: str) -> str:
-        """The id of the call that a result answers: the first open one of its name where one of them has none."""
-        fits = [it for it in self._pending if it[0] == given] if given else []
-        fits = fits or [it for it in self._pending if it[1] == name and (not given or is_made(it[0]))]
-        if fits:
-            self._pending.remove(fits[0])
-            return fits[0][0]
-        return given or made_id(*self._facts, "result", name, prefix=_PREFIX)
+        """
+        The id of the call that a result answers: the first open one of its name where one of them has none.
+
+        A result without an id answers a call without one, while there is any of its name.
+        """
+        if given:
+            found = self._given.take(given, name) or self._made.take(given, name)
+            return found or self._made.take("", name) or given
+        found = self._made.take("", name) or self._given.take("", name)
+        return found or made_id(*self._facts, "result", name, prefix=_PREFIX)

@@ -29,6 +29,7 @@ from llmproxy_gemini.logprobs import read_logprobs
 from llmproxy_gemini.part_read import read_part
 from llmproxy_gemini.partial_args import PartialArgs
 from llmproxy_gemini.stream_source import NOWHERE, Place
+from llmproxy_gemini.utf8_places import Utf8Places
 
 _decode_part = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -60,13 +61,14 @@ class Found:
 class CandidateReader:
     """Reads one candidate of a stream; knows what it has said and called so far."""
 
-    __slots__ = ("_calls", "_ids", "_index", "_open", "_takes_text", "_text", "_wire", "is_finished")
+    __slots__ = ("_calls", "_ids", "_index", "_open", "_places", "_takes_text", "_text", "_wire", "is_finished")
 
     def __init__(self, index: int, response_id: str | None, wire: Wire) -> None:
         self._index = index
         self._wire = wire
         self._ids = CallIds(response_id, index)
-        self._text: list[str] = []
+        self._text: list[str] = []  # what was said since the last citations
+        self._places = Utf8Places()
         self._calls = 0
         self._open: PartialArgs | None = None
         self._takes_text = False
@@ -172,7 +174,10 @@ class CandidateReader:
         grounding, citation = bytes(candidate.grounding_metadata), bytes(candidate.citation_metadata)
         if grounding in NULLS and citation in NULLS:
             return
-        for each in read_citations(grounding, citation, "".join(self._text)):
+        for said in self._text:
+            self._places.add(said)
+        self._text.clear()
+        for each in read_citations(grounding, citation, self._places):
             found.add(CitationAdded(self._index, each), Place(position))
 
 

@@ -9,13 +9,16 @@ import msgspec
 
 from llmproxy_core.chat import Citation
 from llmproxy_core.wire import encode, join_array, join_object
+from llmproxy_gemini.utf8_places import Utf8Places
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 KIND = "url_citation"
 _DOCUMENT = "document"
+_MOST_QUOTED = 8
+"""So many times the length of its text an answer quotes of it; the passages of further citations have places alone."""
 
 
-def read_citations(grounding: bytes, citation: bytes, text: str) -> list[Citation]:
+def read_citations(grounding: bytes, citation: bytes, text: Utf8Places) -> list[Citation]:
     """
     The citations in both; *text* is what the candidate says.
 
@@ -35,7 +38,7 @@ def _objects(value: object) -> Sequence[Mapping[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _grounded(grounding: Mapping[str, Any], text: str) -> Iterable[Citation]:
+def _grounded(grounding: Mapping[str, Any], text: Utf8Places) -> Iterable[Citation]:
     chunks = _objects(grounding.get("groundingChunks"))
     for support in _objects(grounding.get("groundingSupports")):
         segment = support.get("segment")
@@ -62,7 +65,7 @@ def _source(chunk: Mapping[str, Any], start: int | None, end: int | None) -> Cit
     )
 
 
-def _recited(citation: Mapping[str, Any], text: str) -> Iterable[Citation]:
+def _recited(citation: Mapping[str, Any], text: Utf8Places) -> Iterable[Citation]:
     sources = citation.get("citationSources") or citation.get("citations")
     for source in _objects(sources):
         start, end = _place(source, text)
@@ -73,28 +76,30 @@ def _word(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _place(segment: Mapping[str, Any], text: str) -> tuple[int | None, int | None]:
+def _place(segment: Mapping[str, Any], text: Utf8Places) -> tuple[int | None, int | None]:
     """From where to where in *text*, in characters."""
     start, end = segment.get("startIndex", 0), segment.get("endIndex")
-    if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start <= end:
+    if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start <= end <= text.size:
         return None, None
-    if text.isascii():
-        return (start, end) if end <= len(text) else (None, None)
-    spelt = text.encode(errors="replace")
-    if end > len(spelt):
-        return None, None
-    return len(spelt[:start].decode(errors="ignore")), len(spelt[:end].decode(errors="ignore"))
+    return text.characters(start), text.characters(end)
 
 
 def write_citations(citations: Sequence[Citation], text: str) -> bytes:
     """*citations* of *text* as `groundingMetadata`."""
-    chunks: list[bytes] = []
+    places = Utf8Places()
+    places.add(text)
+    chunks: dict[bytes, int] = {}
     supports: list[bytes] = []
+    left = _MOST_QUOTED * len(text)
     for citation in citations:
-        chunk = _chunk(citation)
-        if chunk not in chunks:
-            chunks.append(chunk)
-        supports.append(_support(citation, chunks.index(chunk), text))
+        index = chunks.setdefault(_chunk(citation), len(chunks))
+        segment: dict[str, Any] = {}
+        if citation.start is not None and citation.end is not None:
+            segment = {"startIndex": places.bytes(citation.start), "endIndex": places.bytes(citation.end)}
+            left -= max(0, citation.end - citation.start)
+            if left >= 0:
+                segment["text"] = text[citation.start : citation.end]
+        supports.append(join_object({"segment": encode(segment), "groundingChunkIndices": encode([index])}))
     return join_object({"groundingChunks": join_array(chunks), "groundingSupports": join_array(supports)})
 
 
@@ -104,14 +109,3 @@ def _chunk(citation: Citation) -> bytes:
         members["text"] = citation.text
     named = {name: encode(value) for name, value in members.items() if value is not None}
     return join_object({"retrievedContext" if "text" in members else "web": join_object(named)})
-
-
-def _support(citation: Citation, index: int, text: str) -> bytes:
-    segment: dict[str, Any] = {}
-    if citation.start is not None and citation.end is not None:
-        segment = {
-            "startIndex": len(text[: citation.start].encode(errors="replace")),
-            "endIndex": len(text[: citation.end].encode(errors="replace")),
-            "text": text[citation.start : citation.end],
-        }
-    return join_object({"segment": encode(segment), "groundingChunkIndices": encode([index])})

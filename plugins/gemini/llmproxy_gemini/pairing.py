@@ -42,9 +42,9 @@ def pair(before: Sequence[ChatEvent], events: Sequence[ChatEvent]) -> Pairing:
 
     Texts of one channel run together, so that several share its last place.
     """
-    free: dict[Key, list[int]] = {}
-    for position, event in enumerate(before):
-        free.setdefault(_channel(event), []).append(position)
+    free: dict[Key, list[int]] = {}  # the first is the last of its list
+    for position in reversed(range(len(before))):
+        free.setdefault(_channel(before[position]), []).append(position)
     taken: dict[int, ChatEvent] = {}
     last: dict[Key, int] = {}
     earlier: list[ChatEvent] = []
@@ -52,9 +52,10 @@ def pair(before: Sequence[ChatEvent], events: Sequence[ChatEvent]) -> Pairing:
     for event in events:
         key = _channel(event)
         if free.get(key):
-            last[key] = free[key].pop(0)
+            last[key] = free[key].pop()
             taken[last[key]] = event
-            earlier, later = earlier + later, []
+            earlier += later
+            later = []
         elif key in last and (joined := _joined(taken[last[key]], event)) is not None:
             taken[last[key]] = joined
         else:

@@ -15,6 +15,7 @@ from llmproxy_gemini.finish import blocked, read_finish
 from llmproxy_gemini.logprobs import read_logprobs
 from llmproxy_gemini.part_read import read_part
 from llmproxy_gemini.usage import read_usage
+from llmproxy_gemini.utf8_places import Utf8Places
 
 WIRE = Wire(FORM, own=True, fail=garbage)
 _KNOWN = ("candidates", "usageMetadata", "modelVersion", "responseId", "createTime")
@@ -95,7 +96,10 @@ def _cited(parts: list[Part], grounding: bytes, citation: bytes) -> tuple[Part, 
     if grounding in NULLS and citation in NULLS:
         return tuple(parts)
     said = [place for place, part in enumerate(parts) if isinstance(part, TextPart)]
-    text = "".join(part.text for part in parts if isinstance(part, TextPart))
+    text = Utf8Places()
+    for part in parts:
+        if isinstance(part, TextPart):
+            text.add(part.text)
     citations = read_citations(grounding, citation, text)
     if not said or not citations:
         return tuple(parts)

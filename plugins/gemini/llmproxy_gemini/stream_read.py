@@ -25,6 +25,7 @@ class ChunkReader:
         self._wire = Wire(FORM, own=True, fail=garbage)
         self._start: Start | None = None
         self._candidates: dict[int, CandidateReader] = {}
+        self._open: set[int] = set()  # those in whose call arguments are missing
         self._is_blocked = False
         self._held: list[Frame] = []
         self.is_over = False
@@ -39,7 +40,7 @@ class ChunkReader:
         if (error := error_in(chunk, data)) is not None:
             return self.failed(raw, error)
         self._held.append(self._frame(raw, chunk, data, before))
-        return [] if any(each.is_open for each in self._candidates.values()) else self._release()
+        return [] if self._open else self._release()
 
     def failed(self, raw: bytes, error: UpstreamError) -> list[Frame]:
         """The frames of a stream that ends with *error*."""
@@ -81,6 +82,10 @@ class ChunkReader:
                 assert self._start is not None
                 reader = self._candidates[index] = CandidateReader(index, self._start.id or None, self._wire)
             reader.read(candidate, position, found)
+            if reader.is_open:
+                self._open.add(index)
+            elif self._open:
+                self._open.discard(index)
             said = (candidate.grounding_metadata, candidate.citation_metadata, candidate.logprobs_result)
             echoes = echoes or any(bytes(raw) not in NULLS for raw in said)
         return echoes

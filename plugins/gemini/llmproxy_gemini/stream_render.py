@@ -19,14 +19,14 @@ from llmproxy_core.chat import (
     ToolCallStart,
     UsageReported,
 )
-from llmproxy_core.wire import encode, join_array, join_object, text_tool
+from llmproxy_core.wire import ObjectPieces, encode, join_array, join_object, text_tool
 from llmproxy_gemini.apis import FORM, NAME
 from llmproxy_gemini.call_ids import is_made
 from llmproxy_gemini.citations import write_citations
 from llmproxy_gemini.finish import write_finish
 from llmproxy_gemini.logprobs import write_logprobs
 from llmproxy_gemini.reply_write import content, head, new_id
-from llmproxy_gemini.response_object import is_object, write_arguments
+from llmproxy_gemini.response_object import write_arguments
 from llmproxy_gemini.seals import signature_for_client
 from llmproxy_gemini.usage import write_usage
 
@@ -38,11 +38,11 @@ class _Call:
 
     def __init__(self, start: ToolCallStart) -> None:
         self.start = start
-        self.arguments: list[str] = []
+        self.arguments = ObjectPieces()
 
     def part(self) -> bytes:
         start = self.start
-        said = "".join(self.arguments)
+        said = self.arguments.text
         is_text = start.kind == "custom"
         name = text_tool.sent_name(start.name) if is_text else start.name
         call = {"name": encode(name), "args": text_tool.write_text(said) if is_text else write_arguments(said)}
@@ -57,11 +57,13 @@ class _Call:
 class _Candidate:
     """One candidate of the stream: what waits for its end."""
 
-    __slots__ = ("_thinker", "calls", "citations", "finish", "text")
+    __slots__ = ("_thinker", "calls", "citations", "finish", "grown", "text")
 
     def __init__(self) -> None:
         self._thinker: str | None = None
         self.calls: dict[int, _Call] = {}
+        self.grown: set[int] = set()
+        """The calls that were given arguments since it was last asked which are whole."""
         self.citations: list[Citation] = []
         self.finish: Finish | None = None
         self.text: list[str] = []
@@ -126,8 +128,10 @@ class ChunkRenderer:
             case ToolCallStart(choice=choice, index=index):
                 self._candidate(choice).calls[index] = _Call(event)
             case ToolCallDelta(choice=choice, index=index, arguments=arguments):
-                if (call := self._candidate(choice).calls.get(index)) is not None:
-                    call.arguments.append(arguments)
+                candidate = self._candidate(choice)
+                if (call := candidate.calls.get(index)) is not None:
+                    call.arguments.add(arguments)
+                    candidate.grown.add(index)
             case _:
                 return self._said(event)
         return []
@@ -150,15 +154,17 @@ class ChunkRenderer:
     @staticmethod
     def _complete(candidate: _Candidate) -> list[bytes]:
         """The calls whose arguments are an object by now, to stand before what follows; others wait for theirs."""
-        if not candidate.calls:
+        if not candidate.grown:
             return []
-        whole = sorted(index for index, call in candidate.calls.items() if is_object("".join(call.arguments)))
-        return [candidate.calls.pop(index).part() for index in whole]
+        calls, grown = candidate.calls, sorted(candidate.grown)
+        candidate.grown.clear()
+        return [calls.pop(index).part() for index in grown if calls[index].arguments.is_whole()]
 
     @staticmethod
     def _rest(candidate: _Candidate) -> list[bytes]:
         """What has not gone out: the seal of thinking, and calls."""
         calls, candidate.calls = candidate.calls, {}
+        candidate.grown.clear()
         return [*candidate.seal(None), *(calls[index].part() for index in sorted(calls))]
 
     def calls(self) -> list[bytes]:

@@ -18,16 +18,19 @@ def joined(turns: Sequence[Message]) -> list[Message]:
     part, or a turn, of its own. The provider takes back the whole of it only. What is untouched is the same object.
     """
     contents: list[list[Part]] = [[] for _ in turns]
-    run: list[tuple[int, ReasoningPart]] = []
+    run: list[ReasoningPart] = []  # what the contents from the turn *first* on end with
+    first = 0
     for place, turn in enumerate(turns):
         for part in turn.content:
             if run and isinstance(part, ReasoningPart) and _is_seal(part):
-                for where, piece in run:
-                    contents[where] = [it for it in contents[where] if it is not piece]
-                part = attrs.evolve(part, text="".join(piece.text for _, piece in run))
+                for content in contents[first : place + 1]:
+                    while content and isinstance(content[-1], ReasoningPart) and _is_piece(content[-1]):
+                        content.pop()
+                part = attrs.evolve(part, text="".join(piece.text for piece in run))
                 run = []
             elif isinstance(part, ReasoningPart) and _is_piece(part):
-                run.append((place, part))
+                first = first if run else place
+                run.append(part)
             else:
                 run = []
             contents[place].append(part)

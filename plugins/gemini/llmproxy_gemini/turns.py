@@ -37,11 +37,12 @@ _Kind = Literal["kept", "user", "assistant", "tool"]
 class _Turn:
     """One content in the making; *order* tells which call each part of a turn of results answers."""
 
-    __slots__ = ("kind", "order", "parts", "shown", "text")
+    __slots__ = ("has_calls", "kind", "order", "parts", "shown", "text")
 
     def __init__(self, kind: _Kind, text: bytes = b"") -> None:
         self.kind = kind
         self.text = text
+        self.has_calls = False
         self.parts: list[bytes] = []
         self.order: list[int] = []
         self.shown: list[bytes] = []
@@ -115,14 +116,15 @@ class Turns:
         written = self._wire.attempt(lambda: write_part(part, place, self._wire))
         if written is None:
             return
-        if isinstance(part, ToolCall) and self._is_unsigned_step(part, turn):
-            written = with_members(written, {"thoughtSignature": encode(STAND_IN)})
+        if isinstance(part, ToolCall):
+            if not turn.has_calls and self._is_unsigned(part):
+                written = with_members(written, {"thoughtSignature": encode(STAND_IN)})
+            turn.has_calls = True
         turn.parts.append(written)
 
-    def _is_unsigned_step(self, call: ToolCall, turn: _Turn) -> bool:
-        """Whether *call* is the first of its turn, which this model wants signed, and is not."""
-        is_first = not any(b'"functionCall"' in part or b'"function_call"' in part for part in turn.parts)
-        return self._needs_signatures and is_first and call.signature is None and self._wire.kept(call.raw) is None
+    def _is_unsigned(self, call: ToolCall) -> bool:
+        """Whether *call*, the first of its turn, is not signed, which this model wants."""
+        return self._needs_signatures and call.signature is None and self._wire.kept(call.raw) is None
 
     # -- results -------------------------------------------------------------------------------------------------
 

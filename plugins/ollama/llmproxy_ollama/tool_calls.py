@@ -8,7 +8,18 @@ to where they were not.
 import msgspec
 
 from llmproxy_core.chat import ToolCall, remember
-from llmproxy_core.wire import STRING, Members, Wire, decode_object, encode, join_object, made_id, nested, text_tool
+from llmproxy_core.wire import (
+    STRING,
+    Members,
+    OpenCalls,
+    Wire,
+    decode_object,
+    encode,
+    join_object,
+    made_id,
+    nested,
+    text_tool,
+)
 
 _MADE = "call_ollama_"
 
@@ -26,7 +37,7 @@ class Pairing:
     """Which result belongs to which call, in one conversation read from its beginning."""
 
     def __init__(self) -> None:
-        self._open: list[tuple[str, str]] = []  # (id, name), without a result yet
+        self._open = OpenCalls[str]()  # their ids
         self._made = 0
 
     def made_id(self, name: str | None) -> str:
@@ -34,15 +45,11 @@ class Pairing:
         return made_call_id(self._made, name)
 
     def begin(self, call: ToolCall) -> None:
-        self._open.append((call.id, call.name))
+        self._open.add(call.id, call.name, call.id)
 
     def answer(self, call_id: str | None, name: str | None) -> str:
         """The id of the call that a result with this *call_id* and *name*, either or none, belongs to."""
-        if call_id is None:
-            waiting = (known for known, called in self._open if name is None or called == name)
-            call_id = next(waiting, None) or self.made_id(name)
-        self._open = [pair for pair in self._open if pair[0] != call_id]
-        return call_id
+        return self._open.take(call_id or "", name) or call_id or self.made_id(name)
 
 
 def read_call(text: bytes, place: str, wire: Wire, *facts: object) -> ToolCall:

@@ -90,7 +90,8 @@ def _offered(chat: ChatRequest, wire: Wire) -> list[tuple[int, Tool | BuiltinToo
             return []
         case "allowed":
             wire.convert("tools", "narrowed")
-            return [(index, tool) for index, tool in tools if isinstance(tool, Tool) and tool.name in choice.names]
+            names = frozenset(choice.names)
+            return [(index, tool) for index, tool in tools if isinstance(tool, Tool) and tool.name in names]
         case "required" | "named":
             wire.refuse("tool_choice", "that a tool must be called")
         case "auto":

@@ -39,7 +39,10 @@ class _Call:
 
     id: str
     name: str
-    arguments: str = ""
+    pieces: list[str] = attrs.field(factory=list)
+
+    def text(self) -> bytes:
+        return answered_call(self.id, self.name, "".join(self.pieces))
 
 
 class ChatWriter:
@@ -103,7 +106,7 @@ class ChatWriter:
             case ToolCallStart():
                 self._calls[event.index] = _Call(event.id, event.name)
             case ToolCallDelta() if event.index in self._calls:
-                self._calls[event.index].arguments += event.arguments
+                self._calls[event.index].pieces.append(event.arguments)
             case Finished():
                 self._finish = event.finish
                 return self._told_calls()
@@ -116,7 +119,7 @@ class ChatWriter:
         return b""
 
     def _told_calls(self) -> bytes:
-        calls = [answered_call(it.id, it.name, it.arguments) for _, it in sorted(self._calls.items())]
+        calls = [call.text() for _, call in sorted(self._calls.items())]
         self._calls.clear()
         return self._line(message_members([], [], calls)) if calls else b""
 
@@ -142,8 +145,8 @@ def _message(events: Sequence[ChatEvent]) -> dict[str, bytes]:
         if isinstance(event, ToolCallStart):
             calls[event.index] = _Call(event.id, event.name)
         elif isinstance(event, ToolCallDelta) and event.index in calls:
-            calls[event.index].arguments += event.arguments
-    return message_members(texts, thoughts, [answered_call(it.id, it.name, it.arguments) for it in calls.values()])
+            calls[event.index].pieces.append(event.arguments)
+    return message_members(texts, thoughts, [call.text() for call in calls.values()])
 
 
 def _members(events: Sequence[ChatEvent]) -> dict[str, bytes]:
