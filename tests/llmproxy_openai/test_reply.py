@@ -50,7 +50,8 @@ def text_of(recording: Recording) -> str:
 
 
 def read(message: dict[str, Any], **choice: object) -> Choice:
-    body = {"id": "1", "model": "m", "choices": [{"index": 0, "message": message, **choice}]}
+    ended = {"index": 0, "finish_reason": "stop", "message": message, **choice}
+    body = {"id": "1", "model": "m", "choices": [ended]}
     return OPENAI.read_reply(CHAT, json.dumps(body).encode()).choices[0]
 
 
