@@ -15,20 +15,23 @@ ARGS ?=
 UNMEASURED := tests/llmproxy_server tests/clients tests/docs tests/grammar tests/packaging tests/typing \
 	tests/test_bench.py tests/test_dialect_conformance.py tests/test_growth.py tests/test_many.py \
 	tests/resilience/goals tests/test_reload_under_load.py \
-	tests/test_recent_workers.py tests/test_replay.py tests/test_soak.py tests/test_takeover.py tests/test_worker_faults.py \
-	tests/test_workers.py tests/test_workers_providers.py
+	tests/test_recent_workers.py tests/test_replay.py tests/test_soak.py tests/test_takeover.py \
+	tests/test_takeover_tls.py tests/test_worker_faults.py tests/test_workers.py tests/test_workers_providers.py \
+	$(addprefix tests/,test_cases.py test_errors_translated.py test_matrix.py test_matrix_channels.py \
+	test_matrix_recordings.py test_recordings_translated.py test_unknown_nested.py)
 # Another version of a dependency shows in what uses it; not in documents, other programs, what is built on our own parts
 # alone, or the tests of our tests.
 NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs plugins/chaos tests/resilience \
-	$(addprefix tests/,test_changes_told.py test_disconnect.py test_errors_translated.py test_keepalive.py \
-	test_recordings_translated.py test_streams_that_fail_first.py test_translated_histories.py test_unknown_nested.py) \
+	$(addprefix tests/,test_changes_told.py test_disconnect.py test_keepalive.py test_streams_that_fail_first.py \
+	test_translated_histories.py) \
 	$(addprefix tests/llmproxy_core/,groups resilience test_exchange_branch.py test_processor_conformance.py \
 	test_testing_fixtures.py) \
 	$(addprefix tests/llmproxy_server/,process rehearsal test_admission.py test_admission_limit.py \
 	test_asyncio_debug.py test_bounds.py test_cli_check.py test_cli_diff.py test_cli_explain.py \
 	test_cli_plugin_new.py test_cli_plugins.py test_cli_rehearse.py test_cli_schema.py test_cli_serve.py test_culprit.py \
 	test_difference.py test_edge_disconnect.py test_edge_overload.py test_recent.py test_recent_endpoint.py \
-	test_reload_process.py test_watchdog.py)
+	test_reload_process.py test_watchdog.py) \
+	$(addprefix tests/llmproxy_server/wire/,test_corpus.py test_differential.py test_edge_fuzz.py test_splits.py)
 
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
@@ -37,9 +40,11 @@ PREVIOUS_SDK := .venv-previous-sdk/.installed
 NODE := .venv-node/.installed
 NODE_CLIENTS := .venv-node/current/.installed .venv-node/previous/.installed
 
-.PHONY: help run dev test quick lint format types imports tests wheel lowest tables clients soak bench lock docs hooks clean
+.PHONY: help run dev test static quick lint format types imports tests wheel lowest clients soak bench lock docs hooks clean
 # One check after the other: they share two cores on a small machine, and their output is read by people.
+ifndef TOGETHER
 .NOTPARALLEL:
+endif
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -51,8 +56,14 @@ run: $(RUN) ## install what is missing and start the proxy
 
 dev: $(DEV) ## install everything to work on llmproxy, into .venv
 
-test: lint types imports lowest clients tests ## run every check, as CI does
+test: static lowest clients tests ## run every check, as CI does
 # `tests` comes last: its last line is pytest's own, "N passed".
+
+# What reads the code has one core, and what installs the environments of later checks mostly waits: two at a time, the
+# longest first, the output of each in one piece. What fails stops it.
+static: $(DEV)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target TOGETHER=yes \
+		types lint imports $(LOWEST) $(PREVIOUS_SDK) $(NODE_CLIENTS)
 
 quick: $(DEV) ## run the tests without those that build the wheel
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not packaging and not soak" $(ARGS)
@@ -72,12 +83,12 @@ types: $(DEV) ## mypy --strict
 imports: $(DEV) ## import-linter: the layers of docs/ARCHITECTURE.md
 	$(BIN)/lint-imports
 
+tests: FEWER = HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),again)
 tests: $(DEV) ## the tests, with branch coverage where the core is; it must be covered by 95 percent
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not tables" $(filter-out tests/clients,$(UNMEASURED))
-	$(BIN)/python -m pytest -n $(WORKERS) -m tables
-	@# Measured, a property test takes three times as long: `lowest` digs deep with it.
-	HYPOTHESIS_PROFILE=$(or $(HYPOTHESIS_PROFILE),measured) \
-		$(BIN)/python tools/tests.py -n $(WORKERS) -m "not soak and not tables" $(UNMEASURED:%=--ignore=%) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak" $(filter-out tests/clients,$(UNMEASURED))
+	@# Property tests are run again with fewer examples: `lowest` digs deep with them. What repeats itself is not measured.
+	$(FEWER) $(BIN)/python -m pytest -n $(WORKERS) -m "repeats and not soak" $(UNMEASURED:%=--ignore=%)
+	$(FEWER) $(BIN)/python tools/tests.py -n $(WORKERS) -m "not repeats and not soak" $(UNMEASURED:%=--ignore=%) $(ARGS)
 
 clients: $(DEV) $(PREVIOUS_SDK) $(NODE_CLIENTS) ## the official clients, Python's and npm's, in their newest major and the one before
 	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
@@ -88,7 +99,7 @@ wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 	$(BIN)/python -m pytest -n 0 -m packaging tests/packaging
 
 lowest: $(LOWEST) ## run the tests on the lowest dependencies that pyproject.toml allows
-	ONE_WAY=1 .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak and not tables" \
+	ONE_WAY=1 .venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not packaging and not soak" \
 		$(NOT_LOWEST:%=--ignore=%)
 
 soak: $(DEV) ## run the long tests

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -12,6 +13,10 @@ import pytest_asyncio
 
 # A cancelled task may need a few turns of the loop to end; one that needs longer than this is leaked.
 LEAK_GRACE_S = 1.0
+
+# The kits that plugins are tested with; by name, since only some runs import them. In tests/ they are what is tested.
+CONFORMANCE_KITS = frozenset({"ProcessorConformance", "DialectConformance"})
+OF_THE_CORE = Path(__file__).parent / "tests"
 
 # A developer's own keys, proxies and ports must not change what a test sees.
 FOREIGN_VARIABLES = frozenset(
@@ -50,7 +55,7 @@ def pytest_configure() -> None:
     # No deadline: a machine shared with other work is not a failure of the code.
     hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
     reproducible: dict[str, Any] = {"deadline": None, "derandomize": True, "print_blob": True, "database": None}
-    hypothesis.settings.register_profile("measured", max_examples=50, **reproducible)
+    hypothesis.settings.register_profile("again", max_examples=50, **reproducible)
     hypothesis.settings.register_profile("ci", max_examples=200, **reproducible)
     default = "ci" if os.environ.get("CI") else "dev"
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or default)
@@ -61,6 +66,17 @@ def pytest_collection_finish() -> None:
     """Let no collection look again at what was made so far: thousands of tests and what they import stay to the end."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """
+    Mark the conformance tests of plugins as what repeats itself: here, before `-m` chooses among the items.
+
+    Each plays hundreds of calls, and measured they take three times as long. A plugin's own tests measure its code.
+    """
+    kinds = item.cls.__mro__ if isinstance(item, pytest.Function) and item.cls else ()
+    if any(kind.__name__ in CONFORMANCE_KITS for kind in kinds) and not item.path.is_relative_to(OF_THE_CORE):
+        item.add_marker("repeats")
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,8 +12,6 @@ from tests.recordings import CHATS, Recording, recording, recordings
 from tests.script import ScriptError
 from tests.upstream import Upstream
 
-pytestmark = pytest.mark.tables
-
 TALKS = [it for it in recordings() if it.protocol in CHATS]
 GEMINI = recording("streamGenerate-stream-google-model-iter-stream-1")
 

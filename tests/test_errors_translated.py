@@ -23,8 +23,6 @@ from tests.recordings import CHATS, Recording, recordings
 from tests.speaking import PROVIDERS, SPEAKERS, Speaker, llm_at
 from tests.upstream import Chunk, Cut, Head, Upstream, replay, reply
 
-pytestmark = pytest.mark.tables
-
 PLUGINS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 REFUSED = [it for it in recordings(fails=True) if it.protocol in CHATS and it.response_status >= 400]
 BROKEN = [it for it in recordings(status=200, fails=True) if it.protocol in CHATS]

@@ -35,8 +35,6 @@ from tests.rawclient import connected
 from tests.speaking import SPEAKERS, said
 from tests.upstream import Upstream
 
-pytestmark = pytest.mark.tables
-
 PROCESSORS = (llmproxy_cache, llmproxy_chaos, llmproxy_cost_limit, llmproxy_enhance_query)
 DIALECTS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 SOON_S = 10

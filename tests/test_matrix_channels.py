@@ -41,8 +41,6 @@ from tests.proxy import Proxy
 from tests.speaking import SPEAKERS, Speaker, called, llm_at, said, thought
 from tests.upstream import Chunk, Upstream
 
-pytestmark = pytest.mark.tables
-
 DIALECTS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 SHORT = 3
 """Characters in each event: no word is whole in one."""

@@ -28,8 +28,6 @@ from tests.recordings import CHATS, Recording, recordings
 from tests.speaking import SPEAKERS, Speaker, called, llm_at, said, thought
 from tests.upstream import Upstream, replay
 
-pytestmark = pytest.mark.tables
-
 PLUGINS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 CASES = [it for it in recordings(status=200, fails=False) if it.protocol in CHATS]
 CUTS = tuple(range(7, 200_000, 61))

@@ -24,8 +24,6 @@ from tests.script import Script
 from tests.speaking import SPEAKERS, Speaker, called, llm_at, said, thought, used
 from tests.upstream import EVENT_STREAM, Chunk, End, Head, Split, Upstream, pieces, replay
 
-pytestmark = pytest.mark.tables
-
 PLUGINS = (llmproxy_anthropic, llmproxy_gemini, llmproxy_mistral)
 CASES = [it for it in recordings(status=200, fails=False) if it.protocol in CHATS]
 SPLITS: tuple[Split, ...] = ("whole", tuple(range(7, 200_000, 61)))

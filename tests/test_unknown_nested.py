@@ -21,8 +21,6 @@ from llmproxy_core.errors import Unsupported
 from llmproxy_core.plugins import Registry
 from llmproxy_core.translation import Translation
 
-pytestmark = pytest.mark.tables
-
 UNKNOWN = "zz_unknown"
 
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -185,7 +185,7 @@ def test_the_configuration_that_is_made_hostile_is_valid(document: dict[str, Any
     structure(document, REGISTRY, {})
 
 
-@pytest.mark.no_cover  # thousands of documents through the same code, which the tests of each table have measured
+@pytest.mark.repeats  # thousands of documents through the same code, which the tests of each table have measured
 @pytest.mark.parametrize("place", places(), ids=lambda place: ".".join(map(str, place))[:60].encode("unicode_escape"))
 def test_a_hostile_value_gives_a_clear_problem(place: Place) -> None:
     for value in HOSTILE:

@@ -298,6 +298,7 @@ def test_the_decision_is_that_of_the_plain_reference(text: str, limits: Limits) 
     assert decide(read_object, body, limits) == decide(reference, body, limits)
 
 
+@pytest.mark.repeats
 @given(st.dictionaries(st.text(max_size=5), json_values), st.booleans(), st.sampled_from([TIGHT, Limits()]))
 def test_the_decision_on_right_json_is_that_of_the_plain_reference(
     value: dict[str, Any], ascii_only: bool, limits: Limits
@@ -495,6 +496,7 @@ def test_a_message_echoes_no_value() -> None:
         assert "hunter2" not in caught.value.message
 
 
+@pytest.mark.repeats
 @given(st.dictionaries(st.text(max_size=5), json_values))
 def test_a_body_without_edits_is_the_same_bytes(value: dict[str, Any]) -> None:
     body = msgspec.json.encode(value)

@@ -93,7 +93,7 @@ GOOD = {
 }
 
 
-@pytest.mark.no_cover  # the classes above and the faults below go through each check, and are measured
+@pytest.mark.repeats  # the classes above and the faults below go through each check, and are measured
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_processor_passes(name: str, check: Check) -> None:

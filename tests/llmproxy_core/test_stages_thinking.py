@@ -130,7 +130,7 @@ def thinking_and_calls(reply: ChatReply) -> list[tuple[str, str]]:
     """
     In their order, those without text left out.
 
-    Thinking before and behind a text is one: a text of which a filter holds all comes behind what was thought meanwhile.
+    Thinking before and behind a text is one: a text of which a filter holds all comes behind what is thought meanwhile.
     """
     found: list[tuple[str, str]] = []
     for part in (part for choice in reply.choices for part in choice.content):

@@ -2,12 +2,17 @@
 
 import json
 from collections.abc import Callable
+from itertools import cycle
 
 from hypothesis import strategies as st
 
 NUMBERS = ("0", "-0", "1", "1.0", "1.50", "1e5", "1E+2", "-3.25e-2", "12345678901234567890123", "0.1000")
 SPACES = ("", " ", "\n", "\t", " \r\n ")
+# Five in turn: a member of an object has four places for a space, so that each of the five comes to each place.
+TURN = 5
 
+# A strategy is made and checked once, here, and not whenever something is drawn: that took most of a test's time.
+turns = st.integers(0, len(SPACES) ** TURN - 1)
 numbers = st.sampled_from(NUMBERS)
 # No surrogates: the door refuses half of a pair. Nothing named as a member we know, either.
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -34,27 +39,37 @@ def arrays(draw: st.DrawFn, texts: list[str]) -> str:
 
 
 def _spaces(draw: st.DrawFn) -> Callable[[], str]:
-    picks = st.sampled_from(SPACES)
-    return lambda: draw(picks)
+    """One draw for all spaces of an object or an array: one for each was most of what was drawn."""
+    number = draw(turns)
+    return cycle([SPACES[number // len(SPACES) ** place % len(SPACES)] for place in range(TURN)]).__next__
+
+
+any_string = strings()
+scalars = st.one_of(numbers, any_string, st.sampled_from(("true", "false")))
 
 
 @st.composite
-def values(draw: st.DrawFn, depth: int = 2) -> str:
+def _array(draw: st.DrawFn, texts: st.SearchStrategy[list[str]]) -> str:
+    return arrays(draw, draw(texts))
+
+
+@st.composite
+def _object(draw: st.DrawFn, members: st.SearchStrategy[dict[str, str]]) -> str:
+    return objects(draw, list(draw(members).items()))
+
+
+def values(depth: int = 2) -> st.SearchStrategy[str]:
     """Any JSON text but null, which counts as absent."""
-    kind = draw(st.integers(0, 5 if depth else 3))
-    if kind <= 1:
-        return draw(numbers)
-    if kind == 2:
-        return draw(strings())
-    if kind == 3:
-        return draw(st.sampled_from(("true", "false")))
-    if kind == 4:
-        return arrays(draw, draw(st.lists(values(depth=depth - 1), max_size=3)))
-    found = draw(st.dictionaries(names, values(depth=depth - 1), max_size=3))
-    return objects(draw, list(found.items()))
+    if depth == 0:
+        return scalars
+    inner = values(depth - 1)
+    array, found = st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)
+    return st.one_of(scalars, _array(array), _object(found))
 
 
-@st.composite
-def unknown(draw: st.DrawFn) -> list[tuple[str, str]]:
+some_members = st.dictionaries(names, values(), max_size=2).map(lambda found: list(found.items()))
+
+
+def unknown() -> st.SearchStrategy[list[tuple[str, str]]]:
     """Some members that no dialect knows."""
-    return list(draw(st.dictionaries(names, values(), max_size=2)).items())
+    return some_members

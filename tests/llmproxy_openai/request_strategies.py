@@ -2,20 +2,36 @@
 
 from hypothesis import strategies as st
 
-from tests.llmproxy_openai.json_strategies import arrays, numbers, objects, strings, unknown
+from tests.llmproxy_openai.json_strategies import any_string, arrays, numbers, objects, strings, unknown
 
+# As in json_strategies, what is drawn from is made once.
 TEXT_PART = ("type", '"text"')
+PART_KINDS = st.sampled_from(("text", "image_url", "input_audio", "file", "made_up"))
+IMAGE_URLS = strings(st.sampled_from(("https://example.com/a.png", "data:image/png;base64,AAAA")))
+IMAGE_DETAILS = st.sampled_from(([], [("detail", '"low"')]))
+ROLES = st.sampled_from(("system", "developer", "user", "assistant", "tool", "function"))
+OF_ASSISTANTS = st.lists(
+    st.sampled_from(
+        [
+            ("refusal", '"no"'),
+            ("function_call", '{"name":"f","arguments":"{}"}'),
+            ("reasoning_content", '"hm"'),
+            ("audio", '{"id":"audio_1"}'),
+            ("annotations", "[]"),
+            ("name", '"ann"'),
+        ]
+    ),
+    unique=True,
+)
 
 
 @st.composite
 def parts(draw: st.DrawFn) -> str:
-    kind = draw(st.sampled_from(("text", "image_url", "input_audio", "file", "made_up")))
-    url = draw(strings(st.sampled_from(("https://example.com/a.png", "data:image/png;base64,AAAA"))))
-    match kind:
+    match draw(PART_KINDS):
         case "text":
-            members = [TEXT_PART, ("text", draw(strings()))]
+            members = [TEXT_PART, ("text", draw(any_string))]
         case "image_url":
-            inner = [("url", url), *draw(st.sampled_from(([], [("detail", '"low"')])))]
+            inner = [("url", draw(IMAGE_URLS)), *draw(IMAGE_DETAILS)]
             members = [("type", '"image_url"'), ("image_url", objects(draw, inner + draw(unknown())))]
         case "input_audio":
             members = [("type", '"input_audio"'), ("input_audio", '{"data":"AA==","format":"mp3"}')]
@@ -26,54 +42,49 @@ def parts(draw: st.DrawFn) -> str:
     return _object(draw, members)
 
 
+SOME_PARTS = st.lists(parts(), max_size=3)
+
+
 @st.composite
 def contents(draw: st.DrawFn) -> str:
     if draw(st.booleans()):
-        return draw(strings())
-    return arrays(draw, draw(st.lists(parts(), max_size=3)))
+        return draw(any_string)
+    return arrays(draw, draw(SOME_PARTS))
 
 
 @st.composite
 def calls(draw: st.DrawFn) -> str:
     if draw(st.booleans()):
-        function = objects(draw, [("name", '"f"'), ("arguments", draw(strings()))])
+        function = objects(draw, [("name", '"f"'), ("arguments", draw(any_string))])
         return _object(draw, [("id", '"call_1"'), ("type", '"function"'), ("function", function)])
     return _object(draw, [("id", '"c"'), ("type", '"custom"'), ("custom", '{"name":"g","input":"x"}')])
 
 
+CONTENT = contents()
+CONTENT_OR_NULL = st.one_of(st.just("null"), CONTENT)
+SOME_CALLS = st.lists(calls(), max_size=2)
+
+
 @st.composite
 def messages(draw: st.DrawFn) -> str:
-    role = draw(st.sampled_from(("system", "developer", "user", "assistant", "tool", "function")))
+    role = draw(ROLES)
     members = [("role", f'"{role}"')]
     match role:
         case "assistant":
-            members += draw(
-                st.lists(
-                    st.sampled_from(
-                        [
-                            ("refusal", '"no"'),
-                            ("function_call", '{"name":"f","arguments":"{}"}'),
-                            ("reasoning_content", '"hm"'),
-                            ("audio", '{"id":"audio_1"}'),
-                            ("annotations", "[]"),
-                            ("name", '"ann"'),
-                        ]
-                    ),
-                    unique=True,
-                )
-            )
-            members.append(("content", draw(st.one_of(st.just("null"), contents()))))
+            members += draw(OF_ASSISTANTS)
+            members.append(("content", draw(CONTENT_OR_NULL)))
             if draw(st.booleans()):
-                members.append(("tool_calls", arrays(draw, draw(st.lists(calls(), max_size=2)))))
+                members.append(("tool_calls", arrays(draw, draw(SOME_CALLS))))
         case "tool":
-            members += [("tool_call_id", '"call_1"'), ("content", draw(contents()))]
+            members += [("tool_call_id", '"call_1"'), ("content", draw(CONTENT))]
         case "function":
-            members += [("name", '"f"'), ("content", draw(strings()))]
+            members += [("name", '"f"'), ("content", draw(any_string))]
         case _:
-            members.append(("content", draw(contents())))
+            members.append(("content", draw(CONTENT)))
     return _object(draw, members)
 
 
+MESSAGE = messages()
 OPTIONS = [
     ("temperature", numbers),
     ("top_p", numbers),
@@ -109,16 +120,15 @@ OPTIONS = [
     ("verbosity", st.just('"low"')),
     ("top_k", st.just("4")),
 ]
+SOME_OPTIONS = st.lists(st.sampled_from(OPTIONS), max_size=6, unique=True)
 
 
 @st.composite
 def requests(draw: st.DrawFn, min_messages: int = 0) -> bytes:
     """The body of a chat request."""
-    texts = draw(st.lists(messages(), min_size=min_messages, max_size=4))
-    members = [("model", draw(strings())), ("messages", arrays(draw, texts))]
-    members += [
-        (name, draw(value)) for name, value in draw(st.lists(st.sampled_from(OPTIONS), max_size=6, unique=True))
-    ]
+    texts = draw(st.lists(MESSAGE, min_size=min_messages, max_size=4))
+    members = [("model", draw(any_string)), ("messages", arrays(draw, texts))]
+    members += [(name, draw(value)) for name, value in draw(SOME_OPTIONS)]
     return _object(draw, members).encode()
 
 

@@ -129,11 +129,13 @@ def test_a_request_is_prepared_with_the_fewest_changes(
     assert OPENAI.prepare(CHAT, body, **changes) == prepared  # type: ignore[arg-type]
 
 
+@pytest.mark.repeats
 @given(requests())
 def test_preparing_for_nothing_changes_nothing(body: bytes) -> None:
     assert OPENAI.prepare(CHAT, body) == body
 
 
+@pytest.mark.repeats
 @given(requests())
 def test_another_model_changes_only_the_model(body: bytes) -> None:
     prepared = OPENAI.prepare(CHAT, body, model="another")

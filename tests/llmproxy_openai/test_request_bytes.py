@@ -81,11 +81,13 @@ def test_a_recorded_request_is_written_as_it_was_read(recording: Recording, inde
     assert OPENAI.write_chat(CHAT, OPENAI.read_chat(CHAT, body)) == body
 
 
+@pytest.mark.repeats
 @given(requests())
 def test_any_request_is_written_as_it_was_read(body: bytes) -> None:
     assert OPENAI.write_chat(CHAT, OPENAI.read_chat(CHAT, body)) == body
 
 
+@pytest.mark.repeats
 @given(requests(min_messages=1), st.data())
 def test_a_changed_message_changes_nothing_else(body: bytes, data: st.DataObject) -> None:
     chat = OPENAI.read_chat(CHAT, body)
@@ -104,6 +106,7 @@ def test_a_changed_message_changes_nothing_else(body: bytes, data: st.DataObject
     assert spacing(was["messages"]) == spacing(now["messages"])
 
 
+@pytest.mark.repeats
 @given(requests(min_messages=1), st.data())
 def test_a_changed_text_changes_nothing_else_of_its_message(body: bytes, data: st.DataObject) -> None:
     chat = OPENAI.read_chat(CHAT, body)
@@ -129,6 +132,7 @@ def test_a_changed_text_changes_nothing_else_of_its_message(body: bytes, data: s
     assert json.loads(body[len(before) : len(body) - len(after)]) == part.text
 
 
+@pytest.mark.repeats
 @given(requests(min_messages=1))
 def test_messages_put_before_and_after_leave_the_others_alone(body: bytes) -> None:
     chat = OPENAI.read_chat(CHAT, body)
@@ -139,6 +143,7 @@ def test_messages_put_before_and_after_leave_the_others_alone(body: bytes) -> No
     assert items(raws(out)["messages"])[1:-1] == items(raws(body)["messages"])
 
 
+@pytest.mark.repeats
 @given(requests())
 def test_what_is_written_anew_means_the_same(body: bytes) -> None:
     """Without its origin a request is rendered from its meaning; reading that gives the meaning back."""
@@ -149,6 +154,7 @@ def test_what_is_written_anew_means_the_same(body: bytes) -> None:
     assert again == chat
 
 
+@pytest.mark.repeats
 @given(requests())
 def test_a_rendered_message_means_the_same_without_its_bytes(body: bytes) -> None:
     """The nodes forget their bytes too, so that each is rendered."""

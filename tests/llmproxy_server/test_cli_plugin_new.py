@@ -7,38 +7,40 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from llmproxy_server.cli import llmproxy as command
 from llmproxy_server.cli_plugin_new import skeleton
+from tests.llmproxy_server.cli_process import llmproxy
 
 
-def plugin_new(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "llmproxy_server", "plugin", "new", name],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made is made in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def plugin_new(name: str) -> Result:
+    return CliRunner().invoke(command, ["plugin", "new", name])
 
 
 def test_it_makes_a_distribution_and_says_how_to_go_on(tmp_path: Path) -> None:
-    made = plugin_new("word-guard", tmp_path)
+    made = plugin_new("kind-words")
 
-    assert made.returncode == 0, made.stderr
-    assert {path.name for path in (tmp_path / "llmproxy-word-guard").iterdir()} == {
+    assert made.exit_code == 0, made.stderr
+    assert {path.name for path in (tmp_path / "llmproxy-kind-words").iterdir()} == {
         "README.md",
         "config.toml",
-        "llmproxy_word_guard.py",
+        "llmproxy_kind_words.py",
         "pyproject.toml",
-        "test_word_guard.py",
+        "test_kind_words.py",
     }
-    assert 'pip install -e "llmproxy-word-guard[test]"' in made.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["llmproxy-word-guard"]
+    assert 'pip install -e "llmproxy-kind-words[test]"' in made.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["llmproxy-kind-words"]
 
 
 def test_no_name_of_the_skeleton_is_left(tmp_path: Path) -> None:
-    plugin_new("word_guard_2", tmp_path)
+    plugin_new("word_guard_2")
 
     text = "".join(path.read_text() for path in (tmp_path / "llmproxy-word-guard-2").iterdir())
     assert "processor" in text
@@ -48,10 +50,10 @@ def test_no_name_of_the_skeleton_is_left(tmp_path: Path) -> None:
     assert "WORD_GUARD_2 = ProcessorType(" in text
 
 
-@pytest.mark.parametrize("name", ["shout", "ab", "class", "word_guard", "my_processors"])
+@pytest.mark.parametrize("name", ["shout", "ab", "class", "kind_words", "my_processors"])
 @pytest.mark.packaging
 def test_what_it_makes_passes_its_own_tests(name: str, tmp_path: Path) -> None:
-    plugin_new(name, tmp_path)
+    plugin_new(name)
     (folder,) = tmp_path.iterdir()
 
     tested = subprocess.run(
@@ -78,11 +80,10 @@ def test_what_it_makes_passes_its_own_tests(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_will_not_do_makes_nothing(name: str, tmp_path: Path) -> None:
-    refused = plugin_new(name, tmp_path)
+    refused = plugin_new(name)
 
-    assert refused.returncode == 2
+    assert refused.exit_code == 2, refused.exception
     assert refused.stderr
-    assert "Traceback" not in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,9 +91,9 @@ def test_what_is_there_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "llmproxy-shout").mkdir()
     (tmp_path / "llmproxy-shout" / "mine").write_text("mine")
 
-    refused = plugin_new("shout", tmp_path)
+    refused = plugin_new("shout")
 
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
     assert "is there already" in refused.stderr
     assert [path.name for path in (tmp_path / "llmproxy-shout").iterdir()] == ["mine"]
 
@@ -123,6 +124,15 @@ def _gone(folder: Path) -> Path:
     gone = folder / "gone"
     gone.mkdir()
     return gone
+
+
+def test_the_real_command_gives_the_same_codes_and_no_traceback(tmp_path: Path) -> None:
+    made = llmproxy("plugin", "new", "shout", cwd=tmp_path)
+    refused = llmproxy("plugin", "new", "Shout", cwd=tmp_path)
+
+    assert (made.code, refused.code) == (0, 2), made.err
+    assert "Traceback" not in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == ["llmproxy-shout"]
 
 
 def test_the_skeleton_holds_its_own_tests() -> None:

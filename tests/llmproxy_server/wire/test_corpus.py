@@ -12,7 +12,7 @@ from tests.llmproxy_server.wire.judge import Sent, check, sent
 from tests.llmproxy_server.wire.rows import Row
 from tests.llmproxy_server.wire.strict import Malformed, read, read_all
 
-pytestmark = [pytest.mark.tables, pytest.mark.xdist_group("wire corpus")]
+pytestmark = pytest.mark.xdist_group("wire corpus")
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -20,7 +20,7 @@ from tests.llmproxy_server.wire.rows import Row
 from tests.llmproxy_server.wire.strict import Request
 from tests.needs import need_program
 
-pytestmark = [pytest.mark.tables, pytest.mark.xdist_group("wire differential")]
+pytestmark = pytest.mark.xdist_group("wire differential")
 
 
 @attrs.frozen

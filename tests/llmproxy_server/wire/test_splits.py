@@ -12,7 +12,7 @@ from tests.llmproxy_server.wire.corpus import CORPUS
 from tests.llmproxy_server.wire.judge import Sent, check, sent
 from tests.llmproxy_server.wire.rows import Row
 
-pytestmark = [pytest.mark.tables, pytest.mark.xdist_group("wire splits")]
+pytestmark = pytest.mark.xdist_group("wire splits")
 
 SHORT_BYTES = 320
 SOME = {
