@@ -205,7 +205,8 @@ async def test_without_a_text_of_the_user_the_request_passes_as_it_came(body: by
 @pytest.mark.parametrize("prompt", [["one", "two"], [1, 2, 3]], ids=["several prompts", "tokens"])
 async def test_a_legacy_prompt_that_is_no_text_passes_as_it_came(prompt: object) -> None:
     body = json.dumps({"model": "m", "prompt": prompt}).encode()
-    async with Upstream(reply({"choices": []})) as main, Upstream() as small:
+    said = {"choices": [{"index": 0, "text": "ok", "finish_reason": "stop"}]}
+    async with Upstream(reply(said)) as main, Upstream() as small:
         async with Proxy(config(main, small), plugins=[llmproxy_enhance_query]) as proxy:
             seen = await post(proxy.base_url + "/completions", body)
 
