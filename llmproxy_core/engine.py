@@ -321,6 +321,8 @@ class Decoding:
         usage = response.told_usage(response.usage)
         if usage is None or usage is response.usage:
             return events
+        if response.llm:
+            response.usage = usage  # what the client is told is what is billed, though a better tokenizer may come
         return [*(it for it in events if not isinstance(it, End | UsageReported)), UsageReported(usage), End()]
 
 

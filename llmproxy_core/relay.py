@@ -98,6 +98,8 @@ async def _deliver_reply(response: Reply, client: ClientView) -> Whole:
     reply = _shown(await reply_of(response), response)
     if not same_form and (usage := response.told_usage(reply.usage or response.usage)) is not reply.usage:
         reply = attrs.evolve(reply, usage=usage)  # other protocols always tell one
+        if response.llm:
+            response.usage = usage  # which is billed, though a better tokenizer may come
     return _whole(response, client, client.dialect.write_reply(client.api, reply))
 
 
