@@ -402,7 +402,8 @@ class Call:
             limited, left_s = self._limited, deadline_s - self._gateway.services.clock()
             self._due_s = due_s = limited.loop.time() + left_s + GRACE_S
             limited.add(self)
-            limited.look_by(due_s)
+            if due_s < limited.at:  # else it is looked at before that anyhow, as nearly all are
+                limited.look_by(due_s)
         return deadline_s
 
     async def _turn(self, until_s: float | None) -> Ticket:

@@ -577,7 +577,7 @@ async def test_a_client_that_takes_a_whole_answer_too_slowly_is_cut() -> None:
             with suppress(ConnectionError):
                 while data := await client.reader.read(16_384):
                     total += len(data)
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.005)  # the pace of the client: nothing is waited for
 
         assert 0 < total < 20_000_000
         assert (await proxy.outcome()).end is Ending.COMPLETED
