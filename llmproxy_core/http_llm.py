@@ -68,6 +68,8 @@ _WITHOUT_USAGE = frozenset({Operation.MODELS, Operation.COUNT_TOKENS})
 _OWN_NAMES: Mapping[str, str] = FrozenMap()
 COUNTED_HEADER = "x-llmproxy-token-count"
 """Says of a count of tokens that no provider made it."""
+_LEAST_S = 0.001
+"""What is left to a call whose time is over: none would mean no limit."""
 _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the memory of them is bounded
 
 
@@ -354,7 +356,7 @@ class HttpLLM:
         timeouts = self._config.timeouts
         if exchange.deadline_s is None:
             return timeouts
-        left_s = max(exchange.deadline_s - exchange.clock(), 0.001)
+        left_s = max(exchange.deadline_s - exchange.clock(), _LEAST_S)
         if timeouts.total_s and timeouts.total_s <= left_s:
             return timeouts
         return Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s, left_s, deadline=True)

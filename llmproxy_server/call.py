@@ -395,9 +395,10 @@ class Call:
     def _deadline(self, most_s: float | None) -> float | None:
         """When the call must be over, by the gateway's clock, its route giving it *most_s*: from its head on."""
         said = self.incoming.headers.first
-        if most_s is None and TIMEOUT_MS not in said and STAINLESS_TIMEOUT not in said:
-            return None
-        deadline_s = deadline(self.began_s, most_s, said)
+        if TIMEOUT_MS in said or STAINLESS_TIMEOUT in said:
+            deadline_s = deadline(self.began_s, most_s, said)
+        else:
+            deadline_s = None if most_s is None else self.began_s + most_s
         if deadline_s is not None:
             limited, left_s = self._limited, deadline_s - self._gateway.services.clock()
             self._due_s = due_s = limited.loop.time() + left_s + GRACE_S

@@ -18,6 +18,7 @@ from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.resilience.breaker import Breaker, Pass
 from llmproxy_core.resilience.budget import RetryBudget
+from llmproxy_core.resilience.commit import Commit
 from llmproxy_core.resilience.failure import BudgetSpent, Failure, Unavailable, failure_of
 from llmproxy_core.response import Response, Stream
 from llmproxy_core.services import Services
@@ -78,20 +79,19 @@ class Guarded:
 
     async def send(self, exchange: Exchange, *, in_place: bool = False) -> Response:
         """*in_place* of another key of the LLM, which was asked for the same, and refused."""
-        tries, attempts = exchange.tries, len(exchange.attempts)
+        attempts = len(exchange.attempts)
         places = self.places
         if places.room is not self.room:
             places.follow(self.room)
         if (no_place := places.enter()) is not None:
             no_place = await places.turn(exchange.address, self._left_s(exchange))
-        passed = self._admit(exchange, no_place, in_place)
-        began_s, begun_s = self._clock(), None
+        began_s = self._clock()
+        passed = self._admit(exchange, no_place, in_place, began_s)
         try:
             response = await self._llm.send(exchange)
-            if isinstance(response, Stream):
-                if tries is not None and tries.commit.chars is not None:
-                    await _committed(response, tries.commit.chars, tries.commit.most_s)
-                begun_s = response.begun_s
+            stream = response if isinstance(response, Stream) else None
+            if stream is not None and exchange.tries is not None:
+                await _committed(stream, exchange.tries.commit)
         except ProxyError as error:
             self._failed(exchange, error, passed, began_s, attempts)
             raise
@@ -106,7 +106,13 @@ class Guarded:
                     attempt.key = self.key
         if self._key_rest.has_been:
             self._key_rest.answered()
-        response.on_finish(partial(self._ended, passed, began_s, begun_s))
+        if stream is not None:
+            stream.on_finish(partial(self._ended, passed, began_s, stream.begun_s))
+            return response
+        # It has been read whole, and said something: what becomes of it now is not the LLM's doing.
+        places.leave()
+        if passed is not None:
+            passed.succeeded(self._clock() - began_s)
         return response
 
     def _failed(
@@ -126,7 +132,7 @@ class Guarded:
     def _left_s(self, exchange: Exchange) -> float:
         return inf if exchange.deadline_s is None else exchange.deadline_s - self._clock()
 
-    def _admit(self, exchange: Exchange, no_place: Unavailable | None, in_place: bool) -> Pass | None:
+    def _admit(self, exchange: Exchange, no_place: Unavailable | None, in_place: bool, now: float) -> Pass | None:
         """
         The breaker's pass, where there is one; Unavailable where the LLM is not to be called now.
 
@@ -143,7 +149,7 @@ class Guarded:
         if refusal is None and tries is not None:
             if self.name not in tries.reached:
                 tries.reached += (self.name,)
-                self._budget.called()
+                self._budget.called(now)
             elif not (in_place and not self.is_in_doubt) and not self._budget.take():
                 refusal = BudgetSpent(f"The LLM '{self.name}' has had its share of retries")
                 if passed is not None:
@@ -167,7 +173,7 @@ class Guarded:
         return self._key_rest.is_in_doubt
 
     def _ended(self, passed: Pass | None, began_s: float, begun_s: float | None, outcome: Outcome) -> None:
-        """The answer has ended. *begun_s*: when its first token was there, where that was waited for."""
+        """The stream has ended. *begun_s*: when its first token was there, where that was waited for."""
         self.places.leave()
         if passed is None:
             return
@@ -190,15 +196,17 @@ class Guarded:
             have_wait(error, wait_s)
 
 
-async def _committed(stream: Stream, chars: int, most_s: float | None) -> None:
-    """Return once so much of *stream* is there, or that took too long."""
-    if most_s is None:
-        await stream.started(chars)
+async def _committed(stream: Stream, commit: Commit) -> None:
+    """Return once as much of *stream* is there as *commit* says, or that took too long."""
+    if commit.chars is None:
         return
-    limit = asyncio.timeout(most_s)
+    if commit.most_s is None:
+        await stream.started(commit.chars)
+        return
+    limit = asyncio.timeout(commit.most_s)
     try:
         async with limit:
-            await stream.started(chars)
+            await stream.started(commit.chars)
     except TimeoutError:
         if not limit.expired():
             raise

@@ -21,6 +21,7 @@ from llmproxy_core.resilience.tries import Tries
 from llmproxy_core.response import Response
 from llmproxy_core.services import Services
 
+_OPAQUE = Operation.OPAQUE
 _FINAL = BY_KIND | {Failure.CALLER, Failure.DEADLINE, Failure.OURS}
 """What ends it, whatever failed before. (Of the kinds that a table names: the group has asked whom it names.)"""
 
@@ -55,7 +56,7 @@ class Tried:
         await self._llm.aclose()
 
     async def send(self, exchange: Exchange) -> Response:
-        if exchange.tries is not None or exchange.operation is Operation.OPAQUE:  # whose body can be read but once
+        if exchange.tries is not None or exchange.operation is _OPAQUE:  # whose body can be read but once
             return await self._llm.send(exchange)
         services = self._services
         tries = exchange.tries = Tries(self._retries, exchange.until_s, services.clock, services.random, self._commit)

@@ -122,7 +122,12 @@ class Pass:
     def succeeded(self, seconds: float) -> None:
         """The LLM did its part."""
         era, self._era = self._era, _ENDED
-        self._breaker._ended(era, False, seconds)
+        breaker = self._breaker
+        seen = breaker._kept.standing
+        if era == seen.era and seen.state is CLOSED and seconds < breaker._slow_s:
+            breaker._kept.count(breaker._clock(), False, False)  # which opens nothing, and costs no more
+        else:
+            breaker._ended(era, False, seconds)
 
     def failed(self, seconds: float) -> None:
         """The LLM failed, by its own fault."""
@@ -243,8 +248,7 @@ class Breaker:
         if seen.state is CLOSED:
             now = self._clock()
             self._kept.count(now, failed, slow)
-            # A call that went well opens nothing, and costs no more than to be counted.
-            if (failed or slow) and self._is_too_bad(self._kept.sums(now)) and self.may_open():
+            if self._is_too_bad(self._kept.sums(now)) and self.may_open():
                 self._change(seen, self._opened(seen, now))
         else:
             self._step(era, partial(self._after_probe, failed, slow))

@@ -49,9 +49,11 @@ class RetryBudget:
         self._retries = self._retries_before = 0
         self._begun = [(0, 0)] * (BUCKETS + 1)
 
-    def called(self) -> None:
-        """A call has reached the LLM that is no retry."""
-        if (now := self._clock()) >= self._ends_s:
+    def called(self, now: float | None = None) -> None:
+        """A call has reached the LLM that is no retry. *now*: the time, from who has just looked at the clock."""
+        if now is None:
+            now = self._clock()
+        if now >= self._ends_s:
             self._turn(now)
         self._calls += 1
 

@@ -13,14 +13,16 @@ from typing import Any, Self
 
 import pytest
 
+from llmproxy_core import Exchange, Handler, Response
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers
 from llmproxy_core.groups.places import Places
 from tests.exact import Seen, parse
 from tests.llmproxy_core.conversation import question
+from tests.llmproxy_server.edging import Processing, processed
 from tests.llmproxy_server.reloading import Reloadable
 from tests.llmproxy_server.transporting import until
-from tests.proxy import with_server
+from tests.proxy import Proxy, with_server
 from tests.resilience.flocks import one, says
 from tests.upstream import Call, Upstream
 
@@ -191,3 +193,24 @@ async def test_who_waits_for_a_drained_llm_is_told_when_its_turn_comes(tmp_path:
         assert said == ["llm_drained"] * 2
         await until(lambda: crowd.counts == (0, 0))
         assert crowd.served == ["u0"]
+
+
+async def test_an_answer_that_was_read_holds_no_place_while_processors_work_on_it() -> None:
+    at_work, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def around(exchange: Exchange, call_next: Handler) -> Response:
+        response = await call_next(exchange)
+        if not at_work.is_set():
+            at_work.set()
+            await may_go_on.wait()
+        return response
+
+    async with Upstream(says("hello")) as upstream:
+        mapping = processed(one(upstream, tried=False, max_in_flight=1, max_queued=0))
+        async with Proxy(mapping, plugins=[Processing(around)]) as proxy, asyncio.TaskGroup() as clients:
+            first = clients.create_task(ask(proxy.port, "first"))
+            await at_work.wait()
+            second = await ask(proxy.port, "second")
+            may_go_on.set()
+
+    assert (second.status, (await first).status) == (200, 200)
