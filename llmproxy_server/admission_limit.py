@@ -15,6 +15,12 @@ LATE_S = 0.025
 FLOOR = 10
 """Calls that are served at once however late the loop is."""
 _DECREASE = 0.9
+STEPS = 3
+"""Down, after which the loop must be less late than before them."""
+HELPS = 0.9
+"""As late as that at most, compared with then. What the calls inside cost falls with them, to 0.73 in three steps."""
+HOLD = 20
+"""Decisions for which nothing is lowered after steps that did not help."""
 
 
 class AdaptiveLimit:
@@ -25,14 +31,20 @@ class AdaptiveLimit:
     of its own has too little of is time in its loop. The least lag of several looks counts, as in CoDel (RFC 8289,
     section 3.2: the minimum over an interval tells a queue that stands from one that a burst made). It falls by a tenth
     and rises by its square root, as in Netflix's concurrency-limits (AIMDLimit, GradientLimit).
+
+    What makes the loop late need not be inside: callers who are refused and come again at once do, and the fewer are
+    let in the more of those there are. So steps down that do not help are taken back.
     """
 
-    __slots__ = ("_least_late_s", "_looks", "_most", "_most_in_flight", "limit")
+    __slots__ = ("_before", "_held", "_least_late_s", "_looks", "_most", "_most_in_flight", "_steps", "limit")
 
     def __init__(self, most: float) -> None:
         """*most*: what it never passes; inf for no bound."""
         self.limit = self._most = most
         """At most so many may be in flight; a whole number, or inf."""
+        self._steps = self._held = 0
+        self._before = (self.limit, inf)
+        """The limit before these steps, and how late the loop was."""
         self._begin_again()
 
     def _begin_again(self) -> None:
@@ -57,10 +69,26 @@ class AdaptiveLimit:
     def _decide(self, in_flight: int) -> None:
         if self._least_late_s > LATE_S:
             # With more in flight than that nobody is let in already, and it is not known yet whether it is enough.
-            if in_flight <= self.limit:
-                self.limit = min(self.limit, max(float(FLOOR), float(int(in_flight * _DECREASE))))
-        elif self._most_in_flight * 2 >= self.limit:  # else it is not known whether the process can serve more
+            if self._held:
+                self._held -= 1
+            elif in_flight <= self.limit:
+                self._lower(in_flight)
+            return
+        self._steps = self._held = 0
+        if self._most_in_flight * 2 >= self.limit:  # else it is not known whether the process can serve more
             self.limit = min(self._most, self.limit + int(sqrt(self.limit)))
+
+    def _lower(self, in_flight: int) -> None:
+        limit, late_s = self._before
+        if self._steps == STEPS:
+            self._steps = 0
+            if self._least_late_s > late_s * HELPS:
+                self.limit, self._held = min(limit, self._most), HOLD
+                return
+        if not self._steps:
+            self._before = (self.limit, self._least_late_s)
+        self._steps += 1
+        self.limit = min(self.limit, max(float(FLOOR), float(int(in_flight * _DECREASE))))
 
 
 class Looks:

@@ -6,6 +6,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
@@ -13,6 +15,8 @@ from llmproxy_server.log_events import get_logger
 
 _log = get_logger()
 BACKLOG = 1024
+AT_ONCE = 64
+"""Connections that are accepted each time that the loop turns; then others have their turn."""
 _RETRY_S = 1.0
 
 
@@ -55,7 +59,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         for listening in self.sockets:
             # A copy: it is closed, and the socket is not, when connections are to be counted later.
-            server = await loop.create_server(edge.protocol, sock=listening.dup(), backlog=BACKLOG)
+            server = await loop.create_server(partial(self._protocol, listening), sock=listening.dup(), backlog=BACKLOG)
             self._servers.append(server)
 
     def change(self, *, tls: ssl.SSLContext | None, max_connections: int, handshake_timeout_s: float) -> None:
@@ -76,6 +80,17 @@ class Listener:
         """A connection of ours has ended."""
         self._room.set()
 
+    def _protocol(self, listening: socket.socket) -> asyncio.Protocol:
+        """
+        For a connection that the loop has accepted; those that wait behind it are taken, too.
+
+        uvloop accepts one each time that it turns (libuv from 1.45 on). While a thousand clients are served that takes a
+        tenth of a second, and a thousand others that come at once would wait for minutes.
+        """
+        with suppress(OSError):  # the loop meets it as well, and sees to it
+            self._take_waiting(listening)
+        return self._edge.protocol()
+
     def _accept_by_hand(self) -> None:
         """Slower than the loop's own way, but each connection is counted, and has the certificate of its moment."""
         for listening in self.sockets:
@@ -90,16 +105,23 @@ class Listener:
                 await self._room.wait()
             try:
                 await _readable(listening, loop)
-                connection, _ = listening.accept()
-            except BlockingIOError:
-                continue  # another process has taken it
+                self._take_waiting(listening)
             except OSError as error:  # the client is gone again, or we are out of descriptors
                 _log.warning("a connection could not be accepted", reason=error.strerror)
                 await asyncio.sleep(_RETRY_S)
-            else:
-                handshake = self._tasks.start(self._serve(connection), name="handshake")
-                self._handshakes.add(handshake)
-                handshake.add_done_callback(self._shaken)
+
+    def _take_waiting(self, listening: socket.socket) -> None:
+        """Accept the connections that wait in *listening*, some at once, as far as there is room. OSError."""
+        for _ in range(AT_ONCE):
+            if self._max_connections and self._open >= self._max_connections:
+                return
+            try:
+                connection, _ = listening.accept()
+            except BlockingIOError:
+                return  # there is none, or another process has taken it
+            handshake = self._tasks.start(self._serve(connection), name="handshake")
+            self._handshakes.add(handshake)
+            handshake.add_done_callback(self._shaken)
 
     @property
     def arriving(self) -> int:
@@ -140,6 +162,9 @@ class Listener:
     async def aclose(self) -> None:
         """As `stop`; handshakes end as well."""
         await self.stop()
+        if self._tls is None:
+            # They end with this turn of the loop. Cancelled in it, uvloop never tells the edge that they are lost.
+            await asyncio.gather(*self._handshakes, return_exceptions=True)
         await _cancelled(self._handshakes)
 
 

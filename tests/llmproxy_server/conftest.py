@@ -14,7 +14,15 @@ from tests.page_first import PAGE, open_page
 from tests.proxy import Proxy
 from tests.rawclient import opening
 
-ON_BOTH_LOOPS = ("test_edge", "test_pages", "test_transport", "test_fuzz", "test_differential", "test_upstream_")
+ON_BOTH_LOOPS = (
+    "test_edge",
+    "test_listener",
+    "test_pages",
+    "test_transport",
+    "test_fuzz",
+    "test_differential",
+    "test_upstream_",
+)
 """Modules whose names begin so."""
 ONE_WAY = "ONE_WAY" in os.environ
 """Whether the server's own loop and the wire are enough: where other versions of the libraries are what matters."""

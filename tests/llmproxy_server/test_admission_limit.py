@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from llmproxy_server.admission_limit import FLOOR, LATE_S, LOOKS, PERIOD_S, AdaptiveLimit, Looks
+from llmproxy_server.admission_limit import FLOOR, HOLD, LATE_S, LOOKS, PERIOD_S, STEPS, AdaptiveLimit, Looks
 
 
 def looked(limit: AdaptiveLimit, late_s: float, in_flight: int, times: int = LOOKS) -> float:
@@ -45,7 +45,7 @@ def test_the_limit_is_not_lowered_again_before_as_few_are_in_flight() -> None:
 def test_the_limit_stays_between_its_bounds() -> None:
     limit = AdaptiveLimit(1000)
     for _ in range(100):
-        looked(limit, 1.0, int(limit.limit))
+        looked(limit, limit.limit, int(limit.limit))
     assert limit.limit == FLOOR
     for _ in range(100):
         looked(limit, 0.0, int(limit.limit))
@@ -83,6 +83,24 @@ def test_the_limit_comes_to_what_the_process_can_do_and_stays_near_it(capacity: 
             found.append(in_flight)
 
     assert 0.8 * capacity <= min(found) <= max(found) <= 1.3 * capacity
+
+
+def test_steps_down_that_leave_the_loop_as_late_as_before_are_taken_back_and_not_tried_again_at_once() -> None:
+    """As where callers who are refused come again at once: the fewer are inside, the more of those there are."""
+    limit, limits = AdaptiveLimit(1000), list[float]()
+    for _ in range(STEPS + 1 + HOLD + 1):
+        limits.append(looked(limit, 0.2 - limit.limit * 0.00001, int(limit.limit)))
+
+    assert limits == [900, 810, 729, *[1000] * (1 + HOLD), 900]
+
+
+def test_a_loop_that_is_in_time_again_ends_what_was_held() -> None:
+    limit = AdaptiveLimit(1000)
+    for _ in range(STEPS + 1):
+        looked(limit, 0.2, int(limit.limit))
+    looked(limit, 0.0, 1000)
+
+    assert looked(limit, 0.2, 1000) == 900
 
 
 async def test_it_is_told_how_late_each_look_at_the_loop_is_until_that_is_stopped() -> None:
