@@ -84,8 +84,8 @@ class Listener:
         """
         For a connection that the loop has accepted; those that wait behind it are taken, too.
 
-        uvloop accepts one each time that it turns (libuv from 1.45 on). While a thousand clients are served that takes a
-        tenth of a second, and a thousand others that come at once would wait for minutes.
+        uvloop accepts one each time that it turns (libuv from 1.45 on). That takes a tenth of a second while a thousand
+        clients are served, and a thousand others that come at once would wait for minutes.
         """
         with suppress(OSError):  # the loop meets it as well, and sees to it
             self._take_waiting(listening)
