@@ -74,6 +74,8 @@ class Providers:
         """
         Have an LLM be given no more calls, or calls again; what it is at work on goes on.
 
+        The latter also ends the rests that its provider has asked for.
+
         400 for what cannot be read, 404 for an LLM that is not configured, 409 for one whose calls nobody counts, and
         while the process drains: nobody would remember it.
         """
@@ -90,6 +92,9 @@ class Providers:
         if self._health.is_ending:
             return refusal(409, "about_to_end", "The process is about to end, and forgets it: ask its successor")
         self._health.drained.change(llm.name, asked.drained)
+        if not asked.drained:
+            for guard in llm.guards:
+                guard.restore()
         return EndpointReply(msgspec.json.encode(DrainDone(llm.name, places.drained, places.in_flight)))
 
 

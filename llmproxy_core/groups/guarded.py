@@ -167,6 +167,11 @@ class Guarded:
         """Seconds until its key may be used again; 0.0 when it may."""
         return max(self._rest.left_s, self._key_rest.left_s)
 
+    def restore(self) -> None:
+        """Let it be called again, whatever its provider has said of when."""
+        self._rest.end()
+        self._key_rest.end()
+
     @property
     def is_in_doubt(self) -> bool:
         """Whether other keys are to be used first: this one was limited, for nobody knows how long."""

@@ -10,6 +10,8 @@ from llmproxy_core.resilience.failure import Failure, Resting
 
 AUTH_REST_S = 30.0
 """How long a key is not used after the provider has refused it, where it does not say itself."""
+MOST_REST_S = 86_400.0
+"""However long the provider says: quotas are renewed within a day, and what says more may be garbage."""
 FIRST_DOUBT_S = 1.0
 """How long a key is in doubt once it is limited for nobody knows how long; twice as long each time it is so again."""
 MOST_DOUBT_S = 60.0
@@ -56,9 +58,15 @@ class Rest:
             self._doubted_until_s = now + self._doubt_s
         if wait_s is None:
             wait_s = AUTH_REST_S if failure is Failure.AUTH else 0.0
+        wait_s = min(wait_s, MOST_REST_S)
         if now + wait_s > self._until_s:
             self._until_s = now + wait_s
             self._why = self._said(failure, error)
+
+    def end(self) -> None:
+        """It may be used again, whatever its provider said: who operates it knows better."""
+        self._until_s = self._doubted_until_s = -inf
+        self._doubt_s, self.has_been = 0.0, False
 
     def answered(self) -> None:
         """It was used, and is limited no more. What the provider said before holds all the same."""

@@ -183,6 +183,20 @@ async def test_a_drained_member_is_asked_no_more_until_it_is_restored() -> None:
     assert (back("llmproxy_llm_drained", llm="a"), back("llmproxy_llm_availability", llm="a")) == (0, 1)
 
 
+async def test_who_restores_an_llm_ends_what_its_provider_asked_for() -> None:
+    async with (
+        Upstream(says("hello")) as upstream,
+        Proxy(one(upstream, tried=False, max_in_flight=5)) as proxy,
+    ):
+        upstream.then(fails(429, ("retry-after", "60000")))
+        assert ((await ask(proxy)).status, (await ask(proxy)).status) == (429, 429)
+        assert len(upstream.requests) == 1
+
+        await drain(proxy.url, drained=False)
+
+        assert (await ask(proxy)).status == 200
+
+
 async def test_what_a_drained_llm_is_at_work_on_goes_on() -> None:
     go_on = asyncio.Event()
     async with Upstream([Wait(go_on), *says("hello")]) as upstream, Proxy(one(upstream, max_in_flight=9)) as proxy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmproxy_core.errors import UpstreamAuthError, UpstreamError
-from llmproxy_core.groups.rest import AUTH_REST_S, FIRST_DOUBT_S, MOST_DOUBT_S, Rest
+from llmproxy_core.groups.rest import AUTH_REST_S, FIRST_DOUBT_S, MOST_DOUBT_S, MOST_REST_S, Rest
 from llmproxy_core.resilience.failure import Failure
 from llmproxy_core.testing import FakeClock
 
@@ -38,6 +38,19 @@ def test_it_rests_for_as_long_as_the_provider_says(rest: Rest, clock: FakeClock)
     assert refusal.rests_for is Failure.RATE_LIMIT
     clock.advance(15.0)
     assert rest.refusal() is None
+
+
+def test_a_provider_is_not_taken_at_its_word_for_more_than_a_day(rest: Rest) -> None:
+    rest.begin(Failure.RATE_LIMIT, limited(1e9))
+
+    assert rest.left_s == MOST_REST_S == 24 * 3600
+
+
+def test_who_operates_it_may_end_its_rest_and_its_doubt(rest: Rest) -> None:
+    rest.begin(Failure.RATE_LIMIT, limited(60.0))
+    rest.end()
+
+    assert (rest.left_s, rest.is_in_doubt, rest.has_been, rest.refusal()) == (0.0, False, False, None)
 
 
 def test_a_refused_key_rests_for_a_while_where_nobody_says_how_long(rest: Rest) -> None:
