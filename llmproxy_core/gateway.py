@@ -95,14 +95,15 @@ class Gateway:
         BadRequest when its body is no acceptable JSON.
         """
         client = client_view(request)
-        config = match.route.config
-        client.drops_unsupported = config.on_unsupported == "drop"
+        services, config = self.services, match.route.config
+        if config.on_unsupported == "drop":
+            client.drops_unsupported = True
         return Exchange(
             request,
             id=request_id,
             route=config.name,
-            tasks=self.services.tasks,
-            clock=self.services.clock,
+            tasks=services.tasks,
+            clock=services.clock,
             client=client,
             address=address,
             deadline_s=deadline_s,

@@ -30,8 +30,21 @@ class Limits:
     """Values of every kind; an empty array or object may count twice."""
     max_number_digits: int = attrs.field(default=64, validator=[attrs.validators.ge(1), attrs.validators.le(200)])
     """Digits in a row; so few that only an exponent of three digits can overflow a double."""
+    _most_small: int = attrs.field(init=False, repr=False, eq=False)
+    """Bytes of a body that cannot have too many values, and is looked through at no cost."""
+    _too_long: bytes = attrs.field(init=False, repr=False, eq=False)
+    """Too many digits in a row, each a 0."""
+
+    @_most_small.default
+    def _made_most_small(self) -> int:
+        return min(_MAX_SMALL_BYTES, self.max_nodes)
+
+    @_too_long.default
+    def _made_too_long(self) -> bytes:
+        return b"0" * (self.max_number_digits + 1)
 
 
+_MAX_SMALL_BYTES = 65_536
 DEFAULT_LIMITS = Limits()
 
 
@@ -46,7 +59,7 @@ class Span(NamedTuple):
 class TopLevel:
     """A checked body and its top-level members as JSON text, in their order."""
 
-    __slots__ = ("_raws", "_spans", "_values", "body")
+    __slots__ = ("_raws", "_spans", "_values", "body", "names")
 
     def __init__(
         self, body: bytes, raws: dict[str, msgspec.Raw] | None = None, values: Mapping[str, Any] | None = None
@@ -55,12 +68,9 @@ class TopLevel:
         self.body = body
         self._raws = raws
         self._values = values
-        self._spans: dict[str, Span] | None = None
-
-    @property
-    def names(self) -> Collection[str]:
+        self.names: Collection[str] = (raws or ()) if values is None else values
         """Of the members."""
-        return self.raws if self._values is None else self._values
+        self._spans: dict[str, Span] | None = None
 
     @property
     def raws(self) -> dict[str, msgspec.Raw]:
@@ -122,9 +132,19 @@ def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
             return ahead
     if not body.isascii():
         _check_utf8(body)
-    if len(body) > _MAX_SMALL_BYTES or len(body) > limits.max_nodes:
+    if len(body) > limits._most_small:
         return _scan_large(body, limits)
-    found = TopLevel(body, _scan_small(body, limits))
+    raws = _decode_members(body)
+    # Cheap bounds that also count what is in strings decide first; the exact checks run where those fail.
+    shape = body.translate(_SHAPE)
+    # rfind, since text has fewer digits (the first byte) than letters "e" (near the last).
+    if shape.rfind(limits._too_long) >= 0:
+        _check_digits(raws, limits)
+    if shape.rfind(b"0e000") >= 0:
+        _check_values(raws, limits)
+    elif shape.count(b"[") > limits.max_depth:
+        _check_depth(raws, limits)
+    found = TopLevel(body, raws)
     if limits is DEFAULT_LIMITS:
         _ahead.found = found  # a request's head is read of it, and then perhaps its conversation
     return found
@@ -147,23 +167,6 @@ def scan_ahead(body: bytes) -> TopLevel:
     found = scan(body)
     _ahead.found = found
     return found
-
-
-_MAX_SMALL_BYTES = 65_536
-
-
-def _scan_small(body: bytes, limits: Limits) -> dict[str, msgspec.Raw]:
-    """Cheap bounds that also count what is in strings decide first; the exact checks run where those fail."""
-    raws = _decode_members(body)
-    shape = body.translate(_SHAPE)
-    # rfind, since text has fewer digits (the first byte) than letters "e" (near the last).
-    if shape.rfind(b"0" * (limits.max_number_digits + 1)) >= 0:
-        _check_digits(raws, limits)
-    if shape.rfind(b"0e000") >= 0:
-        _check_values(raws, limits)
-    elif shape.count(b"[") > limits.max_depth:
-        _check_depth(raws, limits)
-    return raws
 
 
 def _scan_large(body: bytes, limits: Limits) -> TopLevel:
@@ -245,8 +248,10 @@ def _decode_members(body: bytes) -> dict[str, msgspec.Raw]:
     """The members; grammar and surrogates are checked all the way down, UTF-8 and the range of numbers not."""
     try:
         raws = _decode_plainly(body)
-        # As long as its members are without any space: so there is no other one, that one of these took the place of.
-        if sum(map(len, raws)) + sum(map(len, raws.values())) + 4 * len(raws) + 1 == len(body):
+        length = 1  # of these members without any space; plainly added up, of so few `sum(map(…))` is dearer
+        for name, raw in raws.items():
+            length += len(name) + len(raw) + 4
+        if length == len(body):  # so there is no other one, that one of these took the place of
             return raws
         keyed = _DECODER.decode(body)
     except msgspec.ValidationError as error:
@@ -323,10 +328,9 @@ def _too_deep(name: str, limits: Limits) -> BadRequest:
 
 
 def _check_digits(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
-    too_long = b"0" * (limits.max_number_digits + 1)
     for name, raw in raws.items():
         structure = _outside_strings(bytes(raw)) or b""
-        if too_long in structure.replace(b"+", b" ").translate(_SHAPE):
+        if limits._too_long in structure.replace(b"+", b" ").translate(_SHAPE):
             message = f"A number in {_shown(name)} has more than {limits.max_number_digits} digits in a row"
             raise BadRequest(message, code="json_too_complex")
 

@@ -12,6 +12,7 @@ from llmproxy_core.usage import Usage
 
 _NANO = 1_000_000_000
 _PER = 1_000_000  # prices are per million tokens
+_HALF = _PER // 2
 _EXACT = Context(prec=MAX_PREC)  # the default one rounds to 28 digits, and a second time after that
 
 
@@ -100,15 +101,16 @@ class Price:
         audio. What a provider reports beyond that, or below zero, costs nothing.
         """
         price = self._applied(usage) if self.tiers or self.service_tiers else self
+        asked_for, given = usage.input_tokens, usage.output_tokens
         classed = usage.cached_input_tokens or usage.cache_write_tokens or usage.audio_input_tokens
-        if not (classed or usage.audio_output_tokens) and usage.input_tokens >= 0 <= usage.output_tokens:  # nearly all
-            return _rounded(usage.input_tokens * price.input + usage.output_tokens * price.output)
+        if not (classed or usage.audio_output_tokens) and asked_for >= 0 <= given:  # nearly all
+            return _rounded(asked_for * price.input + given * price.output)
         written_1h = max(0, min(usage.cache_write_1h_tokens, usage.cache_write_tokens))
         written = usage.cache_write_tokens - written_1h
         asked = (usage.cached_input_tokens, written_1h, written, usage.audio_input_tokens)
         return _rounded(
-            _total(usage.input_tokens, asked, price._input_rates)
-            + _total(usage.output_tokens, (usage.audio_output_tokens,), price._output_rates)
+            _total(asked_for, asked, price._input_rates)
+            + _total(given, (usage.audio_output_tokens,), price._output_rates)
         )
 
     def bound(self, input_tokens: int, output_tokens: int) -> Money:
@@ -149,4 +151,4 @@ def _total(tokens: int, parts: Iterable[int], rates: Sequence[int]) -> int:
 
 
 def _rounded(total: int) -> Money:
-    return Money((2 * total + _PER) // (2 * _PER))
+    return Money((total + _HALF) // _PER)

@@ -303,7 +303,7 @@ class ResponseBase:
 
     def _wants_estimate(self, usage: Usage | None) -> bool:
         """Whether *usage* says nothing, or is an estimate of which half is wanting; embeddings have no output."""
-        if usage is None or not usage.total_tokens:
+        if usage is None or not usage.input_tokens + usage.output_tokens:
             return True
         if usage.source is not _ESTIMATED:
             return False

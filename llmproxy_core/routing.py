@@ -51,6 +51,12 @@ class Match:
     """Of an opaque call: what goes behind the upstream's base URL."""
     others: Sequence[Match] = ()
     """All that the same path may mean to clients of other dialects, or in another form of this one; none: only this."""
+    _telling: frozenset[str] = attrs.field(init=False, repr=False)
+    """The members of bodies that only one of `others` has: most bodies have none of them."""
+
+    @_telling.default
+    def _made_telling(self) -> frozenset[str]:
+        return frozenset().union(*(it.dialect.own_members for it in self.others))
 
     def as_asked(self, headers: Headers, query: str) -> Match:
         """The one of `others` that the client surely means; this match where nobody can tell."""
@@ -65,7 +71,9 @@ class Match:
             names = scan_ahead(body).names
         except BadRequest:  # told where the body is read
             return self
-        return next((it for it in self.others if not it.dialect.own_members.isdisjoint(names)), self)
+        if self._telling.isdisjoint(names):
+            return self
+        return next(it for it in self.others if not it.dialect.own_members.isdisjoint(names))
 
 
 class RouteIndex:

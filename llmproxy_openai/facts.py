@@ -36,11 +36,11 @@ class _Choice(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
 
 
-class _UsualChoice(msgspec.Struct):
+class _UsualChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Usual(msgspec.Struct):
+class _Usual(msgspec.Struct, gc=False):
     """
     An answer as nearly all are: no error, the usage at the top, each fact of the type that it should have.
 
@@ -93,8 +93,11 @@ def _usual_reply(body: bytes) -> ReplyHead | None:
     usage = answer.usage.usage(answer.service_tier)
     if usage is None or answer.object == "error":
         return None
-    finish = tuple([each.finish_reason for each in answer.choices if each.finish_reason is not None])
-    return ReplyHead(usage, answer.model, finish, answer.id)
+    finish = []
+    for each in answer.choices:
+        if (word := each.finish_reason) is not None:
+            finish.append(word)  # noqa: PERF401 - a comprehension is a call of its own, and there is mostly one choice
+    return ReplyHead(usage, answer.model, tuple(finish), answer.id)
 
 
 def stream_error(dialect: str, envelope: Envelope, data: bytes, error: msgspec.Raw) -> UpstreamError:

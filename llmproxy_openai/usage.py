@@ -14,18 +14,18 @@ from llmproxy_core.wire.splice import encode, join_object
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None
 
 
-class _InputDetails(msgspec.Struct):
+class _InputDetails(msgspec.Struct, gc=False):
     cached_tokens: _Count = None
     cache_write_tokens: _Count = None
     audio_tokens: _Count = None
 
 
-class _OutputDetails(msgspec.Struct):
+class _OutputDetails(msgspec.Struct, gc=False):
     reasoning_tokens: _Count = None
     audio_tokens: _Count = None
 
 
-class UsualUsage(msgspec.Struct):
+class UsualUsage(msgspec.Struct, gc=False):
     """A `usage` object as nearly all are, checked by the decoder: each member is a count that may be true, or null."""
 
     prompt_tokens: _Count = None
@@ -47,23 +47,28 @@ class UsualUsage(msgspec.Struct):
             answered = 0  # embeddings
         elif total is not None and total != asked + answered:
             return None
-        asked_for = self.prompt_tokens_details or _NO_INPUT_DETAILS
-        given = self.completion_tokens_details or _NO_OUTPUT_DETAILS
-        cached = asked_for.cached_tokens
+        cached: int | None = None
+        written = heard = thought = spoken = 0
+        if (of_input := self.prompt_tokens_details) is not None:
+            cached, written = of_input.cached_tokens, of_input.cache_write_tokens or 0
+            heard = of_input.audio_tokens or 0
+            if heard > asked:
+                return None
         if cached is None:
             cached = self.prompt_cache_hit_tokens
-        if cached is None:
-            cached = self.num_cached_tokens or 0
-        written, heard = asked_for.cache_write_tokens or 0, asked_for.audio_tokens or 0
-        thought, spoken = given.reasoning_tokens or 0, given.audio_tokens or 0
-        if cached + written > asked or heard > asked or thought > answered or spoken > answered:
+            if cached is None:
+                cached = self.num_cached_tokens or 0
+        if (of_output := self.completion_tokens_details) is not None:
+            thought, spoken = of_output.reasoning_tokens or 0, of_output.audio_tokens or 0
+            if thought > answered or spoken > answered:
+                return None
+        if cached + written > asked:
             return None
-        tier = tier_word(service_tier)
+        tier = None if service_tier is None else tier_word(service_tier)
         return Usage(asked, answered, cached, written, thought, _REPORTED, heard, spoken, tier)
 
 
 _REPORTED = UsageSource.REPORTED  # as a global a fifth as dear: each call asks for it
-_NO_INPUT_DETAILS, _NO_OUTPUT_DETAILS = _InputDetails(), _OutputDetails()
 _decode_usual = msgspec.json.Decoder(UsualUsage).decode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NOTHING: Mapping[str, Any] = {}
