@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from llmproxy_core.body import Body, Sink
 from llmproxy_core.chat import ChatEvent, ChatReply
@@ -19,12 +20,12 @@ from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.layer import Layer, running
 from llmproxy_core.money import Money, Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome
+from llmproxy_core.request import Request
 from llmproxy_core.subscription import Keep, MakeFilter, MakeWatcher, Replace, Rewrite, Subscription, Transform, Watch
 from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_core.usage import Usage, UsageSource
 
 _log = logging.getLogger("llmproxy")
-_NO_HEAD = ReplyHead()
 _COMPLETED = End.COMPLETED  # as a global a fifth as dear: each call asks for it
 _ESTIMATED = UsageSource.ESTIMATED
 
@@ -65,90 +66,60 @@ def _is_reported(error: ProxyError | None) -> bool:
     return isinstance(error, UpstreamError) and (error.dialect is not None or error.code == UpstreamAuthError.code)
 
 
-class ResponseBase:
+class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
     """
     What `Reply` and `Stream` share: who made it, what was subscribed to, and how it ended.
 
     It carries the dialect and the bytes of whoever made it; `relay` brings them to the client. Subscriptions apply
     in the order made, the inner processor's first, and work the same on both kinds and for every dialect.
+
+    A struct, as one is made for each call: what has a signature below (for readers, and type checkers) is made in C.
     """
 
-    __slots__ = (
-        "_attempt",
-        "_callbacks",
-        "_request",
-        "api",
-        "billed",
-        "content_type",
-        "dialect",
-        "exchange",
-        "first_byte_s",
-        "headers",
-        "llm",
-        "output_tokens",
-        "outcome",
-        "price",
-        "response_id",
-        "shown_model",
-        "started_s",
-        "status",
-        "subscriptions",
-        "tokenizer",
-        "usage",
-        "model",
-        "finish_words",
-    )
+    exchange: Exchange
+    """What it belongs to."""
+    dialect: Dialect
+    api: Api | None
+    """None for an opaque answer."""
+    status: int = 200
+    headers: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    """Those that cross to the client, (lower-case name, value)."""
+    head: ReplyHead | None = None
+    """The accounting facts that it began with: `model`, `usage` and the like may have changed since."""
+    llm: str = ""
+    """Who made it; "": no LLM did."""
+    price: Price | None = None
+    billed: bool = True
+    attempt: Attempt | None = None
+    model: str | None = None
+    shown_model: str | None = None
+    """The name of the model for the client's eyes, where another one was sent; None: as the provider says."""
+    response_id: str | None = None
+    usage: Usage | None = None
+    """What the provider said so far; final once the response has ended, then estimated where it said nothing."""
+    tokenizer: Tokenizer = ROUGH
+    """Counts what the provider does not; whoever makes the response may set a better one."""
+    output_tokens: Callable[[Tokenizer], int] | None = None
+    """Gives an estimate of the tokens read so far; set by who reads."""
+    finish_words: tuple[str, ...] = ()
+    subscriptions: list[Subscription] = msgspec.field(default_factory=list)
+    outcome: Outcome | None = None
+    started_s: float = 0.0
+    first_byte_s: float | None = None
+    _request: Request | None = None
+    """What was asked, as it was when the answer came."""
+    _callbacks: list[OnFinish] = msgspec.field(default_factory=list)
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        *,
-        dialect: Dialect,
-        api: Api | None,
-        status: int = 200,
-        headers: Iterable[tuple[str, str]] = (),
-        content_type: str = "application/json",
-        head: ReplyHead | None = None,
-        llm: str = "",
-        price: Price | None = None,
-        billed: bool = True,
-        attempt: Attempt | None = None,
-    ) -> None:
-        """
-        *headers* are those that cross to the client, (lower-case name, value); *api* is None for an opaque answer.
+    __repr__ = object.__repr__  # that of a struct would show the body
 
-        *llm* names who made it; "": no LLM did. *price* is what its tokens cost; None: unknown. *billed* is False for
-        an answer that another call has paid for, from a cache say: it tells a usage, but adds none, and with a price
-        costs nothing. *attempt* is the call that it is the answer to, and is told how it ends.
-        """
-        self._attempt = attempt
-        self.exchange = exchange
+    def __post_init__(self) -> None:
+        exchange = self.exchange
         self._request = exchange.request
-        self.dialect = dialect
-        self.api = api
-        self.status = status
-        self.headers = list(headers)
-        self.content_type = content_type
-        self.llm = llm
-        self.price = price
-        self.billed = billed
-        head = head or _NO_HEAD
-        self.model: str | None = head.model
-        self.shown_model: str | None = None
-        """The name of the model for the client's eyes, where another one was sent; None: as the provider says."""
-        self.response_id: str | None = head.id
-        self.usage: Usage | None = head.usage
-        """What the provider said so far; final once the response has ended, then estimated where it said nothing."""
-        self.tokenizer: Tokenizer = ROUGH
-        """Counts what the provider does not; whoever makes the response may set a better one."""
-        self.output_tokens: Callable[[Tokenizer], int] | None = None
-        """Gives an estimate of the tokens read so far; set by who reads."""
-        self.finish_words: tuple[str, ...] = head.finish
-        self.subscriptions: list[Subscription] = []
-        self.outcome: Outcome | None = None
+        self.headers = list(self.headers)
+        if (head := self.head) is not None:
+            self.model, self.response_id = head.model, head.id
+            self.usage, self.finish_words = head.usage, head.finish
         self.started_s = exchange.clock()
-        self.first_byte_s: float | None = None
-        self._callbacks: list[OnFinish] = []
         exchange.own(self)
 
     # -- what a processor may ask --------------------------------------------------------------------------------
@@ -258,8 +229,8 @@ class ResponseBase:
             first_byte_s=self.first_byte_s,
             ended_s=self.exchange.clock(),
         )
-        if self._attempt is not None:
-            self._attempt.answered(outcome)
+        if self.attempt is not None:
+            self.attempt.answered(outcome)
         self._free(complete=complete)
         if self._callbacks:
             for callback in self._callbacks:
@@ -288,7 +259,7 @@ class ResponseBase:
     def _estimate(self) -> Usage | None:
         """What was sent and read, counted here: an estimate."""
         try:
-            return estimated_usage(self._request, self._read_tokens(), self.tokenizer)
+            return estimated_usage(self._request or self.exchange.request, self._read_tokens(), self.tokenizer)
         except Exception:  # noqa: BLE001 - a dialect's bug must not keep the response from ending
             _log.exception("what exchange %s used could not be estimated", self.exchange.id)
             return None
@@ -327,45 +298,46 @@ class ResponseBase:
         """Give back what stands behind the response."""
 
 
-class Reply(ResponseBase):
+class Reply(ResponseBase, eq=False):
     """A whole answer, in memory."""
 
-    __slots__ = ("_said", "_vectors", "body")
+    exchange: Exchange
+    body: bytes
+    content_type: str = "application/json"
+    _said: ChatReply | None = None
+    _vectors: EmbeddingsReply | None = None
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        body: bytes,
-        *,
-        dialect: Dialect,
-        api: Api | None,
-        head: ReplyHead | None = None,
-        status: int = 200,
-        headers: Iterable[tuple[str, str]] = (),
-        content_type: str = "application/json",
-        llm: str = "",
-        price: Price | None = None,
-        billed: bool = True,
-        attempt: Attempt | None = None,
-    ) -> None:
-        """*body* is written in *api*; *head* its accounting facts."""
-        self.body = body  # before the exchange takes charge: it may end the response at once
-        self._said: ChatReply | None = None
-        self._vectors: EmbeddingsReply | None = None
-        super().__init__(
-            exchange,
-            dialect=dialect,
-            api=api,
-            status=status,
-            headers=headers,
-            content_type=content_type,
-            head=head,
-            llm=llm,
-            price=price,
-            billed=billed,
-            attempt=attempt,
-        )
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            exchange: Exchange,
+            body: bytes,
+            *,
+            dialect: Dialect,
+            api: Api | None,
+            head: ReplyHead | None = None,
+            status: int = 200,
+            headers: Iterable[tuple[str, str]] = (),
+            content_type: str = "application/json",
+            llm: str = "",
+            price: Price | None = None,
+            billed: bool = True,
+            attempt: Attempt | None = None,
+        ) -> None:
+            """
+            *body* is written in *api*; *head* its accounting facts.
+
+            *headers* are those that cross to the client, (lower-case name, value); *api* is None for an opaque answer.
+            *llm* names who made it; "": no LLM did. *price* is what its tokens cost; None: unknown. *billed* is False
+            for an answer that another call has paid for, from a cache say: it tells a usage, but adds none, and with a
+            price costs nothing. *attempt* is the call that it is the answer to, and is told how it ends.
+            """
+
+    def __post_init__(self) -> None:
+        ResponseBase.__post_init__(self)
         self.first_byte_s = self.started_s
+        attempt = self.attempt
         if attempt is not None and attempt.ended_s is None:
             attempt.ended_s = self.started_s  # all of it has been read
 
@@ -404,51 +376,43 @@ class Reply(ResponseBase):
         return cls(exchange, body, dialect=client.dialect, api=client.api, head=head)
 
 
-class Stream(ResponseBase):
+class Stream(ResponseBase, eq=False):
     """An answer that arrives in pieces. Processors subscribe to it; only `relay` and `drain` read it."""
 
-    __slots__ = ("_begun", "_body", "_peeked", "begun_by", "begun_s", "redact")
+    exchange: Exchange
+    body: Body
+    """Where it comes from: for this class alone."""
+    content_type: str = "text/event-stream"
+    redact: Callable[[bytes], bytes] | None = None
+    _peeked: list[bytes] = msgspec.field(default_factory=list)
+    _begun: bool = False
+    begun_s: float | None = None
+    """When the first event that answers something was there; None: not yet, or nobody waited for it."""
+    begun_by: ChatEvent | None = None
+    """That event."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        body: Body,
-        *,
-        dialect: Dialect,
-        api: Api | None,
-        status: int = 200,
-        headers: Iterable[tuple[str, str]] = (),
-        content_type: str = "text/event-stream",
-        llm: str = "",
-        price: Price | None = None,
-        billed: bool = True,
-        redact: Callable[[bytes], bytes] | None = None,
-        attempt: Attempt | None = None,
-    ) -> None:
-        """
-        *body* is a stream of *api*, or anything at all when *api* is None. *redact* cuts our secrets out of what the
-        upstream says of its errors.
-        """
-        self._body = body  # before the exchange takes charge: it may close the body at once
-        self.redact = redact
-        self._peeked: list[bytes] = []
-        self._begun = False
-        self.begun_s: float | None = None
-        """When the first event that answers something was there; None: not yet, or nobody waited for it."""
-        self.begun_by: ChatEvent | None = None
-        """That event."""
-        super().__init__(
-            exchange,
-            dialect=dialect,
-            api=api,
-            status=status,
-            headers=headers,
-            content_type=content_type,
-            llm=llm,
-            price=price,
-            billed=billed,
-            attempt=attempt,
-        )
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            exchange: Exchange,
+            body: Body,
+            *,
+            dialect: Dialect,
+            api: Api | None,
+            status: int = 200,
+            headers: Iterable[tuple[str, str]] = (),
+            content_type: str = "text/event-stream",
+            llm: str = "",
+            price: Price | None = None,
+            billed: bool = True,
+            redact: Callable[[bytes], bytes] | None = None,
+            attempt: Attempt | None = None,
+        ) -> None:
+            """
+            *body* is a stream of *api*, or anything at all when *api* is None. *redact* cuts our secrets out of what
+            the upstream says of its errors. Others as in Reply.
+            """
 
     async def started(self, chars: int = 0) -> None:
         """
@@ -485,7 +449,7 @@ class Stream(ResponseBase):
 
         Straight from the body once it has begun: all waits go through what stands in between.
         """
-        return self._body.read() if self.first_byte_s is not None and not self._peeked else self._receive()
+        return self.body.read() if self.first_byte_s is not None and not self._peeked else self._receive()
 
     def rewind(self, pieces: Iterable[bytes]) -> None:
         """Give *pieces*, all that was read, once more."""
@@ -495,7 +459,7 @@ class Stream(ResponseBase):
         return self._peeked.pop(0) if self._peeked else await self._read_on()
 
     async def _read_on(self) -> bytes:
-        data = await self._body.read()
+        data = await self.body.read()
         if data:
             self.note_first_byte()
         return data
@@ -511,26 +475,26 @@ class Stream(ResponseBase):
             sink.feed(data)
         self._peeked.clear()
         if self.outcome is None:  # what was kept may have been all of it
-            self._body.attach(sink)
+            self.body.attach(sink)
         elif self.outcome.end is End.COMPLETED:
             sink.end(None)
 
     @property
     def pushes(self) -> bool:
         """Whether `attach` is the cheaper way."""
-        return self._body.pushes
+        return self.body.pushes
 
     def pause(self) -> None:
-        self._body.pause()
+        self.body.pause()
 
     def resume(self) -> None:
-        self._body.resume()
+        self.body.resume()
 
     def _free(self, *, complete: bool) -> None:
         if complete:
-            self._body.release()
+            self.body.release()
         else:
-            self._body.close()
+            self.body.close()
 
 
 Response = Reply | Stream

@@ -9,7 +9,7 @@ import attrs
 
 from llmproxy_core.body import Sink
 from llmproxy_core.chat import ChatReply
-from llmproxy_core.dialect import Api, Dialect, Operation
+from llmproxy_core.dialect import Api, Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.model_list import ModelInfo
@@ -63,22 +63,16 @@ class Call:
     played: ScriptedBody | None = None
 
 
-class PlayedStream(Stream):
+class PlayedStream(Stream, eq=False):
     """A stream that notices when somebody reads it who should not."""
 
-    __slots__ = ("_draining", "delivered", "drained", "touched")
-
-    def __init__(self, call: Call, body: ScriptedBody, dialect: Dialect, api: Api | None, content_type: str) -> None:
-        self.delivered = call.shared
-        """It was answered with: from here on it is read for the client. A shared one is read for many."""
-        self.touched = False
-        """It was read before, and not by `reply()` or `started()`."""
-        self.drained = False
-        """`reply()` was asked for."""
-        self._draining = False
-        super().__init__(
-            call.exchange, body, dialect=dialect, api=api, content_type=content_type, llm="scripted", price=PRICE
-        )
+    delivered: bool = False
+    """It was answered with: from here on it is read for the client. A shared one is read for many."""
+    touched: bool = False
+    """It was read before, and not by `reply()` or `started()`."""
+    drained: bool = False
+    """`reply()` was asked for."""
+    _draining: bool = False
 
     async def read(self) -> bytes:
         self._look()
@@ -190,8 +184,18 @@ class PlayedLLM:
         return Reply(exchange, body, dialect=self._dialect, api=api, head=head, llm="scripted", price=price)
 
     def _stream(self, call: Call, chunks: Sequence[Piece], api: Api | None, content_type: str) -> Stream:
-        call.played = ScriptedBody(chunks, self._tasks)
-        return PlayedStream(call, call.played, self._dialect, api, content_type)
+        call.played = body = ScriptedBody(chunks, self._tasks)
+        stream = PlayedStream(
+            call.exchange,
+            body,
+            dialect=self._dialect,
+            api=api,
+            content_type=content_type,
+            llm="scripted",
+            price=PRICE,
+        )
+        stream.delivered = call.shared
+        return stream
 
     async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
         return (ModelPrice("scripted", PRICE),)

@@ -13,7 +13,7 @@ PRICE = Price(1_000_000_000, 2_000_000_000)  # 1000 and 2000 nanodollars a token
 
 def begun(tasks: Tasks, *, price: Price | None = PRICE, of: Exchange | None = None) -> Stream:
     """A stream of which 10 tokens were read."""
-    body = a_stream(tasks)[0]._body
+    body = a_stream(tasks)[0].body
     response = Stream(of or exchange(tasks), body, dialect=DIALECT, api=CHAT, llm="x", price=price)
 
     def read(tokenizer: Tokenizer) -> int:
@@ -58,7 +58,7 @@ async def test_nobody_knows_the_cost_without_a_price(tasks: Tasks) -> None:
 
 async def test_the_answer_to_anothers_call_costs_nothing(tasks: Tasks) -> None:
     own = exchange(tasks)
-    joined = Stream(own, begun(tasks)._body, dialect=DIALECT, api=CHAT, llm="x", billed=False)
+    joined = Stream(own, begun(tasks).body, dialect=DIALECT, api=CHAT, llm="x", billed=False)
 
     assert joined.cost_so_far() == Money()
     assert own.cost_so_far() == Money()
