@@ -120,7 +120,7 @@ class Request:
         api = self.api
         if api is None or not api.has_body or self.dialect is None:
             return RequestHead(self.path_model)
-        head = self.dialect.read_head(api, self.body)
+        head = self.dialect.read_head(api, self.body if self._body is None else self._body)
         if self.path_model:
             head.model = self.path_model
         if api.streams is not None:

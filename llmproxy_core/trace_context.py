@@ -26,7 +26,11 @@ def new_span_id() -> int:
 
 
 class SpanIds:
-    """Span ids as they are written. Many are made at once, which is cheaper: most calls need no more of theirs."""
+    """
+    Span ids as they are written; two are the id of a trace.
+
+    Many are made at once, which is cheaper: most calls need no more of theirs.
+    """
 
     def __init__(self) -> None:
         self._made: list[str] = []
@@ -41,11 +45,6 @@ class SpanIds:
 
 
 new_span_hex = SpanIds().new
-
-
-def new_trace_id() -> int:
-    """A random trace id, never 0."""
-    return getrandbits(128) or 1
 
 
 class TraceContext:
@@ -77,6 +76,19 @@ class TraceContext:
         self.sampled = sampled
         self.state = state
         self._flags = (_SAMPLED if sampled else 0) | (_RANDOM if random else 0)
+
+    @classmethod
+    def begun(cls, bound: int) -> TraceContext:
+        """The first place in a trace, under a random id: sampled if the low half of that is below *bound*."""
+        low = new_span_hex()
+        context = cls.__new__(cls)
+        context.trace_hex = new_span_hex() + low
+        context._span = new_span_hex()
+        context._parent = None
+        context.sampled = sampled = int(low, 16) < bound
+        context.state = ""
+        context._flags = _RANDOM | _SAMPLED if sampled else _RANDOM
+        return context
 
     @classmethod
     def under(cls, parent: Parent, *, sampled: bool) -> TraceContext:

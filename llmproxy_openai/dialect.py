@@ -101,8 +101,8 @@ class OpenAIDialect(Dialect):
     }
 
     def claims(self, api: Api, headers: Headers, query: str) -> bool:
-        agent = (headers.get("user-agent") or "").lower()
-        return "openai/" in agent  # also AsyncOpenAI/Python, and Azure's
+        agent = headers.first.get("user-agent")
+        return agent is not None and "openai/" in agent.lower()  # also AsyncOpenAI/Python, and Azure's
 
     # -- requests --------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from llmproxy_core.config import TelemetryConfig
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.outcome import Outcome
-from llmproxy_core.trace_context import TraceContext, new_span_id, new_trace_id, read_parent
+from llmproxy_core.trace_context import TraceContext, read_parent
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.log_redact import Redaction
 from llmproxy_server.logs import secrets_of
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from llmproxy_server.telemetry.spans import Spans
-
-_LOW_BITS = (1 << 64) - 1
 
 
 class Tracer:
@@ -46,9 +44,7 @@ class Tracer:
             state = ",".join(incoming.headers.get_all("tracestate")) if "tracestate" in first else ""
             parent = read_parent(written, state)
         if parent is None:
-            trace_id = new_trace_id()
-            sampled = trace_id & _LOW_BITS < self._bound
-            exchange.trace = TraceContext(trace_id, new_span_id(), sampled=sampled)
+            exchange.trace = TraceContext.begun(self._bound)
             return
         sampled = parent.sampled if self._follows else int(parent.trace_hex[16:], 16) < self._bound
         exchange.trace = TraceContext.under(parent, sampled=sampled)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_core.trace_context import TraceContext, caller_trace, new_span_hex, new_span_id, new_trace_id, read_parent
+from llmproxy_core.trace_context import TraceContext, caller_trace, new_span_hex, new_span_id, read_parent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 VALID = f"00-{TRACE}-{SPAN}-01"
@@ -96,11 +96,11 @@ def test_a_call_is_made_under_the_span_that_makes_it() -> None:
 
 
 def test_ids_are_drawn_anew_and_never_zero() -> None:
-    assert len({new_trace_id() for _ in range(100)}) == 100
+    assert len({TraceContext.begun(0).trace_hex for _ in range(100)}) == 100
     assert len({new_span_id() for _ in range(100)}) == 100
     assert len({new_span_hex() for _ in range(1000)}) == 1000
     assert all(len(new_span_hex()) == 16 and int(new_span_hex(), 16) > 0 for _ in range(1000))
-    assert all(0 < new_span_id() < 2**64 and 0 < new_trace_id() < 2**128 for _ in range(100))
+    assert all(0 < new_span_id() < 2**64 and 0 < TraceContext.begun(0).trace_id < 2**128 for _ in range(100))
 
 
 @pytest.mark.parametrize(
