@@ -95,13 +95,13 @@ class Gateway:
         BadRequest when its body is no acceptable JSON.
         """
         client = client_view(request)
-        services, config = self.services, match.route.config
-        if config.on_unsupported == "drop":
+        services, route = self.services, match.route
+        if route.config.on_unsupported == "drop":
             client.drops_unsupported = True
         return Exchange(
             request,
             id=request_id,
-            route=config.name,
+            route=route.name,
             tasks=services.tasks,
             clock=services.clock,
             client=client,

@@ -31,9 +31,10 @@ class Route:
     chains: Mapping[Operation, Handler]
     steps: Mapping[Operation, tuple[str, ...]]
     """The names of the processors in each chain, outermost first."""
+    name: str = attrs.field(init=False)
 
-    @property
-    def name(self) -> str:
+    @name.default
+    def _made_name(self) -> str:
         return self.config.name
 
 
