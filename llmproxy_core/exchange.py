@@ -219,7 +219,8 @@ class Exchange:
     outcome: Outcome | None = attrs.field(init=False, default=None)
     _responses: list[Owned] = attrs.field(init=False, factory=list)
     _callbacks: list[tuple[int, OnFinish]] = attrs.field(init=False, factory=list)
-    _settling: list[asyncio.Task[None]] = attrs.field(init=False, factory=list)
+    settling: list[asyncio.Task[None]] = attrs.field(init=False, factory=list)
+    """Async callbacks that were called: where there are any, `settled` may wait."""
     _billing: list[tuple[int, OnFinish]] = attrs.field(init=False, factory=list)
     _told: bool = attrs.field(init=False, default=False)
     """Whether the outcome is complete: callbacks of responses run while it is summed up."""
@@ -228,8 +229,12 @@ class Exchange:
     _recording: Recording | None = attrs.field(init=False, default=None)
     _notes: Notes | None = attrs.field(init=False, default=None)  # as others below, made for the few that need it
     _children: list[Exchange] | None = attrs.field(init=False, default=None)
-    # They hold lists that grow: what a child detached may make an attempt when the child is over.
-    _child_calls: list[ChildCall] | None = attrs.field(init=False, default=None)
+    child_calls: Sequence[ChildCall] = attrs.field(init=False, default=())
+    """
+    The calls that processors made in its name, and in that of what it detached; a list once there are any.
+
+    They hold lists that grow: what a child detached may make an attempt when the child is over.
+    """
     _call_made: ChildCall | None = attrs.field(init=False, default=None)
     """Of a child: what its parent keeps of it."""
     _origin: Exchange | None = attrs.field(init=False, default=None)
@@ -240,7 +245,8 @@ class Exchange:
     """Those that are left, while an LLM that tries again answers it."""
     awaited: Clock | None = attrs.field(init=False, default=None)
     """Gives `until_s` where that is no matter of its own deadline: of a call that several wait for."""
-    _passed_over: list[Attempt] | None = attrs.field(init=False, default=None)
+    passed_over: Sequence[Attempt] = attrs.field(init=False, default=())
+    """Those that would have been attempts, had the LLM been fit for it: nothing was sent."""
     _paid: list[Outcome] | None = attrs.field(init=False, default=None)
     """The bills of what it detached and is over, while it is not."""
 
@@ -260,25 +266,14 @@ class Exchange:
             self._notes = Notes()
         return self._notes
 
-    @property
-    def passed_over(self) -> Sequence[Attempt]:
-        """Those that would have been attempts, had the LLM been fit for it: nothing was sent."""
-        return self._passed_over or ()
-
     def pass_over(self, attempt: Attempt) -> None:
         """*attempt* would have been made, and was not."""
-        self._passed_over = self._passed_over or []
-        self._passed_over.append(attempt)
+        self.passed_over = (*self.passed_over, attempt)
 
     @property
     def child_attempts(self) -> list[Attempt]:
         """The attempts of its children, and of theirs, and of the children of what it detached."""
-        return [] if self._child_calls is None else list(_attempts(self._child_calls))
-
-    @property
-    def child_calls(self) -> Sequence[ChildCall]:
-        """The calls that processors made in its name, and in that of what it detached."""
-        return self._child_calls or ()
+        return list(_attempts(self.child_calls))
 
     # -- who waits for it ----------------------------------------------------------------------------------------
 
@@ -320,10 +315,10 @@ class Exchange:
         Send it straight to an LLM, as `async with exchange.child(request) as child: await llm.send(child)`.
         """
         child = self._derive(request, parent=self)
-        child._settling = self._settling  # who waits for the parent's effects waits for all
+        child.settling = self.settling  # who waits for the parent's effects waits for all
         traced = self.trace is not None and self.trace.sampled
         call = ChildCall(running.get().name, child.attempts, child.started_s, span_id=new_span_id() if traced else 0)
-        child._call_made, child._child_calls = call, call.calls
+        child._call_made, child.child_calls = call, call.calls
         self._shared_calls().append(call)
         self._adopt(child)
         return child
@@ -339,8 +334,8 @@ class Exchange:
         branch.client, branch.tries = self.client, self.tries
         branch._notes = self.notes
         branch.attempts = _ShownAttempts(self.attempts)
-        branch._child_calls = self._shared_calls()
-        branch._settling = self._settling
+        branch.child_calls = self._shared_calls()
+        branch.settling = self.settling
         self._adopt(branch)
         return branch
 
@@ -396,7 +391,7 @@ class Exchange:
         origin = self
         while origin.parent is not None:
             origin = origin.parent
-        exchange._child_calls = origin._shared_calls()
+        exchange.child_calls = origin._shared_calls()
         if origin._bill is None:
             exchange._origin = origin
             origin._detached = origin._detached or set()
@@ -408,9 +403,9 @@ class Exchange:
         return exchange
 
     def _shared_calls(self) -> list[ChildCall]:
-        if self._child_calls is None:
-            self._child_calls = []
-        return self._child_calls
+        if not isinstance(self.child_calls, list):
+            self.child_calls = []
+        return self.child_calls
 
     def _derive(self, request: Request, *, parent: Exchange | None) -> Exchange:
         derived = Exchange(
@@ -584,17 +579,12 @@ class Exchange:
             _log.exception("a finish callback of exchange %s failed", self.id)
             return
         if waiting is not None and inspect.isawaitable(waiting):
-            self._settling.append(self._tasks.start(_wait(waiting), name="settle"))
-
-    @property
-    def settling(self) -> bool:
-        """Whether an async callback was called, so that `settled` may wait."""
-        return bool(self._settling)
+            self.settling.append(self._tasks.start(_wait(waiting), name="settle"))
 
     async def settled(self, timeout_s: float) -> None:
         """Wait until the async callbacks are done, at most *timeout_s* seconds; they go on after that."""
-        if self._settling:
-            await asyncio.wait(self._settling, timeout=timeout_s)
+        if self.settling:
+            await asyncio.wait(self.settling, timeout=timeout_s)
 
 
 def _never() -> float:
