@@ -35,7 +35,11 @@ class Body(Protocol):
         ...
 
     def whole(self) -> bytes | None:
-        """All of it, as one `read` of everything, when all of it is here; None: it must be read, or pushed."""
+        """
+        All of it, as one `read` of everything, when all of it is here; None: it must be read, or pushed.
+
+        Who gets it has released the body with it.
+        """
         ...
 
     async def read(self) -> bytes: ...

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import compress
 from urllib.parse import quote
 
 from llmproxy_core.carried import SEAL_MARK
@@ -39,7 +40,7 @@ from llmproxy_core.services import Services
 from llmproxy_core.token_clock import clocked
 from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.translation import CHANGED_HEADER, Translation
-from llmproxy_core.upstream_read import read_head, read_whole
+from llmproxy_core.upstream_read import read_head, read_whole, too_long
 from llmproxy_core.upstream_url import base_url, passed_query, without_credentials
 
 SPAN_HEADERS = frozenset({"traceparent", "tracestate"})
@@ -75,6 +76,8 @@ _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the m
 
 _Asked = tuple[str, str | None, bool, bool]
 """What a request is sent by: the name of its API, its model, whether it streams, and asks for the usage then."""
+_Plan = tuple[Api, str | None, str, Price | None]
+"""How it is sent: in which API, for which model, where to, and at what price."""
 
 
 class HttpLLM:
@@ -125,8 +128,9 @@ class HttpLLM:
         self.models = ModelMap(config.models, config.model)
         self._prices: dict[str, ModelPrice | None] = {}
         self._finding = asyncio.Lock()
+        self._clocks = config.timeouts
         self._answer = self._read_in_time if config.timeouts.first_token_s else self._read
-        self._plans: dict[_Asked | None, tuple[Api, str | None, str]] = {}
+        self._plans: dict[_Asked | None, _Plan] = {}
 
     def _constant_headers(self) -> list[tuple[str, str]]:
         headers = dict(self._dialect.constant_headers())
@@ -168,46 +172,58 @@ class HttpLLM:
         head, own = request.head, request.api
         key = None if own is None or request.query else (own.name, head.model, head.stream, head.wants_usage)
         plan = self._plans.get(key)
-        if plan is not None:
-            api, sent, url = plan
-            body: bytes | None = request.body if SEAL_MARK not in request.body else self._body(exchange, api, sent)
-        else:
-            found, sent = self._api(request), self._sent(head.model)
-            if found is None:
-                return await self._count_here(exchange, sent)
-            api, body = found, self._body(exchange, found, sent) if found.has_body else None
-            url = self._url(api, request, sent)
-            self._remember(key, request, api, sent, url)
-        price: ModelPrice | None = None
-        if sent is not None and api.operation in BILLED_OPERATIONS:
-            # Before it is sent: whoever leaves after that is billed, and others may have asked for so many models by
-            # then that this one's price is forgotten.
-            price = self._prices[sent] if sent in self._prices else await self._price(sent)
-        attempt = exchange.attempt(self._config.name, sent)
+        body: bytes | None
+        if plan is None:
+            plan, body = await self._planned(exchange, key)
+            if plan is None:
+                return await self._count_here(exchange, self._sent(head.model))
+        elif SEAL_MARK in (body := request.body):
+            body = self._body(exchange, plan[0], plan[1])
+        api, sent, url, _ = plan
+        attempt, tries = exchange.attempt(self._config.name, sent), exchange.tries
+        adds = exchange.trace is not None or self._defaults or not self._passed.isdisjoint(request.headers.first)
+        headers = self._headers(exchange, attempt) if adds else []
         fixed = self._fixed if body is None else self._fixed_with_body
-        upstream = UpstreamRequest(api.method, url, self._headers(exchange, attempt), body, fixed)
+        may_repeat = tries is None or tries.left > 0
+        upstream = UpstreamRequest(api.method, url, headers, body, fixed, None, may_repeat)
         exchange.attempts.append(attempt)
-        if exchange.tries is not None:
-            upstream.may_repeat = exchange.tries.left > 0
-        rate = None if price is None else price.price
+        timeouts = self._clocks if exchange.deadline_s is None else self._timeouts(exchange)
         try:
-            answer = await self._transport.open(upstream, self._timeouts(exchange))
-            self._note(attempt, exchange, answer)
+            answer = await self._transport.open(upstream, timeouts)
+            first = answer.headers.first
+            attempt.headers_s, attempt.status = exchange.clock(), answer.status
+            attempt.upstream_id = first.get("x-request-id") or first.get("request-id")
             if not 200 <= answer.status < 300:
                 raise await self._error(answer, attempt)
         except BaseException as error:
-            if isinstance(error, ProxyError):
-                attempt.failed(error, exchange.clock())
-            if upstream.sent_s is not None and isinstance(error, UpstreamTimeout | asyncio.CancelledError):
-                self._bill_unanswered(exchange, api, attempt, rate, error)
+            self._unanswered(exchange, plan, attempt, upstream, error)
             raise
         finally:
             attempt.sent_s = upstream.sent_s
             if upstream.repeated and exchange.tries is not None:
                 exchange.tries.left -= 1  # it was a call as any other, also where it failed
-        return await self._answer(exchange, api, answer, attempt, rate)
+        streams = api.operation is _CHAT and api.streams is not False
+        streams = streams and first.get("content-type", "").lower().startswith(api.stream_type)
+        if not streams and "content-encoding" not in first and (whole := answer.body.whole()) is not None:
+            return self._reply(exchange, plan, answer, attempt, whole)
+        return await self._answer(exchange, plan, answer, attempt, streams)
 
     # -- the call ------------------------------------------------------------------------------------------------
+
+    async def _planned(self, exchange: Exchange, key: _Asked | None) -> tuple[_Plan | None, bytes | None]:
+        """How the request is sent, and its body there; no plan: what it asks for is made here."""
+        request = exchange.request
+        api, sent = self._api(request), self._sent(request.head.model)
+        if api is None:
+            return None, None
+        body = self._body(exchange, api, sent) if api.has_body else None
+        url = self._url(api, request, sent)
+        # Before it is sent: whoever leaves after that is billed.
+        billed = sent is not None and api.operation in BILLED_OPERATIONS
+        price = await self._price(sent) if sent is not None and billed else None
+        plan = (api, sent, url, None if price is None else price.price)
+        self._remember(key, request, plan)
+        return plan, body
 
     def _api(self, request: Request) -> Api | None:
         """
@@ -239,13 +255,14 @@ class HttpLLM:
             return None
         raise Unsupported(f"The LLM '{self._config.name}' does not offer {operation}", code="unsupported_operation")
 
-    def _remember(self, key: _Asked | None, request: Request, api: Api, sent: str | None, url: str) -> None:
+    def _remember(self, key: _Asked | None, request: Request, plan: _Plan) -> None:
         """
         Remember how requests of that kind are sent, if nothing is to be changed in them, whatever else they hold.
 
         Bounded: the names of models are the callers' choice.
         """
         own, head = request.api, request.head
+        api, sent, _, _ = plan
         if key is None or own is None or own.form != api.form or api.operation not in CONVERSATIONS:
             return
         if self._model_base is not None or "{model}" in f"{own.path}{api.path}{self._base}" or sent != head.model:
@@ -255,7 +272,7 @@ class HttpLLM:
             return
         if len(self._plans) >= _REMEMBERED:
             self._plans.clear()
-        self._plans[key] = api, sent, url
+        self._plans[key] = plan
 
     def _sent(self, asked: str | None) -> str | None:
         if asked is None:
@@ -353,7 +370,7 @@ class HttpLLM:
 
     def _timeouts(self, exchange: Exchange) -> Timeouts:
         """The configured clocks, the total one cut to the exchange's deadline."""
-        timeouts = self._config.timeouts
+        timeouts = self._clocks
         if exchange.deadline_s is None:
             return timeouts
         left_s = max(exchange.deadline_s - exchange.clock(), _LEAST_S)
@@ -364,50 +381,45 @@ class HttpLLM:
     # -- the answer ----------------------------------------------------------------------------------------------
 
     async def _read(
-        self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt, price: Price | None
+        self, exchange: Exchange, plan: _Plan, answer: UpstreamResponse, attempt: Attempt, streams: bool
     ) -> Response:
         """A Stream for an event stream, else a Reply, read whole and looked at."""
-        headers = self._crossing(answer, attempt)
         pieces: list[bytes] = []
         try:
-            first = answer.headers.first
-            if "content-encoding" in first:
-                self._refuse_encoding(answer)
-            may_stream = api.operation is _CHAT and api.streams is not False
-            if may_stream and first.get("content-type", "").lower().startswith(api.stream_type):
-                body, gap_s = answer.body, self._config.timeouts.between_tokens_s
-                if gap_s:
-                    body = clocked(body, self._dialect.reader(api), gap_s, self._services.tasks)
-                stream = Stream(
-                    exchange,
-                    body,
-                    dialect=self._dialect,
-                    api=api,
-                    status=answer.status,
-                    headers=headers,
-                    llm=self._config.name,
-                    price=price,
-                    redact=self.redact,
-                    attempt=attempt,
-                )
-                stream.shown_model = self._shown(exchange, attempt)
-                stream.tokenizer = self._services.tokenizer
-                return stream
-            whole = answer.body.whole()
-            if whole is None or len(whole) > self._config.max_response_bytes:
-                if whole is not None:
-                    pieces.append(whole)
-                await read_whole(answer, self._config.max_response_bytes, pieces)
-                whole = b"".join(pieces)
-            head = self._scan(api, whole)
+            self._refuse_encoding(answer)
+            if streams:
+                return self._stream(exchange, plan, answer, attempt)
+            await read_whole(answer, self._config.max_response_bytes, pieces)
         except BaseException as error:
-            answer.body.close()
-            if isinstance(error, ProxyError):
-                attempt.failed(error, exchange.clock())
-            if not isinstance(error, ProxyError) or isinstance(error, UpstreamTimeout | UpstreamCut | UpstreamGarbage):
-                self._bill_unanswered(exchange, api, attempt, price, error, body=b"".join(pieces))
-            raise  # a provider that reports an error bills nothing
-        answer.body.release()
+            self._broken_off(exchange, plan, answer, attempt, error, read=b"".join(pieces))
+            raise
+        whole = b"".join(pieces)
+        return self._reply(exchange, plan, answer, attempt, whole, read=whole)
+
+    def _reply(
+        self,
+        exchange: Exchange,
+        plan: _Plan,
+        answer: UpstreamResponse,
+        attempt: Attempt,
+        whole: bytes,
+        *,
+        read: bytes | None = None,
+    ) -> Reply:
+        """What was answered is *whole*; *read* is the same where it did not come at once."""
+        api, _, _, price = plan
+        try:
+            if len(whole) > self._config.max_response_bytes:
+                read = whole
+                raise too_long(self._config.max_response_bytes)
+            head = ReplyHead() if api.operation in _WITHOUT_USAGE else self._dialect.scan_reply(api, whole)
+        except BaseException as error:
+            if isinstance(error, UpstreamError):
+                redact_error(error, self.redact)
+            self._broken_off(exchange, plan, answer, attempt, error, read=read or b"")
+            raise
+        if read is not None:
+            answer.body.release()
         reply = Reply(
             exchange,
             whole,
@@ -415,17 +427,57 @@ class HttpLLM:
             api=api,
             head=head,
             status=answer.status,
-            headers=headers,
+            headers=self._crossing(answer, attempt),
             llm=self._config.name,
             price=price,
             attempt=attempt,
         )
-        reply.shown_model = self._shown(exchange, attempt)
+        client, request = exchange.client, exchange.request
+        if client is None or client.model is None or client.model != attempt.model:
+            reply.shown_model = self._shown(exchange, attempt)
         reply.tokenizer = self._services.tokenizer
-        request = exchange.request
         if not head.finish or request.api is None or request.api.form != api.form or request.head.stream:
             self._understand(reply, api, request)
         return reply
+
+    def _stream(self, exchange: Exchange, plan: _Plan, answer: UpstreamResponse, attempt: Attempt) -> Stream:
+        api, _, _, price = plan
+        body, gap_s = answer.body, self._config.timeouts.between_tokens_s
+        if gap_s:
+            body = clocked(body, self._dialect.reader(api), gap_s, self._services.tasks)
+        stream = Stream(
+            exchange,
+            body,
+            dialect=self._dialect,
+            api=api,
+            status=answer.status,
+            headers=self._crossing(answer, attempt),
+            llm=self._config.name,
+            price=price,
+            redact=self.redact,
+            attempt=attempt,
+        )
+        stream.shown_model = self._shown(exchange, attempt)
+        stream.tokenizer = self._services.tokenizer
+        return stream
+
+    def _broken_off(
+        self,
+        exchange: Exchange,
+        plan: _Plan,
+        answer: UpstreamResponse,
+        attempt: Attempt,
+        error: BaseException,
+        *,
+        read: bytes,
+    ) -> None:
+        """The answer had begun, and *error* is why there is none, after so much was *read* of it."""
+        answer.body.close()
+        if isinstance(error, ProxyError):
+            attempt.failed(error, exchange.clock())
+        if not isinstance(error, ProxyError) or isinstance(error, UpstreamTimeout | UpstreamCut | UpstreamGarbage):
+            self._bill_unanswered(exchange, plan, attempt, error, body=read)
+        # else: a provider that reports an error bills nothing
 
     def _understand(self, reply: Reply, api: Api, request: Request) -> None:
         """
@@ -444,10 +496,10 @@ class HttpLLM:
             raise
 
     async def _read_in_time(
-        self, exchange: Exchange, api: Api, answer: UpstreamResponse, attempt: Attempt, price: Price | None
+        self, exchange: Exchange, plan: _Plan, answer: UpstreamResponse, attempt: Attempt, streams: bool
     ) -> Response:
         """As `_read`; a Stream has begun to answer: UpstreamTimeout when that takes too long, and it is finished."""
-        stream = await self._read(exchange, api, answer, attempt, price)
+        stream = await self._read(exchange, plan, answer, attempt, streams)
         most_s = self._config.timeouts.first_token_s
         if most_s is None or not isinstance(stream, Stream):
             return stream
@@ -474,15 +526,17 @@ class HttpLLM:
         asked = (None if client is None else client.model) or exchange.request.head.model
         return asked if asked is not None and asked != attempt.model else None
 
+    def _unanswered(
+        self, exchange: Exchange, plan: _Plan, attempt: Attempt, upstream: UpstreamRequest, error: BaseException
+    ) -> None:
+        """There is not even the head of an answer."""
+        if isinstance(error, ProxyError):
+            attempt.failed(error, exchange.clock())
+        if upstream.sent_s is not None and isinstance(error, UpstreamTimeout | asyncio.CancelledError):
+            self._bill_unanswered(exchange, plan, attempt, error)
+
     def _bill_unanswered(
-        self,
-        exchange: Exchange,
-        api: Api,
-        attempt: Attempt,
-        price: Price | None,
-        error: BaseException,
-        *,
-        body: bytes = b"",
+        self, exchange: Exchange, plan: _Plan, attempt: Attempt, error: BaseException, *, body: bytes = b""
     ) -> None:
         """
         Add to the exchange what a call is estimated to have used that the provider took, and never answered whole.
@@ -490,6 +544,7 @@ class HttpLLM:
         It has worked on it all the same: who leaves early, again and again, would else use it for nothing. *body* is
         what came.
         """
+        api, _, _, price = plan
         if api.operation not in BILLED_OPERATIONS:
             return
         head = ReplyHead(None, attempt.model)
@@ -499,22 +554,18 @@ class HttpLLM:
         known = error if isinstance(error, ProxyError) else None
         reply.finish(End.ABANDONED if known is None else End.of(known), known)
 
-    def _scan(self, api: Api, body: bytes) -> ReplyHead:
-        if api.operation in _WITHOUT_USAGE:
-            return ReplyHead()
-        try:
-            return self._dialect.scan_reply(api, body)
-        except UpstreamError as error:
-            redact_error(error, self.redact)
-            raise
-
     def _crossing(self, answer: UpstreamResponse, attempt: Attempt) -> list[tuple[str, str]]:
-        crosses = self._crosses
-        headers = [pair for pair in answer.headers if crosses(pair[0])]
-        if attempt.upstream_id:
-            text = attempt.upstream_id
-            if any(secret in text for secret in self._secrets):
-                text = self.redact(text.encode("latin-1", "replace")).decode("latin-1")
+        theirs, crosses = answer.headers, self._crosses
+        if theirs.has_repeated:
+            headers = [pair for pair in theirs if crosses(pair[0])]
+        else:
+            headers = list(compress(theirs.first.items(), map(crosses, theirs.first)))  # no step of Python's for each
+        text = attempt.upstream_id
+        if text:
+            for secret in self._secrets:
+                if secret in text:
+                    text = self.redact(text.encode("latin-1", "replace")).decode("latin-1")
+                    break
             headers.append(("x-upstream-request-id", text))
         return headers
 

@@ -70,7 +70,7 @@ class FixedHeaders:
     ValueError for one that would end its line.
     """
 
-    __slots__ = ("lines", "names", "pairs", "sent")
+    __slots__ = ("begun", "lines", "names", "pairs", "sent")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self.pairs = tuple(pairs)
@@ -79,6 +79,8 @@ class FixedHeaders:
         """As they stand in a head."""
         self.sent: str | None = None
         """With what the transport adds to them in each call: its own memory, filled by its first."""
+        self.begun: tuple[str, str, str] | None = None
+        """How the last head began that had no other fields, and for what: the transport's memory too."""
         breaks = self.lines.count("\r"), self.lines.count("\n"), self.lines.count("\0")
         if breaks != (len(self.pairs), len(self.pairs), 0):
             raise ValueError("a header field has a line break or a NUL")

@@ -14,7 +14,11 @@ async def read_whole(answer: UpstreamResponse, max_bytes: int, pieces: list[byte
         size += len(data)
         pieces.append(data)
     if size > max_bytes:
-        raise UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
+        raise too_long(max_bytes)
+
+
+def too_long(max_bytes: int) -> UpstreamGarbage:
+    return UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
 
 
 async def read_head(answer: UpstreamResponse, max_bytes: int) -> tuple[bytes, bool]:

@@ -23,7 +23,23 @@ def request_head(request: UpstreamRequest, begin: str) -> bytes:
 
     ValueError where a field would end its line: whoever made it has not looked at what a client sent.
     """
-    method, fixed, body = request.method, request.fixed, request.body
+    method, body, last = request.method, request.body, request.fixed.begun
+    if request.headers or last is None or last[1] != begin or last[0] != method:
+        begun = _begun(request, begin)
+    else:  # as the one before: most calls of an LLM go to one URL, and pass on no field of their client's
+        begun = last[2]
+    if body is None:
+        length = "\r\n" if method in _BODILESS else "content-length: 0\r\n\r\n"
+    elif isinstance(body, bytes):
+        length = f"content-length: {len(body)}\r\n\r\n" if body or method not in _BODILESS else "\r\n"
+    else:
+        length = "transfer-encoding: chunked\r\n\r\n"
+    return f"{begun}{length}".encode()
+
+
+def _begun(request: UpstreamRequest, begin: str) -> str:
+    """All of a head but what says how long the body is."""
+    method, fixed = request.method, request.fixed
     rest = fixed.sent or _sent(fixed)
     fields, lines = "", 0
     for name, value in request.headers:
@@ -35,13 +51,10 @@ def request_head(request: UpstreamRequest, begin: str) -> bytes:
         raise ValueError("a header field of a request to an upstream has a line break or a NUL")
     if method not in _METHODS and not _TOKEN.fullmatch(method):
         raise ValueError("the method of a request to an upstream is none")
-    if body is None:
-        length = "\r\n" if method in _BODILESS else "content-length: 0\r\n\r\n"
-    elif isinstance(body, bytes):
-        length = f"content-length: {len(body)}\r\n\r\n" if body or method not in _BODILESS else "\r\n"
-    else:
-        length = "transfer-encoding: chunked\r\n\r\n"
-    return f"{method}{begin}{fields}{rest}{length}".encode()
+    begun = f"{method}{begin}{fields}{rest}"
+    if not lines:
+        fixed.begun = method, begin, begun
+    return begun
 
 
 def _sent(fixed: FixedHeaders) -> str:

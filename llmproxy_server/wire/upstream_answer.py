@@ -81,12 +81,20 @@ class _Chunks:
 
 
 class Answer:
-    """`take` all that comes, `take_end` when no more will; look at `stage` after each."""
+    """
+    `take` all that comes, `take_end` when no more will; look at `stage` after each.
+
+    What only some stages have is set where they begin: one is made per call, and most are COMPLETE with their head.
+    """
 
     __slots__ = (
         "_begun", "_chunks", "_heads", "_host", "_interim", "_keeps", "_left", "_of_head", "failure", "headers",
         "parts", "spoiled", "stage", "status",
     )  # fmt: skip
+
+    _keeps: bool  # from the head on
+    _left: int  # bytes of a SIZED body
+    _chunks: _Chunks | None  # of a CHUNKED one
 
     def __init__(self, heads: HeadReader, host: str, method: str) -> None:
         """*host* is named in errors; an answer to the *method* HEAD has no body, whatever it says."""
@@ -104,14 +112,11 @@ class Answer:
         self._of_head = method == "HEAD"
         self._begun: bytearray | None = None
         self._interim = 0
-        self._keeps = False
-        self._left = 0  # bytes of a SIZED body
-        self._chunks: _Chunks | None = None
 
     @property
     def can_follow(self) -> bool:
         """Whether another answer can come over the same connection."""
-        return self._keeps and self.stage is COMPLETE and not self.spoiled
+        return self.stage is COMPLETE and self._keeps and not self.spoiled
 
     def take(self, data: bytes) -> None:
         """*data* has come."""
@@ -162,7 +167,9 @@ class Answer:
         begin = end + 4  # of what follows the head
         came = len(data) - begin
         if length == came and status == 200 and came and not self._of_head:  # most answers that are no streams
-            self.status, self.headers, self._keeps = status, headers, keeps
+            self.status = 200
+            self.headers = headers
+            self._keeps = keeps
             self.stage = COMPLETE
             self.parts.append(data[begin:])
         elif length == ODD_CODING or not 200 <= status <= 599:

@@ -46,6 +46,14 @@ class UpstreamBody(Answer):
         "_taken", "_timeouts", "_under_way", "_unsent", "_upload", "_waiter", "_waiting_bytes",
     )  # fmt: skip
 
+    _timeouts: Timeouts
+    _upload: asyncio.Task[None] | None
+    _unsent: bool  # the request, or a part of it
+    _due: float  # when the wait that goes on must end
+    _first_due: float  # when the body's first byte must be here; from the head on
+    _fed: bool  # from here on, once it is attached
+    _idle_s: float
+
     def __init__(
         self,
         connection: UpstreamConnection,
@@ -57,9 +65,6 @@ class UpstreamBody(Answer):
         Answer.__init__(self, heads, host, method)  # not by super(), which is an object more
         self._connection: UpstreamConnection | None = connection
         self._under_way = under_way
-        self._timeouts: Timeouts
-        self._unsent = True  # the request, or a part of it
-        self._upload: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._waiting_bytes = 0  # with their framing
         self._taken = False
@@ -68,10 +73,6 @@ class UpstreamBody(Answer):
         self._sink: Sink | None = None
         self._paused = False  # by the sink
         self._feeding = False
-        self._fed: bool  # from here on, once it is attached
-        self._idle_s: float
-        self._first_due: float  # when the body's first byte must be here, once the head is
-        self._due = inf  # when the wait that goes on must end
 
     # -- news ----------------------------------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class UpstreamBody(Answer):
         """All of it, if it came in the same read as the head, or before anybody asked."""
         if self.stage is not COMPLETE or self._taken or self._closed:
             return None
-        self._taken = True
+        self._taken = self._closed = True
         parts = self.parts
         return parts.pop() if len(parts) == 1 else self._take_parts()
 
@@ -258,15 +259,16 @@ class UpstreamBody(Answer):
 
     def _let_go(self) -> None:
         """The answer is over, one way or the other: the connection can be kept if it ended well, and was all asked."""
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is None:
             return
+        self._connection = None
         self._due = inf
         self._under_way.discard(self)
         if self._upload is not None:
             self._upload.cancel()
             self._upload = None
-        if self._unsent or self.spoiled or not self._keeps or self.stage is not COMPLETE:
+        if self.stage is not COMPLETE or not self._keeps or self._unsent or self.spoiled:
             connection.abort()
             return
         if self._held_back and connection.transport is not None:

@@ -33,6 +33,10 @@ class UpstreamCall(UpstreamBody):
 
     __slots__ = ("_total_due", "unheard")
 
+    _total_due: float
+    unheard: bool
+    """Whether the upstream has said nothing at all; once it is gone, it may be asked again."""
+
     # -- the request ---------------------------------------------------------------------------------------------
 
     def send(
@@ -49,10 +53,11 @@ class UpstreamCall(UpstreamBody):
         transport, loop = connection.transport, under_way.loop
         assert transport is not None  # nothing has happened since it was found open
         connection.call = self
-        self.unheard = True
-        """Whether the upstream has said nothing at all; once it is gone, it may be asked again."""
+        self.unheard = self._unsent = True
+        self._upload = None
         self._timeouts = timeouts
         self._total_due = due = began + timeouts.total_s if timeouts.total_s else inf
+        self._due = inf
         under_way.add(self)
         if body is None or isinstance(body, bytes):
             if not body or len(body) <= _SMALL:

@@ -52,6 +52,12 @@ class _Fields(dict[bytes, Field]):
 
     def __missing__(self, line: bytes) -> Field:
         """ValueError where it is no field."""
+        begin, _, rest = line.partition(b": ")
+        known = _NEW_EACH_TIME.get(begin)
+        if known is not None and len(line) < MAX_LINE_BYTES and rest.isascii():
+            text = rest.decode()
+            if text.isprintable():  # in ASCII: it has nothing that a field may not have, and of white space but blanks
+                return (known, text.strip(" "))
         said = _FIELD.fullmatch(line)
         if said is None or len(line) >= MAX_LINE_BYTES:
             raise ValueError
@@ -61,7 +67,7 @@ class _Fields(dict[bytes, Field]):
             text = value.decode()
         except UnicodeDecodeError:
             text = value.decode("latin-1")
-        if name in _NEW_EACH_TIME:
+        if name in _NEW_EACH_TIME:  # with no blank before its value, or more in that than printable ASCII
             return (_NEW_EACH_TIME[name], text)
         lower = name.lower().decode()
         if lower == "content-length" and not _LENGTH.fullmatch(text):
