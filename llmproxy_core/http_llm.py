@@ -187,7 +187,7 @@ class HttpLLM:
         may_repeat = tries is None or tries.left > 0
         upstream = UpstreamRequest(api.method, url, headers, body, fixed, None, may_repeat)
         exchange.attempts.append(attempt)
-        timeouts = self._clocks if exchange.deadline_s is None else self._timeouts(exchange)
+        timeouts = self._clocks if exchange.deadline_s is None else self._timeouts(exchange, attempt.started_s)
         try:
             answer = await self._transport.open(upstream, timeouts)
             first = answer.headers.first
@@ -368,12 +368,12 @@ class HttpLLM:
         first = answer.headers.first
         attempt.upstream_id = first.get("x-request-id") or first.get("request-id")
 
-    def _timeouts(self, exchange: Exchange) -> Timeouts:
+    def _timeouts(self, exchange: Exchange, now: float) -> Timeouts:
         """The configured clocks, the total one cut to the exchange's deadline."""
         timeouts = self._clocks
         if exchange.deadline_s is None:
             return timeouts
-        left_s = max(exchange.deadline_s - exchange.clock(), _LEAST_S)
+        left_s = max(exchange.deadline_s - now, _LEAST_S)
         if timeouts.total_s and timeouts.total_s <= left_s:
             return timeouts
         return Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s, left_s, deadline=True)
@@ -642,7 +642,7 @@ class HttpLLM:
         upstream = UpstreamRequest(request.method, url, headers, request.content, self._fixed)
         exchange.attempts.append(attempt)
         try:
-            answer = await self._transport.open(upstream, self._timeouts(exchange))
+            answer = await self._transport.open(upstream, self._timeouts(exchange, attempt.started_s))
             self._note(attempt, exchange, answer)
             if answer.status in _AUTH_STATUSES:
                 raise await self._error(answer, attempt)

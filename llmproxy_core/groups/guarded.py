@@ -138,13 +138,13 @@ class Guarded:
 
         *no_place*: why it has no place for the call. Where it has one, that is given back with the refusal.
         """
-        tries, passed, refusal = exchange.tries, None, no_place
+        tries, breaker, passed, refusal = exchange.tries, self.breaker, None, no_place
         if refusal is None and (self._rest.has_been or self._key_rest.has_been):
             refusal = self._rest.refusal() or self._key_rest.refusal()
-        if refusal is None and self.breaker is not None:
-            passed = self.breaker.admit()
+        if refusal is None and breaker is not None:
+            passed = breaker.admit()
             if passed is None:
-                wait_s = self.breaker.retry_in_s()
+                wait_s = breaker.retry_in_s()
                 refusal = Unavailable(f"The LLM '{self.name}' is failing, and is not called now", retry_after_s=wait_s)
         if refusal is None and tries is not None:
             if self.name not in tries.reached:
@@ -154,14 +154,14 @@ class Guarded:
                 refusal = BudgetSpent(f"The LLM '{self.name}' has had its share of retries")
                 if passed is not None:
                     passed.dropped()
-        if refusal is not None:
-            if no_place is None:
-                self.places.leave()
-            pass_over(exchange, self.name, self.key, refusal)
-            if tries is not None:
-                tries.failed(failure_of(refusal), refusal)
-            raise refusal
-        return passed
+        if refusal is None:
+            return passed
+        if no_place is None:
+            self.places.leave()
+        pass_over(exchange, self.name, self.key, refusal)
+        if tries is not None:
+            tries.failed(failure_of(refusal), refusal)
+        raise refusal
 
     def rests_s(self) -> float:
         """Seconds until its key may be used again; 0.0 when it may."""

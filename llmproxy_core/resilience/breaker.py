@@ -22,6 +22,7 @@ from math import inf
 
 import attrs
 
+from llmproxy_core.node import record
 from llmproxy_core.option import Check, between, count, option, some_seconds
 from llmproxy_core.resilience.breaker_state import (
     CLOSED,
@@ -106,26 +107,25 @@ class Snapshot:
     """Seconds until a call may pass; 0: now."""
 
 
+@record(eq=False, repr=False)
 class Pass:
     """
     Leave to make one call. Whoever has it ends it once; whatever comes after the first end has no effect.
 
-    *seconds*: how long the call took, as far as the breaker is to judge it.
+    *seconds*: how long the call took, as far as the breaker is to judge it. Made per call.
     """
 
-    __slots__ = ("_breaker", "_era")
-
-    def __init__(self, breaker: Breaker, era: int) -> None:
-        self._breaker = breaker
-        self._era = era
+    _breaker: Breaker
+    _era: int
 
     def succeeded(self, seconds: float) -> None:
         """The LLM did its part."""
         era, self._era = self._era, _ENDED
         breaker = self._breaker
-        seen = breaker._kept.standing
+        kept = breaker._kept
+        seen = kept.standing
         if era == seen.era and seen.state is CLOSED and seconds < breaker._slow_s:
-            breaker._kept.count(breaker._clock(), False, False)  # which opens nothing, and costs no more
+            kept.count(breaker._clock(), False, False)  # which opens nothing, and costs no more
         else:
             breaker._ended(era, False, seconds)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import attrs
+
 from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.node import record
 from llmproxy_core.resilience.backoff import Retries
 from llmproxy_core.resilience.commit import FIRST_TOKEN, Commit
 from llmproxy_core.resilience.failure import Failure
@@ -13,6 +16,7 @@ from llmproxy_core.resilience.failure import Failure
 _HINT = "x-should-retry"
 
 
+@record(eq=False, repr=False)
 class Tries:
     """
     Made by the outermost LLM that tries again, and shared by all that it contains: keys, members, groups of groups.
@@ -21,42 +25,24 @@ class Tries:
     passed over takes no try.
     """
 
-    __slots__ = (
-        "_chance",
-        "_clock",
-        "_failed",
-        "_pause_s",
-        "_ready_s",
-        "_retries",
-        "_until_s",
-        "commit",
-        "left",
-        "reached",
-    )
+    _retries: Retries
+    _until_s: Callable[[], float]
+    """Until when somebody waits for the answer, by the clock: as `Exchange.until_s`."""
+    _clock: Callable[[], float]
+    _chance: random.Random
+    commit: Commit = FIRST_TOKEN
+    """Up to which point of its answer a try may still fail."""
+    reached: tuple[str, ...] = attrs.field(init=False, default=())
+    """The LLMs that were called; another call of one is a retry."""
+    left: int = attrs.field(init=False)
+    """How many more may follow the one that is made; below 0 when that has failed and was the last."""
+    _failed: int = attrs.field(init=False, default=0)
+    _ready_s: float | None = attrs.field(init=False, default=None)
+    """When the first of those that failed may be asked again."""
+    _pause_s: float = attrs.field(init=False, default=0.0)
 
-    def __init__(
-        self,
-        retries: Retries,
-        until_s: Callable[[], float],
-        clock: Callable[[], float],
-        chance: random.Random,
-        commit: Commit = FIRST_TOKEN,
-    ) -> None:
-        """*until_s* gives until when somebody waits for the answer, by *clock*: as `Exchange.until_s`."""
-        self.commit = commit
-        """Up to which point of its answer a try may still fail."""
-        self._retries = retries
-        self._until_s = until_s
-        self._clock = clock
-        self._chance = chance
-        self._failed = 0
-        self._ready_s: float | None = None
-        """When the first of those that failed may be asked again."""
-        self._pause_s = 0.0
-        self.left = retries.max_retries
-        """How many more may follow the one that is made; below 0 when that has failed and was the last."""
-        self.reached: tuple[str, ...] = ()
-        """The LLMs that were called; another call of one is a retry."""
+    def __post_init__(self) -> None:
+        self.left = self._retries.max_retries
 
     @property
     def any_left(self) -> bool:

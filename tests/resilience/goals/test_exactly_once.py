@@ -15,7 +15,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import llmproxy_chaos
@@ -101,16 +101,14 @@ class CountedBreaker(Breaker):
         if made is None:
             return None
         self._counts.passes_given += 1
-        return CountedPass(made, self._counts)
+        return cast("Pass", CountedPass(made, self._counts))
 
 
-class CountedPass(Pass):
+class CountedPass:
     """The pass *of*."""
 
-    __slots__ = ("_counts", "_is_over")
-
     def __init__(self, of: Pass, counts: Counts) -> None:
-        super().__init__(of._breaker, of._era)
+        self._of = of
         self._counts = counts
         self._is_over = False
 
@@ -120,15 +118,18 @@ class CountedPass(Pass):
 
     def succeeded(self, seconds: float) -> None:
         self._over()
-        super().succeeded(seconds)
+        self._of.succeeded(seconds)
 
     def failed(self, seconds: float) -> None:
         self._over()
-        super().failed(seconds)
+        self._of.failed(seconds)
+
+    def cut_short(self, seconds: float) -> None:
+        self._of.cut_short(seconds)
 
     def dropped(self) -> None:
         self._over()
-        super().dropped()
+        self._of.dropped()
 
 
 class Gate:
