@@ -76,8 +76,12 @@ _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the m
 
 _Asked = tuple[str, str | None, bool, bool]
 """What a request is sent by: the name of its API, its model, whether it streams, and asks for the usage then."""
-_Plan = tuple[Api, str | None, str, Price | None]
-"""How it is sent: in which API, for which model, where to, and at what price."""
+_Plan = tuple[Api, str | None, str, Price | None, bool]
+"""
+How it is sent: in which API, for which model, where to, and at what price.
+
+At last whether a whole answer is in the form, and of the kind, that the request asks for.
+"""
 
 
 class HttpLLM:
@@ -179,7 +183,7 @@ class HttpLLM:
                 return await self._count_here(exchange, self._sent(head.model))
         elif SEAL_MARK in (body := request.body):
             body = self._body(exchange, plan[0], plan[1])
-        api, sent, url, _ = plan
+        api, sent, url, _, _ = plan
         attempt, tries = exchange.attempt(self._config.name, sent), exchange.tries
         adds = exchange.trace is not None or self._defaults or not self._passed.isdisjoint(request.headers.first)
         headers = self._headers(exchange, attempt) if adds else []
@@ -212,7 +216,7 @@ class HttpLLM:
 
     async def _planned(self, exchange: Exchange, key: _Asked | None) -> tuple[_Plan | None, bytes | None]:
         """How the request is sent, and its body there; no plan: what it asks for is made here."""
-        request = exchange.request
+        request, own = exchange.request, exchange.request.api
         api, sent = self._api(request), self._sent(request.head.model)
         if api is None:
             return None, None
@@ -221,7 +225,8 @@ class HttpLLM:
         # Before it is sent: whoever leaves after that is billed.
         billed = sent is not None and api.operation in BILLED_OPERATIONS
         price = await self._price(sent) if sent is not None and billed else None
-        plan = (api, sent, url, None if price is None else price.price)
+        as_asked = own is not None and own.form == api.form and not request.head.stream
+        plan = (api, sent, url, None if price is None else price.price, as_asked)
         self._remember(key, request, plan)
         return plan, body
 
@@ -262,7 +267,7 @@ class HttpLLM:
         Bounded: the names of models are the callers' choice.
         """
         own, head = request.api, request.head
-        api, sent, _, _ = plan
+        api, sent, _, _, _ = plan
         if key is None or own is None or own.form != api.form or api.operation not in CONVERSATIONS:
             return
         if self._model_base is not None or "{model}" in f"{own.path}{api.path}{self._base}" or sent != head.model:
@@ -407,7 +412,7 @@ class HttpLLM:
         read: bytes | None = None,
     ) -> Reply:
         """What was answered is *whole*; *read* is the same where it did not come at once."""
-        api, _, _, price = plan
+        api, _, _, price, as_asked = plan
         try:
             if len(whole) > self._config.max_response_bytes:
                 read = whole
@@ -432,16 +437,16 @@ class HttpLLM:
             price=price,
             attempt=attempt,
         )
-        client, request = exchange.client, exchange.request
+        client = exchange.client
         if client is None or client.model is None or client.model != attempt.model:
             reply.shown_model = self._shown(exchange, attempt)
         reply.tokenizer = self._services.tokenizer
-        if not head.finish or request.api is None or request.api.form != api.form or request.head.stream:
-            self._understand(reply, api, request)
+        if not head.finish or not as_asked:
+            self._understand(reply, api, exchange.request)
         return reply
 
     def _stream(self, exchange: Exchange, plan: _Plan, answer: UpstreamResponse, attempt: Attempt) -> Stream:
-        api, _, _, price = plan
+        api, _, _, price, _ = plan
         body, gap_s = answer.body, self._config.timeouts.between_tokens_s
         if gap_s:
             body = clocked(body, self._dialect.reader(api), gap_s, self._services.tasks)
@@ -544,7 +549,7 @@ class HttpLLM:
         It has worked on it all the same: who leaves early, again and again, would else use it for nothing. *body* is
         what came.
         """
-        api, _, _, price = plan
+        api, _, _, price, _ = plan
         if api.operation not in BILLED_OPERATIONS:
             return
         head = ReplyHead(None, attempt.model)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import ssl
-from time import monotonic
 
 from llmproxy_core.errors import ProxyError, UpstreamCut
 from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
@@ -86,11 +85,9 @@ class WireTransport(PooledTransport):
             connection = await self._connect(parts, target, timeouts, began)
         repeats = False
         while True:
-            call = UpstreamCall(connection, parts.heads, target.host, request.method, calls)
+            call = UpstreamCall(parts.heads, target.host, request.method)
             try:
-                waiting = call.send(head, request.body, timeouts, began, self._tasks)
-                request.sent_s = monotonic()
-                await waiting
+                await call.send(request, head, connection, timeouts, began, tasks=self._tasks, under_way=calls)
             except BaseException:
                 call.close()
                 raise

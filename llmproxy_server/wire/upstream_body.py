@@ -20,7 +20,6 @@ from llmproxy_server import transport_words
 from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.wire.upstream_answer import COMPLETE, Answer
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
-from llmproxy_server.wire.upstream_head import HeadReader
 
 if TYPE_CHECKING:
     from llmproxy_server.wire.upstream_call import UpstreamCall
@@ -46,33 +45,24 @@ class UpstreamBody(Answer):
         "_taken", "_timeouts", "_under_way", "_unsent", "_upload", "_waiter", "_waiting_bytes",
     )  # fmt: skip
 
+    # All that it begins with is set by `UpstreamCall.send`, in the one step that makes the call.
+    _connection: UpstreamConnection | None
+    _under_way: UnderWay[UpstreamCall]
     _timeouts: Timeouts
     _upload: asyncio.Task[None] | None
     _unsent: bool  # the request, or a part of it
+    _waiter: asyncio.Future[None] | None
+    _waiting_bytes: int  # with their framing
+    _taken: bool
+    _closed: bool
+    _held_back: bool  # the upstream, by us
+    _sink: Sink | None
+    _paused: bool  # by the sink
+    _feeding: bool
     _due: float  # when the wait that goes on must end
     _first_due: float  # when the body's first byte must be here; from the head on
     _fed: bool  # from here on, once it is attached
     _idle_s: float
-
-    def __init__(
-        self,
-        connection: UpstreamConnection,
-        heads: HeadReader,
-        host: str,
-        method: str,
-        under_way: UnderWay[UpstreamCall],
-    ) -> None:
-        Answer.__init__(self, heads, host, method)  # not by super(), which is an object more
-        self._connection: UpstreamConnection | None = connection
-        self._under_way = under_way
-        self._waiter: asyncio.Future[None] | None = None
-        self._waiting_bytes = 0  # with their framing
-        self._taken = False
-        self._closed = False
-        self._held_back = False  # the upstream, by us
-        self._sink: Sink | None = None
-        self._paused = False  # by the sink
-        self._feeding = False
 
     # -- news ----------------------------------------------------------------------------------------------------
 
@@ -106,7 +96,7 @@ class UpstreamBody(Answer):
         """All of it, if it came in the same read as the head, or before anybody asked."""
         if self.stage is not COMPLETE or self._taken or self._closed:
             return None
-        self._taken = self._closed = True
+        self._closed = True
         parts = self.parts
         return parts.pop() if len(parts) == 1 else self._take_parts()
 

@@ -15,10 +15,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from math import inf
+from time import monotonic
 
-from llmproxy_core.llm import Timeouts
+from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import transport_words
+from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.transport_request import LAST_CHUNK
 from llmproxy_server.wire.upstream_answer import BROKEN, CHUNKED, COMPLETE, HEAD
 from llmproxy_server.wire.upstream_body import MOST_WAITING_BYTES, UpstreamBody
@@ -40,25 +42,35 @@ class UpstreamCall(UpstreamBody):
     # -- the request ---------------------------------------------------------------------------------------------
 
     def send(
-        self, head: bytes, body: bytes | AsyncIterator[bytes] | None, timeouts: Timeouts, began: float, tasks: Tasks
+        self,
+        request: UpstreamRequest,
+        head: bytes,
+        connection: UpstreamConnection,
+        timeouts: Timeouts,
+        began: float,
+        *,
+        tasks: Tasks,
+        under_way: UnderWay[UpstreamCall],
     ) -> asyncio.Future[None]:
         """
-        Write the request; the future is done when the head of the answer is here, or a failure.
+        Write *request*, of which *head* is the head; the future is done when that of the answer is here, or a failure.
 
         What cannot be written at once follows, while the answer may come already. *began* is the loop's time at which
         the call began.
         """
-        connection, under_way = self._connection, self._under_way
-        assert connection is not None
-        transport, loop = connection.transport, under_way.loop
-        assert transport is not None  # nothing has happened since it was found open
-        connection.call = self
-        self.unheard = self._unsent = True
-        self._upload = None
+        self._connection = connection
+        self._under_way = under_way
         self._timeouts = timeouts
+        self._waiting_bytes = 0
+        self._taken = self._closed = self._held_back = self._paused = self._feeding = False
+        self.unheard = self._unsent = True
+        self._upload = self._waiter = self._sink = None
         self._total_due = due = began + timeouts.total_s if timeouts.total_s else inf
         self._due = inf
+        connection.call = self
         under_way.add(self)
+        transport, loop, body = connection.transport, under_way.loop, request.body
+        assert transport is not None  # nothing has happened since it was found open
         if body is None or isinstance(body, bytes):
             if not body or len(body) <= _SMALL:
                 transport.write(head + body if body else head)
@@ -73,6 +85,7 @@ class UpstreamCall(UpstreamBody):
         else:
             transport.write(head)
             self._upload = tasks.start(self._send_pieces(body, connection), name="upload")
+        request.sent_s = monotonic()
         if due < under_way.at:
             under_way.look_by(due)
         waiter = self._waiter = loop.create_future()
