@@ -180,7 +180,7 @@ async def test_a_call_stays_within_its_number_of_steps() -> None:
             for _ in range(CALLS):
                 await ask(client, post(HELLO))
 
-    assert found.total() <= 180 * CALLS, found.most_common(20)
+    assert found.total() <= 160 * CALLS, found.most_common(20)
 
 
 async def test_an_event_of_a_stream_stays_within_its_number_of_steps() -> None:

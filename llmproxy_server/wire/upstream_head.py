@@ -41,7 +41,17 @@ _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _ONCE = ("content-length", "transfer-encoding")
 _NEW_EACH_TIME = {
     spelled.encode(): name
-    for name in ("x-request-id", "request-id", "cf-ray", "openai-processing-ms", "x-envoy-upstream-service-time")
+    for name in (
+        "x-request-id",
+        "request-id",
+        "cf-ray",
+        "openai-processing-ms",
+        "x-envoy-upstream-service-time",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+    )
     for spelled in (name, name.title(), name.upper())
 }
 _MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token")
@@ -103,9 +113,10 @@ class HeadReader:
         status, is_1_1 = begin
         first = headers.first
         length = first.get("content-length")
-        if length is None or headers.has_repeated or "transfer-encoding" in first or "connection" in first:
+        keeps = is_1_1 and first.get("connection", "keep-alive") == "keep-alive"  # which says nothing new there
+        if length is None or headers.has_repeated or "transfer-encoding" in first or not keeps:
             return _odd_head(status, headers, is_1_1=is_1_1)
-        return status, headers, int(length), is_1_1
+        return status, headers, int(length), True
 
 
 def _read_begin(line: bytes) -> tuple[int, bool] | None:
