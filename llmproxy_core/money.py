@@ -53,11 +53,14 @@ class Money:
         return self.nanodollars != 0
 
     def __str__(self) -> str:
-        dollars, nanos = divmod(abs(self.nanodollars), _NANO)
+        nanos = self.nanodollars
+        if 0 < nanos < _NANO:  # nearly every call costs less than a dollar
+            return "$0." + str(_NANO + nanos)[1:].rstrip("0")  # `:09` takes longer
+        dollars, nanos = divmod(abs(nanos), _NANO)
         sign = "-" if self.nanodollars < 0 else ""
         if not nanos:
             return f"${sign}{dollars}"
-        return f"${sign}{dollars}.{str(_NANO + nanos)[1:].rstrip('0')}"  # `:09` takes longer
+        return f"${sign}{dollars}.{str(_NANO + nanos)[1:].rstrip('0')}"
 
 
 @attrs.frozen

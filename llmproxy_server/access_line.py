@@ -77,53 +77,67 @@ _MEMBERS = frozenset(AccessLine.__struct_fields__) | ENVELOPE
 
 
 def access_line(ended: Ended, now: float) -> AccessLine:
-    """The line of what has ended at *now*, in seconds of the clock of its call."""
-    call, exchange, outcome = ended.call, ended.exchange, ended.outcome
-    incoming, began_s, attempts = call.incoming, call.began_s, exchange.attempts
+    """
+    The line of what has ended at *now*, in seconds of the clock of its call.
+
+    Made for each call: `milliseconds` is written out where that is cheaper than to call it.
+    """
+    call, exchange, outcome, only = ended.call, ended.exchange, ended.outcome, ended.only
+    incoming, began_s, started_s = call.incoming, call.began_s, exchange.started_s
     usage, cost, first_byte_s = outcome.usage, outcome.cost, outcome.first_byte_s
     asked, answered, cached, thought, source = None, None, None, None, None
     if usage is not None:
         asked, answered, source = usage.input_tokens, usage.output_tokens, usage.source
         cached, thought = usage.cached_input_tokens or None, usage.reasoning_tokens or None
     model, upstream_id, lines, children = outcome.model, None, None, None
-    if attempts:
-        last = attempts[-1]
-        model, upstream_id = model or last.model, last.upstream_id
-        lines = [_attempt(it) for it in attempts]
-    served: Sequence[Attempt] = attempts
-    if exchange.child_calls and (made := exchange.child_attempts):
-        children, served = [_attempt(it) for it in made], [*attempts, *made]
-    overhead_s = _overhead_s(served, exchange.started_s, now)
+    if only is not None:
+        model, upstream_id = model or only.model, only.upstream_id
+        lines, end_s = [_attempt(only)], only.ended_s
+        overhead_s = now - started_s - ((now if end_s is None or end_s > now else end_s) - only.started_s)
+    else:
+        served: Sequence[Attempt] = exchange.attempts
+        if served:
+            model, upstream_id = model or served[-1].model, served[-1].upstream_id
+            lines = [_attempt(it) for it in served]
+        if exchange.child_calls and (made := exchange.child_attempts):
+            children, served = [_attempt(it) for it in made], [*served, *made]
+        overhead_s = _overhead_s(served, started_s, now)
     trace = exchange.trace
     if trace is not None:
         trace_id: str | None = trace.trace_hex
     else:
         parent = incoming.headers.get("traceparent")
         trace_id = None if parent is None else caller_trace(parent)
-    line = AccessLine(  # all at once: to set a member later is dear
+    passed_over = exchange.passed_over
+    line = AccessLine(  # all at once, and in their order: to set a member later is dear, and names are looked for
         incoming.method,
         incoming.path,
         ended.status,
-        milliseconds(now - began_s),
+        int((now - began_s) * 10_000 + 0.5) / 10,
         call.request_id,
         call.address,
         exchange.route,
         exchange.operation,
         model,
         outcome.end,
-        first_byte_ms=None if first_byte_s is None else milliseconds(first_byte_s - began_s),
-        overhead_ms=milliseconds(overhead_s),
-        input_tokens=asked,
-        output_tokens=answered,
-        cached_input_tokens=cached,
-        reasoning_tokens=thought,
-        usage_source=source,
-        cost=None if cost is None else str(cost),
-        attempts=lines,
-        passed_over=[_attempt(it) for it in exchange.passed_over] if exchange.passed_over else None,
-        upstream_request_id=upstream_id,
-        child_attempts=children,
-        trace_id=trace_id,
+        None,
+        None,
+        None,
+        None,
+        None,  # of an error, which few have
+        None if first_byte_s is None else int((first_byte_s - began_s) * 10_000 + 0.5) / 10,
+        int(overhead_s * 10_000 + 0.5) / 10 if overhead_s > 0.0 else 0.0,
+        asked,
+        answered,
+        cached,
+        thought,
+        source,
+        None if cost is None else str(cost),
+        lines,
+        [_attempt(it) for it in passed_over] if passed_over else None,
+        upstream_id,
+        children,
+        trace_id,
     )
     if outcome.error is not None:
         _tell_error(line, outcome.error)
@@ -161,17 +175,13 @@ def _attempt(it: Attempt) -> AttemptLine:
         it.llm,
         it.status,
         None if error is None else error.code,
-        None if ended_s is None else milliseconds(ended_s - it.started_s),
+        None if ended_s is None else int((ended_s - it.started_s) * 10_000 + 0.5) / 10,  # milliseconds, as above
         it.key,
         it.next,
     )
 
 
 def _overhead_s(attempts: Sequence[Attempt], began_s: float, ended_s: float) -> float:
-    if len(attempts) == 1:  # nearly always
-        it = attempts[0]
-        end_s = ended_s if it.ended_s is None or it.ended_s > ended_s else it.ended_s
-        return max(0.0, ended_s - began_s - (end_s - it.started_s))
     waited_s, until_s = 0.0, began_s
     for it in sorted(attempts, key=_STARTED):
         end_s = ended_s if it.ended_s is None or it.ended_s > ended_s else it.ended_s

@@ -22,7 +22,7 @@ from llmproxy_server.record import CLIENT_GONE, Ended, Recorded
 
 LOGGER = "llmproxy.access"
 _log = logging.getLogger(LOGGER)
-_FAILED = End.FAILED  # as a global a fifth as dear: each call asks for it
+_FAILED, _ERROR, _INFO = End.FAILED, logging.ERROR, logging.INFO  # as globals a fifth as dear: each call asks for it
 
 
 class AccessLog:
@@ -49,7 +49,7 @@ class AccessLog:
     def refused(self, call: Recorded, error: ProxyError) -> None:
         """Log a request that ended before it was an exchange."""
         end = End.of(error)
-        level = _level(end)
+        level = _ERROR if end is _FAILED else _INFO
         if _log.isEnabledFor(level):
             self._write(level, {**self._asked(call, error.status), "end": end, **error_fields(error)})
 
@@ -82,10 +82,11 @@ class AccessLog:
         """Log an exchange that is over; gives its line, where it has one."""
         if self._steps is not None:
             self._steps.ended(ended)
-        level = _level(ended.outcome.end)
+        outcome = ended.outcome
+        level = _ERROR if outcome.end is _FAILED else _INFO
         if not _log.isEnabledFor(level):
             return None
-        line = access_line(ended, ended.outcome.ended_s)
+        line = access_line(ended, outcome.ended_s)
         more = more_of(ended) if ended.exchange.log_fields else None
         if self._content is None:
             size = 512 + len(line.path)
@@ -113,10 +114,6 @@ class AccessLog:
         # By hand: `log` would look for the line of code that called it, which is always the same.
         extra = {"fields": told(fields, more), "content": content, "content_bytes": size}
         _log.handle(_log.makeRecord(LOGGER, level, "", 0, "exchange", (), None, extra=extra))
-
-
-def _level(end: End) -> int:
-    return logging.ERROR if end is _FAILED else logging.INFO
 
 
 class Said:

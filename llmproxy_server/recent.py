@@ -47,13 +47,12 @@ class Recent:
         """
         if line is None:
             line = access_line(ended, ended.outcome.ended_s)
-        attempts = line.attempts
+        kept, attempts = self._plain, line.attempts
         if line.end is not _COMPLETED or line.passed_over is not None or (attempts is not None and len(attempts) > 1):
-            self._others.append((self._clock() - ago_s, _light(line)))
-            return
-        if len(line.path) + len(line.model or "") + len(line.upstream_request_id or "") > MAX_VALUE:
+            kept, line = self._others, _light(line)
+        elif len(line.path) + len(line.model or "") + len(line.upstream_request_id or "") > MAX_VALUE:
             line = _light(line)
-        self._plain.append((self._clock() - ago_s, line))
+        kept.append((self._clock() - ago_s, line))
 
     def newest(self, most: int) -> list[Over]:
         """At most *most* of them, the one that ended last first."""

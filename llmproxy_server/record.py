@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Exchange
+from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.outcome import End, KeptBody, Outcome
 from llmproxy_core.relay import Whole
@@ -53,13 +53,15 @@ class Recorded(Protocol):
 class Ended:
     """A call that is over. Made per call."""
 
-    __slots__ = ("begun", "call", "counted", "exchange", "keep", "outcome", "status")
+    __slots__ = ("begun", "call", "counted", "exchange", "keep", "only", "outcome", "status")
     begun: object
     """What the metrics wrote down when it began."""
     counted: object
     """What they counted it as when it ended."""
     keep: Keep | None
     """The answer, where somebody wants its content."""
+    only: Attempt | None
+    """Its attempt, where that is all there was, nearly always: no other, and none in a processor's name."""
 
     def __init__(
         self,
@@ -80,6 +82,12 @@ class Ended:
         self.keep = keep
         self.begun = begun
         self.counted = None
+        self.see_attempts()
+
+    def see_attempts(self) -> None:
+        """Find out once, for all who write it down, whether it had one attempt alone."""
+        attempts = self.exchange.attempts
+        self.only = attempts[0] if len(attempts) == 1 and not self.exchange.child_calls else None
 
     @property
     def body(self) -> KeptBody | None:
@@ -216,6 +224,7 @@ class Record(Ended):
             self.status = CLIENT_GONE
         else:
             self.status = error.status if error is not None else self.call.status
+        self.see_attempts()
         metrics = self._by.metrics
         if metrics is not None:
             try:
@@ -229,6 +238,7 @@ class Record(Ended):
         try:
             if bill is not self.outcome:  # something that it pays for has outlived it
                 self.outcome = bill
+                self.see_attempts()
                 ago_s = self.exchange.clock() - bill.ended_s
             try:
                 line = by.log.ended(self)

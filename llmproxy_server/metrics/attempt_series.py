@@ -35,9 +35,8 @@ class AttemptSeries:
 
     def add(self, attempt: Attempt) -> None:
         """*attempt* is over."""
-        ended_s, outcome = attempt.ended_s, attempt.outcome
+        ended_s, outcome, cells, llm = attempt.ended_s, attempt.outcome, self._cells, self._llm
         seconds = 0.0 if ended_s is None else ended_s - attempt.started_s
-        cells, llm = self._cells, self._llm
         cells[llm.upstream + bisect_left(DURATION_S, seconds)] += 1
         cells[llm.upstream_sum] += seconds
         if attempt.error is None and attempt.status is not None:

@@ -92,7 +92,9 @@ class CallMetrics:
             asked = exchange.request.model
         except ProxyError:  # it will be refused
             asked = None
-        begun = self._known.get(asked) or self._guess(exchange.route, asked)
+        begun = self._known.get(asked) or self._guesses.get((exchange.route, asked))
+        if begun is None:
+            begun = self._guess(exchange.route, asked)
         cells = self._cells
         cells[begun.series.active] += 1
         client = exchange.client
@@ -101,11 +103,9 @@ class CallMetrics:
         return begun
 
     def ended(self, ended: Ended) -> None:
-        exchange, cells = ended.exchange, self._cells
-        now, began_s = ended.outcome.ended_s, ended.call.began_s
-        begun = ended.begun
+        exchange, outcome, begun, cells = ended.exchange, ended.outcome, ended.begun, self._cells
         assert isinstance(begun, Begun)
-        series = begun.series
+        now, began_s, series = outcome.ended_s, ended.call.began_s, begun.series
         cells[series.active] -= 1
         attempts = exchange.attempts
         if attempts:
@@ -115,9 +115,11 @@ class CallMetrics:
                 found = self._attempts.of(attempt, exchange.operation)
                 if is_over:  # nothing will be known of it that is not known now
                     ended.counted = found
-                if not begun.certain:
-                    series = self._learnt(exchange.route, begun, found)
-            if len(attempts) == 1 and not exchange.child_calls:
+                if not begun.certain:  # it is what its LLM was sent
+                    series = found.calls
+                    if series is not begun.series and series is not self._other:
+                        self._remember(exchange.route, begun.asked, series.model)
+            if ended.only is not None:
                 ended_s = attempt.ended_s
                 seconds = now - exchange.started_s - ((now if ended_s is None else ended_s) - attempt.started_s)
             else:
@@ -131,20 +133,19 @@ class CallMetrics:
         client = exchange.client
         if client is not None and client.stream:
             cells[self._streams] -= 1
-            _stream_times(series, ended.outcome, attempts[-1].outcome if attempts else None, began_s)
+            _stream_times(series, outcome, attempts[-1].outcome if attempts else None, began_s)
 
     def billed(self, ended: Ended, bill: Outcome) -> None:
-        exchange = ended.exchange
-        attempts, operation, find = exchange.attempts, exchange.operation, self._attempts.of
-        if len(attempts) == 1 and not exchange.child_calls:
-            attempt, found = attempts[0], ended.counted
-            found = found if isinstance(found, AttemptSeries) else find(attempt, operation)
+        exchange, attempt = ended.exchange, ended.only
+        if attempt is not None:
+            found = ended.counted
+            found = found if isinstance(found, AttemptSeries) else self._attempts.of(attempt, exchange.operation)
             found.add(attempt)
-            if attempt.outcome is not None and attempt.outcome.usage is bill.usage:
+            if (outcome := attempt.outcome) is not None and outcome.usage is bill.usage:
                 return
         else:
             for attempt in _all_attempts(exchange):
-                find(attempt, operation).add(attempt)
+                self._attempts.of(attempt, exchange.operation).add(attempt)
         self._count_rest(ended, exchange, bill)
 
     def _count_rest(self, ended: Ended, exchange: Exchange, bill: Outcome) -> None:
@@ -183,13 +184,6 @@ class CallMetrics:
         if model is None:
             return Begun(self._other, asked, certain=False)
         return self._remember(route, asked, model)
-
-    def _learnt(self, route: str, begun: Begun, found: AttemptSeries) -> CallSeries:
-        """What a call is counted as whose request named no model that is known: what its LLM was sent."""
-        series = found.calls
-        if series is not begun.series and series is not self._other:
-            self._remember(route, begun.asked, series.model)
-        return series
 
     def _remember(self, route: str, asked: str | None, model: str) -> Begun:
         begun = Begun(self.model(model), asked, certain=False)
