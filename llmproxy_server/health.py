@@ -49,7 +49,8 @@ class Health:
         self._in_flight = in_flight
         self._tasks = Tasks() if tasks is None else tasks
         self._began_s = clock()
-        self._llms: dict[str, LLMState] = {}
+        self.llms: Mapping[str, LLMState] = {}
+        """What is known of the configured LLMs; a call that begins now is to be learnt from for these."""
         self.drained = Drained()
         self._stores: dict[str, StoreProbe] = {}
         self._standing: dict[str, tuple[Reason, float]] = {}
@@ -65,15 +66,15 @@ class Health:
 
         What is known stays, of LLMs that are configured as before, and of stores that are the same.
         """
-        known, probes = self._llms, self._stores
-        self._llms = {
+        known, probes = self.llms, self._stores
+        self.llms = {
             name: known[name] if name in known and known[name].config == llm else LLMState(name, llm)
             for name, llm in config.llms.items()
         }
-        for name, state in self._llms.items():
+        for name, state in self.llms.items():
             made = llms.get(name)
             state.guards = () if made is None else tuple(it for it in layers(made) if isinstance(it, Guarded))
-        self.drained.follow(self._llms)
+        self.drained.follow(self.llms)
         self._stores = {
             name: probes[name]
             if name in probes and probes[name].store is store
@@ -87,17 +88,20 @@ class Health:
     # -- watching ------------------------------------------------------------------------------------------------
 
     @property
-    def llms(self) -> Mapping[str, LLMState]:
-        """What is known of the configured LLMs; a call that begins now is to be learnt from for these."""
-        return self._llms
-
-    @property
     def is_ending(self) -> bool:
         """Whether the process drains, so that what it is told now is lost."""
         return self._life.draining
 
-    def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None:
-        """Learn from the attempts of *exchange* and of its children; all that it pays for is over."""
+    def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState], only: Attempt | None = None) -> None:
+        """
+        Learn from the attempts of *exchange* and of its children; all that it pays for is over.
+
+        *only*: the one that there was, where that is known.
+        """
+        if only is not None:
+            if (llm := llms.get(only.llm)) is not None:
+                llm.learn(only, self.clock())
+            return
         attempts, now = exchange.attempts, self.clock()
         if exchange.child_calls and (children := exchange.child_attempts):
             attempts = sorted([*attempts, *children], key=lambda attempt: attempt.started_s)
@@ -108,12 +112,12 @@ class Health:
     def learn(self, attempts: list[Attempt]) -> None:
         now = self.clock()
         for attempt in attempts:
-            if (llm := self._llms.get(attempt.llm)) is not None:
+            if (llm := self.llms.get(attempt.llm)) is not None:
                 llm.learn(attempt, now)
 
     def probed(self, name: str, attempt: Attempt) -> None:
         """The LLM *name* was asked how it is, by *attempt*, which is over."""
-        if (llm := self._llms.get(name)) is not None:
+        if (llm := self.llms.get(name)) is not None:
             llm.judge(attempt, self.clock())
 
     # -- what else may be amiss ----------------------------------------------------------------------------------
@@ -154,13 +158,13 @@ class Health:
             "uptime_s": round(now - self._began_s, 1),
             "draining": self._life.draining,
             "in_flight": self._in_flight(),
-            "llms": {name: llm.said(now) for name, llm in self._llms.items()},
+            "llms": {name: llm.said(now) for name, llm in self.llms.items()},
             "stores": {name: store.said(now) for name, store in self._stores.items()},
         }
         return EndpointReply(msgspec.json.encode(said))
 
     def _reasons(self, now: float) -> Iterator[Reason]:
-        for llm in self._llms.values():
+        for llm in self.llms.values():
             yield from llm.reasons(now)
         for store in self._stores.values():
             yield from store.reasons(now)

@@ -82,7 +82,11 @@ class LineWriter:
             if entry.size > 1024 and entry.content is not None and self._bytes + entry.size > MOST_BYTES:
                 entry.content, entry.size = _no_room, 1024
             most = MOST_LINES if urgent else MOST_LINES - _FOR_WARNINGS
-            if self.waiting >= most or self._bytes + entry.size > MOST_BYTES or (self._closed and self._stuck):
+            if (
+                self._taken - self._done >= most
+                or self._bytes + entry.size > MOST_BYTES
+                or (self._closed and self._stuck)
+            ):
                 self._dropped += 1
                 return
             self._queue.append(entry)
@@ -223,11 +227,13 @@ class LineWriter:
         with self._lock:
             queue = self._queue
             entries: list[Entry] = []
-            while queue and len(entries) < most and (content or queue[0].content is None):
+            for _ in range(min(most, len(queue))):
+                if not content and queue[0].content is not None:
+                    break
                 entries.append(queue.popleft())
         if not entries:
             return None
-        size = sum(entry.size for entry in entries)
+        size = sum([entry.size for entry in entries])  # a generator takes longer
         try:
             lines = self.lines.quickly(entries)
             return Made([self._encoded(entry) for entry in entries] if lines is None else lines, size)

@@ -143,7 +143,7 @@ class Health(Protocol):
     @property
     def llms(self) -> Mapping[str, LLMState]: ...
 
-    def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState]) -> None: ...
+    def learn_from(self, exchange: Exchange, llms: Mapping[str, LLMState], only: Attempt | None = None) -> None: ...
 
 
 class Window(Protocol):
@@ -251,6 +251,6 @@ class Record(Ended):
             if by.tracer is not None:
                 by.tracer.billed(self, bill)
             if by.health is not None:
-                by.health.learn_from(self.exchange, self._llms)
+                by.health.learn_from(self.exchange, self._llms, self.only)
         except Exception:  # noqa: BLE001 - as in `finished`
             _log.exception("the bill of exchange %s could not be written down", self.exchange.id)

@@ -116,10 +116,9 @@ class GenAISeries:
             self._chunks(first_s - began_s, outcome, usage, (ended_s or outcome.ended_s) - first_s)
         if usage is None:
             return
-        start, families = self._input, self._families
+        count, start, families = usage.input_tokens, self._input, self._families
         if start is None:
             start = self._input = self._place_tokens(families.input, "input")
-        count = usage.input_tokens
         cells[start + bisect_left(_TOKENS, count)] += 1
         cells[start + _TOKENS_SUM] += count
         if (count := usage.output_tokens) and families.output is not None:  # embeddings have none
