@@ -29,11 +29,11 @@ class Headers:
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """*pairs* have lower-case names."""
         self._pairs = pairs = tuple(pairs)
-        self.first: Mapping[str, str] = dict(pairs)
+        self.first: Mapping[str, str] = (first := dict(pairs))
         """The value of each name; of a repeated one that of its first field. For who asks for many, once a call."""
-        self.has_repeated = len(self.first) != len(pairs)
+        self.has_repeated = has_repeated = len(first) != len(pairs)
         """Whether a name stands there twice."""
-        if self.has_repeated:
+        if has_repeated:
             self.first = dict(reversed(pairs))
 
     @overload

@@ -62,7 +62,7 @@ class Admission:
         """Those that wait for a place."""
         self.unsent = Unsent(max_unsent_bytes, clock)
         """Answers that wait for their clients."""
-        self._max_buffered_bytes = max_buffered_bytes
+        self.max_buffered_bytes = max_buffered_bytes
         self._max_queued = max_queued
         self._queue_timeout_s = queue_timeout_s
         self._clock = clock
@@ -87,7 +87,7 @@ class Admission:
         Who is inside stays, also where there are more than that now; so does who waits, as long as it was told then.
         """
         most = server.max_in_flight or inf
-        self._max_buffered_bytes = server.max_buffered_bytes
+        self.max_buffered_bytes = server.max_buffered_bytes
         self.unsent.most_bytes = server.max_unsent_bytes
         self._max_queued = server.max_queued
         self._queue_timeout_s = server.queue_timeout_s
@@ -170,9 +170,9 @@ class Admission:
 
     # -- bodies --------------------------------------------------------------------------------------------------
 
-    def check(self, size: int) -> None:
-        if self.buffered_bytes + size > self._max_buffered_bytes:
-            raise self._refused("bodies")
+    def no_room(self) -> Overloaded:
+        """The error of a body that does not fit."""
+        return self._refused("bodies")
 
 
 @record(eq=False, repr=False)
@@ -185,12 +185,17 @@ class Ticket:
 
     def check(self, size: int) -> None:
         """Overloaded when *size* more bytes do not fit now. Nothing is held: who announces much need not send it."""
-        self._admission.check(size)
+        admission = self._admission
+        if admission.buffered_bytes + size > admission.max_buffered_bytes:
+            raise admission.no_room()
 
     def reserve(self, size: int) -> None:
         """Hold *size* more bytes until `leave`. Overloaded when they do not fit."""
-        self._admission.check(size)
-        self._admission.buffered_bytes += size
+        admission = self._admission
+        held = admission.buffered_bytes + size
+        if held > admission.max_buffered_bytes:
+            raise admission.no_room()
+        admission.buffered_bytes = held
         self._held += size
 
     def take_over(self, other: Ticket) -> None:
@@ -200,8 +205,9 @@ class Ticket:
     def leave(self) -> None:
         """Give everything back; the place goes to who waits for one. May be called again."""
         admission = self._admission
-        admission.buffered_bytes -= self._held
-        self._held = 0
+        if self._held:
+            admission.buffered_bytes -= self._held
+            self._held = 0
         if self._inside:
             self._inside = False
             admission.in_flight -= 1

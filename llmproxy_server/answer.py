@@ -14,6 +14,7 @@ from llmproxy_server.door_origin import CorsHeaders
 from llmproxy_server.door_request import BodySource, Client, Incoming
 from llmproxy_server.wire_head import CONTINUE, LAST_CHUNK, chunk
 
+_1_1 = (1, 1)
 _BODILESS = frozenset({204, 304})
 Fields = list[tuple[str, str]]
 
@@ -30,8 +31,10 @@ class Answer:
     incoming: Incoming
     source: BodySource
     client: Client
-    own: Fields
-    """Fields that every answer of this call has."""
+    request_id: str
+    """Which every answer of this call tells: one that can be told as it is (`RequestIds`)."""
+    id_name: str | None = None
+    """Of another field that tells it, in the client's dialect."""
     cors: CorsHeaders = ()
     status: int = 0
     head_sent: bool = False
@@ -50,7 +53,7 @@ class Answer:
         self.status = status = whole.status
         body = whole.body
         length = None if status in _BODILESS else len(body)
-        head = self._head(whole.headers, whole.content_type if body else "", more, length=length, chunked=False)
+        head = self._head(whole.headers, whole.content_type if body else "", more, length)
         if body and length is not None and self.incoming.method != "HEAD":
             self.client.write(head, body)
         else:
@@ -60,10 +63,11 @@ class Answer:
         """Send the head of an answer in pieces, with the first one (b"": it is still to come)."""
         self.status = status
         if self._has_body:
-            self._frame = chunk if self._chunked else bytes
-            if not self._chunked:
-                self.keep_alive = False  # the end of the body is that of the connection
-        head = self._head(headers, content_type, more, length=None, chunked=self._frame is chunk)
+            if self.incoming.version < _1_1:
+                self._frame, self.keep_alive = bytes, False  # the end of the body is that of the connection
+            else:
+                self._frame = chunk
+        head = self._head(headers, content_type, more, None)
         if piece and self._frame is not None:
             self.client.write(head, self._frame(piece))
         else:
@@ -87,32 +91,31 @@ class Answer:
     def _has_body(self) -> bool:
         return self.incoming.method != "HEAD" and self.status not in _BODILESS
 
-    @property
-    def _chunked(self) -> bool:
-        return self.incoming.version >= (1, 1)
-
-    def _head(self, headers: Fields, content_type: str, more: Fields, *, length: int | None, chunked: bool) -> bytes:
-        if not self.source.complete or self.shared.life.draining:
+    def _head(self, headers: Fields, content_type: str, more: Fields, length: int | None) -> bytes:
+        shared = self.shared
+        if not self.source.complete or shared.life.draining:
             self.keep_alive = False  # what is left of the body would be read as the next request
-        self.head_sent = True  # so this is called once, and the fields of our own are not wanted again
-        fields = self.own
+        self.head_sent = True
+        fields = [] if self.id_name is None else [(self.id_name, self.request_id)]
         if self.cors:
             fields += self.cors
-        fields += [pair for pair in headers if pair[0] != REQUEST_ID]
+        for field in headers:
+            if field[0] != REQUEST_ID:
+                fields.append(field)
         if more:
             fields += more
         connection: str | None = None  # kept, as HTTP/1.1 has it
         if not self.keep_alive:
             connection = "close"
-        elif not self._chunked:
+        elif self.incoming.version < _1_1:
             connection = "keep-alive"
-        shared = self.shared
         return shared.heads.head(
             self.status,
             fields,
             content_type,
             now=shared.gateway.services.now(),
             length=length,
-            chunked=chunked,
+            chunked=self._frame is chunk,
             connection=connection,
+            begin=f"{REQUEST_ID}: {self.request_id}\r\n",
         )

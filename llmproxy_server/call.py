@@ -35,9 +35,9 @@ from llmproxy_server.door_body import (
     check_length,
     taken,
 )
-from llmproxy_server.door_id import REQUEST_ID
 from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
+from llmproxy_server.record import Record
 from llmproxy_server.transport_clock import UnderWay
 
 _log = logging.getLogger("llmproxy")
@@ -80,7 +80,6 @@ class Call:
     address: str = attrs.field(init=False)
     began_s: float = attrs.field(init=False)
     exchange: Exchange | None = attrs.field(init=False, default=None)
-    _gateway: Gateway = attrs.field(init=False)
     _dialect: Dialect | None = attrs.field(init=False, default=None)  # until the path has told
     _ticket: Ticket | None = attrs.field(init=False, default=None)
     _reader: BodyReader | None = attrs.field(init=False, default=None)
@@ -101,12 +100,10 @@ class Call:
 
     def __post_init__(self) -> None:
         shared, incoming = self.door.shared, self.incoming
-        self._gateway = gateway = shared.gateway
-        self.began_s = gateway.services.clock()
+        self.began_s = shared.gateway.services.clock()
         self.request_id = request_id = shared.ids.of(incoming.headers)
-        self.answer = Answer(shared, incoming, self._source, self._client, [(REQUEST_ID, request_id)])
+        self.answer = Answer(shared, incoming, self._source, self._client, request_id)
         self.address = incoming.peer
-        self._pulse_s = shared.config.keepalive_s
 
     # -- for the log ---------------------------------------------------------------------------------------------
 
@@ -121,6 +118,10 @@ class Call:
     @property
     def status(self) -> int:
         return self.answer.status
+
+    @property
+    def _gateway(self) -> Gateway:
+        return self.door.shared.gateway
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -300,7 +301,8 @@ class Call:
         door, incoming, answer = self.door, self.incoming, self.answer
         if door.callers.trusts:
             self.address = door.callers.address(incoming)
-        if (usual := door.usual(incoming)) is not None:
+        if (usual := incoming.usual or door.usual(incoming)) is not None:
+            incoming.usual = usual
             answer.keep_alive, answer.cors = incoming.keep_alive, door.unasked
             return self._serve_match(usual, is_checked=True)
         door.check(incoming)
@@ -340,23 +342,45 @@ class Call:
         shared = door.shared
         self._dialect = match.dialect
         if (name := match.dialect.request_id_header) is not None:
-            self.answer.own.append((name, self.request_id))
+            self.answer.id_name = name
         if not is_checked:
             check_body(match, incoming)
             door.note_usual(incoming, match)
         config, admission = match.route.config, shared.admission
         deadline_s = self._deadline(config.deadline_s)
-        limit, body, content = config.max_body_bytes, b"", None
+        body, content = b"", None
         if not self._source.complete or match.operation is _OPAQUE:
             body, content = await self._coming(match, deadline_s)
         else:
-            self._ticket = ticket = await self._turn(deadline_s) if admission.is_full else admission.enter()
+            has_place = admission.in_flight < admission.limit
+            self._ticket = ticket = admission.enter() if has_place else await self._turn(deadline_s)
             if incoming.length:  # nobody is waited for, so no clock is needed
+                limit = config.max_body_bytes
                 body = taken(self._source, shared.config.max_body_bytes if limit is None else limit, ticket)
         if match.others and body:
             match = match.as_said(body)
             self._dialect = match.dialect
-        api = match.api
+        exchange, record = self._exchange(match, body, content, deadline_s)
+        response = await shared.gateway.handle(exchange)
+        shared.recorder.answered(record, response)
+        assert exchange.client is not None
+        delivered = as_asked(response, exchange.client) or await deliver(response, exchange.client)
+        if isinstance(delivered, Flow):
+            await self._stream(delivered, exchange)
+            return
+        self.answer.status = delivered.status
+        exchange.finish(_COMPLETED if self._abandoned is None else _ABANDONED)
+        if exchange.settling:
+            await self._settle(exchange)
+        self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
+        if self._client.blocked:
+            await admission.unsent.taken(self._client)
+
+    def _exchange(
+        self, match: Match, body: bytes, content: AsyncIterator[bytes] | None, deadline_s: float | None
+    ) -> tuple[Exchange, Record]:
+        """Begin the exchange that the request is, and write that down."""
+        shared, incoming, api = self.door.shared, self.incoming, match.api
         request = Request(
             operation=match.operation,
             dialect=match.dialect,
@@ -370,27 +394,12 @@ class Call:
             path_model=match.path_model,
             relative_path=match.relative_path,
         )
-        self.exchange = exchange = self._gateway.begin(
+        self.exchange = exchange = shared.gateway.begin(
             match, request, request_id=self.request_id, address=self.address, deadline_s=deadline_s
         )
         for observe in shared.observers:
             observe(exchange)
-        recorder = shared.recorder
-        record = recorder.begin(self, exchange)
-        response = await self._gateway.handle(exchange)
-        recorder.answered(record, response)
-        assert exchange.client is not None
-        delivered = as_asked(response, exchange.client) or await deliver(response, exchange.client)
-        if isinstance(delivered, Flow):
-            await self._stream(delivered, exchange)
-            return
-        self.answer.status = delivered.status
-        exchange.finish(_COMPLETED if self._abandoned is None else _ABANDONED)
-        if exchange.settling:
-            await self._settle(exchange)
-        self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
-        if self._client.blocked:
-            await shared.admission.unsent.taken(self._client)
+        return exchange, shared.recorder.begin(self, exchange)
 
     def _deadline(self, most_s: float | None) -> float | None:
         """When the call must be over, by the gateway's clock, its route giving it *most_s*: from its head on."""
@@ -465,6 +474,7 @@ class Call:
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         self._flow = flow
+        self._pulse_s = self.door.shared.config.keepalive_s
         self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
         if self._client.pushes and flow.pushes:
             self._push(flow)

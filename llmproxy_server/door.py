@@ -66,21 +66,22 @@ class Use:
 
     def __init__(self) -> None:
         self.count = 0
-        self._none = asyncio.Event()
+        self._none: asyncio.Event | None = None  # made by who waits: calls come and go far more often
 
     def enter(self) -> None:
         self.count += 1
 
     def leave(self) -> None:
         self.count -= 1
-        if not self.count:
+        if self._none is not None and not self.count:
             self._none.set()
 
     async def over(self) -> None:
         """Wait until there is none."""
+        none = self._none = self._none or asyncio.Event()
         while self.count:
-            self._none.clear()
-            await self._none.wait()
+            none.clear()
+            await none.wait()
 
 
 @attrs.define(eq=False)

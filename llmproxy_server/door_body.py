@@ -58,9 +58,10 @@ def too_large(max_bytes: int) -> PayloadTooLarge:
 def taken(source: BodySource, max_bytes: int, ticket: Ticket) -> bytes:
     """A body that is complete, as `BodyReader.whole`."""
     data = source.take()
-    if len(data) > max_bytes:
+    size = len(data)
+    if size > max_bytes:
         raise too_large(max_bytes)
-    ticket.reserve(len(data))
+    ticket.reserve(size)
     return data
 
 

@@ -26,7 +26,8 @@ class RequestIds:
         given = headers.first.get(REQUEST_ID)
         if given is not None and _HARMLESS.fullmatch(given):
             return given
-        return self.new()
+        made = self._made
+        return made.pop() if made else self.new()
 
     def new(self) -> str:
         if not self._made:  # many at once are cheaper

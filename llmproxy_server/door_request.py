@@ -8,6 +8,7 @@ from llmproxy_core.headers import Headers
 from llmproxy_core.node import record
 
 if TYPE_CHECKING:
+    from llmproxy_core.routing import Match
     from llmproxy_server.call import Call
 
 
@@ -41,6 +42,8 @@ class Incoming:
     secure: bool
     length: int = 0
     keep_alive: bool = True
+    usual: Match | None = None
+    """What it asks of the routes, once a door has found it in order: for whoever gets the same head again."""
 
 
 class BodySource(Protocol):
@@ -76,8 +79,8 @@ class Client(Protocol):
         """Told once, when *call* has been answered as far as it ever will be."""
         ...
 
-    def write(self, *data: bytes) -> None:
-        """Send *data*, as one write where they are small. ClientGone when the connection is lost."""
+    def write(self, data: bytes, more: bytes = b"", /) -> None:
+        """Send *data* and *more*, as one write where they are small. ClientGone when the connection is lost."""
         ...
 
     @property

@@ -78,7 +78,7 @@ class Edge:
         self.heads: HeadReader
         self.max_header_bytes: int
         self._on_closed = closed
-        self._quiet = asyncio.Event()
+        self._quiet: asyncio.Event | None = None  # made by who waits for it
         self._empty = asyncio.Event()
         self._complained_s = float("-inf")
         self._unsaid = 0
@@ -109,9 +109,10 @@ class Edge:
 
     def over(self, call: Call) -> None:
         """*call* has ended."""
-        self.calls.discard(call)
+        calls = self.calls
+        calls.discard(call)
         call.door.shared.use.leave()
-        if not self.calls:
+        if self._quiet is not None and not calls:
             self._quiet.set()
 
     # -- connections ---------------------------------------------------------------------------------------------
@@ -187,11 +188,12 @@ class Edge:
 
     async def _is_quiet(self, timeout_s: float) -> bool:
         due = self.loop.time() + timeout_s
+        quiet = self._quiet = self._quiet or asyncio.Event()
         while self.calls:
-            self._quiet.clear()
+            quiet.clear()
             try:
                 async with asyncio.timeout_at(due):
-                    await self._quiet.wait()
+                    await quiet.wait()
             except TimeoutError:
                 return not self.calls
         return True

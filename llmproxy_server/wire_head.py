@@ -27,6 +27,8 @@ _OURS = frozenset(  # the framing and the connection are ours to tell, once
         "upgrade",
     }
 )
+_JSON = "application/json"
+_JSON_LINE = f"content-type: {_JSON}\r\n"
 _REMEMBERED = 512  # some names are the upstreams' choice, so the memory of them is bounded
 
 
@@ -34,7 +36,7 @@ class HeadWriter:
     """Writes heads. Remembers the names it has seen, and the date for as long as that is true."""
 
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}
+        self._names = _Names()
         self._second = -1
         self._date = ""
 
@@ -48,47 +50,51 @@ class HeadWriter:
         length: int | None = None,
         chunked: bool = False,
         connection: str | None = None,
+        begin: str = "",
     ) -> bytes:
         """
-        The status line and the fields; *now* is seconds since the epoch.
+        The status line and the fields; *now* is seconds since the epoch, *begin* lines as they are, before all others.
 
         Without *length* and not *chunked* the body, if any, lasts until the connection is closed. Control characters
         in values, and fields whose name is none or that tell of the connection, are left out: what an upstream or a
         plugin gave cannot end a line or change the framing.
         """
-        parts = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"]
-        names = self._names
+        names, fields, kind, framing = self._names, "", "", ""
         for name, value in headers:
-            prefix = names.get(name)
-            if prefix is None:
-                prefix = self._learn(name)
+            prefix = names[name]
             if prefix:
                 value = value if type(value) is str else str(value)  # a processor's number: the answer must not break
-                parts.append(f"{prefix}{value if value.isprintable() else _CONTROLS.sub('', value)}\r\n")
-        if content_type:
-            parts.append(f"content-type: {content_type if content_type.isprintable() else 'application/json'}\r\n")
+                fields += f"{prefix}{value if value.isprintable() else _CONTROLS.sub('', value)}\r\n"
+        if content_type == _JSON:
+            kind = _JSON_LINE  # to look at each letter costs more than all else here
+        elif content_type:
+            kind = f"content-type: {content_type if content_type.isprintable() else _JSON}\r\n"
         if chunked:
-            parts.append("transfer-encoding: chunked\r\n")
+            framing = "transfer-encoding: chunked\r\n"
         elif length is not None:
-            parts.append(f"content-length: {length}\r\n")
+            framing = f"content-length: {length}\r\n"
         if connection is not None:
-            parts.append(f"connection: {connection}\r\n")
+            framing += f"connection: {connection}\r\n"
         second = int(now)
-        parts.append(self._date if second == self._second else self._dated(second))
-        return "".join(parts).encode("utf-8", "replace")
-
-    def _learn(self, name: str) -> str:
-        """What a line with that name begins with; "" for one that is none of ours to send."""
-        if len(self._names) >= _REMEMBERED:
-            self._names.clear()
-        lower = name.lower()
-        prefix = self._names[name] = f"{lower}: " if _TOKEN.fullmatch(name) and lower not in _OURS else ""
-        return prefix
+        date = self._date if second == self._second else self._dated(second)
+        line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
+        return f"{line}{begin}{fields}{kind}{framing}{date}".encode("utf-8", "replace")
 
     def _dated(self, second: int) -> str:
         self._second = second
         self._date = f"date: {formatdate(second, usegmt=True)}\r\n\r\n"
         return self._date
+
+
+class _Names(dict[str, str]):
+    """What the line of a field begins with; "" for one that is none of ours to send."""
+
+    def __missing__(self, name: str) -> str:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        lower = name.lower()
+        prefix = self[name] = f"{lower}: " if _TOKEN.fullmatch(name) and lower not in _OURS else ""
+        return prefix
 
 
 def chunk(data: bytes) -> bytes:

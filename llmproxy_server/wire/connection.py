@@ -24,7 +24,9 @@ from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
 from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, part
 from llmproxy_server.door_body import BodyTimeout
-from llmproxy_server.door_request import CHUNKED, ClientGone
+from llmproxy_server.door_request import CHUNKED, ClientGone, Incoming
+from llmproxy_server.wire import last_head
+from llmproxy_server.wire.last_head import LastHead
 from llmproxy_server.wire.request_body import Arrived, Arriving
 from llmproxy_server.wire.request_head import check_begun, too_much_head
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 _END_OF_HEAD = b"\r\n\r\n"
 MOST_KEPT_BYTES = 1 << 15
 """Of what follows a request, until that is answered; what one read brings beyond it is kept as well."""
+HEAD_KEPT_S = 1.0
+"""How long after a call its head, and the credential in it, is kept for the next one, or a tick longer."""
 
 
 class Phase(Enum):
@@ -56,6 +60,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_drained",
         "_edge",
+        "_last",
         "_lingering",
         "_loop",
         "_peer",
@@ -78,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._phase = HEAD
         self._since_s = edge.loop.time()
         self._rest = b""  # what has come and belongs to no request yet
+        self._last: LastHead | None = None  # while calls follow each other
         self._body: Arriving | None = None
         self.blocked = False
         self._drained: asyncio.Future[None] | None = None
@@ -109,7 +115,7 @@ class Connection(asyncio.Protocol):
             self._body.lost()
         if self.call is not None:
             self.call.leave()
-        self._rest = b""  # a call that goes on without its client holds us
+        self._rest, self._last = b"", None  # a call that goes on without its client holds us
         self._edge.closed(self)
 
     def eof_received(self) -> None:
@@ -121,14 +127,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase is BUSY:
+        if phase is IDLE or phase is HEAD:
+            self._read(data)
+        elif phase is BUSY:
             body = self._body
             if body is not None:
                 self._feed(body, data)
             else:
                 self._keep(data)
-        elif phase is not PARTED:
-            self._read(data)
 
     def _feed(self, body: Arriving, data: bytes) -> None:
         if body is not self._body:  # its call is over, and it is read no more
@@ -157,18 +163,22 @@ class Connection(asyncio.Protocol):
         begin = 2 if data.startswith(b"\r\n") else 0  # of the request before, as some clients have it (section 2.2)
         edge = self._edge
         limit = edge.max_header_bytes
-        end = data.find(_END_OF_HEAD, max(seen - 3, begin), limit + 4)
+        end = data.find(_END_OF_HEAD, max(seen - 3, begin) if seen else begin, limit + 4)
         if end < 0:
             self._wait_for_head(data, begin, seen, limit)
             return
-        try:
-            incoming = edge.heads.read(data[begin:end], peer=self._peer, secure=self._secure)
-        except ProxyError as error:
-            self.refuse(error)
-            return
-        if edge.pages is not None and edge.pages.claims(incoming.path):
-            self._hand_over(edge.pages.protocol(), data)
-            return
+        head, last = data[begin:end], self._last
+        if last is not None and last.head == head and last.door is edge.door:
+            incoming = last.incoming
+        else:
+            try:
+                incoming = self._read_head(head, edge)
+            except ProxyError as error:
+                self.refuse(error)
+                return
+            if edge.pages is not None and edge.pages.claims(incoming.path):
+                self._hand_over(edge.pages.protocol(), data)
+                return
         begin, length = end + 4, incoming.length
         if 0 <= length <= len(data) - begin:
             end = begin + length
@@ -183,6 +193,15 @@ class Connection(asyncio.Protocol):
         self.call = call = edge.admit(incoming, source, self)
         call.begin(self._loop)
 
+    def _read_head(self, head: bytes, edge: Edge) -> Incoming:
+        """What *head*, which is not the last one again, says."""
+        last, door = self._last, edge.door
+        if last is not None and last.door is door and (incoming := last.but_for_length(head)) is not None:
+            return incoming
+        incoming = edge.heads.read(head, peer=self._peer, secure=self._secure)
+        self._last = LastHead(head, incoming, door) if len(head) <= last_head.LONGEST else None
+        return incoming
+
     def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
         """From this request on, *data* being its bytes and what follows, the connection is *other*'s."""
         transport, self.socket = self.socket, None
@@ -196,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def _wait_for_head(self, data: bytes, begin: int, seen: int, limit: int) -> None:
         if self._phase is IDLE:
-            self._wait(HEAD)
+            self._phase, self._since_s = HEAD, self._loop.time()
         try:
             if len(data) > limit:
                 raise too_much_head()
@@ -218,17 +237,17 @@ class Connection(asyncio.Protocol):
 
     # -- the Client of a call ------------------------------------------------------------------------------------
 
-    def write(self, *data: bytes) -> None:
+    def write(self, data: bytes, more: bytes = b"", /) -> None:
         transport = self.socket
         if transport is None or transport.is_closing():
             raise ClientGone
-        if len(data) == 1:
-            transport.write(data[0])
-        elif sum(map(len, data)) <= SMALL_BYTES:
-            transport.write(b"".join(data))
+        if not more:
+            transport.write(data)
+        elif len(data) + len(more) <= SMALL_BYTES:
+            transport.write(data + more)
         else:
-            for piece in data:
-                transport.write(piece)
+            transport.write(data)
+            transport.write(more)
 
     async def drain(self) -> None:
         while self.blocked and self.socket is not None:
@@ -267,7 +286,7 @@ class Connection(asyncio.Protocol):
         if self._body is not None or not call.answer.keep_alive or edge.door.shared.life.draining:
             self.part()
             return
-        self._wait(IDLE)
+        self._phase, self._since_s = IDLE, self._loop.time()
         if self._reading_paused:
             self.resume_body()
         if self._rest:
@@ -326,8 +345,8 @@ class Connection(asyncio.Protocol):
                 self.refuse(BodyTimeout("The head of the request came too slowly (header_timeout_s)"))
             else:
                 transport.close()
-        elif self._phase is IDLE and waited_s > config.idle_timeout_s:
-            transport.close()
-
-    def _wait(self, phase: Phase) -> None:
-        self._phase, self._since_s = phase, self._loop.time()
+        elif self._phase is IDLE:
+            if waited_s > config.idle_timeout_s:
+                transport.close()
+            elif waited_s > HEAD_KEPT_S:
+                self._last = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from llmproxy_core.node import record
 from llmproxy_server.door_request import ClientGone
 from llmproxy_server.wire.chunked import ChunkReader
 
@@ -24,14 +25,12 @@ class Reading(Protocol):
         ...
 
 
+@record(eq=False, repr=False)
 class Arrived:
-    """A body that came with its head, or none at all."""
+    """A body that came with its head, or none at all. Made per call."""
 
-    __slots__ = ("_data",)
-    complete = True
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    _data: bytes
+    complete: ClassVar[bool] = True
 
     def take(self) -> bytes:
         data, self._data = self._data, b""

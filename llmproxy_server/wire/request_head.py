@@ -25,6 +25,8 @@ _NO_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _ONCE = frozenset({"host", "content-length", "transfer-encoding", "expect"})
 _SPACE = " \t"
+LONGEST_LENGTH = 18
+"""Digits of a Content-Length."""
 
 _REMEMBERED = 1024
 """Lines; what is in them is the clients' choice, so the memory of them is bounded."""
@@ -39,6 +41,31 @@ _MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token"
 _USUAL = {spelled: name for name in _NOT_REMEMBERED for spelled in (name, name.title())}
 
 
+class _Fields(dict[str, tuple[str, str]]):
+    """What lines of a head stand for: name, in lower case, and value. Only what is not remembered is read in Python."""
+
+    def __missing__(self, line: str) -> tuple[str, str]:
+        name, colon, value = line.partition(":")
+        lower = _USUAL.get(name)
+        if lower is None:
+            if not colon or not _NAME.fullmatch(name):
+                raise malformed()
+            lower = name.lower()
+        if "\t" in value and lower in _ONCE:  # some readers take it for a part of the value
+            raise malformed()
+        value = value.strip(_SPACE)
+        if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
+            raise malformed()
+        field = (lower, value)
+        if lower in _NOT_REMEMBERED or len(line) > _LONGEST_REMEMBERED:
+            return field
+        if not _MAY_BE_SECRET.search(lower):
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[line] = field
+        return field
+
+
 _Begin = tuple[str, str, str, str, tuple[int, int]]
 """Method, target, path, query, version."""
 
@@ -48,7 +75,7 @@ class HeadReader:
 
     def __init__(self, max_fields: int) -> None:
         self._max_fields = max_fields
-        self._known: dict[str, tuple[str, str]] = {}
+        self._known = _Fields()
         self._known_begins: dict[str, _Begin] = {}
 
     @property
@@ -63,8 +90,7 @@ class HeadReader:
         method, target, path, query, version = self._known_begins.get(line) or self._read_begin(line)
         if len(lines) > self._max_fields:
             raise too_much_head()
-        known = self._known
-        headers = Headers([known.get(field) or self._learn(field) for field in lines])
+        headers = Headers(map(self._known.__getitem__, lines))
         if headers.has_repeated and any(len(headers.get_all(name)) > 1 for name in _ONCE):
             raise BadRequest("Host, Content-Length, Transfer-Encoding and Expect can be sent once each")
         first = headers.first
@@ -85,28 +111,6 @@ class HeadReader:
                 self._known_begins.clear()
             self._known_begins[line] = begin
         return begin
-
-    def _learn(self, line: str) -> tuple[str, str]:
-        """The name, in lower case, and the value that *line* has."""
-        name, colon, value = line.partition(":")
-        lower = _USUAL.get(name)
-        if lower is None:
-            if not colon or not _NAME.fullmatch(name):
-                raise malformed()
-            lower = name.lower()
-        if "\t" in value and lower in _ONCE:  # some readers take it for a part of the value
-            raise malformed()
-        value = value.strip(_SPACE)
-        if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
-            raise malformed()
-        field = (lower, value)
-        if lower in _NOT_REMEMBERED or len(line) > _LONGEST_REMEMBERED:
-            return field
-        if not _MAY_BE_SECRET.search(lower):
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[line] = field
-        return field
 
 
 def check_begun(part: bytes, seen: int) -> None:
@@ -135,7 +139,7 @@ def _length(first: Mapping[str, str], version: tuple[int, int]) -> int:
         return CHUNKED
     if length is None:
         return 0
-    if not (length.isascii() and length.isdigit()) or len(length) > 18:
+    if not (length.isascii() and length.isdigit()) or len(length) > LONGEST_LENGTH:
         raise BadRequest("The Content-Length is malformed")
     return int(length)
 
