@@ -7,8 +7,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Literal, Self, get_args
 
-import attrs
-
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import Overloaded
 from llmproxy_core.node import record
@@ -125,12 +123,16 @@ class Admission:
         """Whether there is no place now. Who comes then can only `wait`."""
         return self.in_flight >= self.limit
 
-    def enter(self) -> Ticket:
-        """A place, until `Ticket.leave`. Overloaded when there is none."""
+    def enter(self, size: int = 0) -> Ticket:
+        """A place, and *size* bytes held, until `Ticket.leave`. Overloaded when there is none, or they do not fit."""
         if self.in_flight >= self.limit:
             raise self._refused("full")
+        held = self.buffered_bytes + size
+        if held > self.max_buffered_bytes:
+            raise self.no_room()
         self.in_flight += 1
-        return Ticket(self)
+        self.buffered_bytes = held
+        return Ticket(self, True, size)
 
     def outside(self, address: str) -> Ticket:
         """
@@ -181,7 +183,7 @@ class Ticket:
 
     _admission: Admission
     _inside: bool = True
-    _held: int = attrs.field(init=False, default=0)
+    _held: int = 0
 
     def check(self, size: int) -> None:
         """Overloaded when *size* more bytes do not fit now. Nothing is held: who announces much need not send it."""

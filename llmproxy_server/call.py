@@ -8,15 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 from math import inf
 
-import attrs
-
 from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline, deadline_exceeded
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
 from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError, forget_tracebacks
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
-from llmproxy_core.node import record
 from llmproxy_core.outcome import End
 from llmproxy_core.relay import Flow, Whole, as_asked, deliver
 from llmproxy_core.request import Request
@@ -34,10 +31,10 @@ from llmproxy_server.door_body import (
     check_json,
     check_length,
     taken,
+    too_large,
 )
 from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
-from llmproxy_server.record import Record
 from llmproxy_server.transport_clock import UnderWay
 
 _log = logging.getLogger("llmproxy")
@@ -56,7 +53,6 @@ GRACE_S = 0.1
 """How long after its deadline a call is ended from here: its LLM, or the queue it is in, knows better what was late."""
 
 
-@record(eq=False, repr=False)
 class Call:
     """
     Answers one request.
@@ -68,42 +64,66 @@ class Call:
     abandoned when the answer has ended.
     """
 
-    door: Door
-    """What it began with."""
-    incoming: Incoming
-    _source: BodySource
-    _client: Client
-    _limited: UnderWay[Call]
-    """Where those with a deadline are looked at."""
-    request_id: str = attrs.field(init=False)
-    answer: Answer = attrs.field(init=False)
-    address: str = attrs.field(init=False)
-    began_s: float = attrs.field(init=False)
-    exchange: Exchange | None = attrs.field(init=False, default=None)
-    _dialect: Dialect | None = attrs.field(init=False, default=None)  # until the path has told
-    _ticket: Ticket | None = attrs.field(init=False, default=None)
-    _reader: BodyReader | None = attrs.field(init=False, default=None)
-    _flow: Flow | None = attrs.field(init=False, default=None)
-    _head_due_s: float | None = attrs.field(init=False, default=None)
-    _pulse_due_s: float | None = attrs.field(init=False, default=None)
-    _pulse_s: float = attrs.field(init=False, default=0.0)
-    _stopping: ProxyError | None = attrs.field(init=False, default=None)
-    """What its client is told, while it is being stopped."""
-    _due_s: float = attrs.field(init=False, default=inf)
-    """When it is to be ended, by the loop's clock."""
-    _handed_on: bool = attrs.field(init=False, default=False)
-    """The end is no more the business of the task that runs it."""
-    _pushing: bool = attrs.field(init=False, default=False)
-    _task: asyncio.Task[None] | None = attrs.field(init=False, default=None)
-    _abandoned: Abandoned | None = attrs.field(init=False, default=None)
-    """In the client's place, which has left: the answer is drained."""
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_client",
+        "_dialect",
+        "_due_s",
+        "_flow",
+        "_handed_on",
+        "_head_due_s",
+        "_limited",
+        "_pulse_due_s",
+        "_pulse_s",
+        "_pushing",
+        "_reader",
+        "_source",
+        "_stopping",
+        "_task",
+        "_ticket",
+        "address",
+        "answer",
+        "began_s",
+        "door",
+        "exchange",
+        "incoming",
+        "request_id",
+    )
 
-    def __post_init__(self) -> None:
-        shared, incoming = self.door.shared, self.incoming
-        self.began_s = shared.gateway.services.clock()
+    def __init__(
+        self, door: Door, incoming: Incoming, source: BodySource, client: Client, limited: UnderWay[Call]
+    ) -> None:
+        """*limited* is where those with a deadline are looked at."""
+        shared = door.shared
+        self.door = door
+        """What it began with."""
+        self.incoming = incoming
         self.request_id = request_id = shared.ids.of(incoming.headers)
-        self.answer = Answer(shared, incoming, self._source, self._client, request_id)
+        self.answer = Answer(shared, incoming, source, client, request_id)
         self.address = incoming.peer
+        self.began_s = shared.gateway.services.clock()
+        self.exchange: Exchange | None = None
+        self._source = source
+        self._client = client
+        self._limited = limited
+        self._dialect: Dialect | None = None  # until the path has told
+        self._ticket: Ticket | None = None
+        self._reader: BodyReader | None = None
+        self._flow: Flow | None = None
+        self._head_due_s: float | None = None
+        self._pulse_due_s: float | None = None
+        self._pulse_s = 0.0
+        self._stopping: ProxyError | None = None
+        """What its client is told, while it is being stopped."""
+        self._due_s = inf
+        """When it is to be ended, by the loop's clock."""
+        self._handed_on = False
+        """The end is no more the business of the task that runs it."""
+        self._pushing = False
+        self._task: asyncio.Task[None] | None = None
+        self._abandoned: Abandoned | None = None
+        """In the client's place, which has left: the answer is drained."""
 
     # -- for the log ---------------------------------------------------------------------------------------------
 
@@ -304,7 +324,7 @@ class Call:
         if (usual := incoming.usual or door.usual(incoming)) is not None:
             incoming.usual = usual
             answer.keep_alive, answer.cors = incoming.keep_alive, door.unasked
-            return self._serve_match(usual, is_checked=True)
+            return self._serve_match(usual)
         door.check(incoming)
         answer.keep_alive = incoming.keep_alive  # where heads are doubtful, so is what follows
         answer.cors = door.cors(incoming)
@@ -317,6 +337,9 @@ class Call:
         except BadRequest:  # the path is ambiguous: so may be what is meant by the rest
             answer.keep_alive = False
             raise
+        self._dialect, answer.id_name = match.dialect, match.dialect.request_id_header
+        check_body(match, incoming)
+        door.note_usual(incoming, match)
         return self._serve_match(match)
 
     async def _serve_own(self, endpoint: Endpoint) -> None:
@@ -337,50 +360,27 @@ class Call:
         await self._send(endpoint_answer(reply))
         shared.recorder.log.own(self)
 
-    async def _serve_match(self, match: Match, *, is_checked: bool = False) -> None:
-        door, incoming = self.door, self.incoming
-        shared = door.shared
+    async def _serve_match(self, match: Match) -> None:
+        """Answer what is in order as far as its head tells. *match* is what it asks of the routes."""
+        shared, incoming, source, admission = self.door.shared, self.incoming, self._source, self.door.shared.admission
         self._dialect = match.dialect
-        if (name := match.dialect.request_id_header) is not None:
-            self.answer.id_name = name
-        if not is_checked:
-            check_body(match, incoming)
-            door.note_usual(incoming, match)
-        config, admission = match.route.config, shared.admission
-        deadline_s = self._deadline(config.deadline_s)
-        body, content = b"", None
-        if not self._source.complete or match.operation is _OPAQUE:
-            body, content = await self._coming(match, deadline_s)
+        self.answer.id_name = match.dialect.request_id_header
+        config, content = match.route.config, None
+        limit_s, said = config.deadline_s, incoming.headers.first
+        has_deadline = limit_s is not None or TIMEOUT_MS in said or STAINLESS_TIMEOUT in said
+        deadline_s = self._deadline(limit_s) if has_deadline else None
+        limit = shared.config.max_body_bytes if config.max_body_bytes is None else config.max_body_bytes
+        if source.complete and admission.in_flight < admission.limit and match.operation is not _OPAQUE:
+            body = source.take()
+            if len(body) > limit:
+                raise too_large(limit)
+            self._ticket = admission.enter(len(body))
         else:
-            has_place = admission.in_flight < admission.limit
-            self._ticket = ticket = admission.enter() if has_place else await self._turn(deadline_s)
-            if incoming.length:  # nobody is waited for, so no clock is needed
-                limit = config.max_body_bytes
-                body = taken(self._source, shared.config.max_body_bytes if limit is None else limit, ticket)
+            body, content = await self._coming(match, deadline_s)
         if match.others and body:
             match = match.as_said(body)
             self._dialect = match.dialect
-        exchange, record = self._exchange(match, body, content, deadline_s)
-        response = await shared.gateway.handle(exchange)
-        shared.recorder.answered(record, response)
-        assert exchange.client is not None
-        delivered = as_asked(response, exchange.client) or await deliver(response, exchange.client)
-        if isinstance(delivered, Flow):
-            await self._stream(delivered, exchange)
-            return
-        self.answer.status = delivered.status
-        exchange.finish(_COMPLETED if self._abandoned is None else _ABANDONED)
-        if exchange.settling:
-            await self._settle(exchange)
-        self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
-        if self._client.blocked:
-            await admission.unsent.taken(self._client)
-
-    def _exchange(
-        self, match: Match, body: bytes, content: AsyncIterator[bytes] | None, deadline_s: float | None
-    ) -> tuple[Exchange, Record]:
-        """Begin the exchange that the request is, and write that down."""
-        shared, incoming, api = self.door.shared, self.incoming, match.api
+        api = match.api
         request = Request(
             operation=match.operation,
             dialect=match.dialect,
@@ -394,20 +394,31 @@ class Call:
             path_model=match.path_model,
             relative_path=match.relative_path,
         )
-        self.exchange = exchange = shared.gateway.begin(
+        gateway, recorder = shared.gateway, shared.recorder
+        self.exchange = exchange = gateway.begin(
             match, request, request_id=self.request_id, address=self.address, deadline_s=deadline_s
         )
         for observe in shared.observers:
             observe(exchange)
-        return exchange, shared.recorder.begin(self, exchange)
+        record = recorder.begin(self, exchange)
+        response = await gateway.handle(exchange)
+        recorder.answered(record, response)
+        assert exchange.client is not None
+        delivered = as_asked(response, exchange.client) or await deliver(response, exchange.client)
+        if isinstance(delivered, Flow):
+            await self._stream(delivered, exchange)
+            return
+        self.answer.status = delivered.status
+        exchange.finish(_COMPLETED if self._abandoned is None else _ABANDONED)
+        if exchange.settling:
+            await self._settle(exchange)
+        self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
+        if self._client.blocked:
+            await admission.unsent.taken(self._client)
 
     def _deadline(self, most_s: float | None) -> float | None:
         """When the call must be over, by the gateway's clock, its route giving it *most_s*: from its head on."""
-        said = self.incoming.headers.first
-        if TIMEOUT_MS in said or STAINLESS_TIMEOUT in said:
-            deadline_s = deadline(self.began_s, most_s, said)
-        else:
-            deadline_s = None if most_s is None else self.began_s + most_s
+        deadline_s = deadline(self.began_s, most_s, self.incoming.headers.first)
         if deadline_s is not None:
             limited, left_s = self._limited, deadline_s - self._gateway.services.clock()
             self._due_s = due_s = limited.loop.time() + left_s + GRACE_S
@@ -423,16 +434,21 @@ class Call:
 
     async def _coming(self, match: Match, deadline_s: float | None) -> tuple[bytes, AsyncIterator[bytes] | None]:
         """
-        A body that is still to come, whole, and then a place; or a place, and the pieces of one that is passed on so.
+        A place as soon as there is one, and the body, whole; or the pieces of one that is passed on so.
 
-        A place is for work. Had they one meanwhile, those who send slowly would keep all others out.
+        A place is for work: a body that is still to come is awaited without. Had they one meanwhile, those who send
+        slowly would keep all others out.
         """
         shared, limit = self.door.shared, match.route.config.max_body_bytes
         if match.operation is _OPAQUE:  # the upstream works for it from its first piece on
             self._ticket = await self._turn(deadline_s)
             return b"", self._pieces(limit) if self.incoming.length else None
+        most_bytes = shared.config.max_body_bytes if limit is None else limit
+        if self._source.complete:
+            self._ticket = ticket = await self._turn(deadline_s)
+            return taken(self._source, most_bytes, ticket), None
         self._ticket = outside = shared.admission.outside(self.address)
-        body = await self._read_whole(shared.config.max_body_bytes if limit is None else limit, outside)
+        body = await self._read_whole(most_bytes, outside)
         self._ticket = ticket = await self._turn(deadline_s)
         ticket.take_over(outside)
         return body, None
