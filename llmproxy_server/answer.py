@@ -54,10 +54,8 @@ class Answer:
         body = whole.body
         length = None if status in _BODILESS else len(body)
         head = self._head(whole.headers, whole.content_type if body else "", more, length)
-        if body and length is not None and self.incoming.method != "HEAD":
-            self.client.write(head, body)
-        else:
-            self.client.write(head)
+        has_body = length is not None and self.incoming.method != "HEAD"
+        self.client.write(head, body if has_body else b"")
 
     def begin(self, status: int, headers: Fields, content_type: str, more: Fields, piece: bytes) -> None:
         """Send the head of an answer in pieces, with the first one (b"": it is still to come)."""

@@ -156,32 +156,17 @@ class Connection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         """Begin the call of the request that *data*, with what came before, holds."""
-        seen = len(self._rest)
-        if seen:
-            data = self._rest + data
-            self._rest = b""
-        begin = 2 if data.startswith(b"\r\n") else 0  # of the request before, as some clients have it (section 2.2)
-        edge = self._edge
-        limit = edge.max_header_bytes
-        end = data.find(_END_OF_HEAD, max(seen - 3, begin) if seen else begin, limit + 4)
-        if end < 0:
-            self._wait_for_head(data, begin, seen, limit)
-            return
-        head, last = data[begin:end], self._last
-        if last is not None and last.head == head and last.door is edge.door:
-            incoming = last.incoming
+        edge, last = self._edge, self._last
+        if last is not None and not self._rest and data.startswith(last.head) and last.door is edge.door:
+            incoming, begin = last.incoming, len(last.head)
         else:
-            try:
-                incoming = self._read_head(head, edge)
-            except ProxyError as error:
-                self.refuse(error)
+            found = self._find_head(data, edge)
+            if found is None:
                 return
-            if edge.pages is not None and edge.pages.claims(incoming.path):
-                self._hand_over(edge.pages.protocol(), data)
-                return
-        begin, length = end + 4, incoming.length
-        if 0 <= length <= len(data) - begin:
-            end = begin + length
+            incoming, begin, data = found
+        length = incoming.length
+        end = begin + length
+        if length >= 0 and end <= len(data):
             source: Arrived | Arriving = Arrived(data[begin:end])
             self._rest = data[end:]
         else:
@@ -193,12 +178,39 @@ class Connection(asyncio.Protocol):
         self.call = call = edge.admit(incoming, source, self)
         call.begin(self._loop)
 
+    def _find_head(self, data: bytes, edge: Edge) -> tuple[Incoming, int, bytes] | None:
+        """
+        The head that *data*, with what came before, begins with: what it says, where it ends, and all that has come.
+
+        None: it is not whole yet, refused, or for others to answer.
+        """
+        seen = len(self._rest)
+        if seen:
+            data = self._rest + data
+            self._rest = b""
+        begin = 2 if data.startswith(b"\r\n") else 0  # of the request before, as some clients have it (section 2.2)
+        limit = edge.max_header_bytes
+        end = data.find(_END_OF_HEAD, max(seen - 3, begin), limit + 4)
+        if end < 0:
+            self._wait_for_head(data, begin, seen, limit)
+            return None
+        after = end + len(_END_OF_HEAD)
+        try:
+            incoming = self._read_head(data[begin:after], edge)
+        except ProxyError as error:
+            self.refuse(error)
+            return None
+        if edge.pages is not None and edge.pages.claims(incoming.path):
+            self._hand_over(edge.pages.protocol(), data)
+            return None
+        return incoming, after, data
+
     def _read_head(self, head: bytes, edge: Edge) -> Incoming:
-        """What *head*, which is not the last one again, says."""
+        """What *head*, with the empty line that ends it, says."""
         last, door = self._last, edge.door
         if last is not None and last.door is door and (incoming := last.but_for_length(head)) is not None:
             return incoming
-        incoming = edge.heads.read(head, peer=self._peer, secure=self._secure)
+        incoming = edge.heads.read(head[: -len(_END_OF_HEAD)], peer=self._peer, secure=self._secure)
         self._last = LastHead(head, incoming, door) if len(head) <= last_head.LONGEST else None
         return incoming
 

@@ -26,6 +26,7 @@ class LastHead:
     """A head that is in order, and what it says. One for a connection."""
 
     head: bytes
+    """All of it, with the empty line: what begins so has the same head."""
     incoming: Incoming
     door: Door
     """By whose rules it was read: what is kept holds for no other."""
