@@ -17,7 +17,7 @@ from llmproxy_server.wire.request_head import LONGEST_LENGTH
 
 LONGEST = 1 << 12
 """Bytes of a head that is kept."""
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _NAME = "content-length"
 
 
