@@ -91,6 +91,11 @@ class Call:
         "request_id",
     )
 
+    # Of a stream alone, set with its `_flow`:
+    _head_due_s: float | None
+    _pulse_due_s: float | None
+    _pulse_s: float
+
     def __init__(
         self, door: Door, incoming: Incoming, source: BodySource, client: Client, limited: UnderWay[Call]
     ) -> None:
@@ -111,9 +116,6 @@ class Call:
         self._ticket: Ticket | None = None
         self._reader: BodyReader | None = None
         self._flow: Flow | None = None
-        self._head_due_s: float | None = None
-        self._pulse_due_s: float | None = None
-        self._pulse_s = 0.0
         self._stopping: ProxyError | None = None
         """What its client is told, while it is being stopped."""
         self._due_s = inf
@@ -490,7 +492,7 @@ class Call:
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         self._flow = flow
-        self._pulse_s = self.door.shared.config.keepalive_s
+        self._pulse_s, self._pulse_due_s = self.door.shared.config.keepalive_s, None
         self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
         if self._client.pushes and flow.pushes:
             self._push(flow)
