@@ -364,7 +364,8 @@ class Call:
 
     async def _serve_match(self, match: Match) -> None:
         """Answer what is in order as far as its head tells. *match* is what it asks of the routes."""
-        shared, incoming, source, admission = self.door.shared, self.incoming, self._source, self.door.shared.admission
+        shared, incoming, source = self.door.shared, self.incoming, self._source
+        admission = shared.admission
         self._dialect = match.dialect
         self.answer.id_name = match.dialect.request_id_header
         config, content = match.route.config, None

@@ -59,7 +59,8 @@ class HeadWriter:
         in values, and fields whose name is none or that tell of the connection, are left out: what an upstream or a
         plugin gave cannot end a line or change the framing.
         """
-        names, fields, kind, framing = self._names, "", "", ""
+        names = self._names
+        fields = kind = framing = ""
         for name, value in headers:
             prefix = names[name]
             if prefix:
