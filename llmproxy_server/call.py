@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from math import inf
 
@@ -21,18 +21,10 @@ from llmproxy_core.routing import Match
 from llmproxy_server.abandoned import Abandoned, drains
 from llmproxy_server.admission import Ticket
 from llmproxy_server.answer import Answer
+from llmproxy_server.call_body import ComingBody
 from llmproxy_server.door import Door
 from llmproxy_server.door_answer import STREAM_HEADERS, endpoint_answer, error_answer, made_here
-from llmproxy_server.door_body import (
-    BodyClock,
-    BodyReader,
-    check_body,
-    check_coding,
-    check_json,
-    check_length,
-    taken,
-    too_large,
-)
+from llmproxy_server.door_body import check_body, check_coding, check_json, too_large
 from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
 from llmproxy_server.transport_clock import UnderWay
@@ -47,8 +39,6 @@ How long the head of a stream waits for the first piece, which waits for somethi
 
 They go out in one write, and an answer that fails before that can still have its own status.
 """
-SHORT_BODY_BYTES = 1 << 14
-"""What a request for an endpoint of our own may have as its body without asking for room: less than its head."""
 GRACE_S = 0.1
 """How long after its deadline a call is ended from here: its LLM, or the queue it is in, knows better what was late."""
 
@@ -68,6 +58,7 @@ class Call:
         "__weakref__",
         "_abandoned",
         "_client",
+        "_coming",
         "_dialect",
         "_due_s",
         "_flow",
@@ -77,7 +68,6 @@ class Call:
         "_pulse_due_s",
         "_pulse_s",
         "_pushing",
-        "_reader",
         "_source",
         "_stopping",
         "_task",
@@ -113,8 +103,9 @@ class Call:
         self._client = client
         self._limited = limited
         self._dialect: Dialect | None = None  # until the path has told
-        self._ticket: Ticket | None = None
-        self._reader: BodyReader | None = None
+        self._ticket: Ticket | ComingBody | None = None
+        """What it holds of what there is for all."""
+        self._coming: ComingBody | None = None
         self._flow: Flow | None = None
         self._stopping: ProxyError | None = None
         """What its client is told, while it is being stopped."""
@@ -274,8 +265,8 @@ class Call:
 
     def tick(self, now: float) -> None:
         """Called now and then while it runs: what is due by the clock. *now* is of the gateway's clock."""
-        if self._reader is not None:
-            self._reader.tick(now)
+        if self._coming is not None:
+            self._coming.tick(now)
         flow = self._flow
         if flow is None:
             return
@@ -350,7 +341,7 @@ class Call:
         if incoming.length:
             check_coding(incoming.headers)
             check_json(incoming.headers)
-            body = await self._read_own()
+            body = await self._body().of_own()
         asked = EndpointRequest(
             incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
         )
@@ -379,7 +370,7 @@ class Call:
                 raise too_large(limit)
             self._ticket = admission.enter(len(body))
         else:
-            body, content = await self._coming(match, deadline_s)
+            body, content = await self._body().of(match, deadline_s)
         if match.others and body:
             match = match.as_said(body)
             self._dialect = match.dialect
@@ -430,58 +421,12 @@ class Call:
                 limited.look_by(due_s)
         return deadline_s
 
-    async def _turn(self, until_s: float | None) -> Ticket:
-        """A place; wait for it as long as a caller may and this one has the time."""
-        admission = self.door.shared.admission
-        return await admission.wait(self.address, until_s) if admission.is_full else admission.enter()
-
-    async def _coming(self, match: Match, deadline_s: float | None) -> tuple[bytes, AsyncIterator[bytes] | None]:
-        """
-        A place as soon as there is one, and the body, whole; or the pieces of one that is passed on so.
-
-        A place is for work: a body that is still to come is awaited without. Had they one meanwhile, those who send
-        slowly would keep all others out.
-        """
-        shared, limit = self.door.shared, match.route.config.max_body_bytes
-        if match.operation is _OPAQUE:  # the upstream works for it from its first piece on
-            self._ticket = await self._turn(deadline_s)
-            return b"", self._pieces(limit) if self.incoming.length else None
-        most_bytes = shared.config.max_body_bytes if limit is None else limit
-        if self._source.complete:
-            self._ticket = ticket = await self._turn(deadline_s)
-            return taken(self._source, most_bytes, ticket), None
-        self._ticket = outside = shared.admission.outside(self.address)
-        body = await self._read_whole(most_bytes, outside)
-        self._ticket = ticket = await self._turn(deadline_s)
-        ticket.take_over(outside)
-        return body, None
-
-    async def _read_own(self) -> bytes:
-        """
-        The body of a request for an endpoint of our own: without a place, and if it is short, whatever else is held.
-
-        Else nobody could take the very LLM out of service whose calls hold all there is.
-        """
-        shared = self.door.shared
-        if 0 < self.incoming.length <= min(SHORT_BODY_BYTES, shared.config.max_body_bytes):
-            return await self._body_reader().short()
-        self._ticket = ticket = Ticket(shared.admission, inside=False)
-        return await self._read_whole(shared.config.max_body_bytes, ticket)
-
-    async def _read_whole(self, max_bytes: int, ticket: Ticket) -> bytes:
-        return await self._body_reader().whole(self.incoming.length, max_bytes, ticket)
-
-    def _pieces(self, limit: int | None) -> AsyncIterator[bytes]:
-        check_length(self.incoming.length, limit)
-        return self._body_reader().pieces(limit)
-
-    def _body_reader(self) -> BodyReader:
-        server = self.door.shared.config
-        waits = self.incoming.version == (1, 1) and "expect" in self.incoming.headers
-        clock = BodyClock(server.body_timeout_s, server.body_min_bytes_per_s)
-        begin = self.answer.proceed if waits else None
-        self._reader = reader = BodyReader(self._source, clock, self._gateway.services.clock, begin)
-        return reader
+    def _body(self) -> ComingBody:
+        """What gets the body, and the place of the call with it."""
+        proceed = self.answer.proceed
+        coming = ComingBody(self.door.shared, self.incoming, self._source, self.address, proceed)
+        self._ticket = self._coming = coming
+        return coming
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
