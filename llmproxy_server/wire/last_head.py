@@ -33,8 +33,8 @@ class LastHead:
     _before: bytes | None = None
     """Up to the digits of its Content-Length; None: not looked for yet."""
     _after: bytes = b""
-    _at: int = 0
-    """Which of the fields that is."""
+    _fields_before: tuple[tuple[str, str], ...] = ()
+    _fields_after: tuple[tuple[str, str], ...] = ()
 
     def but_for_length(self, head: bytes) -> Incoming | None:
         """What *head* says, which is kept from now on; None unless it is the same but for its Content-Length."""
@@ -46,9 +46,8 @@ class LastHead:
         digits = head[len(before) : len(head) - len(after)]
         if not digits.isdigit() or len(digits) > LONGEST_LENGTH:
             return None
-        said, at = self.incoming, self._at
-        fields = tuple(said.headers)
-        headers = Headers((*fields[:at], (_NAME, digits.decode()), *fields[at + 1 :]))
+        said = self.incoming
+        headers = Headers((*self._fields_before, (_NAME, digits.decode()), *self._fields_after))
         self.head = head
         self.incoming = incoming = Incoming(
             said.method,
@@ -71,4 +70,6 @@ class LastHead:
         if found is not None:
             begin, end = found.span(1)
             self._before, self._after = self.head[:begin], self.head[end:]
-            self._at = [name for name, _ in self.incoming.headers].index(_NAME)
+            fields = tuple(self.incoming.headers)
+            at = [name for name, _ in fields].index(_NAME)
+            self._fields_before, self._fields_after = fields[:at], fields[at + 1 :]
