@@ -34,7 +34,14 @@ else:
         """
         if cls is None:
             return partial(record, eq=eq, kw_only=kw_only, repr=repr)
-        return _made_in_c(cls, attrs.define(cls, eq=eq, kw_only=kw_only, repr=repr), frozen=False)
+        made = _made_in_c(cls, attrs.define(cls, eq=eq, kw_only=kw_only, repr=repr), frozen=False)
+        if not eq:
+            # To set a field by msgspec's own function is five times as dear as by object's, for which the interpreter
+            # has a shorter way. Its own also tells the garbage collector of an instance that was made of strings and
+            # numbers alone, once another thing is put into it. What is compared by its fields may be such a one, and be
+            # given an error later, whose traceback leads back to it; what is not holds other objects from the start.
+            made.__setattr__, made.__delattr__ = object.__setattr__, object.__delattr__
+        return made
 
     def _made_in_c(cls: type, described: type, *, frozen: bool) -> type:
         fields = attrs.fields(described)
@@ -66,11 +73,6 @@ else:
             delattr(owner, alias)
             if alias in vars(described):
                 setattr(made, alias, vars(described)[alias])
-        if not frozen:
-            # To set a field by msgspec's own function is five times as dear as by object's, for which the interpreter
-            # has a shorter way. Its own also tells the garbage collector of an instance that was made of strings,
-            # numbers and the like alone, once another thing is put into it: no record is, and holds a cycle later.
-            made.__setattr__, made.__delattr__ = object.__setattr__, object.__delattr__
         return made
 
     def _extended(cls: type) -> type:

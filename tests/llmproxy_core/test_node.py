@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import Any, cast
 
 import attrs
@@ -24,7 +26,8 @@ from llmproxy_core.chat import (
     node,
     remember,
 )
-from llmproxy_core.exchange import Exchange
+from llmproxy_core.errors import ProxyError
+from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.llm import UpstreamRequest
 from llmproxy_core.node import record
 from llmproxy_core.relay import Whole
@@ -213,6 +216,23 @@ def test_a_record_can_be_one_that_equals_only_itself_and_shows_nothing() -> None
 @pytest.mark.parametrize("kind", [Exchange, Request, UpstreamRequest, Whole])
 def test_what_holds_keys_or_texts_of_a_call_shows_none(kind: Any) -> None:
     assert kind.__repr__ is object.__repr__
+
+
+def test_an_attempt_that_is_part_of_a_cycle_is_collected() -> None:
+    """It begins with strings and numbers alone, of which the collector knows nothing, and is given its error later."""
+
+    class Held(ProxyError):
+        attempt: Attempt
+
+    def cycle() -> weakref.ref[Held]:
+        attempt, error = Attempt("openai", "gpt", 1.0), Held("Sorry")
+        attempt.error, error.attempt = error, attempt
+        return weakref.ref(error)
+
+    held = cycle()
+    assert held() is not None
+    gc.collect()
+    assert held() is None
 
 
 class Base:
