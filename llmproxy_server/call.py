@@ -194,8 +194,6 @@ class Call:
     def _over(self) -> None:
         self._pushing = False
         self._flow = self._task = None  # each may hold us
-        if self._due_s < inf:
-            self._limited.discard(self)
         if self._ticket is not None:
             self._ticket.leave()
         self._client.over(self)
@@ -361,8 +359,8 @@ class Call:
         self.answer.id_name = match.dialect.request_id_header
         config, content = match.route.config, None
         limit_s, said = config.deadline_s, incoming.headers.first
-        has_deadline = limit_s is not None or TIMEOUT_MS in said or STAINLESS_TIMEOUT in said
-        deadline_s = self._deadline(limit_s) if has_deadline else None
+        asked = TIMEOUT_MS in said or STAINLESS_TIMEOUT in said
+        deadline_s = self._deadline(limit_s, asked=asked) if asked or limit_s is not None else None
         limit = shared.config.max_body_bytes if config.max_body_bytes is None else config.max_body_bytes
         if source.complete and admission.in_flight < admission.limit and match.operation is not _OPAQUE:
             body = source.take()
@@ -410,15 +408,22 @@ class Call:
         if self._client.blocked:
             await admission.unsent.taken(self._client)
 
-    def _deadline(self, most_s: float | None) -> float | None:
-        """When the call must be over, by the gateway's clock, its route giving it *most_s*: from its head on."""
-        deadline_s = deadline(self.began_s, most_s, self.incoming.headers.first)
-        if deadline_s is not None:
-            limited, left_s = self._limited, deadline_s - self._gateway.services.clock()
-            self._due_s = due_s = limited.loop.time() + left_s + GRACE_S
-            limited.add(self)
-            if due_s < limited.at:  # else it is looked at before that anyhow, as nearly all are
-                limited.look_by(due_s)
+    def _deadline(self, most_s: float | None, *, asked: bool) -> float | None:
+        """
+        When the call must be over, by the gateway's clock, its route giving it *most_s*: from its head on.
+
+        *asked*: the client may have said how long it waits.
+        """
+        if asked or most_s is None:
+            deadline_s = deadline(self.began_s, most_s, self.incoming.headers.first)
+            if deadline_s is None:
+                return None
+        else:
+            deadline_s = self.began_s + most_s
+        limited, left_s = self._limited, deadline_s - self.door.shared.gateway.services.clock()
+        self._due_s = due_s = limited.loop.time() + left_s + GRACE_S
+        if due_s < limited.at:  # else it is looked at before that anyhow, as nearly all are
+            limited.look_by(due_s)
         return deadline_s
 
     def _body(self) -> ComingBody:

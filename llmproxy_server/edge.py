@@ -73,8 +73,8 @@ class Edge:
         self.loop = asyncio.get_running_loop()
         self.in_turn = InTurn(self.loop)
         """What connections have to do of which there may be very much."""
-        self._limited: UnderWay[Call] = UnderWay(self.loop)
-        """The calls that have a deadline."""
+        self._limited = UnderWay(self.loop, self.calls)
+        """The calls again, of which some have a deadline."""
         self.heads: HeadReader
         self.max_header_bytes: int
         self._on_closed = closed

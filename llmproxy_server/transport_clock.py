@@ -31,12 +31,13 @@ class UnderWay(Generic[T]):
     of that.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, calls: set[T] | None = None) -> None:
+        """*calls*: a set that somebody else keeps, of which some may have no end; else who is under way is added."""
         self.loop = loop
         """Whose time all waits are told in."""
         self.at = inf
         """When the calls are looked at next: who waits for longer need not tell."""
-        self._calls: set[T] = set()
+        self._calls: set[T] = set() if calls is None else calls
         self.add, self.discard = self._calls.add, self._calls.discard  # functions of C: no frame for either
         self._timer: asyncio.TimerHandle | None = None
 

@@ -38,7 +38,7 @@ class Tried:
         self._llm = llm
         self._commit = commit
         self._retries = retries
-        self._services = services
+        self._clock, self._chance = services.clock, services.random
 
     @property
     def inside(self) -> Sequence[LLMClient]:
@@ -58,14 +58,16 @@ class Tried:
     async def send(self, exchange: Exchange) -> Response:
         if exchange.tries is not None or exchange.operation is _OPAQUE:  # whose body can be read but once
             return await self._llm.send(exchange)
-        services = self._services
-        tries = exchange.tries = Tries(self._retries, exchange.until_s, services.clock, services.random, self._commit)
+        retries = self._retries
+        tries = exchange.tries = Tries(
+            retries, exchange.until_s, self._clock, self._chance, retries.max_retries, self._commit
+        )
         request, told = exchange.request, None
         try:
             while True:
                 try:
                     response = await self._llm.send(exchange)
-                    if tries.left < self._retries.max_retries:
+                    if tries.left < retries.max_retries:
                         response.on_finish(partial(_last_word, tries))
                     return response
                 except ProxyError as error:

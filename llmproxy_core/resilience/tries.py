@@ -30,19 +30,16 @@ class Tries:
     """Until when somebody waits for the answer, by the clock: as `Exchange.until_s`."""
     _clock: Callable[[], float]
     _chance: random.Random
+    left: int
+    """How many more may follow the one that is made; below 0 when that has failed and was the last."""
     commit: Commit = FIRST_TOKEN
     """Up to which point of its answer a try may still fail."""
     reached: tuple[str, ...] = attrs.field(init=False, default=())
     """The LLMs that were called; another call of one is a retry."""
-    left: int = attrs.field(init=False)
-    """How many more may follow the one that is made; below 0 when that has failed and was the last."""
     _failed: int = attrs.field(init=False, default=0)
     _ready_s: float | None = attrs.field(init=False, default=None)
     """When the first of those that failed may be asked again."""
     _pause_s: float = attrs.field(init=False, default=0.0)
-
-    def __post_init__(self) -> None:
-        self.left = self._retries.max_retries
 
     @property
     def any_left(self) -> bool:

@@ -45,7 +45,8 @@ def test_waits_grow_as_configured() -> None:
 
 def tries(clock: FakeClock, deadline_s: float | None = None, **keys: float) -> Tries:
     until_s = inf if deadline_s is None else deadline_s
-    return Tries(Retries(jitter=1.0, **keys), lambda: until_s, clock, random.Random(0))  # type: ignore[arg-type]
+    retries = Retries(jitter=1.0, **keys)  # type: ignore[arg-type]
+    return Tries(retries, lambda: until_s, clock, random.Random(0), retries.max_retries)
 
 
 def limited(retry_after_s: float) -> UpstreamError:
@@ -92,7 +93,7 @@ def test_nobody_comes_earlier_than_told_nor_behind_the_deadline(
 ) -> None:
     clock = FakeClock()
     until_s = clock() + time_s
-    left = Tries(Retries(initial_backoff_s=5.0, max_backoff_s=30.0), lambda: until_s, clock, chance)
+    left = Tries(Retries(initial_backoff_s=5.0, max_backoff_s=30.0), lambda: until_s, clock, chance, 3)
     left.failed(Failure.RATE_LIMIT, limited(told_s))
 
     wait_s = left.again_s()
@@ -106,7 +107,7 @@ def test_nobody_comes_earlier_than_told_nor_behind_the_deadline(
 def test_who_were_told_the_same_do_not_come_back_together() -> None:
     chance, waits = random.Random(0), set()
     for _ in range(100):
-        left = Tries(Retries(initial_backoff_s=1.0), lambda: inf, FakeClock(), chance)
+        left = Tries(Retries(initial_backoff_s=1.0), lambda: inf, FakeClock(), chance, 3)
         left.failed(Failure.RATE_LIMIT, limited(20.0))
         waits.add(round(left.again_s() or 0.0, 1))
 
