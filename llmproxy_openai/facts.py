@@ -93,11 +93,8 @@ def _usual_reply(body: bytes) -> ReplyHead | None:
     usage = answer.usage.usage(answer.service_tier)
     if usage is None or answer.object == "error":
         return None
-    finish = []
-    for each in answer.choices:
-        if (word := each.finish_reason) is not None:
-            finish.append(word)  # noqa: PERF401 - a comprehension is a call of its own, and there is mostly one choice
-    return ReplyHead(usage, answer.model, tuple(finish), answer.id)
+    finish = tuple([each.finish_reason for each in answer.choices if each.finish_reason is not None])
+    return ReplyHead(usage, answer.model, finish, answer.id)
 
 
 def stream_error(dialect: str, envelope: Envelope, data: bytes, error: msgspec.Raw) -> UpstreamError:

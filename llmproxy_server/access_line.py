@@ -77,11 +77,7 @@ _MEMBERS = frozenset(AccessLine.__struct_fields__) | ENVELOPE
 
 
 def access_line(ended: Ended, now: float) -> AccessLine:
-    """
-    The line of what has ended at *now*, in seconds of the clock of its call.
-
-    Made for each call: `milliseconds` is written out where that is cheaper than to call it.
-    """
+    """The line of what has ended at *now*, in seconds of the clock of its call."""
     call, exchange, outcome, only = ended.call, ended.exchange, ended.outcome, ended.only
     incoming, began_s, started_s = call.incoming, call.began_s, exchange.started_s
     usage, cost, first_byte_s = outcome.usage, outcome.cost, outcome.first_byte_s
@@ -113,7 +109,7 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         incoming.method,
         incoming.path,
         ended.status,
-        int((now - began_s) * 10_000 + 0.5) / 10,
+        milliseconds(now - began_s),
         call.request_id,
         call.address,
         exchange.route,
@@ -125,8 +121,8 @@ def access_line(ended: Ended, now: float) -> AccessLine:
         None,
         None,
         None,  # of an error, which few have
-        None if first_byte_s is None else int((first_byte_s - began_s) * 10_000 + 0.5) / 10,
-        int(overhead_s * 10_000 + 0.5) / 10 if overhead_s > 0.0 else 0.0,
+        None if first_byte_s is None else milliseconds(first_byte_s - began_s),
+        milliseconds(max(0.0, overhead_s)),
         asked,
         answered,
         cached,
@@ -175,7 +171,7 @@ def _attempt(it: Attempt) -> AttemptLine:
         it.llm,
         it.status,
         None if error is None else error.code,
-        None if ended_s is None else int((ended_s - it.started_s) * 10_000 + 0.5) / 10,  # milliseconds, as above
+        None if ended_s is None else milliseconds(ended_s - it.started_s),
         it.key,
         it.next,
     )

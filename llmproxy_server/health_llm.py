@@ -55,11 +55,8 @@ class LLMState:
 
     def learn(self, attempt: Attempt, now: float) -> None:
         """An attempt of a call is over."""
+        self.judge(attempt, now)
         outcome = attempt.outcome
-        if attempt.error is not None:
-            self.judge(attempt, now)
-        elif attempt.status is not None:  # as `judge` has it, of which this is nearly all there is to do
-            self.state, self.tried_s = "ok", now
         if outcome is not None and outcome.first_byte_s is not None:
             latency_s = self.latency_s = outcome.first_byte_s - attempt.started_s
             usual_s = self.usual_latency_s
