@@ -26,7 +26,7 @@ from llmproxy_core.errors import (
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_usage
 from llmproxy_core.exchange import Attempt, Exchange
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.llm import FixedHeaders, Timeouts, Transport, UpstreamRequest, UpstreamResponse
+from llmproxy_core.llm import FixedHeaders, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Price
@@ -69,7 +69,6 @@ _WITHOUT_USAGE = frozenset({Operation.MODELS, Operation.COUNT_TOKENS})
 _OWN_NAMES: Mapping[str, str] = FrozenMap()
 COUNTED_HEADER = "x-llmproxy-token-count"
 """Says of a count of tokens that no provider made it."""
-_LEAST_S = 0.001
 """What is left to a call whose time is over: none would mean no limit."""
 _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the memory of them is bounded
 
@@ -191,9 +190,10 @@ class HttpLLM:
         may_repeat = tries is None or tries.left > 0
         upstream = UpstreamRequest(api.method, url, headers, body, fixed, None, may_repeat)
         exchange.attempts.append(attempt)
-        timeouts = self._clocks if exchange.deadline_s is None else self._timeouts(exchange, attempt.started_s)
+        if exchange.deadline_s is not None:
+            upstream.left_s = exchange.deadline_s - attempt.started_s
         try:
-            answer = await self._transport.open(upstream, timeouts)
+            answer = await self._transport.open(upstream, self._clocks)
             first = answer.headers.first
             attempt.headers_s, attempt.status = exchange.clock(), answer.status
             attempt.upstream_id = first.get("x-request-id") or first.get("request-id")
@@ -372,16 +372,6 @@ class HttpLLM:
         attempt.headers_s, attempt.status = exchange.clock(), answer.status
         first = answer.headers.first
         attempt.upstream_id = first.get("x-request-id") or first.get("request-id")
-
-    def _timeouts(self, exchange: Exchange, now: float) -> Timeouts:
-        """The configured clocks, the total one cut to the exchange's deadline."""
-        timeouts = self._clocks
-        if exchange.deadline_s is None:
-            return timeouts
-        left_s = max(exchange.deadline_s - now, _LEAST_S)
-        if timeouts.total_s and timeouts.total_s <= left_s:
-            return timeouts
-        return Timeouts(timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s, left_s, deadline=True)
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
@@ -646,8 +636,10 @@ class HttpLLM:
         headers = self._opaque_headers(exchange, attempt)
         upstream = UpstreamRequest(request.method, url, headers, request.content, self._fixed)
         exchange.attempts.append(attempt)
+        if exchange.deadline_s is not None:
+            upstream.left_s = exchange.deadline_s - attempt.started_s
         try:
-            answer = await self._transport.open(upstream, self._timeouts(exchange, attempt.started_s))
+            answer = await self._transport.open(upstream, self._clocks)
             self._note(attempt, exchange, answer)
             if answer.status in _AUTH_STATUSES:
                 raise await self._error(answer, attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from math import inf
 from typing import Protocol
 
 from llmproxy_core.body import Body
@@ -59,8 +60,6 @@ class Timeouts:
     """From the request sent to the first event of a stream that answers something."""
     between_tokens_s: float | None = 0.0
     """Between two events of a stream that answer something."""
-    deadline: bool = False
-    """Whether *total_s* is what is left of the time that the whole exchange has."""
 
 
 class FixedHeaders:
@@ -92,7 +91,7 @@ class FixedHeaders:
 _NO_HEADERS = FixedHeaders()
 
 
-@record(repr=False)
+@record(eq=False, repr=False)
 class UpstreamRequest:
     """
     One HTTP call to an upstream. Made per call.
@@ -113,6 +112,8 @@ class UpstreamRequest:
     """
     may_repeat: bool = True
     """Whether it may be sent once more where a kept connection turns out to be closed, with not a byte said."""
+    left_s: float = inf
+    """Seconds that the whole exchange has left: where the total clock gives it more, its deadline ends the call."""
     repeated: bool = False
     """Set by the transport when it was."""
 

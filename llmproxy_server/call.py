@@ -110,7 +110,7 @@ class Call:
         self._stopping: ProxyError | None = None
         """What its client is told, while it is being stopped."""
         self._due_s = inf
-        """When it is to be ended, by the loop's clock."""
+        """When it is to be ended: its deadline, from its head on, and a little more."""
         self._handed_on = False
         """The end is no more the business of the task that runs it."""
         self._pushing = False
@@ -420,10 +420,9 @@ class Call:
                 return None
         else:
             deadline_s = self.began_s + most_s
-        limited, left_s = self._limited, deadline_s - self.door.shared.gateway.services.clock()
-        self._due_s = due_s = limited.loop.time() + left_s + GRACE_S
-        if due_s < limited.at:  # else it is looked at before that anyhow, as nearly all are
-            limited.look_by(due_s)
+        self._due_s = due_s = deadline_s + GRACE_S
+        if due_s < self._limited.at:  # else it is looked at before that anyhow, as nearly all are
+            self._limited.look_by(due_s)
         return deadline_s
 
     def _body(self) -> ComingBody:

@@ -73,7 +73,7 @@ class Edge:
         self.loop = asyncio.get_running_loop()
         self.in_turn = InTurn(self.loop)
         """What connections have to do of which there may be very much."""
-        self._limited = UnderWay(self.loop, self.calls)
+        self._limited = UnderWay(self.loop, self.calls, door.shared.gateway.services.clock)
         """The calls again, of which some have a deadline."""
         self.heads: HeadReader
         self.max_header_bytes: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from functools import lru_cache
+from math import inf
 from time import monotonic
 
 import aiohttp
@@ -77,8 +78,8 @@ class AiohttpTransport(PooledTransport):
         began = calls.loop.time()
         target = targets.of(request.url)
         head = request_head(request, target.begin)
-        connection = await self._connect(target, timeouts)
-        call = UpstreamCall(connection, target.host, timeouts, began, calls, tasks=self._tasks)
+        connection = await self._connect(target, timeouts, request)
+        call = UpstreamCall(connection, target.host, timeouts, began, calls, left_s=request.left_s, tasks=self._tasks)
         try:
             call.send(request.method, head, request.body)
             request.sent_s = monotonic()
@@ -98,10 +99,12 @@ class AiohttpTransport(PooledTransport):
         if self._connector is not None:
             await self._connector.close()
 
-    async def _connect(self, target: Target, timeouts: Timeouts) -> aiohttp.connector.Connection:
-        connect_s, total_s = timeouts.connect_s or None, timeouts.total_s or None
-        total_ends_first = total_s is not None and (connect_s is None or total_s < connect_s)
-        limit_s = total_s if total_ends_first else connect_s
+    async def _connect(
+        self, target: Target, timeouts: Timeouts, request: UpstreamRequest
+    ) -> aiohttp.connector.Connection:
+        connect_s, total_s = timeouts.connect_s or inf, min(timeouts.total_s or inf, request.left_s)
+        total_ends_first = total_s < connect_s
+        limit_s = max(total_s, _LEAST_S) if total_ends_first else timeouts.connect_s or None
         failure: ProxyError
         connector = self._started_connector()
         try:
@@ -110,7 +113,7 @@ class AiohttpTransport(PooledTransport):
             # Who had a place has just given it back.
             has_place = connector._available_connections(target.request.connection_key) > 0
             failure = transport_words.not_connected_in_time(
-                target.host, timeouts, has_place=has_place, total_ends_first=total_ends_first
+                target.host, timeouts, request, has_place=has_place, total_ends_first=total_ends_first
             )
         except transport_errors.FAILURES as error:
             failure = transport_errors.connect_error(error, target.host)
@@ -124,6 +127,9 @@ class AiohttpTransport(PooledTransport):
         if self._connector is None:
             self._connector = self._way.connector(self._tls)
         return self._connector
+
+
+_LEAST_S = 0.001  # no time at all is none to aiohttp
 
 
 @lru_cache(maxsize=64)

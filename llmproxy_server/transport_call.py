@@ -38,6 +38,7 @@ class UpstreamCall(Pumped):
     """
 
     __slots__ = (
+        "_by_deadline",
         "_connection",
         "_content",
         "_due",
@@ -65,9 +66,10 @@ class UpstreamCall(Pumped):
         began: float,
         under_way: UnderWay[UpstreamCall],
         *,
+        left_s: float,
         tasks: Tasks,
     ) -> None:
-        """*began* is the loop's time at which the call began."""
+        """*left_s*: as of the request; *began* is the loop's time at which the call began."""
         super().__init__(tasks)
         protocol = connection.protocol
         assert protocol is not None
@@ -81,7 +83,8 @@ class UpstreamCall(Pumped):
         self._upload: asyncio.Task[None] | None = None
         self._until_close = False
         self._loop = under_way.loop
-        self._total_due = began + timeouts.total_s if timeouts.total_s else inf
+        self._by_deadline = left_s < (timeouts.total_s or inf)
+        self._total_due = began + min(left_s, timeouts.total_s or inf)
         self._first_due = inf  # when the body's first byte must be here
         self._due = inf  # when the wait that goes on must end
         self._grace: asyncio.TimerHandle | None = None
@@ -238,7 +241,7 @@ class UpstreamCall(Pumped):
     def check(self, now: float) -> float:
         """End the call if it, or the wait that goes on, takes too long; say when to look again."""
         if self._total_due <= now:
-            self.fail(transport_words.total_timeout(self._host, self._timeouts))
+            self.fail(transport_words.total_timeout(self._host, self._timeouts, by_deadline=self._by_deadline))
         elif self._due <= now:
             self._due = inf
             if not self._has_news():  # it may have come in this very turn of the loop

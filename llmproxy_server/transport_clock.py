@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
@@ -31,10 +31,19 @@ class UnderWay(Generic[T]):
     of that.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, calls: set[T] | None = None) -> None:
-        """*calls*: a set that somebody else keeps, of which some may have no end; else who is under way is added."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        calls: set[T] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """
+        *calls*: a set that somebody else keeps, of which some may have no end; else who is under way is added.
+
+        *clock*: by which all waits are told; the loop's own where it is not given.
+        """
         self.loop = loop
-        """Whose time all waits are told in."""
+        self._clock = loop.time if clock is None else clock
         self.at = inf
         """When the calls are looked at next: who waits for longer need not tell."""
         self._calls: set[T] = set() if calls is None else calls
@@ -48,11 +57,11 @@ class UnderWay(Generic[T]):
         return iter(list(self._calls))
 
     def look_by(self, due: float) -> None:
-        """Have a call checked at *due*, in the loop's time, at the latest."""
+        """Have a call checked at *due*, by the clock, at the latest."""
         if due < self.at:
             self.stop()
             self.at = due
-            self._timer = self.loop.call_at(due, self._ring)
+            self._timer = self.loop.call_later(max(due - self._clock(), 0.0), self._ring)
 
     def stop(self) -> None:
         """Ring no more, unless told of another wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from math import inf
 
 from llmproxy_core.deadline import deadline_exceeded
 from llmproxy_core.errors import (
@@ -15,7 +16,7 @@ from llmproxy_core.errors import (
     UpstreamGarbage,
     UpstreamTimeout,
 )
-from llmproxy_core.llm import Timeouts
+from llmproxy_core.llm import Timeouts, UpstreamRequest
 
 POOL_FULL_S = 1.0
 """When to come again where all connections of a pool are busy: nobody knows when a call will end."""
@@ -50,15 +51,18 @@ def connect_timeout(host: str, timeouts: Timeouts) -> UpstreamConnectError:
     return UpstreamConnectError(f"No connection to {host} within {seconds(timeouts.connect_s)}", status=504)
 
 
-def not_connected_in_time(host: str, timeouts: Timeouts, *, has_place: bool, total_ends_first: bool) -> ProxyError:
+def not_connected_in_time(
+    host: str, timeouts: Timeouts, request: UpstreamRequest, *, has_place: bool, total_ends_first: bool
+) -> ProxyError:
     """
     The time for a connection is over, or that for the call: the one that *total_ends_first* says.
 
     Where there was not even a place for it (*has_place*), all connections that our own pool allows were busy: nothing
     was asked of the upstream.
     """
-    if total_ends_first and (has_place or timeouts.deadline):
-        return total_timeout(host, timeouts)
+    by_deadline = request.left_s < (timeouts.total_s or inf)
+    if total_ends_first and (has_place or by_deadline):
+        return total_timeout(host, timeouts, by_deadline=by_deadline)
     if has_place:
         return connect_timeout(host, timeouts)
     within = seconds(timeouts.total_s if total_ends_first else timeouts.connect_s)
@@ -76,8 +80,9 @@ def idle_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
     return UpstreamTimeout(message, code="upstream_timeout_idle")
 
 
-def total_timeout(host: str, timeouts: Timeouts) -> UpstreamTimeout:
-    if timeouts.deadline:
+def total_timeout(host: str, timeouts: Timeouts, *, by_deadline: bool) -> UpstreamTimeout:
+    """*by_deadline*: it was that of the whole exchange."""
+    if by_deadline:
         return deadline_exceeded()
     message = f"{host} did not complete its answer within {seconds(timeouts.total_s)}"
     return UpstreamTimeout(message, code="upstream_timeout_total")

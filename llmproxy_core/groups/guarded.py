@@ -79,33 +79,34 @@ class Guarded:
 
     async def send(self, exchange: Exchange, *, in_place: bool = False) -> Response:
         """*in_place* of another key of the LLM, which was asked for the same, and refused."""
-        attempts = len(exchange.attempts)
-        places = self.places
-        if places.room is not self.room:
-            places.follow(self.room)
-        if (no_place := places.enter()) is not None:
+        attempts, places, tries = len(exchange.attempts), self.places, exchange.tries
+        breaker, key_rest, passed = self.breaker, self._key_rest, None
+        if (no_place := places.enter(self.room)) is not None:
             no_place = await places.turn(exchange.address, self._left_s(exchange))
-        began_s = self._clock()
-        passed = self._admit(exchange, no_place, in_place, began_s)
+        began_s, refusal = self._clock(), no_place
+        if refusal is None and (key_rest.has_been or self._rest.has_been):
+            refusal = self._rest.refusal() or key_rest.refusal()
+        if refusal is None and breaker is not None and (passed := breaker.admit()) is None:
+            refusal = self._shut(breaker)
+        if refusal is None and tries is not None:
+            if self.name in tries.reached:
+                refusal = self._no_retry(passed, in_place)
+            else:
+                tries.reached += (self.name,)
+                self._budget.called(began_s)
+        if refusal is not None:
+            raise self._refused(exchange, refusal, has_place=no_place is None)
         try:
             response = await self._llm.send(exchange)
             stream = response if isinstance(response, Stream) else None
-            if stream is not None and exchange.tries is not None:
-                await _committed(stream, exchange.tries.commit)
-        except ProxyError as error:
-            self._failed(exchange, error, passed, began_s, attempts)
+            if stream is not None and tries is not None:
+                await _committed(stream, tries.commit)
+        except BaseException as error:
+            self._unanswered(exchange, error, passed, began_s, attempts)
             raise
-        except BaseException:
-            if passed is not None:
-                passed.dropped()
-            places.leave()
-            raise
-        finally:
-            if self.key is not None:
-                for attempt in exchange.attempts[attempts:]:
-                    attempt.key = self.key
-        if self._key_rest.has_been:
-            self._key_rest.answered()
+        if self.key is not None or key_rest.has_been:
+            self._sign(exchange, attempts)
+            key_rest.answered()
         if stream is not None:
             stream.on_finish(partial(self._ended, passed, began_s, stream.begun_s))
             return response
@@ -115,11 +116,16 @@ class Guarded:
             passed.succeeded(self._clock() - began_s)
         return response
 
-    def _failed(
-        self, exchange: Exchange, error: ProxyError, passed: Pass | None, began_s: float, attempts: int
+    def _unanswered(
+        self, exchange: Exchange, error: BaseException, passed: Pass | None, began_s: float, attempts: int
     ) -> None:
-        """The call gave no answer; there were so many *attempts* before it."""
+        """The call gave no answer, but *error*; there were so many *attempts* before it."""
         self.places.leave()
+        self._sign(exchange, attempts)
+        if not isinstance(error, ProxyError):
+            if passed is not None:
+                passed.dropped()
+            return
         failure = failure_of(error)
         if passed is not None:
             _end(passed, failure, self._clock() - began_s)
@@ -132,36 +138,33 @@ class Guarded:
     def _left_s(self, exchange: Exchange) -> float:
         return inf if exchange.deadline_s is None else exchange.deadline_s - self._clock()
 
-    def _admit(self, exchange: Exchange, no_place: Unavailable | None, in_place: bool, now: float) -> Pass | None:
-        """
-        The breaker's pass, where there is one; Unavailable where the LLM is not to be called now.
+    def _sign(self, exchange: Exchange, attempts: int) -> None:
+        """Name our key in what came after so many *attempts*."""
+        if self.key is not None:
+            for attempt in exchange.attempts[attempts:]:
+                attempt.key = self.key
 
-        *no_place*: why it has no place for the call. Where it has one, that is given back with the refusal.
-        """
-        tries, breaker, passed, refusal = exchange.tries, self.breaker, None, no_place
-        if refusal is None and (self._rest.has_been or self._key_rest.has_been):
-            refusal = self._rest.refusal() or self._key_rest.refusal()
-        if refusal is None and breaker is not None:
-            passed = breaker.admit()
-            if passed is None:
-                wait_s = breaker.retry_in_s()
-                refusal = Unavailable(f"The LLM '{self.name}' is failing, and is not called now", retry_after_s=wait_s)
-        if refusal is None and tries is not None:
-            if self.name not in tries.reached:
-                tries.reached += (self.name,)
-                self._budget.called(now)
-            elif not (in_place and not self.is_in_doubt) and not self._budget.take():
-                refusal = BudgetSpent(f"The LLM '{self.name}' has had its share of retries")
-                if passed is not None:
-                    passed.dropped()
-        if refusal is None:
-            return passed
-        if no_place is None:
+    def _shut(self, breaker: Breaker) -> Unavailable:
+        """Why nothing passes the *breaker*."""
+        said = f"The LLM '{self.name}' is failing, and is not called now"
+        return Unavailable(said, retry_after_s=breaker.retry_in_s())
+
+    def _no_retry(self, passed: Pass | None, in_place: bool) -> Unavailable | None:
+        """Why it may not be called again for the same exchange; the pass is given back then."""
+        if (in_place and not self.is_in_doubt) or self._budget.take():
+            return None
+        if passed is not None:
+            passed.dropped()
+        return BudgetSpent(f"The LLM '{self.name}' has had its share of retries")
+
+    def _refused(self, exchange: Exchange, refusal: Unavailable, *, has_place: bool) -> Unavailable:
+        """It is not called, and the place that it may have had is given back."""
+        if has_place:
             self.places.leave()
         pass_over(exchange, self.name, self.key, refusal)
-        if tries is not None:
-            tries.failed(failure_of(refusal), refusal)
-        raise refusal
+        if exchange.tries is not None:
+            exchange.tries.failed(failure_of(refusal), refusal)
+        return refusal
 
     def rests_s(self) -> float:
         """Seconds until its key may be used again; 0.0 when it may."""

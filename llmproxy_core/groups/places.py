@@ -35,7 +35,8 @@ class Places:
 
     Who finds it full takes a `turn`, else who comes may `enter`; either gives the place back by `leave`. A place that
     becomes free goes to who waits: nobody who comes later can take it.
-    It outlives configurations: whoever is about to call has it `follow` the room that it was configured with.
+    It outlives configurations: whoever is about to call has it `follow` the room that it was configured with, by
+    `enter`.
     """
 
     __slots__ = ("_limit", "_turns", "drained", "in_flight", "name", "room")
@@ -72,8 +73,10 @@ class Places:
         """Why a call could not begin now, if it did not wait; None where it could."""
         return self._closed() or (self._refused("full") if self.is_full else None)
 
-    def enter(self) -> Unavailable | None:
-        """Take a place without waiting; gives why there is none."""
+    def enter(self, room: Room) -> Unavailable | None:
+        """Take a place without waiting, where there is *room* for it; gives why there is none."""
+        if room is not self.room:
+            self.follow(room)
         if self.drained or self.in_flight >= self._limit:
             return self.refusal()
         self.in_flight += 1

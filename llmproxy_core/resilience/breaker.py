@@ -120,12 +120,11 @@ class Pass:
 
     def succeeded(self, seconds: float) -> None:
         """The LLM did its part."""
-        era, self._era = self._era, _ENDED
-        breaker = self._breaker
-        kept = breaker._kept
-        seen = kept.standing
+        era, breaker = self._era, self._breaker
+        self._era = _ENDED
+        seen = breaker._kept.standing
         if era == seen.era and seen.state is CLOSED and seconds < breaker._slow_s:
-            kept.count(breaker._clock(), False, False)  # which opens nothing, and costs no more
+            breaker._kept.count(breaker._clock(), False, False)  # which opens nothing, and costs no more
         else:
             breaker._ended(era, False, seconds)
 

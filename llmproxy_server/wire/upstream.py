@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import ssl
+from math import inf
 
 from llmproxy_core.errors import ProxyError, UpstreamCut
 from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
@@ -82,7 +83,7 @@ class WireTransport(PooledTransport):
         head = request_head(request, target.begin)
         connection = parts.connections.take(target.origin, began)
         if connection is None:
-            connection = await self._connect(parts, target, timeouts, began)
+            connection = await self._connect(parts, target, request, timeouts, began)
         repeats = False
         while True:
             call = UpstreamCall(parts.heads, target.host, request.method)
@@ -97,7 +98,7 @@ class WireTransport(PooledTransport):
             if repeats or self._closed or not _may_repeat(request, call, connection):
                 raise _raisable(call.failure)
             repeats = request.repeated = True
-            connection = await self._connect(parts, target, timeouts, began, new=True)
+            connection = await self._connect(parts, target, request, timeouts, began, new=True)
 
     async def aclose(self) -> None:
         """Close every connection, also those of bodies that are still read; these fail as cut."""
@@ -117,16 +118,23 @@ class WireTransport(PooledTransport):
         return self._parts
 
     async def _connect(
-        self, parts: _Parts, target: Target, timeouts: Timeouts, began: float, *, new: bool = False
+        self,
+        parts: _Parts,
+        target: Target,
+        request: UpstreamRequest,
+        timeouts: Timeouts,
+        began: float,
+        *,
+        new: bool = False,
     ) -> UpstreamConnection:
         """A new connection; unless it must be *new*, perhaps one that became idle while we waited for our turn."""
         if self._closed:
             raise RuntimeError("the transport is closed")
-        connect_s = timeouts.connect_s or None
-        total_s = None if not timeouts.total_s else began + timeouts.total_s - parts.calls.loop.time()
-        total_ends_first = total_s is not None and (connect_s is None or total_s < connect_s)
+        connect_s, total_s = timeouts.connect_s or inf, min(timeouts.total_s or inf, request.left_s)
+        total_s += began - parts.calls.loop.time()
+        total_ends_first = total_s < connect_s
         failure: ProxyError
-        limit = asyncio.timeout(total_s if total_ends_first else connect_s)
+        limit = asyncio.timeout(total_s if total_ends_first else timeouts.connect_s or None)
         has_place = False
         try:
             async with limit:
@@ -138,7 +146,7 @@ class WireTransport(PooledTransport):
                 failure = transport_words.cut(target.host)
             elif limit.expired():
                 failure = transport_words.not_connected_in_time(
-                    target.host, timeouts, has_place=has_place, total_ends_first=total_ends_first
+                    target.host, timeouts, request, has_place=has_place, total_ends_first=total_ends_first
                 )
             else:
                 failure = transport_words.no_connection(target.host, error)

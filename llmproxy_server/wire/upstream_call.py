@@ -33,8 +33,10 @@ _SMALL = 1 << 16  # bytes that are worth a copy to save a system call
 class UpstreamCall(UpstreamBody):
     """`send` first, await what that gives, look at `failure`; if there is none, it is the Body."""
 
-    __slots__ = ("_total_due", "unheard")
+    __slots__ = ("_by_deadline", "_total_due", "unheard")
 
+    _by_deadline: bool
+    """What ends with `_total_due` is the time of the whole exchange."""
     _total_due: float
     unheard: bool
     """Whether the upstream has said nothing at all; once it is gone, it may be asked again."""
@@ -65,7 +67,9 @@ class UpstreamCall(UpstreamBody):
         self._taken = self._closed = self._held_back = self._paused = self._feeding = False
         self.unheard = self._unsent = True
         self._upload = self._waiter = self._sink = None
-        self._total_due = due = began + timeouts.total_s if timeouts.total_s else inf
+        total_s, left_s = timeouts.total_s or inf, request.left_s
+        self._by_deadline = left_s < total_s
+        self._total_due = due = began + (min(total_s, left_s))
         self._due = inf
         connection.call = self
         under_way.add(self)
@@ -191,7 +195,7 @@ class UpstreamCall(UpstreamBody):
     def check(self, now: float) -> float:
         """End the call if it, or the wait that goes on, takes too long; say when to look again."""
         if self._total_due <= now:
-            self.fail(transport_words.total_timeout(self._host, self._timeouts))
+            self.fail(transport_words.total_timeout(self._host, self._timeouts, by_deadline=self._by_deadline))
         elif self._due <= now:
             self._due = inf
             if self._closed:

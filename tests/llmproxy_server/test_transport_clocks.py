@@ -1,6 +1,7 @@
 """The time-outs of an answer's body: each on its own, and only for an upstream that is waited for."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -67,6 +68,35 @@ async def test_the_total_time_out(reading: bool) -> None:
         assert (caught.value.status, caught.value.code) == (504, "upstream_timeout_total")
         await soon((await upstream.received()).gone)
         assert transport.connections_in_use == 0
+
+
+@pytest.mark.parametrize("total_s", [None, 60])
+async def test_what_is_left_of_the_whole_exchange_ends_the_call_as_its_deadline(total_s: float | None) -> None:
+    async with Upstream([Head(), Chunk(b"x"), Stall()]) as upstream, transporting() as transport:
+        request = post(upstream.base_url)
+        request.left_s = SHORT_S
+        body = await call(transport, request, Timeouts(None, None, None, total_s))
+        assert await read(body) == b"x"
+
+        with pytest.raises(UpstreamTimeout) as caught:
+            async with asyncio.timeout(2):
+                await body.read()
+
+        assert (caught.value.status, caught.value.code) == (504, "deadline_exceeded")
+        await soon((await upstream.received()).gone)
+
+
+@pytest.mark.parametrize("connect_s", [None, 5])
+async def test_a_call_whose_time_is_over_already_ends_at_once(connect_s: float | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        request = post(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        request.left_s = -5.0
+
+        async with transporting() as transport, asyncio.timeout(2):
+            with pytest.raises(UpstreamTimeout) as caught:
+                await transport.open(request, Timeouts(connect_s, None, None, None))
+
+    assert caught.value.code == "deadline_exceeded"
 
 
 async def test_the_total_time_out_counts_from_the_start_of_the_call() -> None:

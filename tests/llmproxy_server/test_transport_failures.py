@@ -211,10 +211,12 @@ async def test_the_connect_time_out_bounds_the_wait_for_a_free_connection() -> N
 async def test_the_time_of_the_call_bounds_it_too(deadline: bool, status: int, code: str) -> None:
     async with Upstream([Head(), Stall()]) as upstream, transporting(Pool(max_connections=1)) as transport:
         body = await call(transport, get(upstream.base_url))
+        request = get(upstream.base_url)
+        request.left_s, total_s = (SHORT_S, 60) if deadline else (60, SHORT_S)
 
         with pytest.raises(ProxyError) as caught:
             async with asyncio.timeout(2):
-                await transport.open(get(upstream.base_url), Timeouts(None, None, None, SHORT_S, deadline=deadline))
+                await transport.open(request, Timeouts(None, None, None, total_s))
 
         body.close()
     assert (caught.value.status, caught.value.code) == (status, code)

@@ -26,7 +26,7 @@ WHY = {
 
 async def take(places: Places, caller: str, left_s: float = LONG_S) -> Unavailable | None:
     """As whoever calls the LLM does."""
-    return await places.turn(caller, left_s) if places.is_full else places.enter()
+    return await places.turn(caller, left_s) if places.is_full else places.enter(places.room)
 
 
 # -- one after the other ---------------------------------------------------------------------------------------------
@@ -35,10 +35,10 @@ async def take(places: Places, caller: str, left_s: float = LONG_S) -> Unavailab
 def test_while_there_is_room_a_place_is_taken_without_a_wait() -> None:
     places = Places("a", Room(most=2))
 
-    assert [places.enter(), places.enter()] == [None, None]
+    assert [places.enter(places.room), places.enter(places.room)] == [None, None]
 
     assert places.is_full
-    refused = places.enter()
+    refused = places.enter(places.room)
     assert refused is not None
     assert (refused.message, refused.code, refused.status, refused.retry_after_s) == (FULL, "llm_full", 503, 1.0)
     places.leave()
@@ -49,14 +49,14 @@ def test_without_a_bound_it_is_never_full() -> None:
     places = Places("a", Room())
 
     for _ in range(1000):
-        assert places.enter() is None
+        assert places.enter(places.room) is None
 
     assert (places.is_full, places.in_flight) == (False, 1000)
 
 
 async def test_an_llm_that_is_full_and_lets_nobody_wait_refuses_at_once() -> None:
     places = Places("a", Room(most=1))
-    places.enter()
+    places.enter(places.room)
 
     refused = await asyncio.wait_for(places.turn("x"), 5)
 
@@ -69,7 +69,7 @@ async def test_an_llm_that_is_full_and_lets_nobody_wait_refuses_at_once() -> Non
 async def test_a_drained_llm_gives_no_place_and_lets_nobody_wait(full: bool) -> None:
     places = Places("a", Room(most=1, most_waiting=10, wait_s=LONG_S))
     if full:
-        places.enter()
+        places.enter(places.room)
     places.drained = True
 
     refused = await asyncio.wait_for(take(places, "x"), 5)
