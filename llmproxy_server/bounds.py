@@ -387,7 +387,7 @@ BOUNDS = (
     Bound(
         "metric_cells",
         "llmproxy_server.metrics.values.Values.cells",
-        lambda it: it.metering.values.used * len(it.metering.values.cells),
-        lambda it: len(it.metering.values.cells),
+        lambda it: it.metering.values.used * it.metering.values.most,
+        lambda it: it.metering.values.most,
     ),
 )

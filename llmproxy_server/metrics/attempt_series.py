@@ -15,7 +15,7 @@ from llmproxy_server.metrics.families import DURATION_S, SERVES
 from llmproxy_server.metrics.genai import GenAI, GenAISeries
 from llmproxy_server.metrics.llm_series import LLMSeries, kind_of
 from llmproxy_server.metrics.model_names import OTHER, ModelNames
-from llmproxy_server.metrics.values import Values, labels_of
+from llmproxy_server.metrics.values import Cells, Values, labels_of
 
 _REMEMBERED = 4096
 _LONGEST = 1024
@@ -26,7 +26,7 @@ class AttemptSeries:
 
     __slots__ = ("_cells", "_genai", "_llm", "calls")
 
-    def __init__(self, cells: memoryview[float], llm: LLMSeries, calls: CallSeries, genai: GenAISeries | None) -> None:
+    def __init__(self, cells: Cells, llm: LLMSeries, calls: CallSeries, genai: GenAISeries | None) -> None:
         self._cells = cells
         self._llm = llm
         self.calls = calls

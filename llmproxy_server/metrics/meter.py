@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
 from llmproxy_server.log_events import get_logger
-from llmproxy_server.metrics.values import SCRATCH, Family, Values, labels_of
+from llmproxy_server.metrics.values import SCRATCH, Cells, Family, Values, labels_of
 
 _log = get_logger()
 _NAME = re.compile(r"llmproxy_[a-z0-9_]+", re.ASCII)
@@ -19,18 +19,18 @@ Read = Callable[[], float]
 class Counter:
     __slots__ = ("_cells", "_index")
 
-    def __init__(self, cells: memoryview[float], index: int) -> None:
+    def __init__(self, cells: Cells, index: int) -> None:
         self._cells = cells
         self._index = index
 
     def add(self, amount: float = 1.0) -> None:
-        self._cells[self._index] += amount
+        self._cells[self._index] += float(amount)  # a plugin's: what is none fails here, and not where it is read
 
 
 class Gauge:
     __slots__ = ("_cells", "_index")
 
-    def __init__(self, cells: memoryview[float], index: int) -> None:
+    def __init__(self, cells: Cells, index: int) -> None:
         self._cells = cells
         self._index = index
 
@@ -41,7 +41,7 @@ class Gauge:
 class Histogram:
     __slots__ = ("_buckets", "_cells", "_index", "_sum")
 
-    def __init__(self, cells: memoryview[float], index: int, buckets: tuple[float, ...]) -> None:
+    def __init__(self, cells: Cells, index: int, buckets: tuple[float, ...]) -> None:
         self._cells = cells
         self._index = index
         self._buckets = buckets

@@ -44,7 +44,7 @@ def added_up(slots: Iterable[Slot]) -> Snapshot:
             total = totals.setdefault(family.name, Total(family))
             if (total.family.kind, total.family.buckets) != (family.kind, family.buckets):
                 continue
-            cells = list[float](slot.cells[series.index : series.end])
+            cells = list(map(float, slot.cells[series.index : series.end]))
             known = total.cells.get(series.labels)
             if known is None:
                 total.cells[series.labels] = cells

@@ -1,15 +1,15 @@
 """
 The numbers of one process: a flat array of doubles, and what each of them stands for.
 
-Whoever counts asks once where a series lies, and then adds to its cells: nothing is looked up per call. The array may
-be a mapped file that other processes read (`slot`). One process writes it, in one thread.
+Whoever counts asks once where a series lies, and then adds to its cells: nothing is looked up per call. The array is
+a list, to which is added at a fifth of the cost, or a mapped file that other processes read (`slot`). One process
+writes it, in one thread.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -21,6 +21,7 @@ Kind = Literal["counter", "gauge", "latest", "histogram"]
 """`gauge`: of several processes the sum counts; `latest`: the largest, as for moments in time."""
 Labels = tuple[tuple[str, str], ...]
 """Sorted by name."""
+Cells: TypeAlias = "memoryview[float] | list[float]"
 
 CELLS = 1 << 17
 """One MiB. About 50 are needed for each model that is asked for, and 40 for each way in which an LLM answers."""
@@ -78,9 +79,12 @@ class SeriesLog(Protocol):
 class Values:
     """The series of one process. To be added to, and asked for series, by one thread; others may read."""
 
-    def __init__(self, cells: memoryview[float], known: Iterable[Series] = (), log: SeriesLog | None = None) -> None:
-        """*known*: the series that are there already."""
+    def __init__(
+        self, cells: Cells, known: Iterable[Series] = (), log: SeriesLog | None = None, *, most: int | None = None
+    ) -> None:
+        """*known*: the series that are there already. *most*: how far *cells* may grow, where they can."""
         self.cells = cells
+        self.most = len(cells) if most is None else most
         self.series: list[Series] = list(known)
         """All of them; more are appended, nothing else is changed."""
         self._log = log
@@ -92,17 +96,17 @@ class Values:
 
     @classmethod
     def anonymous(cls, cells: int = CELLS) -> Values:
-        """Those of a process that nobody else reads. Memory is taken as it is used."""
-        return cls(memoryview(mmap.mmap(-1, cells * 8)).cast("d"))
+        """Those of a process that nobody else reads."""
+        return cls([0.0] * _SCRATCH_WIDTH, most=cells)
 
     @property
     def used(self) -> float:
         """The part of the cells that is taken, from 0 to 1."""
-        return self._next / len(self.cells)
+        return self._next / self.most
 
     def admits(self, family: Family, labels: Labels) -> bool:
         """Whether a series of which there may be very many is there, or may be made; counted as dropped if not."""
-        if self._next + RESERVE <= len(self.cells) or (family.name, labels) in self._places:
+        if self._next + RESERVE <= self.most or (family.name, labels) in self._places:
             return True
         self.cells[self._dropped] += 1
         return False
@@ -122,9 +126,11 @@ class Values:
         if index is not None:
             return index
         series = Series(known or family, labels, self._next)
-        if series.end > len(self.cells) or not self._written(series):
+        if series.end > self.most or not self._written(series):
             self.cells[self._dropped] += 1
             return SCRATCH
+        if isinstance(self.cells, list):
+            self.cells.extend([0.0] * (series.end - len(self.cells)))
         self._next = series.end
         self._families[family.name] = series.family
         self._places[family.name, labels] = series.index
@@ -148,7 +154,7 @@ class Values:
                 zero(self.cells, it.index, it.end)
 
 
-def zero(cells: memoryview[float], start: int, end: int) -> None:
+def zero(cells: Cells, start: int, end: int) -> None:
     for index in range(start, end):
         cells[index] = 0.0
 
@@ -162,4 +168,4 @@ class Slot:
     """What one process has counted, as another one reads it."""
 
     series: Sequence[Series]
-    cells: memoryview[float]
+    cells: Cells
