@@ -183,12 +183,22 @@ class HttpLLM:
         elif SEAL_MARK in (body := request.body):
             body = self._body(exchange, plan[0], plan[1])
         api, sent, url, _, _ = plan
-        attempt, tries = exchange.attempt(self._config.name, sent), exchange.tries
-        adds = exchange.trace is not None or self._defaults or not self._passed.isdisjoint(request.headers.first)
-        headers = self._headers(exchange, attempt) if adds else []
-        fixed = self._fixed if body is None else self._fixed_with_body
-        may_repeat = tries is None or tries.left > 0
-        upstream = UpstreamRequest(api.method, url, headers, body, fixed, None, may_repeat)
+        attempt, tries, trace = exchange.attempt(self._config.name, sent), exchange.tries, exchange.trace
+        passed, span = self._passed, ""
+        if trace is not None and not self._names_trace:
+            passed, span = self._passed_traced, _span_lines(trace, attempt)
+        adds = self._defaults or not passed.isdisjoint(request.headers.first)
+        headers = self._headers(request, passed) if adds else []
+        upstream = UpstreamRequest(
+            api.method,
+            url,
+            headers,
+            body,
+            self._fixed if body is None else self._fixed_with_body,
+            span,
+            None,
+            tries is None or tries.left > 0,
+        )
         exchange.attempts.append(attempt)
         if exchange.deadline_s is not None:
             upstream.left_s = exchange.deadline_s - attempt.started_s
@@ -357,13 +367,10 @@ class HttpLLM:
             query = f"{api.query}&{self._query}" if api.query and self._query else api.query or self._query
         return f"{base}{path}?{query}" if query else base + path
 
-    def _headers(self, exchange: Exchange, attempt: Attempt) -> list[tuple[str, str]]:
-        """What stands before the fixed ones."""
-        theirs = exchange.request.headers
-        if exchange.trace is None or self._names_trace:
-            headers = theirs.pick(self._passed)
-        else:
-            headers = theirs.pick(self._passed_traced) + _span_headers(exchange.trace, attempt)
+    def _headers(self, request: Request, passed: frozenset[str]) -> list[tuple[str, str]]:
+        """What stands before the fixed ones: of the client's, those of the names *passed*."""
+        theirs = request.headers
+        headers = theirs.pick(passed)
         if self._defaults:
             headers += [pair for pair in self._defaults if pair[0] not in theirs]
         return headers
@@ -599,11 +606,6 @@ class HttpLLM:
         yield from (key.token for key in self._config.keys)
         yield from (value for _, value in self._config.headers if isinstance(value, Secret))
 
-    def _opaque_headers(self, exchange: Exchange, attempt: Attempt) -> list[tuple[str, str]]:
-        if exchange.trace is None or self._names_trace:
-            return exchange.request.headers.pick(self._passed_opaque)
-        return exchange.request.headers.pick(self._passed_opaque_traced) + _span_headers(exchange.trace, attempt)
-
     # -- what few ask --------------------------------------------------------------------------------------------
 
     async def _send_otherwise(self, exchange: Exchange) -> Response:
@@ -633,8 +635,11 @@ class HttpLLM:
             query = f"{query}&{self._query}" if query else f"?{self._query}"
         url = self._base + request.relative_path + query
         attempt = exchange.attempt(self._config.name, None)
-        headers = self._opaque_headers(exchange, attempt)
-        upstream = UpstreamRequest(request.method, url, headers, request.content, self._fixed)
+        passed, span, trace = self._passed_opaque, "", exchange.trace
+        if trace is not None and not self._names_trace:
+            passed, span = self._passed_opaque_traced, _span_lines(trace, attempt)
+        headers = request.headers.pick(passed)
+        upstream = UpstreamRequest(request.method, url, headers, request.content, self._fixed, span)
         exchange.attempts.append(attempt)
         if exchange.deadline_s is not None:
             upstream.left_s = exchange.deadline_s - attempt.started_s
@@ -662,9 +667,7 @@ class HttpLLM:
         )
 
 
-def _span_headers(trace: TraceContext, attempt: Attempt) -> list[tuple[str, str]]:
+def _span_lines(trace: TraceContext, attempt: Attempt) -> str:
     """Our place in the trace, for the upstream: the attempt's span where that is recorded, else the call's."""
-    headers = [("traceparent", trace.traceparent(attempt.span_id or None))]
-    if trace.state:
-        headers.append(("tracestate", trace.state))
-    return headers
+    line = f"traceparent: {trace.traceparent(attempt.span_id or None)}\r\n"
+    return f"{line}tracestate: {trace.state}\r\n" if trace.state else line

@@ -96,7 +96,7 @@ class UpstreamRequest:
     """
     One HTTP call to an upstream. Made per call.
 
-    *headers* and *fixed*, in this order, are complete but for Host and Content-Length.
+    *headers*, *fixed* and *span*, in this order, are complete but for Host and Content-Length.
     """
 
     method: str
@@ -104,6 +104,8 @@ class UpstreamRequest:
     headers: list[tuple[str, str]]
     body: bytes | AsyncIterator[bytes] | None = None
     fixed: FixedHeaders = _NO_HEADERS
+    span: str = ""
+    """Our place in a trace, as `traceparent` and `tracestate` are written on the wire, each with its line's end."""
     sent_s: float | None = None
     """
     Set by the transport once it is on its way, in seconds of `time.monotonic`.

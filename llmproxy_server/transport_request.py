@@ -34,7 +34,7 @@ def request_head(request: UpstreamRequest, begin: str) -> bytes:
         length = f"content-length: {len(body)}\r\n\r\n" if body or method not in _BODILESS else "\r\n"
     else:
         length = "transfer-encoding: chunked\r\n\r\n"
-    return f"{begun}{length}".encode()
+    return f"{begun}{request.span}{length}".encode()
 
 
 def _begun(request: UpstreamRequest, begin: str) -> str:

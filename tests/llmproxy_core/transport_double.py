@@ -41,7 +41,8 @@ class ScriptedTransport:
     @property
     def headers(self) -> list[tuple[str, str]]:
         """All of the last request."""
-        return [*self.request.headers, *self.request.fixed.pairs]
+        span = [line.partition(": ")[::2] for line in self.request.span.splitlines()]
+        return [*self.request.headers, *self.request.fixed.pairs, *span]
 
     def header(self, name: str) -> list[str]:
         """The values of *name* in the last request."""
