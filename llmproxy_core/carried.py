@@ -19,7 +19,7 @@ SEAL_MARK = _MARK.encode()
 What every sealed text begins with: a request without it carries nothing.
 
 Each body is searched for it. A long one of letters that texts hardly have is found to be missing in a fifth of the time
-that a short word takes.
+that a short word takes, and from the end (`rfind`) in a third of that.
 """
 _LONGEST = 4 << 20
 _TO_URL = str.maketrans("+/", "-_")

@@ -180,7 +180,7 @@ class HttpLLM:
             plan, body = await self._planned(exchange, key)
             if plan is None:
                 return await self._count_here(exchange, self._sent(head.model))
-        elif SEAL_MARK in (body := request.body):
+        elif (body := request.body).rfind(SEAL_MARK) >= 0:
             body = self._body(exchange, plan[0], plan[1])
         api, sent, url, _, _ = plan
         attempt, tries, trace = exchange.attempt(self._config.name, sent), exchange.tries, exchange.trace

@@ -130,10 +130,10 @@ def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
         _ahead.found = None
         if ahead.body is body:
             return ahead
-    if not body.isascii():
-        _check_utf8(body)
     if len(body) > limits._most_small:
         return _scan_large(body, limits)
+    if not body.isascii():
+        _check_utf8(body)
     raws = _decode_members(body)
     # Cheap bounds that also count what is in strings decide first; the exact checks run where those fail.
     shape = body.translate(_SHAPE)
@@ -171,14 +171,19 @@ def scan_ahead(body: bytes) -> TopLevel:
 
 def _scan_large(body: bytes, limits: Limits) -> TopLevel:
     """As many passes over the bytes as the bounds take cost more than decoding: there are long texts in it."""
-    if len(body) > 20 * limits.max_nodes:
-        # Before decoding: millions of tiny members would cost seconds and gigabytes.
-        _check_nodes(body, limits)
-    # Every eighth byte is enough to see that there is no long run of digits.
-    has_digits = b"0" * ((limits.max_number_digits + 1) // 8) in body[::8].translate(_SHAPE)
-    if not has_digits and (values := _values_within(body, limits)) is not None:
+    # Before decoding: millions of tiny members would cost seconds and gigabytes.
+    has_few_nodes = len(body) <= 20 * limits.max_nodes or _has_few_nodes(body, limits)
+    # Every eighth byte is enough to see that there is no long run of digits, and in most texts fewer are.
+    has_digits = all(
+        body[::step].translate(_SHAPE).rfind(b"0" * ((limits.max_number_digits + 1) // step)) >= 0 for step in (32, 8)
+    )
+    if has_few_nodes and not has_digits and (values := _values_within(body, limits)) is not None:
         return TopLevel(body, values=values)
-    raws = _decode_members(body)  # this finds out what is wrong with it, if anything is
+    # From here on it is found out what is wrong with it, if anything is.
+    _check_utf8(body)
+    if not has_few_nodes:
+        raise _too_many(limits)
+    raws = _decode_members(body)
     if has_digits:
         _check_digits(raws, limits)
     _check_values(raws, limits)
@@ -186,7 +191,9 @@ def _scan_large(body: bytes, limits: Limits) -> TopLevel:
 
 
 def _values_within(body: bytes, limits: Limits) -> dict[str, Any] | None:
-    """All members, decoded in one pass; None when the body is no object, names one twice, or is beyond a bound."""
+    """
+    All members, decoded in one pass; None when the body is no object in UTF-8, names one twice, or is beyond a bound.
+    """
     try:
         keyed = _VALUES.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -311,12 +318,13 @@ def _check_utf8(body: bytes) -> None:
         raise BadRequest(f"The body is not UTF-8 (byte {error.start})", code="invalid_encoding") from error
 
 
-def _check_nodes(body: bytes, limits: Limits) -> None:
+def _has_few_nodes(body: bytes, limits: Limits) -> bool:
     if body.count(b",") + body.count(b"[") + body.count(b"{") < limits.max_nodes:
-        return
+        return True
     structure = _outside_strings(body, max_quotes=4 * limits.max_nodes)  # a node: a key and a value at most
-    if structure is None or structure.count(b",") + structure.translate(_SHAPE).count(b"[") >= limits.max_nodes:
-        raise _too_many(limits)
+    if structure is None:
+        return False
+    return structure.count(b",") + structure.translate(_SHAPE).count(b"[") < limits.max_nodes
 
 
 def _too_many(limits: Limits) -> BadRequest:

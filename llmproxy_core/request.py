@@ -226,7 +226,7 @@ class Request:
         for what cannot be said there.
         """
         same_form = self.api is not None and self.api.form == api.form
-        is_foreign = same_form and SEAL_MARK in self.body and self.operation is Operation.CHAT
+        is_foreign = same_form and self.operation is _CHAT and self.body.rfind(SEAL_MARK) >= 0
         if same_form and model is None and stream is None and not ask_usage and not is_foreign:
             return self.body
         form = (api.name, model, stream, ask_usage)

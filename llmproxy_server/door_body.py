@@ -122,37 +122,37 @@ class BodyReader:
 
     async def read(self) -> bytes:
         """What has come; b"" at the end."""
-        if self._source.complete:
-            return self._source.take()
+        if not self._source.complete:
+            await self._more()
+        return self._source.take()
+
+    async def _more(self) -> int:
         if self._begin is not None:
             self._begin()
             self._begin = None
         self._clock.wait(self._now())
-        data = b""
+        size = 0
         try:
-            data = await self._source.read()
+            size = await self._source.more()
         finally:
-            self._clock.got(len(data), self._now())
-        return data
+            self._clock.got(size, self._now())
+        return size
 
     async def whole(self, declared: int, max_bytes: int, ticket: Ticket) -> bytes:
-        """All of it, paid for with *ticket*; PayloadTooLarge when it is longer than *max_bytes*."""
+        """All of it, paid for with *ticket* as it comes; PayloadTooLarge when it is longer than *max_bytes*."""
         check_length(declared, max_bytes)
         ticket.check(declared)
-        data = await self.read()
-        if len(data) == declared:
-            ticket.reserve(declared)
-            return data
-        pieces: list[bytes] = []
+        if self._source.complete:
+            return taken(self._source, max_bytes, ticket)
         size = 0
-        while data:
-            size += len(data)
+        while more := await self._more():
+            size += more
             if size > max_bytes:
                 raise too_large(max_bytes)
-            ticket.reserve(len(data))
-            pieces.append(data)
-            data = await self.read()
-        return b"".join(pieces)
+            ticket.reserve(more)
+            if size == declared:
+                break
+        return self._source.take()
 
     async def short(self) -> bytes:
         """All of one that says that it is short: nobody pays for it."""

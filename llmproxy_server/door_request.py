@@ -58,8 +58,12 @@ class BodySource(Protocol):
         """What has come, without waiting: all the rest of one that is complete."""
         ...
 
-    async def read(self) -> bytes:
-        """What has come; b"" at the end. BadRequest when it is malformed, ClientGone when it will not come."""
+    async def more(self) -> int:
+        """
+        Wait until there is something to take that was not told of before; how many bytes, 0 at the end.
+
+        BadRequest when it is malformed, ClientGone when it will not come.
+        """
         ...
 
     def fail(self, error: Exception) -> None:

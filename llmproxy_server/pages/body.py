@@ -16,24 +16,27 @@ from llmproxy_server.door_request import ClientGone
 class AiohttpBody:
     """A BodySource."""
 
-    __slots__ = ("_payload",)
+    __slots__ = ("_parts", "_payload")
 
     def __init__(self, payload: StreamReader) -> None:
         self._payload = payload
+        self._parts: list[bytes] = []  # told of, and not taken yet
 
     @property
     def complete(self) -> bool:
         return self._payload.is_eof()
 
     def take(self) -> bytes:
+        parts, self._parts = self._parts, []
         with _ours():
-            return self._payload.read_nowait()
+            parts.append(self._payload.read_nowait())
+        return b"".join(parts)
 
-    async def read(self) -> bytes:
-        if self.complete:
-            return self.take()
+    async def more(self) -> int:
         with _ours():
-            return await self._payload.readany()
+            piece = self._payload.read_nowait() if self.complete else await self._payload.readany()
+        self._parts.append(piece)
+        return len(piece)
 
     def fail(self, error: Exception) -> None:
         if not self._payload.is_eof():

@@ -258,8 +258,7 @@ class Connection(asyncio.Protocol):
         elif len(data) + len(more) <= SMALL_BYTES:
             transport.write(data + more)
         else:
-            transport.write(data)
-            transport.write(more)
+            transport.writelines((data, more))
 
     async def drain(self) -> None:
         while self.blocked and self.socket is not None:

@@ -11,6 +11,8 @@ from llmproxy_server.wire.chunked import ChunkReader
 
 MOST_HELD_BYTES = 1 << 17
 """More than that, and nobody reads: the client is not read on."""
+MOST_AT_ONCE_BYTES = 1 << 20
+"""The same where somebody waits for it: what comes while the loop turns once is looked at in its next turn."""
 
 
 class Reading(Protocol):
@@ -36,8 +38,8 @@ class Arrived:
         data, self._data = self._data, b""
         return data
 
-    async def read(self) -> bytes:
-        return self.take()
+    async def more(self) -> int:
+        return 0
 
     def fail(self, error: Exception) -> None:
         """Too late: all of it is here."""
@@ -49,13 +51,13 @@ class Arriving:
     __slots__ = (
         "_chunks",
         "_error",
-        "_held",
         "_left",
         "_loop",
         "_parts",
         "_paused",
         "_reading",
         "_unread",
+        "_untold",
         "_waiter",
         "complete",
     )
@@ -67,7 +69,7 @@ class Arriving:
         self._reading = reading
         self._loop = loop
         self._parts: list[bytes] = []
-        self._held = 0  # bytes in parts
+        self._untold = 0  # bytes in parts that the reader has not been told of
         self._unread = b""  # has come, and waits for its turn to be read
         self._paused = False
         self._error: Exception | None = None
@@ -115,10 +117,10 @@ class Arriving:
 
     def _hold(self, piece: bytes) -> None:
         self._parts.append(piece)
-        self._held += len(piece)
+        self._untold += len(piece)
 
-    async def read(self) -> bytes:
-        while not self._parts and not self.complete:
+    async def more(self) -> int:
+        while not self._untold and not self.complete:
             if self._error is not None:
                 raise self._error
             self._pace()
@@ -127,16 +129,18 @@ class Arriving:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self.take()
+        untold, self._untold = self._untold, 0
+        return untold
 
     def take(self) -> bytes:
         parts, self._parts = self._parts, []
-        self._held = 0
+        self._untold = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _pace(self) -> None:
-        """Have the client wait while there is enough of the body here, and no longer."""
-        enough = not self.complete and (self._held > MOST_HELD_BYTES or self._unread != b"")
+        """Have the client wait while there is enough of the body here that nobody knows of, and no longer."""
+        most = MOST_HELD_BYTES if self._waiter is None else MOST_AT_ONCE_BYTES
+        enough = not self.complete and (self._untold > most or self._unread != b"")
         if enough is not self._paused:
             self._paused = enough
             if enough:

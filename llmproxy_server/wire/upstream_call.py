@@ -79,8 +79,7 @@ class UpstreamCall(UpstreamBody):
             if not body or len(body) <= _SMALL:
                 transport.write(head + body if body else head)
             else:
-                transport.write(head)
-                transport.write(body)
+                transport.writelines((head, body))  # one system call, and no copy
             if not connection.blocked:  # the usual case of `_sent`
                 self._unsent = False
                 if timeouts.first_byte_s:

@@ -117,18 +117,22 @@ def test_no_bound_is_no_bound() -> None:
 
 
 class Source:
-    """A body of which each read gives one piece."""
+    """A body of which each wait brings one piece."""
 
     def __init__(self, *pieces: bytes, complete: bool = False) -> None:
         self.pieces = list(pieces)
         self.complete = complete
         self.failed: Exception | None = None
+        self.here = self.pieces.pop(0) if complete else b""
 
     def take(self) -> bytes:
-        return self.pieces.pop(0) if self.pieces else b""
+        here, self.here = self.here, b""
+        return here
 
-    async def read(self) -> bytes:
-        return self.take()
+    async def more(self) -> int:
+        piece = self.pieces.pop(0) if self.pieces else b""
+        self.here += piece
+        return len(piece)
 
     def fail(self, error: Exception) -> None:
         self.failed = error

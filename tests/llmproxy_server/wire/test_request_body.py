@@ -9,7 +9,7 @@ import pytest
 from llmproxy_core.errors import BadRequest
 from llmproxy_server.wire.chunked import MOST_A_TURN
 from llmproxy_server.wire.in_turn import InTurn
-from llmproxy_server.wire.request_body import MOST_HELD_BYTES, Arriving
+from llmproxy_server.wire.request_body import MOST_AT_ONCE_BYTES, MOST_HELD_BYTES, Arriving
 from tests.llmproxy_server.edging import answer, request
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at
@@ -53,7 +53,9 @@ def chunked() -> tuple[Feeding, Arriving]:
 async def whole(body: Arriving) -> bytes:
     found = b""
     async with asyncio.timeout(20):
-        while piece := await body.read():
+        while size := await body.more():
+            piece = body.take()
+            assert len(piece) == size
             found += piece
     return found
 
@@ -103,7 +105,7 @@ async def test_a_body_that_nobody_reads_holds_its_client_back_and_goes_on_when_i
     feeding.feed(body, b"x" * (MOST_HELD_BYTES + 1))
     assert feeding.paused
 
-    assert len(await asyncio.wait_for(body.read(), 5)) == MOST_HELD_BYTES + 1
+    assert await asyncio.wait_for(body.more(), 5) == len(body.take()) == MOST_HELD_BYTES + 1
     reading = asyncio.get_running_loop().create_task(whole(body))
     await until(lambda: not feeding.paused)
     feeding.feed(body, b"y" * MOST_HELD_BYTES)
@@ -111,6 +113,26 @@ async def test_a_body_that_nobody_reads_holds_its_client_back_and_goes_on_when_i
     assert await reading == b"y" * (MOST_HELD_BYTES - 1)
     assert feeding.rest == b"y"
     assert not feeding.paused
+
+
+async def test_while_somebody_waits_more_may_come_at_once_and_what_was_told_of_stays_until_it_is_taken() -> None:
+    feeding = Feeding()
+    body = Arriving(3 * MOST_AT_ONCE_BYTES, feeding, asyncio.get_running_loop())
+    told = asyncio.get_running_loop().create_task(body.more())
+    await asyncio.sleep(0)
+
+    paused = []
+    for data in (b"x" * MOST_AT_ONCE_BYTES, b"y"):
+        feeding.feed(body, data)
+        paused.append(feeding.paused)
+
+    assert paused == [False, True]
+    assert await told == MOST_AT_ONCE_BYTES + 1
+    told = asyncio.get_running_loop().create_task(body.more())
+    await until(lambda: not feeding.paused)
+    feeding.feed(body, b"z")
+    assert await told == 1
+    assert body.take() == b"x" * MOST_AT_ONCE_BYTES + b"yz"
 
 
 async def test_a_call_in_chunks_of_one_byte_is_served_and_so_is_what_follows_it() -> None:
