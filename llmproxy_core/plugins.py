@@ -88,11 +88,9 @@ class Registry:
     @classmethod
     def load(cls) -> Registry:
         """All installed plugins. ConfigError when two register the same name."""
-        points = entry_points(group=GROUP)
-        once = {
-            point.value: point for point in sorted(points, key=_point_order)
-        }  # two names of one module are one plugin
-        return _registry(_loaded(point) for point in once.values())
+        found = sorted(_with_distributions(entry_points(group=GROUP)), key=lambda it: (it[0], it[1].name))
+        once = {point.value: (distribution, point) for distribution, point in found}  # two names of a module are one
+        return _registry(_loaded(point, distribution or None) for distribution, point in once.values())
 
     @classmethod
     def of(cls, *plugins: object) -> Registry:
@@ -100,8 +98,13 @@ class Registry:
         return _registry(_asked(plugin, Origin(None, _module_name(plugin))) for plugin in _distinct(plugins))
 
 
-def _point_order(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name if point.dist else "", point.name)
+def _with_distributions(points: Iterable[EntryPoint]) -> Iterator[tuple[str, EntryPoint]]:
+    """Each with the name of its distribution, or "". All that the distribution says of itself is read for it, once."""
+    names: dict[object, str] = {}
+    for point in points:
+        if point.dist not in names:
+            names[point.dist] = point.dist.name if point.dist else ""
+        yield names[point.dist], point
 
 
 def _module_name(plugin: object) -> str:
@@ -115,8 +118,8 @@ def _distinct(plugins: Iterable[object]) -> list[object]:
     return list({id(plugin): plugin for plugin in plugins}.values())
 
 
-def _loaded(point: EntryPoint) -> _Plugin | BrokenPlugin:
-    origin = Origin(point.dist.name if point.dist else None, point.module)
+def _loaded(point: EntryPoint, distribution: str | None) -> _Plugin | BrokenPlugin:
+    origin = Origin(distribution, point.module)
     try:
         plugin = point.load()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin does at import, the others are to work

@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from llmproxy_core.errors import ConfigError
@@ -14,6 +13,7 @@ from llmproxy_core.plugins import Registry
 from llmproxy_server.cli_exit import Refusal, problems_of
 from llmproxy_server.cli_load import load_registry, load_source, named
 from llmproxy_server.cli_terminal import complain
+from llmproxy_server.installed import VERSION
 from llmproxy_server.loader import Loaded
 from llmproxy_server.process.activation import inherited
 from llmproxy_server.process.inherited import Inherited
@@ -87,7 +87,7 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
             server.gateway,
             url=server.url,
             own_url=server.own_url,
-            version=version("llmproxy"),
+            version=VERSION,
             handed_down=handed_down.is_managed,
         )
         with suppress(BrokenPipeError):  # nobody reads it; who calls is served all the same

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from llmproxy_core.config import Config, ServerConfig, is_loopback
 from llmproxy_core.endpoint import Endpoint
@@ -24,6 +23,7 @@ from llmproxy_server.door_id import RequestIds
 from llmproxy_server.front import addresses
 from llmproxy_server.generation import Certificate, Generation
 from llmproxy_server.health import Health
+from llmproxy_server.installed import VERSION
 from llmproxy_server.life import Life
 from llmproxy_server.log_content import ContentText
 from llmproxy_server.log_redact import Redaction
@@ -123,7 +123,7 @@ class Maker:
         telemetry = config.telemetry
         if not telemetry.traces:
             return None
-        make = partial(Export, telemetry, self.drops, installed_version())
+        make = partial(Export, telemetry, self.drops, VERSION)
         return lease.get(("traces", telemetry), make, _closed_export, "export of traces")
 
     def _services(
@@ -168,7 +168,7 @@ class Maker:
         content_bytes = logs.content_bytes(gateway.config.server)
         telemetry, tracer = gateway.config.telemetry, None
         if export is not None:
-            tracer = Tracer(telemetry, export, LaterSpans(gateway, export, installed_version()))
+            tracer = Tracer(telemetry, export, LaterSpans(gateway, export, VERSION))
             if telemetry.capture_content:
                 content_bytes = max(content_bytes, logs.kept_bytes(telemetry.max_content_bytes))
         content = ContentText(self._registry.dialects.values()) if gateway.config.server.log.log_content else None
@@ -179,7 +179,7 @@ class Maker:
         yield from self._health.endpoints()
         yield from Providers(self._health).endpoints()
         providers = {name: llm.provider for name, llm in config.llms.items()}
-        yield from metrics_endpoints(self._metering, providers, installed_version())
+        yield from metrics_endpoints(self._metering, providers, VERSION)
         if recent is not None:
             yield from recent_endpoints(recent, Redaction(logs.secrets_of(config)))
         yield from self.more_endpoints
@@ -208,11 +208,3 @@ async def _closed(transport: Transport) -> None:
 async def _closed_export(export: Export) -> None:
     """Its last spans have a while to leave."""
     await asyncio.to_thread(export.close)
-
-
-def installed_version() -> str:
-    """Of the distribution that we are from."""
-    try:
-        return version("llmproxy")
-    except PackageNotFoundError:  # pragma: no cover - run from a tree that is not installed
-        return "unknown"

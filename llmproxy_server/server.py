@@ -30,12 +30,13 @@ from llmproxy_server.front import HOST, OWN_ENDPOINTS, Front
 from llmproxy_server.generation import Certificate, Generation, Prepared, kept_settings
 from llmproxy_server.health import Health
 from llmproxy_server.health_reason import Growing
+from llmproxy_server.installed import VERSION
 from llmproxy_server.lag import Lag
 from llmproxy_server.life import Life
 from llmproxy_server.listener import Listener
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.log_follow import LogFollower
-from llmproxy_server.maker import Maker, MakeTransport, installed_version
+from llmproxy_server.maker import Maker, MakeTransport
 from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
 from llmproxy_server.probing import Probing
@@ -109,7 +110,7 @@ class Server:
         self.health = Health(
             config,
             self.life,
-            version=installed_version(),
+            version=VERSION,
             clock=time.monotonic,
             in_flight=lambda: self.admission.in_flight,
             tasks=self.tasks,

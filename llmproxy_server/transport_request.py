@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
 
 from llmproxy_core.llm import FixedHeaders, UpstreamRequest
+from llmproxy_server.installed import VERSION
 
 LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # without a body, these do not say so
@@ -13,7 +13,7 @@ _METHODS = _BODILESS | {"POST", "PUT", "PATCH", "DELETE"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DEFAULTS = {
     "accept-encoding": "accept-encoding: identity\r\n",
-    "user-agent": f"user-agent: llmproxy/{version('llmproxy')}\r\n",
+    "user-agent": f"user-agent: llmproxy/{VERSION}\r\n",
 }
 
 

@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from llmproxy_core.plugins import Registry
 from llmproxy_server import logs
 from llmproxy_server.banner import banner
 from llmproxy_server.generation import Prepared
+from llmproxy_server.installed import VERSION
 from llmproxy_server.loader import Loaded
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.metrics.metering import Metering
@@ -122,7 +122,7 @@ class Worker:
             server.gateway,
             url=server.url,
             own_url=server.own_url,
-            version=version("llmproxy"),
+            version=VERSION,
             handed_down=self._begin.handed_down,
         )
         return "\n".join(lines)
