@@ -58,6 +58,9 @@ def serve(
     Without --config the embedded default is served: every provider whose key is in the environment, and a demo that
     needs none. The command line wins over the environment, and that over the file; `.env` fills what is not set.
     """
+    from llmproxy_server.runtime import load_quickly
+
+    load_quickly()
     from llmproxy_server.cli_serve import serve as run
 
     given = {"server.host": host, "server.port": port, "server.workers": workers, "server.log.level": log_level}

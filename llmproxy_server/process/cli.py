@@ -20,6 +20,7 @@ from llmproxy_server.process.notify import Notifier
 from llmproxy_server.process.parent import CannotBegin, Parent
 from llmproxy_server.process.slots import Slot
 from llmproxy_server.process.sockets import shared_sockets
+from llmproxy_server.runtime import settle_memory
 from llmproxy_server.source import Source
 
 
@@ -41,6 +42,7 @@ def serve_workers(source: Source, registry: Registry, handed_down: Inherited) ->
             complain(said)
 
     async def run() -> int:
+        settle_memory()
         parent = Parent(
             source,
             snapshot,
