@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -118,6 +118,20 @@ class Scanner(Protocol):
 
     def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """An estimate of the tokens in what has passed, for a stream that ends without having told its usage."""
+        ...
+
+
+class QuickScanner(Scanner, Protocol):
+    """A Scanner that knows nearly all reads at a glance; one without *passes* is fed with everything."""
+
+    @property
+    def passes(self) -> Callable[[bytes], bool] | None:
+        """
+        Tells whether `feed` would give its argument itself and no fact change by it; None: not now.
+
+        Where it says yes, that is counted, and the bytes are not fed any more; otherwise nothing has happened. It holds
+        until something is fed.
+        """
         ...
 
 

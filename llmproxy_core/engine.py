@@ -30,6 +30,9 @@ _log = logging.getLogger("llmproxy")
 EventStep = Callable[[Frame | None, list[ChatEvent]], list[ChatEvent]]
 """What one subscription does to the events of a frame (None: events that no frame carried)."""
 
+Passes = Callable[[bytes], bool] | None
+"""See QuickScanner."""
+
 
 class EventSteps:
     """The work of subscriptions on events, one after the other."""
@@ -87,6 +90,11 @@ class Engine(Protocol):
     error: ProxyError | None
 
     @property
+    def passes(self) -> Passes:
+        """Until the next `feed`: whether bytes may go out as they are, and are not to be fed (see QuickScanner)."""
+        ...
+
+    @property
     def told(self) -> Scanner | StreamWriter | None:
         """What has seen all that the client got, for an error event that goes on from there."""
         ...
@@ -103,6 +111,7 @@ class Opaque:
 
     __slots__ = ("begun", "done", "error")
     told = None
+    passes: Passes = None
 
     def __init__(self) -> None:
         self.begun = True
@@ -120,7 +129,7 @@ class Opaque:
 class Copying:
     """The client speaks as the upstream does and nobody watches: whole events are copied as bytes."""
 
-    __slots__ = ("_keepers", "_rename", "_response", "_scanner", "begun", "done", "error")
+    __slots__ = ("_copies", "_keepers", "_rename", "_response", "_scanner", "begun", "done", "error")
 
     def __init__(self, response: Stream, client: ClientView) -> None:
         assert response.api is not None
@@ -132,6 +141,7 @@ class Copying:
         ]
         shown = response.shown_model
         self._rename = None if shown is None else renamer(response.dialect.model_member, shown)
+        self._copies = not self._keepers and shown is None
         self.begun = True  # to know what an event says, it would have to be decoded
         self.done = False
         self.error: ProxyError | None = None
@@ -139,6 +149,10 @@ class Copying:
     @property
     def told(self) -> Scanner:
         return self._scanner
+
+    @property
+    def passes(self) -> Passes:
+        return getattr(self._scanner, "passes", None) if self._copies else None
 
     def feed(self, data: bytes) -> bytes:
         scanner = self._scanner
@@ -243,6 +257,7 @@ class Decoding:
         "done",
         "error",
     )
+    passes: Passes = None
 
     def __init__(self, response: Stream, client: ClientView) -> None:
         assert response.api is not None

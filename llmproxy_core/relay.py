@@ -184,6 +184,7 @@ class Flow:
         "_ended",
         "_has_said",
         "_held",
+        "_passes",
         "_replaced_all",
         "_response",
         "_tells",
@@ -229,6 +230,7 @@ class Flow:
         self._engine: Engine | None = None if replaced else engine_for(response, client)
         self._write: Callable[[bytes], None] | None = None
         self._ended: Callable[[], None] | None = None
+        self._passes: Callable[[bytes], bool] | None = None  # of the engine, while something is pushed
 
     @property
     def is_opaque(self) -> bool:
@@ -363,16 +365,22 @@ class Flow:
 
     def feed(self, data: bytes) -> None:
         """Of the sink: bytes of the upstream."""
+        passes = self._passes
+        if passes is not None and passes(data):  # nearly all pieces
+            self._write(data)  # type: ignore[misc] # the two are there together
+            return
         engine = self._engine
         if engine is None or self._ended is None or engine.done or engine.error is not None:
             return
         if self._response.first_byte_s is None:
             self._response.note_first_byte()
         out = engine.feed(data)
-        if self._begun and not engine.done and engine.error is None:  # nearly all pieces
-            if out and self._write is not None:
-                self._has_said = True
-                self._write(out)
+        if self._begun and not engine.done and engine.error is None:
+            if self._write is not None:
+                if out:
+                    self._has_said = True
+                    self._write(out)
+                self._passes = engine.passes if self._has_said and self._write is not None else None
         else:
             self._send(engine, out)
 
@@ -403,7 +411,7 @@ class Flow:
 
     def _over(self) -> None:
         ended, self._ended = self._ended, None
-        self._write = None  # who writes holds us
+        self._write = self._passes = None  # who writes holds us
         if ended is not None:
             ended()
 

@@ -15,7 +15,7 @@ TEXT = re.compile(
 ).finditer
 """What a model says, in the members that all wire forms say it in."""
 
-_BACKSLASH = ord("\\")
+_QUOTE, _LF, _CR, _BACKSLASH = b'"\n\r\\'
 _TO_ITS_QUOTE = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+').match
 
 
@@ -27,11 +27,14 @@ class Mould:
     text, and *end* goes on behind the one that closes it as a JSON value does, nor is there a member between them.
     """
 
-    __slots__ = ("_begin", "_end")
+    __slots__ = ("_around", "_begin", "_end", "passed_bytes")
 
     def __init__(self, begin: bytes, end: bytes) -> None:
         self._begin = begin
         self._end = end
+        self._around = len(begin) + len(end)
+        self.passed_bytes = 0
+        """Of the blocks that `passes` has taken."""
 
     @classmethod
     def of(cls, event: bytes) -> Mould | None:
@@ -41,27 +44,27 @@ class Mould:
             return None
         begin, end = event[: text.start(2)], event[text.end(2) :]
         is_line = begin.startswith(b"data: {") and end.endswith(b"}\n\n") and event.count(b"\n") == 2
-        if not is_line or b"\r" in event or not end.startswith((b'"}', b'",')):
+        if not is_line or _CR in event or not end.startswith((b'"}', b'",')):
             return None
         return cls(begin, end)
 
-    def fits(self, block: bytes) -> bool:
-        """Whether *block* surely is one event of this mould, and nothing else."""
-        begin, end = self._begin, self._end
-        if not (block.startswith(begin) and block.endswith(end)):
+    def passes(self, block: bytes) -> bool:
+        """Whether *block* surely is one event of this mould, and nothing else; if so, it is counted."""
+        text = block.removeprefix(self._begin).removesuffix(self._end)
+        if len(block) - len(text) != self._around:  # one of the two is not there
             return False
-        text, close = len(begin), len(block) - len(end)
-        # The first quote is the one that closes the text, no line ends before the event does, and what is escaped at
-        # the end of the text, if anything, is not that quote.
-        if block.find(b'"', text) != close or block.find(b"\n", text) != len(block) - 2 or b"\r" in block:
+        # No quote closes the text before *end* does, no line ends in it, and what is escaped at its end, if anything,
+        # is not that quote. (`in` finds a number ten times as quickly as a byte string.)
+        if _QUOTE in text or _LF in text or _CR in text or (_BACKSLASH in text and text.endswith(b"\\")):
             return False
-        return block[close - 1] != _BACKSLASH
+        self.passed_bytes += len(block)
+        return True
 
     def quiet(self, block: bytes) -> tuple[int, int]:
         """From where to where *block*, of whole events, is events of this mould, which tell nothing."""
         begin, end = self._begin, self._end
         first = 0 if block.startswith(begin) else block.find(begin)
-        if first < 0 or b"\r" in block or (first and not block.startswith(b"\n\n", first - 2)):
+        if first < 0 or _CR in block or (first and not block.startswith(b"\n\n", first - 2)):
             return 0, 0
         last = first
         while block.startswith(begin, last):

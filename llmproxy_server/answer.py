@@ -12,7 +12,7 @@ from llmproxy_server.door import Shared
 from llmproxy_server.door_id import REQUEST_ID
 from llmproxy_server.door_origin import CorsHeaders
 from llmproxy_server.door_request import BodySource, Client, Incoming
-from llmproxy_server.wire_head import CONTINUE, LAST_CHUNK, chunk
+from llmproxy_server.wire_head import CHUNK, CONTINUE, LAST_CHUNK, chunk
 
 _1_1 = (1, 1)
 _BODILESS = frozenset({204, 304})
@@ -73,7 +73,11 @@ class Answer:
 
     def write(self, piece: bytes) -> None:
         frame = self._frame
-        if piece and frame is not None:  # an empty chunk would be the last one
+        if not piece:  # an empty chunk would be the last one
+            return
+        if frame is chunk:  # nearly always; written out, as each event of a stream comes this way
+            self.client.write(CHUNK % (len(piece), piece))
+        elif frame is not None:
             self.client.write(frame(piece))
 
     def end(self) -> None:

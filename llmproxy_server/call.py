@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from math import inf
 
@@ -58,6 +58,7 @@ class Call:
         "__weakref__",
         "_abandoned",
         "_client",
+        "_clock",
         "_coming",
         "_dialect",
         "_due_s",
@@ -84,7 +85,8 @@ class Call:
     # Of a stream alone, set with its `_flow`:
     _head_due_s: float | None
     _pulse_due_s: float | None
-    _pulse_s: float
+    _pulse_s: float  # 0.0: none
+    _clock: Callable[[], float]
 
     def __init__(
         self, door: Door, incoming: Incoming, source: BodySource, client: Client, limited: UnderWay[Call]
@@ -273,7 +275,7 @@ class Call:
                 held = flow.release()
                 self._begin(flow, held)
                 if held:
-                    self._expect_pulse(flow)
+                    self._expect_pulse()
             elif self._pulse_due_s is not None and now >= self._pulse_due_s and not self._client.blocked:
                 self._pulse_due_s = now + self._pulse_s
                 self.answer.write(flow.keepalive)
@@ -441,9 +443,11 @@ class Call:
 
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
+        shared = self.door.shared
         self._flow = flow
-        self._pulse_s, self._pulse_due_s = self.door.shared.config.keepalive_s, None
-        self._head_due_s = self._gateway.services.clock() + HEAD_HELD_S
+        self._pulse_s, self._pulse_due_s = shared.config.keepalive_s if flow.keepalive else 0.0, None
+        self._clock = shared.gateway.services.clock
+        self._head_due_s = self._clock() + HEAD_HELD_S
         if self._client.pushes and flow.pushes:
             self._push(flow)
             return
@@ -462,7 +466,7 @@ class Call:
                 self._check_going_on()
             if client.blocked:
                 client = await self._taken()
-            self._expect_pulse(flow)
+            self._expect_pulse()
             async for piece in pieces:
                 try:
                     answer.write(piece)
@@ -470,7 +474,7 @@ class Call:
                     self._check_going_on()
                 if client.blocked:
                     client = await self._taken()
-                self._expect_pulse(flow)
+                self._expect_pulse()
         finally:
             self._pulse_due_s = None
             if isinstance(pieces, AsyncGenerator):
@@ -527,17 +531,20 @@ class Call:
 
     def _pushed(self, piece: bytes) -> None:
         """A piece of the stream has come."""
-        flow, answer = self._flow, self.answer
-        if flow is None or self._failed_first(flow):
+        if (flow := self._flow) is None:
             return
+        answer = self.answer
         try:
             if answer.head_sent:
                 answer.write(piece)
+            elif self._failed_first(flow):
+                return
             else:
                 self._begin(flow, piece)
         except ClientGone:
             return  # of which we are about to be told
-        self._expect_pulse(flow)
+        if self._pulse_s:
+            self._pulse_due_s = self._clock() + self._pulse_s
 
     def _push_over(self) -> None:
         """The stream has ended."""
@@ -592,10 +599,10 @@ class Call:
         if self._pushing and self._flow is not None:
             self._flow.resume()
 
-    def _expect_pulse(self, flow: Flow) -> None:
+    def _expect_pulse(self) -> None:
         """From now on the silence counts after which the client is sent a sign of life; between events it may be."""
-        if self._pulse_s and flow.keepalive:
-            self._pulse_due_s = self._gateway.services.clock() + self._pulse_s
+        if self._pulse_s:
+            self._pulse_due_s = self._clock() + self._pulse_s
 
     def _begin(self, flow: Flow, piece: bytes) -> None:
         """Send the head, unless that is done, and *piece*."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from email.utils import formatdate
 
 LAST_CHUNK = b"0\r\n\r\n"
+CHUNK = b"%x\r\n%b\r\n"
+"""What is made a chunk of by `CHUNK % (len(data), data)`; *data* is not empty, as that would be the last one."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
@@ -100,4 +102,4 @@ class _Names(dict[str, str]):
 
 def chunk(data: bytes) -> bytes:
     """*data*, not empty, as one chunk."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    return CHUNK % (len(data), data)

@@ -15,7 +15,9 @@ What breaks a rule leads from anywhere to BROKEN, with the error. What came befo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 
 from httptools import HttpParserError, HttpResponseParser
 
@@ -63,21 +65,81 @@ HEAD, CHUNKED, SIZED = Stage.HEAD, Stage.CHUNKED, Stage.SIZED
 UNTIL_CLOSE, COMPLETE, BROKEN = Stage.UNTIL_CLOSE, Stage.COMPLETE, Stage.BROKEN
 
 
-class _Chunks:
-    """A body in chunks. What the parser calls are functions of C, so no frame of Python's is entered for a chunk."""
+def _frames(most: int) -> tuple[tuple[bytes, int], ...]:
+    """By its length with its frame: what a chunk begins with, as nearly all write it, and how much is in it."""
+    frames = [(b"", -1)] * most  # there is no chunk of that length
+    for size in range(1, most):
+        line = b"%x\r\n" % size
+        if (length := len(line) + size + 2) < most:
+            frames[length] = line, size
+    return tuple(frames)
 
-    __slots__ = ("idle_bytes", "last", "on_body", "on_message_complete", "parser", "unfinished")
+
+MOST_AT_A_GLANCE = 2048
+"""Bytes of a read, from which on the parser looks at it, whatever it is."""
+FRAMES = _frames(MOST_AT_A_GLANCE)
+
+
+class Chunks:
+    """
+    A body in chunks.
+
+    A read that is one chunk, *between* others, needs no parser (`one_chunk`): so comes each event of most streams. All
+    else it reads, and is made when there is something. What it calls are functions of C, so no frame of Python's is
+    entered for a chunk.
+    """
+
+    __slots__ = ("_open", "_parts", "between", "idle_bytes", "last", "parser", "unfinished")
 
     def __init__(self, parts: list[bytes]) -> None:
         self.unfinished = [None]
-        self.on_body = parts.append
-        self.on_message_complete = self.unfinished.clear
-        self.parser = HttpResponseParser(self)  # which keeps the two functions, not us
-        self.parser.feed_data(_CHUNKS)
+        self.between = True
+        """Whether all that came is whole chunks."""
         self.idle_bytes = 0
         """How many have come since the last that were body."""
         self.last = b""
-        """What came last: at least as much as a last chunk has, if there was so much."""
+        """What came last, of what the parser has read: at least as much as a last chunk has, if there was so much."""
+        self.parser: HttpResponseParser | None = None
+        self._parts = parts
+        self._open: list[None] = []  # the chunk that has begun
+
+    def feed(self, data: bytes) -> None:
+        """Have the parser read *data*. HttpParserError for what are no chunks, or is behind the last."""
+        if (parser := self.parser) is None:
+            self.parser = parser = HttpResponseParser(self)  # which keeps the functions, not us
+            parser.feed_data(_CHUNKS)
+        if self.between:
+            self.between, self.last, self.idle_bytes = False, b"", 0
+        parser.feed_data(data)
+        # In the line that comes next, with a size, there is a line end at its own end only, and that opens the chunk.
+        self.between = not self._open and data.endswith(b"\r\n")
+
+    @property
+    def on_body(self) -> Callable[[bytes], None]:
+        return self._parts.append
+
+    @property
+    def on_chunk_header(self) -> Callable[[], None]:
+        return partial(self._open.append, None)
+
+    @property
+    def on_chunk_complete(self) -> Callable[[], None]:
+        return self._open.clear
+
+    @property
+    def on_message_complete(self) -> Callable[[], None]:
+        return self.unfinished.clear
+
+
+def one_chunk(data: bytes) -> bytes:
+    """What is in the chunk that *data* is, from its first byte to its last; b"" where it may be anything else."""
+    size = len(data)
+    if size < MOST_AT_A_GLANCE:
+        line, inside = FRAMES[size]
+        piece = data.removeprefix(line).removesuffix(b"\r\n")
+        if len(piece) == inside:
+            return piece
+    return b""
 
 
 class Answer:
@@ -94,7 +156,7 @@ class Answer:
 
     _keeps: bool  # from the head on
     _left: int  # bytes of a SIZED body
-    _chunks: _Chunks | None  # of a CHUNKED one
+    _chunks: Chunks | None  # of a CHUNKED one, while it is that
 
     def __init__(self, heads: HeadReader, host: str, method: str) -> None:
         """*host* is named in errors; an answer to the *method* HEAD has no body, whatever it says."""
@@ -112,6 +174,7 @@ class Answer:
         self._of_head = method == "HEAD"
         self._begun: bytearray | None = None
         self._interim = 0
+        self._chunks = None
 
     @property
     def can_follow(self) -> bool:
@@ -209,7 +272,7 @@ class Answer:
             self.stage = COMPLETE
         elif length == IN_CHUNKS:
             self.stage = CHUNKED
-            self._chunks = _Chunks(self.parts)
+            self._chunks = Chunks(self.parts)
         elif length == NO_LENGTH:
             self.stage, self._keeps = UNTIL_CLOSE, False
         else:
@@ -232,9 +295,12 @@ class Answer:
     def _take_chunks(self, data: bytes) -> None:
         parts, chunks = self.parts, self._chunks
         assert chunks is not None
+        if chunks.between and (piece := one_chunk(data)):
+            parts.append(piece)
+            return
         before = len(parts)
         try:
-            chunks.parser.feed_data(data)
+            chunks.feed(data)
         except HttpParserError:
             if chunks.unfinished:
                 self.break_off(transport_words.broken_framing(self._host))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class UpstreamBody(Answer):
 
     __slots__ = (
         "_closed", "_connection", "_due", "_fed", "_feeding", "_first_due", "_held_back", "_idle_s", "_paused", "_sink",
-        "_taken", "_timeouts", "_under_way", "_unsent", "_upload", "_waiter", "_waiting_bytes",
+        "_taken", "_time", "_timeouts", "_under_way", "_unsent", "_upload", "_waiter", "_waiting_bytes",
     )  # fmt: skip
 
     # All that it begins with is set by `UpstreamCall.send`, in the one step that makes the call.
@@ -63,6 +64,7 @@ class UpstreamBody(Answer):
     _first_due: float  # when the body's first byte must be here; from the head on
     _fed: bool  # from here on, once it is attached
     _idle_s: float
+    _time: Callable[[], float]
 
     # -- news ----------------------------------------------------------------------------------------------------
 
@@ -159,6 +161,7 @@ class UpstreamBody(Answer):
             return
         self._sink = sink
         self._idle_s = self._timeouts.idle_s or inf
+        self._time = self._under_way.loop.time
         self._fed = False
         self._expect_more()
         self._feed()
@@ -179,12 +182,12 @@ class UpstreamBody(Answer):
         if sink is None or self._feeding:  # or: it resumed us while it was fed
             return
         self._feeding = True
-        parts, loop = self.parts, self._under_way.loop
+        parts = self.parts
         try:
             while parts and not self._paused:
                 data = parts.pop() if len(parts) == 1 and not self._waiting_bytes else self._take_parts()
                 if self._fed:  # the clocks know of a wait that ends no later than this one
-                    self._due = loop.time() + self._idle_s
+                    self._due = self._time() + self._idle_s
                 else:
                     self._fed = self._taken = True
                     self._expect_more()
@@ -196,14 +199,14 @@ class UpstreamBody(Answer):
                     sink.end(failure if failure is None or isinstance(failure, ProxyError) else _not_passed_on())
             elif self._waiting_bytes > MOST_WAITING_BYTES:
                 self._hold_back()
-        except Exception:  # noqa: BLE001 - the sink's bug, which is logged; the connection must live on without it
-            _log.exception("the body of an answer could not be passed on")
+        except Exception:  # noqa: BLE001 - the sink's bug; the connection must live on without it
             self._give_up(sink)
         finally:
             self._feeding = False
 
     def _give_up(self, sink: Sink) -> None:
-        """The sink has a bug; it must still learn that nothing more comes."""
+        """The sink has a bug, which is logged; it must still learn that nothing more comes."""
+        _log.exception("the body of an answer could not be passed on")
         told = self._sink is None
         self.close()
         if not told:

@@ -22,7 +22,7 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_server import transport_words
 from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.transport_request import LAST_CHUNK
-from llmproxy_server.wire.upstream_answer import BROKEN, CHUNKED, COMPLETE, HEAD
+from llmproxy_server.wire.upstream_answer import BROKEN, COMPLETE, HEAD, one_chunk
 from llmproxy_server.wire.upstream_body import MOST_WAITING_BYTES, UpstreamBody
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
 from llmproxy_server.wire_head import chunk
@@ -149,7 +149,22 @@ class UpstreamCall(UpstreamBody):
 
     def received(self, data: bytes) -> None:
         """Bytes of the upstream have come, behind the head."""
-        if self.stage is CHUNKED:
+        sink, chunks = self._sink, self._chunks
+        if (
+            sink is not None
+            and chunks is not None
+            and chunks.between
+            and self._fed
+            and not (self._waiting_bytes or self._paused or self._feeding)
+            and (piece := one_chunk(data))
+        ):  # nearly all reads of a stream, which are one event: what all that follows would come to
+            self._due = self._time() + self._idle_s
+            try:
+                sink.feed(piece)
+            except Exception:  # noqa: BLE001 - as in `_feed`
+                self._give_up(sink)
+            return
+        if chunks is not None:
             self._take_chunks(data)
         else:
             self.take(data)

@@ -54,12 +54,18 @@ EVENT = (
 )
 
 
-def scanned(pieces: list[bytes], *, usage: bool) -> tuple[Any, ...]:
+def scanned(pieces: list[bytes], *, usage: bool, quickly: bool = False) -> tuple[Any, ...]:
+    """What the stream gives, and all facts; *quickly*: what passes is not fed."""
     scanner: Scanner = OPENAI.scanner(CHAT, usage=usage)
+    passes = None
     out = b""
     try:
         for piece in pieces:
-            out += scanner.feed(piece)
+            if quickly and passes is not None and passes(piece):
+                out += piece
+            else:
+                out += scanner.feed(piece)
+                passes = scanner.passes  # type: ignore[attr-defined] # it is a quick one
         out += scanner.end()
     except UpstreamGarbage as error:
         return out, str(error)
@@ -79,6 +85,28 @@ def test_a_stream_passes_the_same_with_and_without_moulds(events: list[bytes], s
     assert found == without
     assert finish == finished[: len(finish)]  # behind the end nothing counts
     assert found[5] is not None or DONE in events[:-1] or finish == finished
+
+
+@given(st.lists(EVENT, max_size=12), st.integers(0, 2000), st.booleans(), st.sampled_from([1, 300, 4096]))
+def test_what_passes_need_not_be_fed(events: list[bytes], size: int, usage: bool, sample: int) -> None:
+    pieces = splits(b"".join(events), size) if size else events
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "_SAMPLE_BYTES", sample)
+
+        assert scanned(pieces, usage=usage, quickly=True) == scanned(pieces, usage=usage)
+
+
+def test_once_the_beginning_is_over_events_of_the_mould_pass() -> None:
+    scanner = OPENAI.scanner(CHAT, usage=False)
+    for _ in range(40):
+        scanner.feed(HELLO)
+
+    passes = scanner.passes  # type: ignore[attr-defined] # it is a quick one
+
+    assert passes(HELLO)
+    assert not passes(chunk(delta(finish="stop")))
+    scanner.feed(HELLO[:9])
+    assert scanner.passes is None  # type: ignore[attr-defined] # as above
 
 
 def test_of_many_events_those_of_the_mould_are_quiet() -> None:
@@ -121,7 +149,7 @@ def test_what_fits_a_mould_is_one_event_that_tells_nothing(block: bytes) -> None
     mould = Mould.of(HELLO)
     assert mould is not None
 
-    if mould.fits(block):
+    if mould.passes(block):
         assert mould.quiet(block) == (0, len(block))
         assert block.count(b"\n\n") == 1
 
@@ -130,8 +158,8 @@ def test_an_event_like_the_one_before_fits_its_mould() -> None:
     mould = Mould.of(HELLO)
 
     assert mould is not None
-    assert mould.fits(chunk(delta(content=" world")))
-    assert mould.fits(chunk(delta(content="")))
-    assert mould.fits(chunk(delta(content="line\nand line")))
-    assert not mould.fits(chunk(delta(content=" world")) * 2)
-    assert not mould.fits(HELLO.replace(b"Hello", b"x\\"))
+    assert mould.passes(chunk(delta(content=" world")))
+    assert mould.passes(chunk(delta(content="")))
+    assert mould.passes(chunk(delta(content="line\nand line")))
+    assert not mould.passes(chunk(delta(content=" world")) * 2)
+    assert not mould.passes(HELLO.replace(b"Hello", b"x\\"))

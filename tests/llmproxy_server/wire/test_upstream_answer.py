@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmproxy_core.errors import UpstreamCut, UpstreamGarbage
 from llmproxy_server.transport import AiohttpTransport
 from llmproxy_server.wire.upstream import WireTransport
-from llmproxy_server.wire.upstream_answer import Answer, Stage
+from llmproxy_server.wire.upstream_answer import MOST_AT_A_GLANCE, Answer, Stage
 from llmproxy_server.wire.upstream_head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_LINE_BYTES, HeadReader
 from tests.llmproxy_server.transporting import Either, call, over, post, rest, through, transporting
 from tests.upstream import Cut, Raw, Upstream
@@ -264,6 +264,79 @@ def test_any_split_of_the_bytes_gives_the_same_answer(data: bytes, places: set[i
     assert attrs.evolve(split, body=b"") == attrs.evolve(whole, body=b"")
     if whole.failure is None:
         assert split.body == whole.body
+
+
+def _spelled(size: int, spelling: str) -> bytes:
+    """A chunk of so many bytes, its size spelled as most do or in another way."""
+    line = {"upper": "%X", "zeros": "00%x", "extension": "%x;a=b"}.get(spelling, "%x") % size
+    return line.encode() + b"\r\n" + b"\r\n0" * (size // 3) + b"x" * (size % 3) + b"\r\n"
+
+
+CHUNK = st.builds(
+    _spelled,
+    st.sampled_from([1, 2, 15, 16, 17, 255, 256, MOST_AT_A_GLANCE - 8, MOST_AT_A_GLANCE - 7, MOST_AT_A_GLANCE]),
+    st.sampled_from(["usual", "usual", "usual", "upper", "zeros", "extension"]),
+)
+ODD = st.sampled_from(
+    [
+        b"-5\r\n12345\r\n",
+        b" 1\r\nx\r\n",
+        b"0x1\r\nx\r\n",
+        b"2\r\nx\r\n",
+        b"\r\n",
+        b"5\r\n123\r\n",
+        b"1_0\r\n" + b"x" * 18,
+    ]
+)
+
+
+@given(chunks=st.lists(CHUNK, max_size=8), odd=ODD | st.just(b""), rest=st.lists(CHUNK, max_size=2), data=st.data())
+def test_chunks_in_reads_of_their_own_are_what_they_are_in_one(
+    chunks: list[bytes], odd: bytes, rest: list[bytes], data: st.DataObject
+) -> None:
+    pieces = [*chunks, *([odd] if odd else []), *rest, b"0\r\n\r\n"]
+    whole = read(CHUNKED + b"1\r\nx\r\n", *bytes_of(b"".join(pieces)), ends=True)
+    for _ in range(data.draw(st.integers(0, 4))):  # two in one read, or one in two
+        place = data.draw(st.integers(0, len(pieces) - 1))
+        if data.draw(st.booleans()):
+            pieces[place : place + 2] = [b"".join(pieces[place : place + 2])]
+        else:
+            cut = data.draw(st.integers(0, len(pieces[place])))
+            pieces[place : place + 1] = [piece for piece in (pieces[place][:cut], pieces[place][cut:]) if piece]
+
+    split = read(CHUNKED + b"1\r\nx\r\n", *pieces, ends=True)
+
+    assert attrs.evolve(split, body=b"") == attrs.evolve(whole, body=b"")
+    if whole.failure is None:
+        assert split.body == whole.body
+
+
+def test_chunks_that_come_one_by_one_need_no_parser_and_others_need_it_only_then() -> None:
+    answer = Answer(HeadReader(), "h", "GET")
+
+    for data in [CHUNKED + b"1\r\na\r\n", b"1\r\nb\r\n"]:
+        answer.take(data)
+    chunks = answer._chunks
+    assert chunks is not None
+    assert chunks.parser is None
+
+    for data, between in [
+        (b"2\r", False),
+        (b"\n", False),
+        (b"cd", False),
+        (b"\r\n", True),
+        (b"1\r\ne\r\n1\r\n", False),
+    ]:
+        answer.take(data)
+        assert chunks.between is between, data
+    answer.take(b"f\r\n")
+    assert chunks.between
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "parser", None)
+        answer.take(b"1\r\ng\r\n")
+        assert chunks.parser is None
+
+    assert b"".join(answer.parts) == b"abcdefg"
 
 
 @given(data=st.binary(max_size=300), behind=st.sampled_from([b"", OK, CHUNKED, CHUNKED + b"2\r\nok\r\n", OK + b"a: b"]))
