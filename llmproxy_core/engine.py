@@ -389,6 +389,7 @@ def engine_for(response: Stream, client: ClientView) -> Engine:
     if response.api is None:
         return Opaque()
     same_form = client.api is not None and client.api.name == response.api.name
-    if same_form and all(isinstance(wish, Keep) for wish in response.subscriptions):
+    wishes = response.subscriptions
+    if same_form and (not wishes or all(isinstance(wish, Keep) for wish in wishes)):
         return Copying(response, client)
     return Decoding(response, client)

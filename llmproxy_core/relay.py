@@ -191,6 +191,7 @@ class Flow:
         "_told",
         "_write",
         "content_type",
+        "ending",
         "error",
         "headers",
         "keepalive",
@@ -213,6 +214,8 @@ class Flow:
         if response.api is not None and client.api is not None:
             self.keepalive = client.dialect.keepalive(client.api)
         self.error: ProxyError | None = None
+        self.ending = False
+        """Whether the piece that is pushed is the last one: its end is told at once after it."""
         self.only_failed = False
         """
         Whether nothing was answered before the error: its last piece may be left out for a status of its own.
@@ -226,7 +229,8 @@ class Flow:
         """Whether what is written goes out at once: an answer in the client's own form is copied as it comes."""
         self._told: StreamWriter | None = None
         self._replaced_all = False
-        replaced = any(isinstance(wish, Replace) for wish in response.subscriptions)
+        wishes = response.subscriptions  # nearly always none
+        replaced = bool(wishes) and any(isinstance(wish, Replace) for wish in wishes)
         self._engine: Engine | None = None if replaced else engine_for(response, client)
         self._write: Callable[[bytes], None] | None = None
         self._ended: Callable[[], None] | None = None
@@ -257,7 +261,8 @@ class Flow:
         """Whether it is best pushed: the upstream can, and no code of others would run with it."""
         if self._engine is None or not self._response.pushes:
             return False
-        return all(isinstance(wish, Keep) for wish in self._response.subscriptions)
+        wishes = self._response.subscriptions
+        return not wishes or all(isinstance(wish, Keep) for wish in wishes)
 
     def pieces(self) -> AsyncIterator[bytes]:
         """
@@ -390,6 +395,7 @@ class Flow:
         if engine is None or self._ended is None:
             return
         if error is not None:
+            self.ending = True
             self._push(self._failed(b"", error))
             self._over()
         else:
@@ -400,8 +406,9 @@ class Flow:
             out = self._failed(out, engine.error)
         elif not self._begun:
             out = self._ready(out, begun=engine.begun)
+        self.ending = last or engine.done or engine.error is not None
         self._push(out)
-        if last or engine.done or engine.error is not None:
+        if self.ending:
             self._over()
 
     def _push(self, out: bytes) -> None:

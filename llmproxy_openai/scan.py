@@ -175,7 +175,9 @@ class ChunkScanner:
         if self._mould is not None:
             self._size += self._mould.passed_bytes
         self._mould = Mould.of(event)
-        return (0, 0) if self._mould is None else self._mould.quiet(block)
+        if self._mould is None:
+            return 0, 0
+        return (0, len(block)) if len(event) == len(block) else self._mould.quiet(block)
 
     def _look_at_all(self, block: bytes) -> bytes:
         """As `_look`, with a look at every byte."""

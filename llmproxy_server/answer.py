@@ -80,9 +80,13 @@ class Answer:
         elif frame is not None:
             self.client.write(frame(piece))
 
-    def end(self) -> None:
-        """The answer in pieces is complete."""
-        if self._frame is chunk:
+    def end(self, piece: bytes = b"") -> None:
+        """The answer in pieces is complete, with *piece* as the last."""
+        if self._frame is not chunk:
+            self.write(piece)
+        elif piece:
+            self.client.write(chunk(piece), LAST_CHUNK)
+        else:
             self.client.write(LAST_CHUNK)
 
     def break_off(self) -> None:

@@ -65,6 +65,7 @@ class Call:
         "_flow",
         "_handed_on",
         "_head_due_s",
+        "_last_piece",
         "_limited",
         "_pulse_due_s",
         "_pulse_s",
@@ -86,6 +87,7 @@ class Call:
     _head_due_s: float | None
     _pulse_due_s: float | None
     _pulse_s: float  # 0.0: none
+    _last_piece: bytes  # of a pushed stream, while it ends
     _clock: Callable[[], float]
 
     def __init__(
@@ -444,7 +446,7 @@ class Call:
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         shared = self.door.shared
-        self._flow = flow
+        self._flow, self._last_piece = flow, b""
         self._pulse_s, self._pulse_due_s = shared.config.keepalive_s if flow.keepalive else 0.0, None
         self._clock = shared.gateway.services.clock
         self._head_due_s = self._clock() + HEAD_HELD_S
@@ -509,12 +511,14 @@ class Call:
         flow.finish()
         exchange.finish(End.of(flow.error), flow.error)  # its own exchange may be another: a background one's answer
 
-    def _end(self, flow: Flow) -> None:
+    def _end(self, flow: Flow, last: bytes = b"") -> None:
+        """End the answer, with *last* as its last piece."""
         if flow.error is None:
-            self.answer.end()
+            self.answer.end(last)
         else:
             self.answer.break_off()
             forget_tracebacks(flow.error)
+            self.answer.write(last)
 
     # -- the answer, pushed --------------------------------------------------------------------------------------
 
@@ -532,6 +536,9 @@ class Call:
     def _pushed(self, piece: bytes) -> None:
         """A piece of the stream has come."""
         if (flow := self._flow) is None:
+            return
+        if flow.ending and self._pushing:
+            self._last_piece = piece  # goes out with the end, in one write
             return
         answer = self.answer
         try:
@@ -558,14 +565,17 @@ class Call:
             self._rest(self._fail(flow.error))
             return
         self._finish(flow, exchange)
+        last, self._last_piece = self._last_piece, b""
+        with suppress(ClientGone):  # of which we are about to be told
+            if exchange.settling or not self.answer.head_sent:
+                self._begin(flow, last)
+                last = b""
+            if not exchange.settling:
+                self._end(flow, last)
         if exchange.settling:
             self._rest(self._end_settled(flow, exchange))
-            return
-        with suppress(ClientGone):
-            if not self.answer.head_sent:
-                self._begin(flow, b"")
-            self._end(flow)
-        self._over()
+        else:
+            self._over()
 
     async def _end_settled(self, flow: Flow, exchange: Exchange) -> None:
         if not self.answer.head_sent:

@@ -295,8 +295,7 @@ class Answer:
     def _take_chunks(self, data: bytes) -> None:
         parts, chunks = self.parts, self._chunks
         assert chunks is not None
-        if chunks.between and (piece := one_chunk(data)):
-            parts.append(piece)
+        if chunks.between and self._take_plain(data):
             return
         before = len(parts)
         try:
@@ -322,6 +321,21 @@ class Answer:
             idle = chunks.idle_bytes = chunks.idle_bytes + size
         if idle > _MAX_IDLE_BYTES:
             self.break_off(transport_words.broken_framing(self._host))
+
+    def _take_plain(self, data: bytes) -> bool:
+        """Whether *data*, between chunks, was one, the last one, or both; if so, it is taken."""
+        if piece := one_chunk(data):
+            self.parts.append(piece)
+            return True
+        if not data.endswith(_LAST_CHUNK):
+            return False
+        if rest := data[:-_LAST_BYTES]:
+            piece = one_chunk(rest)
+            if not piece:
+                return False
+            self.parts.append(piece)
+        self.stage, self._chunks = COMPLETE, None
+        return True
 
     def _end_chunks(self, data: bytes, last: bytes) -> None:
         self.stage, self._chunks = COMPLETE, None
