@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 
+from llmproxy_core.sse import CR, LF
+
 TEXT = re.compile(
     rb'"(content|reasoning_content|reasoning|refusal|text|transcript|name|arguments)"\s*:\s*'
     rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 ).finditer
 """What a model says, in the members that all wire forms say it in."""
 
-_QUOTE, _LF, _CR, _BACKSLASH = b'"\n\r\\'
+_QUOTE, _BACKSLASH = b'"\\'
 _TO_ITS_QUOTE = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+').match
 
 
@@ -44,7 +46,7 @@ class Mould:
             return None
         begin, end = event[: text.start(2)], event[text.end(2) :]
         is_line = begin.startswith(b"data: {") and end.endswith(b"}\n\n") and event.count(b"\n") == 2
-        if not is_line or _CR in event or not end.startswith((b'"}', b'",')):
+        if not is_line or CR in event or not end.startswith((b'"}', b'",')):
             return None
         return cls(begin, end)
 
@@ -54,8 +56,8 @@ class Mould:
         if len(block) - len(text) != self._around:  # one of the two is not there
             return False
         # No quote closes the text before *end* does, no line ends in it, and what is escaped at its end, if anything,
-        # is not that quote. (`in` finds a number ten times as quickly as a byte string.)
-        if _QUOTE in text or _LF in text or _CR in text or (_BACKSLASH in text and text.endswith(b"\\")):
+        # is not that quote.
+        if _QUOTE in text or LF in text or CR in text or (_BACKSLASH in text and text.endswith(b"\\")):
             return False
         self.passed_bytes += len(block)
         return True
@@ -64,7 +66,7 @@ class Mould:
         """From where to where *block*, of whole events, is events of this mould, which tell nothing."""
         begin, end = self._begin, self._end
         first = 0 if block.startswith(begin) else block.find(begin)
-        if first < 0 or _CR in block or (first and not block.startswith(b"\n\n", first - 2)):
+        if first < 0 or CR in block or (first and not block.startswith(b"\n\n", first - 2)):
             return 0, 0
         last = first
         while block.startswith(begin, last):

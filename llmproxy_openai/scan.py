@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.sse import BOM, EventSplitter, SSEError, event_start, parse_event, split_events
+from llmproxy_core.sse import BOM, CR, EventSplitter, SSEError, event_start, parse_event, split_events
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed, is_done
@@ -20,7 +20,6 @@ from llmproxy_openai.mould import TEXT, Mould, middle_event
 # deeper inside can, and the decoded event decides.
 _USAGE = re.compile(rb'"usage"\s*:\s*\{').search
 _ERROR = b'"error"'  # also vLLM's {"object": "error"}
-_CR = ord("\r")  # as a number ten times as quick to look for
 _END = b"data: [DONE]\n\n"  # as nearly all write it
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]*)"').search
 _ID = re.compile(rb'"id"\s*:\s*"([^"\\]+)"').search
@@ -145,7 +144,7 @@ class ChunkScanner:
     def _look(self, block: bytes) -> bytes:
         if self._reads_for_model:
             self._look_for_model(block)
-        if b"data:" in block:  # comments say nothing
+        if block.find(b"data:") >= 0:  # comments say nothing
             self._note(block)
         first, last = self._quiet_part(block)
         if last - first == len(block):
@@ -256,7 +255,7 @@ def _is_plain(block: bytes) -> bool:
     Told by counting, which takes a third of the time of a match: where there are no more line ends than between such
     events and after the last, none is of another form.
     """
-    if not block.startswith(b"data: {") or not block.endswith(b"}\n\n") or _CR in block:
+    if not block.startswith(b"data: {") or not block.endswith(b"}\n\n") or CR in block:
         return False
     if block.find(b"\n") == len(block) - 2:
         return True

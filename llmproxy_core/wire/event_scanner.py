@@ -7,7 +7,16 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
-from llmproxy_core.sse import BOM, DEFAULT_MAX_EVENT_BYTES, Event, EventSplitter, SSEError, parse_event, split_events
+from llmproxy_core.sse import (
+    BOM,
+    CR,
+    DEFAULT_MAX_EVENT_BYTES,
+    Event,
+    EventSplitter,
+    SSEError,
+    parse_event,
+    split_events,
+)
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed
@@ -121,4 +130,7 @@ class EventScanner(ABC):
 
 def _is_plain(block: bytes) -> bool:
     """Whether nothing in *block* may be left out: no fields without data, no data that is no object."""
-    return block.count(b"data: {") + block.count(b"data:{") == block.count(b"\n\n") + block.count(b"\r\n\r\n")
+    events = block.count(b"\n\n")
+    if CR in block:
+        events += block.count(b"\r\n\r\n")
+    return block.count(b"data: {") + block.count(b"data:{") == events
