@@ -90,9 +90,10 @@ tests: $(DEV) ## the tests, with branch coverage where the core is; it must be c
 	$(FEWER) $(BIN)/python -m pytest -n $(WORKERS) -m "repeats and not soak" $(UNMEASURED:%=--ignore=%)
 	$(FEWER) $(BIN)/python tools/tests.py -n $(WORKERS) -m "not repeats and not soak" $(UNMEASURED:%=--ignore=%) $(ARGS)
 
+# All tests of a client of npm ask what one process of it saw: they stay together (`loadgroup`).
 clients: $(DEV) $(PREVIOUS_SDK) $(NODE_CLIENTS) ## the official clients, Python's and npm's, in their newest major and the one before
-	$(BIN)/python -m pytest -n $(WORKERS) tests/clients
-	CLIENTS=previous .venv-previous-sdk/bin/python -m pytest -n $(WORKERS) tests/clients
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup tests/clients
+	CLIENTS=previous .venv-previous-sdk/bin/python -m pytest -n $(WORKERS) --dist=loadgroup tests/clients
 
 wheel: $(DEV) ## build the wheel into dist/ and try it in a new environment
 	$(BIN)/python -m build --wheel --no-isolation

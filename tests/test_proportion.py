@@ -22,6 +22,8 @@ from tests.long_answers import ANSWERS
 from tests.long_histories import HISTORIES, history
 from tests.proportion import LARGE, MOST, SMALL, times_as_long
 
+pytestmark = pytest.mark.repeats  # and what is timed is the work, without who measures its coverage
+
 DIALECTS = {
     name: dialect
     for name, dialect in Registry.load().dialects.items()
