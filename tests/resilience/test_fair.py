@@ -157,7 +157,7 @@ async def test_who_waits_too_long_is_told_by_which_clock(tmp_path: Path) -> None
         first = await crowd.come("first")
 
         late = await crowd.call("late")
-        hasty = await crowd.call("hasty", "x-llmproxy-timeout-ms: 50")
+        hasty = await crowd.call("hasty", "x-llmproxy-timeout-ms: 150")
 
         said = [json.loads(it.body)["error"] for it in (late, hasty)]
         assert [it["code"] for it in said] == ["llm_full"] * 2
