@@ -52,7 +52,7 @@ BUILT = {
     ),
 }
 
-pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("tutorial"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

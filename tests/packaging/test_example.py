@@ -17,7 +17,6 @@ EXAMPLE = ROOT / "docs" / "examples" / "llmproxy-word-guard"
 
 pytestmark = [
     pytest.mark.packaging,
-    pytest.mark.xdist_group("packaging"),
     pytest.mark.timeout(240),
 ]
 

@@ -18,8 +18,6 @@ from tests.packaging.installation import ROOT, Installation
 
 pytestmark = [
     pytest.mark.packaging,
-    # One process builds the wheel and makes the environment, once for all of these.
-    pytest.mark.xdist_group("packaging"),
     pytest.mark.timeout(240),
 ]
 

@@ -12,8 +12,6 @@ from tests.llmproxy_server.wire.judge import Sent, check, sent
 from tests.llmproxy_server.wire.rows import Row
 from tests.llmproxy_server.wire.strict import Malformed, read, read_all
 
-pytestmark = pytest.mark.xdist_group("wire corpus")
-
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
     return pytest.importorskip("uvloop").new_event_loop  # type: ignore[no-any-return]

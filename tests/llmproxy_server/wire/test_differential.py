@@ -20,8 +20,6 @@ from tests.llmproxy_server.wire.rows import Row
 from tests.llmproxy_server.wire.strict import Request
 from tests.needs import need_program
 
-pytestmark = pytest.mark.xdist_group("wire differential")
-
 
 @attrs.frozen
 class Verdicts:

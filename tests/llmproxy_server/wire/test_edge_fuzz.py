@@ -20,8 +20,6 @@ from tests.llmproxy_server.wire.ours import PROBE, Edge, Told
 from tests.llmproxy_server.wire.rows import chunk, get, sized
 from tests.llmproxy_server.wire.strict import Request, read_all
 
-pytestmark = pytest.mark.xdist_group("wire fuzz")
-
 SOON_S = 0.25
 """What became half a request by being spoiled is ended by the time-outs."""
 DEEP = settings(max_examples=3 * settings().max_examples)

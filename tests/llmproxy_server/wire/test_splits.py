@@ -12,8 +12,6 @@ from tests.llmproxy_server.wire.corpus import CORPUS
 from tests.llmproxy_server.wire.judge import Sent, check, sent
 from tests.llmproxy_server.wire.rows import Row
 
-pytestmark = pytest.mark.xdist_group("wire splits")
-
 SHORT_BYTES = 320
 SOME = {
     name: row
