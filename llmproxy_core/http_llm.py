@@ -75,11 +75,12 @@ _REMEMBERED = 512  # the names of an upstream's headers are its choice, so the m
 
 _Asked = tuple[str, str | None, bool, bool]
 """What a request is sent by: the name of its API, its model, whether it streams, and asks for the usage then."""
-_Plan = tuple[Api, str | None, str, Price | None, bool]
+_Plan = tuple[Api, str | None, str, Price | None, bool, bool]
 """
 How it is sent: in which API, for which model, where to, and at what price.
 
-At last whether a whole answer is in the form, and of the kind, that the request asks for.
+Then whether a whole answer is in the form, and of the kind, that the request asks for; and whether its body goes out as
+it came, but for what only some hold.
 """
 
 
@@ -180,9 +181,9 @@ class HttpLLM:
             plan, body = await self._planned(exchange, key)
             if plan is None:
                 return await self._count_here(exchange, self._sent(head.model))
-        elif (body := request.body).rfind(SEAL_MARK) >= 0:
+        elif not plan[5] or (body := request.body).rfind(SEAL_MARK) >= 0:
             body = self._body(exchange, plan[0], plan[1])
-        api, sent, url, _, _ = plan
+        api, sent, url, _, _, _ = plan
         attempt, tries, trace = exchange.attempt(self._config.name, sent), exchange.tries, exchange.trace
         passed, span = self._passed, ""
         if trace is not None and not self._names_trace:
@@ -235,10 +236,18 @@ class HttpLLM:
         # Before it is sent: whoever leaves after that is billed.
         billed = sent is not None and api.operation in BILLED_OPERATIONS
         price = await self._price(sent) if sent is not None and billed else None
-        as_asked = own is not None and own.form == api.form and not request.head.stream
-        plan = (api, sent, url, None if price is None else price.price, as_asked)
+        same_form = own is not None and own.form == api.form
+        as_asked, as_is = same_form and not request.head.stream, same_form and not self._changes(request, api, sent)
+        plan = (api, sent, url, None if price is None else price.price, as_asked, as_is)
         self._remember(key, request, plan)
         return plan, body
+
+    def _changes(self, request: Request, api: Api, sent: str | None) -> bool:
+        """Whether something is changed in *request*, whatever else it holds, though it goes out in its own form."""
+        head = request.head
+        streams = api.operation is _CHAT and head.stream
+        asks = self._config.ask_usage and not head.wants_usage
+        return sent != head.model or (streams and (asks or not self._config.supports_streaming))
 
     def _api(self, request: Request) -> Api | None:
         """
@@ -272,18 +281,14 @@ class HttpLLM:
 
     def _remember(self, key: _Asked | None, request: Request, plan: _Plan) -> None:
         """
-        Remember how requests of that kind are sent, if nothing is to be changed in them, whatever else they hold.
+        Remember how requests of that kind are sent, if that is the same whatever else they hold.
 
         Bounded: the names of models are the callers' choice.
         """
-        own, head = request.api, request.head
-        api, sent, _, _, _ = plan
-        if key is None or own is None or own.form != api.form or api.operation not in CONVERSATIONS:
+        own, api = request.api, plan[0]
+        if key is None or own is None or api.operation not in CONVERSATIONS:
             return
-        if self._model_base is not None or "{model}" in f"{own.path}{api.path}{self._base}" or sent != head.model:
-            return
-        streams = api.operation is _CHAT and head.stream
-        if streams and (not self._config.supports_streaming or (self._config.ask_usage and not head.wants_usage)):
+        if self._model_base is not None or "{model}" in f"{own.path}{api.path}{self._base}":
             return
         if len(self._plans) >= _REMEMBERED:
             self._plans.clear()
@@ -409,7 +414,7 @@ class HttpLLM:
         read: bytes | None = None,
     ) -> Reply:
         """What was answered is *whole*; *read* is the same where it did not come at once."""
-        api, _, _, price, as_asked = plan
+        api, _, _, price, as_asked, _ = plan
         try:
             if len(whole) > self._config.max_response_bytes:
                 read = whole
@@ -443,7 +448,7 @@ class HttpLLM:
         return reply
 
     def _stream(self, exchange: Exchange, plan: _Plan, answer: UpstreamResponse, attempt: Attempt) -> Stream:
-        api, _, _, price, _ = plan
+        api, _, _, price, _, _ = plan
         body, gap_s = answer.body, self._config.timeouts.between_tokens_s
         if gap_s:
             body = clocked(body, self._dialect.reader(api), gap_s, self._services.tasks)
@@ -546,7 +551,7 @@ class HttpLLM:
         It has worked on it all the same: who leaves early, again and again, would else use it for nothing. *body* is
         what came.
         """
-        api, _, _, price, _ = plan
+        api, _, _, price, _, _ = plan
         if api.operation not in BILLED_OPERATIONS:
             return
         head = ReplyHead(None, attempt.model)

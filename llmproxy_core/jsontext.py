@@ -108,14 +108,18 @@ class TopLevel:
         A member that is not there yet is appended; removing one that is not there changes nothing. Every
         other byte and the order of the members stay. The texts are trusted to be JSON.
         """
-        cuts, any_left = _cuts(self.spans, edits)
+        names = self.names
         added = [
             msgspec.json.encode(name) + b":" + value
             for name, value in edits.items()
-            if value is not None and name not in self.raws
+            if value is not None and name not in names
         ]
+        if any(map(names.__contains__, edits)):
+            cuts, any_left = _cuts(self.spans, edits)
+        else:  # as a stream asks for its usage: it does not matter where the members stand
+            cuts, any_left = [], bool(names)
         if added:
-            end = max((span.end for span in self.spans.values()), default=self.body.index(b"{") + 1)
+            end = _end_of_members(self.body)
             cuts.append((end, end, b",".join([b"", *added] if any_left else added)))
         return _apply(self.body, cuts)
 
@@ -438,6 +442,14 @@ def _find_spans(body: bytes, raws: Mapping[str, msgspec.Raw]) -> dict[str, Span]
         end = key.end() + memoryview(raw).nbytes
         spans[name] = Span(key.start(1), key.end(), end)
     return spans
+
+
+def _end_of_members(body: bytes) -> int:
+    """Behind the last member of the object that *body* is, or behind its bracket where it has none."""
+    end = body.rfind(b"}")
+    while body[end - 1] in b" \t\n\r":
+        end -= 1
+    return end
 
 
 _Cut = tuple[int, int, bytes]

@@ -164,15 +164,17 @@ def changed(whole: bytes, random: Random) -> bytes:
 async def test_random_changes_of_a_request_break_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """300 of them, the same each time; the time-outs end those that became half a request."""
     random = Random(7)
-    whole = post({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}, "/v1/chat/completions", "X-A: b")
-    soon = {"header_timeout_s": 0.1, "body_timeout_s": 0.1, "idle_timeout_s": 0.1}
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+    whole = post(chat, "/v1/chat/completions", "Connection: close")
+    # A busy machine may take longer than 0.1 s to look at what has come on a new connection.
+    soon = {"header_timeout_s": 0.5, "body_timeout_s": 0.1, "idle_timeout_s": 0.5}
     answered = 0
     async with (
         Upstream(reply(completion("Hello"))) as upstream,
         Proxy(with_server(openai_at(upstream.base_url), **soon)) as proxy,
     ):
-        for _ in range(10):
-            async with many(proxy.port, 30) as clients:
+        for _ in range(5):
+            async with many(proxy.port, 60) as clients:
                 for client in clients:
                     client.send(changed(whole, random))
                 for raw in await asyncio.gather(*(client.rest() for client in clients), return_exceptions=True):
