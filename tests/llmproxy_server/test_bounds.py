@@ -319,7 +319,7 @@ def plans(proxy: Proxy, number: int) -> None:
     assert isinstance(llm, HttpLLM)
     api, model = llm._apis["openai.chat"], f"model-{number}"
     request = Request(operation=api.operation, dialect=llm._dialect, api=api, body=b'{"model":"%b"}' % model.encode())
-    llm._remember((api.name, model, False, False), request, (api, model, "http://url", None, True))
+    llm._remember((api.name, model, False, False), request, (api, model, "http://url", None, True, True))
 
 
 def hosts(proxy: Proxy, number: int) -> None:
