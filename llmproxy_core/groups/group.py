@@ -62,6 +62,8 @@ class Group:
         self._looks_for_blocked = Failure.CONTENT_POLICY in by_kind
         """Known beforehand: to hash a kind takes longer than all else that an answer passes here."""
         self._final = (BY_KIND - by_kind.keys()) | {Failure.CALLER, Failure.DEADLINE, Failure.OURS}
+        self.gives_as_is = resumes_in is None and not self._looks_for_blocked
+        """Whether the answer of its first member is its own: who awaits that spares a coroutine around it (`first`)."""
 
     @property
     def models(self) -> ModelMap:
@@ -74,12 +76,26 @@ class Group:
         """Its members are LLMs of their own."""
 
     def send(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
-        request = exchange.request
-        meant = request if self._members.as_asked else self._meant(request)
-        left = iter(self._order(exchange))
+        meant, left = self._asked(exchange)
         if self._resumes_in is None:
             return self._ask(exchange, meant, left)
         return self._resuming(self._resumes_in, exchange, meant, left)
+
+    def _asked(self, exchange: Exchange) -> tuple[Request, Iterator[LLMClient]]:
+        """What members are asked, and who they are. RouteNotFound: it is not served."""
+        request = exchange.request
+        return request if self._members.as_asked else self._meant(request), iter(self._order(exchange))
+
+    def first(self, exchange: Exchange) -> tuple[LLMClient, Request, Iterator[LLMClient]]:
+        """`send` in two steps: whom to ask first, and for what; who is left, for `others`, should that fail."""
+        meant, left = self._asked(exchange)
+        return next(left), meant, left
+
+    def others(
+        self, exchange: Exchange, meant: Request, left: Iterator[LLMClient], member: LLMClient, error: ProxyError
+    ) -> Coroutine[Any, Any, Response]:
+        """*member* has failed with *error*: what `send` does then."""
+        return self._ask(exchange, meant, chain([_Failed(_llm(member), error)], left))
 
     async def _resuming(self, tasks: Tasks, exchange: Exchange, meant: Request, left: Iterator[LLMClient]) -> Response:
         tries = exchange.tries
@@ -152,7 +168,31 @@ class Group:
 
 def _llm(member: LLMClient) -> LLMClient:
     """The LLM itself that an order has put something around."""
-    return member.llm if isinstance(member, Measured | Turn) else member
+    return member.llm if isinstance(member, Measured | Turn | _Failed) else member
+
+
+class _Failed:
+    """The LLM *llm*, which was asked already, and failed with *error*."""
+
+    def __init__(self, llm: LLMClient, error: ProxyError) -> None:
+        self.llm = llm
+        self._error = error
+
+    @property
+    def models(self) -> ModelMap:
+        return self.llm.models
+
+    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
+        return await self.llm.prices(model)
+
+    async def aclose(self) -> None:
+        """It belongs to somebody else."""
+
+    async def send(self, exchange: Exchange) -> Response:
+        try:
+            raise self._error
+        finally:
+            del self._error  # nor its own traceback
 
 
 async def _may_go_on(tries: Tries) -> bool:

@@ -10,6 +10,7 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.groups.explained import tells_more, try_another
+from llmproxy_core.groups.group import Group
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.outcome import Outcome
@@ -36,6 +37,7 @@ class Tried:
 
     def __init__(self, llm: LLMClient, retries: Retries, services: Services, commit: Commit = FIRST_TOKEN) -> None:
         self._llm = llm
+        self._group = llm if isinstance(llm, Group) and llm.gives_as_is else None
         self._commit = commit
         self._retries = retries
         self._clock, self._chance = services.clock, services.random
@@ -62,11 +64,24 @@ class Tried:
         tries = exchange.tries = Tries(
             retries, exchange.until_s, self._clock, self._chance, retries.max_retries, self._commit
         )
-        request, told = exchange.request, None
+        group, request, told = self._group, exchange.request, None
         try:
             while True:
                 try:
-                    response = await self._llm.send(exchange)
+                    if group is None:
+                        response = await self._llm.send(exchange)
+                    else:  # whose first member is awaited here: a coroutine of its own is dear, and most answer
+                        member, meant, left = group.first(exchange)
+                        exchange.request, answered, others = meant, None, None
+                        try:
+                            answered = await member.send(exchange)
+                        except ProxyError as failed:
+                            others = group.others(exchange, meant, left, member, failed)
+                        exchange.request = request
+                        if others is not None:
+                            answered = await others
+                        assert answered is not None
+                        response = answered
                     if tries.left < retries.max_retries:
                         response.on_finish(partial(_last_word, tries))
                     return response
@@ -82,6 +97,7 @@ class Tried:
                 if not tries.any_left:  # who asked has left meanwhile
                     raise tries.last_word(told)
         finally:
+            exchange.request = request
             exchange.tries = told = None  # a processor that sends the exchange once more has tries of its own
 
 
