@@ -165,7 +165,7 @@ async def test_an_opaque_answer_is_drained() -> None:
 @pytest.mark.parametrize("watched", [False, True], ids=["copied", "watched"])
 async def test_a_client_that_took_nothing_does_not_hold_the_drain(watched: bool) -> None:
     """It had stopped the upstream, and that waits for nobody any more."""
-    flow = Flood(sse(chat_chunk("x" * 16_000), done=False), count=400)  # more than the buffers on the way hold
+    flow = Flood(sse(chat_chunk("x" * 16_000), done=False), count=1200)  # more than the kernel holds on the way
     upstream = Upstream([Head(), flow, Chunk(REST), End()], send_buffer_bytes=65_536)
     async with upstream:
         mapping = draining(upstream.base_url)
