@@ -95,7 +95,7 @@ class Group:
         self, exchange: Exchange, meant: Request, left: Iterator[LLMClient], member: LLMClient, error: ProxyError
     ) -> Coroutine[Any, Any, Response]:
         """*member* has failed with *error*: what `send` does then."""
-        return self._ask(exchange, meant, chain([_Failed(_llm(member), error)], left))
+        return self._ask(exchange, meant, chain([member], left), failed_first=error)
 
     async def _resuming(self, tasks: Tasks, exchange: Exchange, meant: Request, left: Iterator[LLMClient]) -> Response:
         tries = exchange.tries
@@ -113,11 +113,21 @@ class Group:
         return request if sent is None or sent == asked else request.with_model(sent)
 
     async def _ask(
-        self, exchange: Exchange, meant: Request, left: Iterator[LLMClient], told: ProxyError | None = None
+        self,
+        exchange: Exchange,
+        meant: Request,
+        left: Iterator[LLMClient],
+        told: ProxyError | None = None,
+        *,
+        failed_first: ProxyError | None = None,
     ) -> Response:
-        """Ask who is *left* for *meant*. *told*: what somebody was asked before, and failed with."""
+        """
+        Ask who is *left* for *meant*. *told*: what somebody was asked before, and failed with.
+
+        *failed_first*: the first of them was asked already, and that is what it failed with.
+        """
         request, tries, named = exchange.request, exchange.tries, self._by_kind
-        failed, goes_on = (None, False) if told is None else (failure_of(told), True)
+        failed, final = (None, self._final) if told is None else (failure_of(told), _FINAL)
         asked: tuple[LLMClient, ...] = ()
         name: str | None = None
         other: LLMClient | None = None
@@ -132,19 +142,19 @@ class Group:
                         try_another(exchange, f"{failed.value}: {name if llm is other else 'the next member'}")
                 exchange.request = meant
                 try:
+                    if failed_first is not None:
+                        raise failed_first
                     response = await member.send(exchange)
                     if self._looks_for_blocked and Failure.CONTENT_POLICY in named:
                         raise_if_blocked(response)
                     return response
                 except ProxyError as error:
-                    failed, kind = failure_of(error), cause_of(error)
-                    is_final = failed in (_FINAL if goes_on else self._final)
-                    if is_final or (failed.was_asked and meant.operation is Operation.OPAQUE):
+                    failed_first, failed, kind = None, failure_of(error), cause_of(error)
+                    if failed in final or (failed.was_asked and meant.operation is Operation.OPAQUE):
                         raise
-                    other = None
-                    if (name := named.get(kind)) is not None:
+                    other = None if (name := named.get(kind)) is None else self._members.llm(name)
+                    if other is not None:
                         named = {it: llm for it, llm in named.items() if it is not kind}
-                        other = self._members.llm(name)
                         left = chain([other], left)
                     more = sooner(error, told)
                     if told is None or other not in asked:  # else what that one failed with is why there is no answer
@@ -168,31 +178,7 @@ class Group:
 
 def _llm(member: LLMClient) -> LLMClient:
     """The LLM itself that an order has put something around."""
-    return member.llm if isinstance(member, Measured | Turn | _Failed) else member
-
-
-class _Failed:
-    """The LLM *llm*, which was asked already, and failed with *error*."""
-
-    def __init__(self, llm: LLMClient, error: ProxyError) -> None:
-        self.llm = llm
-        self._error = error
-
-    @property
-    def models(self) -> ModelMap:
-        return self.llm.models
-
-    async def prices(self, model: str | None) -> Sequence[ModelPrice | None]:
-        return await self.llm.prices(model)
-
-    async def aclose(self) -> None:
-        """It belongs to somebody else."""
-
-    async def send(self, exchange: Exchange) -> Response:
-        try:
-            raise self._error
-        finally:
-            del self._error  # nor its own traceback
+    return member.llm if isinstance(member, Measured | Turn) else member
 
 
 async def _may_go_on(tries: Tries) -> bool:

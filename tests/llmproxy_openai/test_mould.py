@@ -12,6 +12,7 @@ from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_openai import scan
 from llmproxy_openai.mould import Mould, middle_event
 from llmproxy_openai.paths import CHAT
+from llmproxy_openai.scan import ChunkScanner
 from tests.llmproxy_openai.streams import DONE, OPENAI, chunk, delta, splits
 
 HELLO = chunk(delta(content="Hello"))
@@ -57,6 +58,7 @@ EVENT = (
 def scanned(pieces: list[bytes], *, usage: bool, quickly: bool = False) -> tuple[Any, ...]:
     """What the stream gives, and all facts; *quickly*: what passes is not fed."""
     scanner: Scanner = OPENAI.scanner(CHAT, usage=usage)
+    assert isinstance(scanner, ChunkScanner)
     passes = None
     out = b""
     try:
@@ -65,7 +67,7 @@ def scanned(pieces: list[bytes], *, usage: bool, quickly: bool = False) -> tuple
                 out += piece
             else:
                 out += scanner.feed(piece)
-                passes = scanner.passes  # type: ignore[attr-defined] # it is a quick one
+                passes = scanner.passes
         out += scanner.end()
     except UpstreamGarbage as error:
         return out, str(error)
@@ -101,12 +103,14 @@ def test_once_the_beginning_is_over_events_of_the_mould_pass() -> None:
     for _ in range(40):
         scanner.feed(HELLO)
 
-    passes = scanner.passes  # type: ignore[attr-defined] # it is a quick one
+    assert isinstance(scanner, ChunkScanner)
+    passes = scanner.passes
 
+    assert passes is not None
     assert passes(HELLO)
     assert not passes(chunk(delta(finish="stop")))
     scanner.feed(HELLO[:9])
-    assert scanner.passes is None  # type: ignore[attr-defined] # as above
+    assert scanner.passes is None
 
 
 def test_of_many_events_those_of_the_mould_are_quiet() -> None:
