@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -30,19 +32,24 @@ async def drip(client: Client, data: bytes, every_s: float = 0.02) -> None:
         await asyncio.sleep(every_s)
 
 
+@asynccontextmanager
+async def dripping(client: Client, data: bytes) -> AsyncIterator[None]:
+    """Send *data* byte by byte as long as the block lasts; the proxy may end the connection before."""
+    sending = asyncio.get_running_loop().create_task(drip(client, data))
+    try:
+        yield
+    finally:
+        sending.cancel()
+        await asyncio.wait([sending])
+
+
 async def test_a_head_that_comes_too_slowly_is_cut() -> None:
     async with Proxy(slow(header_timeout_s=0.15)) as proxy, connected(proxy.port) as client:
-        dripping = asyncio.get_running_loop().create_task(
-            drip(client, request("GET", "/livez", "X-Long: " + "x" * 500))
-        )
-
-        got = await answer(client)
+        async with dripping(client, request("GET", "/livez", "X-Long: " + "x" * 500)):
+            got = await answer(client)
 
         assert (got.status, got.code, got["connection"]) == (408, "request_timeout", "close")
         assert len(got["x-request-id"]) == 32
-        dripping.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await dripping
 
 
 @pytest.mark.wire
@@ -93,12 +100,8 @@ async def test_a_body_that_stops_is_cut() -> None:
 async def test_a_body_that_drips_is_cut() -> None:
     async with Proxy(slow(body_timeout_s=0.2, body_min_bytes_per_s=1000)) as proxy, connected(proxy.port) as client:
         client.send(request("POST", CHAT, "Content-Type: application/json", "Content-Length: 1000"))
-        dripping = asyncio.get_running_loop().create_task(drip(client, b"x" * 1000))
-
-        assert (await answer(client)).status == 408
-        dripping.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await dripping
+        async with dripping(client, b"x" * 1000):
+            assert (await answer(client)).status == 408
 
 
 async def test_a_long_body_that_keeps_up_may_take_longer_than_the_timeout() -> None:
