@@ -60,13 +60,16 @@ def peers() -> Iterator[Found]:
     LiteLLM: its program in `BENCH_LITELLM`, or on the PATH.
     """
     yield System("direct"), ""
-    for find in (_nginx, _relay, _caddy, _portkey, _litellm):
+    for find in (_nginx, _relay, _floor, _caddy, _portkey, _litellm):
         if (found := find()) is not None:
             yield found
 
 
-def _relay() -> Found:
+def _floor() -> Found:
+    return System("floor", [sys.executable, str(HERE / "floor.py"), "$port", "$upstream_port"]), ""
 
+
+def _relay() -> Found:
     command = [sys.executable, str(HERE / "relay.py"), "$port", "$upstream"]
     return System("relay", command), f"aiohttp {version('aiohttp')}, uvloop {version('uvloop')}"
 

@@ -11,10 +11,36 @@ from llmproxy_core.errors import InternalError, ProxyError
 from llmproxy_core.tasks import Tasks
 
 
+class Passing:
+    """
+    How most events of a stream pass: each in the chunk (RFC 9112, section 7.1) that it came in.
+
+    Instead of feeding a sink what is in *chunk*, whoever reads it asks `knows(chunk, line)`, *line* being the one with
+    its size; where that says yes, `send(chunk)` is all there is to do, and `passed` is set. A chunk that says more than
+    its size there is fed.
+    """
+
+    __slots__ = ("knows", "passed", "send")
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        """*send* raises nothing: who is gone is told of elsewhere."""
+        self.send = send
+        self.knows: Callable[[bytes, bytes], bool] = _knows_none
+        """Whether the sink would pass on what is in the chunk as it is; it has counted it, if so."""
+        self.passed = False
+        """Whether anything has, since this was last set to False."""
+
+
+def _knows_none(chunk: bytes, line: bytes) -> bool:
+    return False
+
+
 class Sink(Protocol):
     """Who takes pushed bytes. `end` is called once, and nothing after it; neither is called once the body is closed."""
 
-    def feed(self, data: bytes) -> None: ...
+    def feed(self, data: bytes) -> Passing | None:
+        """Gives how what follows may pass, until this is called again or the sink has the body paused or closed."""
+        ...
 
     def end(self, error: ProxyError | None) -> None: ...
 

@@ -125,9 +125,10 @@ class QuickScanner(Scanner, Protocol):
     """A Scanner that knows nearly all reads at a glance; one without *passes* is fed with everything."""
 
     @property
-    def passes(self) -> Callable[[bytes], bool] | None:
+    def passes(self) -> Callable[[bytes, bytes], bool] | None:
         """
-        Tells whether `feed` would give its argument itself and no fact change by it; None: not now.
+        Tells of a chunk, and the line it begins with (see Passing), whether `feed` would give what is in it as it is
+        and no fact change by it; None: not now.
 
         Where it says yes, that is counted, and the bytes are not fed any more; otherwise nothing has happened. It holds
         until something is fed.

@@ -30,7 +30,7 @@ _log = logging.getLogger("llmproxy")
 EventStep = Callable[[Frame | None, list[ChatEvent]], list[ChatEvent]]
 """What one subscription does to the events of a frame (None: events that no frame carried)."""
 
-Passes = Callable[[bytes], bool] | None
+Passes = Callable[[bytes, bytes], bool] | None
 """See QuickScanner."""
 
 
@@ -91,7 +91,7 @@ class Engine(Protocol):
 
     @property
     def passes(self) -> Passes:
-        """Until the next `feed`: whether bytes may go out as they are, and are not to be fed (see QuickScanner)."""
+        """Until the next `feed`: whether a chunk may go out as it is, and is not to be fed (see QuickScanner)."""
         ...
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 
 import attrs
 
+from llmproxy_core.body import Passing
 from llmproxy_core.chat import ChatReply, End
 from llmproxy_core.dialect import Api, Operation, StreamWriter
 from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
@@ -184,7 +185,6 @@ class Flow:
         "_ended",
         "_has_said",
         "_held",
-        "_passes",
         "_replaced_all",
         "_response",
         "_tells",
@@ -232,9 +232,8 @@ class Flow:
         wishes = response.subscriptions  # nearly always none
         replaced = bool(wishes) and any(isinstance(wish, Replace) for wish in wishes)
         self._engine: Engine | None = None if replaced else engine_for(response, client)
-        self._write: Callable[[bytes], None] | None = None
+        self._write: Callable[[bytes], Passing | None] | None = None
         self._ended: Callable[[], None] | None = None
-        self._passes: Callable[[bytes], bool] | None = None  # of the engine, while something is pushed
 
     @property
     def is_opaque(self) -> bool:
@@ -357,8 +356,12 @@ class Flow:
 
     # -- pushed --------------------------------------------------------------------------------------------------
 
-    def attach(self, write: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-        """Push pieces to *write* as they come, then call *ended* once. `pause` and `resume` hold the upstream."""
+    def attach(self, write: Callable[[bytes], Passing | None], ended: Callable[[], None]) -> None:
+        """
+        Push pieces to *write* as they come, then call *ended* once. `pause` and `resume` hold the upstream.
+
+        *write* gives how what follows may pass without it, if it may.
+        """
         self._write, self._ended = write, ended
         self._response.attach(self)
 
@@ -368,26 +371,24 @@ class Flow:
     def resume(self) -> None:
         self._response.resume()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> Passing | None:
         """Of the sink: bytes of the upstream."""
-        passes = self._passes
-        if passes is not None and passes(data):  # nearly all pieces
-            self._write(data)  # type: ignore[misc] # the two are there together
-            return
         engine = self._engine
         if engine is None or self._ended is None or engine.done or engine.error is not None:
-            return
+            return None
         if self._response.first_byte_s is None:
             self._response.note_first_byte()
         out = engine.feed(data)
         if self._begun and not engine.done and engine.error is None:
-            if self._write is not None:
-                if out:
-                    self._has_said = True
-                    self._write(out)
-                self._passes = engine.passes if self._has_said and self._write is not None else None
+            if out and self._write is not None:
+                self._has_said = True
+                passing = self._write(out)
+                if passing is not None and (knows := engine.passes) is not None:
+                    passing.knows = knows
+                    return passing
         else:
             self._send(engine, out)
+        return None
 
     def end(self, error: ProxyError | None) -> None:
         """Of the sink: the upstream's body has ended."""
@@ -418,7 +419,7 @@ class Flow:
 
     def _over(self) -> None:
         ended, self._ended = self._ended, None
-        self._write = self._passes = None  # who writes holds us
+        self._write = None  # who writes holds us
         if ended is not None:
             ended()
 

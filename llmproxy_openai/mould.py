@@ -29,14 +29,15 @@ class Mould:
     text, and *end* goes on behind the one that closes it as a JSON value does, nor is there a member between them.
     """
 
-    __slots__ = ("_around", "_begin", "_end", "passed_bytes")
+    __slots__ = ("_around", "_begin", "_end", "_end_in_chunk", "passed_bytes")
 
     def __init__(self, begin: bytes, end: bytes) -> None:
         self._begin = begin
         self._end = end
+        self._end_in_chunk = end + b"\r\n"
         self._around = len(begin) + len(end)
         self.passed_bytes = 0
-        """Of the blocks that `passes` has taken."""
+        """Of the events that `passes` has taken."""
 
     @classmethod
     def of(cls, event: bytes) -> Mould | None:
@@ -50,16 +51,26 @@ class Mould:
             return None
         return cls(begin, end)
 
-    def passes(self, block: bytes) -> bool:
+    def fits(self, block: bytes) -> bool:
         """Whether *block* surely is one event of this mould, and nothing else; if so, it is counted."""
         text = block.removeprefix(self._begin).removesuffix(self._end)
-        if len(block) - len(text) != self._around:  # one of the two is not there
-            return False
-        # No quote closes the text before *end* does, no line ends in it, and what is escaped at its end, if anything,
-        # is not that quote.
-        if _QUOTE in text or LF in text or CR in text or (_BACKSLASH in text and text.endswith(b"\\")):
+        if len(block) - len(text) != self._around or _may_end(text):  # or: one of the two is not there
             return False
         self.passed_bytes += len(block)
+        return True
+
+    def passes(self, chunk: bytes, line: bytes) -> bool:
+        """
+        Whether *chunk*, which is to begin with *line* and end with a line end, surely has one event of this mould in
+        it, and nothing else; if so, it is counted.
+        """
+        text = chunk.removeprefix(line).removeprefix(self._begin).removesuffix(self._end_in_chunk)
+        size = self._around + len(text)
+        if len(chunk) - len(line) - 2 != size:  # one of the three is not there
+            return False
+        if _QUOTE in text or LF in text or CR in text or (_BACKSLASH in text and text.endswith(b"\\")):
+            return False  # as `_may_end` has it, written out, as each event of a stream comes this way
+        self.passed_bytes += size
         return True
 
     def quiet(self, block: bytes) -> tuple[int, int]:
@@ -80,6 +91,11 @@ class Mould:
                 break
             last = quote + len(end)
         return first, last
+
+
+def _may_end(text: bytes) -> bool:
+    """Whether a quote closes *text* before its end, a line ends in it, or the quote behind it may be an escaped one."""
+    return _QUOTE in text or LF in text or CR in text or (_BACKSLASH in text and text.endswith(b"\\"))
 
 
 def middle_event(block: bytes) -> bytes:

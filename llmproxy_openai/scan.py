@@ -85,9 +85,7 @@ class ChunkScanner:
         if self._is_over:
             return b""
         splitter, mould = self._splitter, self._mould
-        if (
-            mould is not None and not (splitter.held or self._reads_for_model) and mould.passes(data)
-        ):  # nearly all reads
+        if mould is not None and not (splitter.held or self._reads_for_model) and mould.fits(data):  # nearly all reads
             if self._unsampled > 0:
                 self._sample(data)
             return data
@@ -99,7 +97,7 @@ class ChunkScanner:
         return self._pass(block) if block else b""
 
     @property
-    def passes(self) -> Callable[[bytes], bool] | None:
+    def passes(self) -> Callable[[bytes, bytes], bool] | None:
         """See QuickScanner: nearly all reads are one event of the mould, once the beginning is over."""
         mould = self._mould
         if mould is None or self._splitter.held or self._reads_for_model or self._unsampled > 0 or self._is_over:

@@ -91,6 +91,9 @@ class Abandoned:
     def write(self, *data: bytes) -> None:
         """Nobody is there to get it."""
 
+    def pass_on(self, data: bytes) -> None:
+        """Nor this."""
+
     async def drain(self) -> None:
         """All was taken."""
 

@@ -80,6 +80,11 @@ class Answer:
         elif frame is not None:
             self.client.write(frame(piece))
 
+    @property
+    def sends_chunks(self) -> Callable[[bytes], None] | None:
+        """What a piece in its chunk may be sent with as it is; None where pieces are not sent in chunks."""
+        return self.client.pass_on if self._frame is chunk else None
+
     def end(self, piece: bytes = b"") -> None:
         """The answer in pieces is complete, with *piece* as the last."""
         if self._frame is not chunk:

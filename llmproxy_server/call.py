@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from math import inf
 
+from llmproxy_core.body import Passing
 from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline, deadline_exceeded
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
@@ -67,6 +68,7 @@ class Call:
         "_head_due_s",
         "_last_piece",
         "_limited",
+        "_passing",
         "_pulse_due_s",
         "_pulse_s",
         "_pushing",
@@ -88,6 +90,7 @@ class Call:
     _pulse_due_s: float | None
     _pulse_s: float  # 0.0: none
     _last_piece: bytes  # of a pushed stream, while it ends
+    _passing: Passing | None  # of a pushed stream, once its head is sent
     _clock: Callable[[], float]
 
     def __init__(
@@ -278,9 +281,13 @@ class Call:
                 self._begin(flow, held)
                 if held:
                     self._expect_pulse()
-            elif self._pulse_due_s is not None and now >= self._pulse_due_s and not self._client.blocked:
-                self._pulse_due_s = now + self._pulse_s
-                self.answer.write(flow.keepalive)
+            elif self._pulse_due_s is not None:
+                if (passing := self._passing) is not None and passing.passed:
+                    passing.passed = False
+                    self._pulse_due_s = now + self._pulse_s
+                elif now >= self._pulse_due_s and not self._client.blocked:
+                    self._pulse_due_s = now + self._pulse_s
+                    self.answer.write(flow.keepalive)
 
     def _why(self, cancelled: asyncio.CancelledError) -> ProxyError | None:
         """
@@ -446,7 +453,7 @@ class Call:
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         shared = self.door.shared
-        self._flow, self._last_piece = flow, b""
+        self._flow, self._last_piece, self._passing = flow, b"", None
         self._pulse_s, self._pulse_due_s = shared.config.keepalive_s if flow.keepalive else 0.0, None
         self._clock = shared.gateway.services.clock
         self._head_due_s = self._clock() + HEAD_HELD_S
@@ -533,25 +540,28 @@ class Call:
         if self._client.blocked:  # since before this call: it will not be told again
             self.hold()
 
-    def _pushed(self, piece: bytes) -> None:
-        """A piece of the stream has come."""
+    def _pushed(self, piece: bytes) -> Passing | None:
+        """A piece of the stream has come; gives how others like it may pass."""
         if (flow := self._flow) is None:
-            return
+            return None
         if flow.ending and self._pushing:
             self._last_piece = piece  # goes out with the end, in one write
-            return
+            return None
         answer = self.answer
         try:
             if answer.head_sent:
                 answer.write(piece)
             elif self._failed_first(flow):
-                return
+                return None
             else:
                 self._begin(flow, piece)
         except ClientGone:
-            return  # of which we are about to be told
+            return None  # of which we are about to be told
         if self._pulse_s:
             self._pulse_due_s = self._clock() + self._pulse_s
+        if self._passing is None and (send := answer.sends_chunks) is not None:
+            self._passing = Passing(send)
+        return self._passing
 
     def _push_over(self) -> None:
         """The stream has ended."""

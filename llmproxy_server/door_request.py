@@ -87,6 +87,10 @@ class Client(Protocol):
         """Send *data* and *more*, as one write where they are small. ClientGone when the connection is lost."""
         ...
 
+    def pass_on(self, data: bytes) -> None:
+        """Send *data*, if the connection is not lost."""
+        ...
+
     @property
     def blocked(self) -> bool:
         """Whether the client does not take what was written, so that `drain` would wait."""

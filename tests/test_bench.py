@@ -46,17 +46,19 @@ def programs() -> None:
 def test_systems_are_measured_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.jsonl"
 
-    code = main(["--tiny", "--rounds=1", "--only=relay,plain", "--tests=start,ns32,burst", f"--out={out}"])
+    code = main(["--tiny", "--rounds=1", "--only=relay,floor,plain", "--tests=start,ns32,burst", f"--out={out}"])
 
     conditions, *rows = [json.loads(line) for line in out.read_text().splitlines()]
     printed = capsys.readouterr()
     assert code == 0, printed.err
     assert platform.python_version() in conditions["python"]
     measured = {(row["system"], row["test"]) for row in rows if "failed" not in row}
-    assert measured == {(system, test) for system in ("relay", "plain") for test in ("start", "ns32", "burst")}, rows
+    assert measured == {
+        (system, test) for system in ("relay", "floor", "plain") for test in ("start", "ns32", "burst")
+    }, rows
     assert all(row["errors"] == 0 for row in rows if row["test"] == "ns32")
     assert all(row["streams_failed"] == row["unfinished"] == 0 for row in rows if row["test"] == "burst")
-    assert "| measure | relay | plain | plain / relay |" in printed.out
+    assert "| measure | relay | floor | plain | plain / relay |" in printed.out
     assert "| streams that were wrong | 0 | 0 |" in printed.out
 
 
@@ -102,7 +104,7 @@ def test_the_systems_have_names_of_their_own() -> None:
     names = [system.label for system, _ in peers()] + [system.label for system in main_systems()]
 
     assert len(set(names)) == len(names)
-    assert {"direct", "relay", "llmproxy", "plain", "embedded"} <= set(names)
+    assert {"direct", "relay", "floor", "llmproxy", "plain", "embedded"} <= set(names)
 
 
 def test_of_a_table_ratios_are_those_of_medians() -> None:

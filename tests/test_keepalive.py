@@ -8,7 +8,7 @@ from llmproxy_core import End
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import connected
 from tests.script import Script
-from tests.upstream import EVENT_STREAM, Chunk, Head, Upstream, Wait, chat_chunk, sse
+from tests.upstream import EVENT_STREAM, Call, Chunk, Head, Stall, Upstream, Wait, chat_chunk, sse
 from tests.upstream import End as Over
 
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
@@ -48,6 +48,26 @@ async def test_a_stream_that_is_not_silent_for_so_long_is_the_upstreams_alone(ke
             client.send(ASK)
             answer = await client.until(b"[DONE]\n\n")
             assert SIGN not in answer
+
+
+async def test_a_stream_whose_events_pass_without_a_look_is_silent_from_the_last_of_them_on() -> None:
+    usual = [Chunk(FIRST)] * 60  # of the first few events more than their mould is looked at
+
+    async def answer(call: Call) -> None:
+        await call.play(Head(200, EVENT_STREAM), *usual[:20])
+        for chunk in usual[20:]:
+            await asyncio.sleep(0.02)  # together longer than `keepalive_s`, each much shorter
+            await call.play(chunk)
+        await call.play(Stall())
+
+    async with Upstream(answer) as upstream:
+        mapping = with_server(openai_at(upstream.base_url), keepalive_s=0.3)
+        async with Proxy(mapping) as proxy, connected(proxy.port) as client:
+            client.send(ASK)
+            received = [await client.until(FIRST) for _ in usual]
+            assert SIGN not in b"".join(received)
+
+            await client.until(SIGN)
 
 
 async def test_nothing_is_sent_before_the_answer_has_begun() -> None:

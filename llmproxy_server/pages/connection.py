@@ -210,6 +210,10 @@ class PageConnection(RequestHandler):
             for piece in data:
                 transport.write(piece)
 
+    def pass_on(self, data: bytes) -> None:
+        with suppress(ClientGone):
+            self.write(data)
+
     @property
     def blocked(self) -> bool:
         return self._paused

@@ -260,6 +260,11 @@ class Connection(asyncio.Protocol):
         else:
             transport.writelines((data, more))
 
+    def pass_on(self, data: bytes) -> None:
+        transport = self.socket
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
     async def drain(self) -> None:
         while self.blocked and self.socket is not None:
             self._drained = self._loop.create_future()

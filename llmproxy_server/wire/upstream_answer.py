@@ -65,19 +65,19 @@ HEAD, CHUNKED, SIZED = Stage.HEAD, Stage.CHUNKED, Stage.SIZED
 UNTIL_CLOSE, COMPLETE, BROKEN = Stage.UNTIL_CLOSE, Stage.COMPLETE, Stage.BROKEN
 
 
-def _frames(most: int) -> tuple[tuple[bytes, int], ...]:
-    """By its length with its frame: what a chunk begins with, as nearly all write it, and how much is in it."""
-    frames = [(b"", -1)] * most  # there is no chunk of that length
+def _lines(most: int) -> tuple[bytes | None, ...]:
+    """By its length with its frame: what a chunk begins with, as nearly all write it; None: there is none so long."""
+    lines: list[bytes | None] = [None] * most
     for size in range(1, most):
         line = b"%x\r\n" % size
         if (length := len(line) + size + 2) < most:
-            frames[length] = line, size
-    return tuple(frames)
+            lines[length] = line
+    return tuple(lines)
 
 
 MOST_AT_A_GLANCE = 2048
 """Bytes of a read, from which on the parser looks at it, whatever it is."""
-FRAMES = _frames(MOST_AT_A_GLANCE)
+CHUNK_LINES = _lines(MOST_AT_A_GLANCE)
 
 
 class Chunks:
@@ -134,10 +134,10 @@ class Chunks:
 def one_chunk(data: bytes) -> bytes:
     """What is in the chunk that *data* is, from its first byte to its last; b"" where it may be anything else."""
     size = len(data)
-    if size < MOST_AT_A_GLANCE:
-        line, inside = FRAMES[size]
+    line = CHUNK_LINES[size] if size < MOST_AT_A_GLANCE else None
+    if line is not None:
         piece = data.removeprefix(line).removesuffix(b"\r\n")
-        if len(piece) == inside:
+        if len(piece) == size - len(line) - 2:
             return piece
     return b""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
-from llmproxy_core.body import Sink
+from llmproxy_core.body import Passing, Sink
 from llmproxy_core.errors import InternalError, ProxyError
 from llmproxy_core.llm import Timeouts
 from llmproxy_server import transport_words
@@ -42,8 +42,9 @@ class UpstreamBody(Answer):
     """
 
     __slots__ = (
-        "_closed", "_connection", "_due", "_fed", "_feeding", "_first_due", "_held_back", "_idle_s", "_paused", "_sink",
-        "_taken", "_time", "_timeouts", "_under_way", "_unsent", "_upload", "_waiter", "_waiting_bytes",
+        "_closed", "_connection", "_due", "_fed", "_feeding", "_first_due", "_held_back", "_idle_s", "_passing",
+        "_paused", "_sink", "_taken", "_time", "_timeouts", "_under_way", "_unsent", "_upload", "_waiter",
+        "_waiting_bytes",
     )  # fmt: skip
 
     # All that it begins with is set by `UpstreamCall.send`, in the one step that makes the call.
@@ -62,6 +63,7 @@ class UpstreamBody(Answer):
     _feeding: bool
     _due: float  # when the wait that goes on must end
     _first_due: float  # when the body's first byte must be here; from the head on
+    _passing: Passing | None
     _fed: bool  # from here on, once it is attached
     _idle_s: float
     _time: Callable[[], float]
@@ -168,6 +170,7 @@ class UpstreamBody(Answer):
 
     def pause(self) -> None:
         self._paused = True
+        self._passing = None
         self._due = inf
 
     def resume(self) -> None:
@@ -246,7 +249,7 @@ class UpstreamBody(Answer):
 
     def _stop(self) -> None:
         self._closed = True
-        self._sink = None
+        self._sink = self._passing = None
         self.parts.clear()
         self._waiting_bytes = 0
 

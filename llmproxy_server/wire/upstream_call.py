@@ -22,7 +22,14 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_server import transport_words
 from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.transport_request import LAST_CHUNK
-from llmproxy_server.wire.upstream_answer import BROKEN, COMPLETE, HEAD, one_chunk
+from llmproxy_server.wire.upstream_answer import (
+    BROKEN,
+    CHUNK_LINES,
+    COMPLETE,
+    HEAD,
+    MOST_AT_A_GLANCE,
+    one_chunk,
+)
 from llmproxy_server.wire.upstream_body import MOST_WAITING_BYTES, UpstreamBody
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
 from llmproxy_server.wire_head import chunk
@@ -142,6 +149,7 @@ class UpstreamCall(UpstreamBody):
         first_byte_s = self._timeouts.first_byte_s
         self._first_due = self._under_way.loop.time() + first_byte_s if first_byte_s else inf
         self._due = inf
+        self._passing = None
         if self.parts:
             self._waiting_bytes = len(data)
             if len(data) > MOST_WAITING_BYTES:
@@ -149,6 +157,25 @@ class UpstreamCall(UpstreamBody):
 
     def received(self, data: bytes) -> None:
         """Bytes of the upstream have come, behind the head."""
+        passing = self._passing
+        if passing is not None:  # nearly all reads of a stream, which are one event, go no farther than this
+            size = len(data)
+            line = CHUNK_LINES[size] if size < MOST_AT_A_GLANCE else None
+            try:
+                if line is not None and passing.knows(data, line):
+                    self._due = self._time() + self._idle_s
+                    passing.passed = True
+                    passing.send(data)
+                    return
+            except Exception:  # noqa: BLE001 - as in `_feed`
+                if self._sink is not None:
+                    self._give_up(self._sink)
+                return
+            self._passing = None
+        self._received_other(data)
+
+    def _received_other(self, data: bytes) -> None:
+        """The same of what does not just pass."""
         sink, chunks = self._sink, self._chunks
         if (
             sink is not None
@@ -157,12 +184,15 @@ class UpstreamCall(UpstreamBody):
             and self._fed
             and not (self._waiting_bytes or self._paused or self._feeding)
             and (piece := one_chunk(data))
-        ):  # nearly all reads of a stream, which are one event: what all that follows would come to
+        ):  # another event: what all that follows would come to
             self._due = self._time() + self._idle_s
             try:
-                sink.feed(piece)
+                passing = sink.feed(piece)
             except Exception:  # noqa: BLE001 - as in `_feed`
                 self._give_up(sink)
+            else:
+                if passing is not None and self._sink is sink and not self._paused:
+                    self._passing = passing
             return
         if chunks is not None:
             self._take_chunks(data)

@@ -484,6 +484,8 @@ class Full:
     def write(self, *data: bytes) -> None:
         self.written += sum(map(len, data))
 
+    pass_on = write
+
     async def drain(self) -> None:
         await asyncio.Event().wait()
 

@@ -40,6 +40,8 @@ class Reader:
 
     def write(self, *data: bytes) -> None: ...
 
+    pass_on = write
+
     def over(self, call: object) -> None: ...
 
 

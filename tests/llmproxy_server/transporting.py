@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from llmproxy_core.body import Body
+from llmproxy_core.body import Body, Passing
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.services import Pool
@@ -102,13 +102,14 @@ class Collected:
         self.ended = asyncio.Event()
         self.ends: list[ProxyError | None] = []
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> Passing | None:
         assert data
         assert not self.ends
         self.data += data
         self.fed.set()
         if self.pausing is not None:
             self.pausing.pause()
+        return None
 
     def end(self, error: ProxyError | None) -> None:
         self.ends.append(error)

@@ -2,11 +2,11 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from llmproxy_core.body import Body
+from llmproxy_core.body import Body, Passing
 from llmproxy_core.errors import InternalError, UpstreamCut
 from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.services import Pool
@@ -30,7 +30,7 @@ from tests.llmproxy_server.transporting import (
     transporting,
     until,
 )
-from tests.upstream import Chunk, Cut, End, Flood, Head, Raw, Stall, Step, Upstream, Wait, reply
+from tests.upstream import Call, Chunk, Cut, End, Flood, Head, Raw, Stall, Step, Upstream, Wait, reply
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +142,150 @@ async def test_a_sink_with_a_bug_costs_its_connection_and_nothing_else(
         assert isinstance(sink.ends[0], InternalError) is (place == "feed")
         assert [record.message for record in caplog.records] == ["the body of an answer could not be passed on"]
         assert await rest(await call(transport, post(upstream.base_url))) == b"[1]"
+
+
+class PassingOn(Collected):
+    """A sink that has every chunk passed that *knows* says yes to, once it was fed."""
+
+    def __init__(self, knows: Callable[[bytes, bytes], bool] = lambda chunk, line: True) -> None:
+        super().__init__()
+        self.passed: list[bytes] = []
+        self.lines: list[bytes] = []
+        self.came = asyncio.Event()
+        self.passing = Passing(self.send)
+        self.passing.knows = self.asked
+        self.knows = knows
+
+    def asked(self, chunk: bytes, line: bytes) -> bool:
+        self.lines.append(line)
+        return self.knows(chunk, line)
+
+    def feed(self, data: bytes) -> Passing | None:
+        super().feed(data)
+        self.came.set()
+        return self.passing
+
+    def send(self, chunk: bytes) -> None:
+        self.passed.append(chunk)
+        self.came.set()
+
+    async def hears(self, upstream: Call, data: bytes) -> None:
+        """Have the upstream send *data*; wait until it is here."""
+        self.came.clear()
+        await upstream.play(Raw(data))
+        await soon(self.came)
+
+
+@pytest.fixture
+async def playing() -> AsyncIterator[tuple[Call, Body]]:
+    """A call whose upstream has sent the head of an answer in chunks, with one of them; it plays what it is told."""
+    plays: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
+
+    async def serve(received: Call) -> None:
+        await received.play(Head())
+        await received.play(Chunk(b"1"))
+        plays.set_result(received)
+        await received.play(Stall())
+
+    async with Upstream(serve) as upstream, transporting() as transport:
+        body = await call(transport, post(upstream.base_url))
+        yield await plays, body
+        body.close()
+
+
+async def test_a_chunk_that_the_sink_knows_passes_with_its_frame(playing: tuple[Call, Body]) -> None:
+    upstream, body = playing
+    sink = PassingOn()
+    body.attach(sink)
+    await sink.hears(upstream, b"1\r\n2\r\n")
+    await sink.hears(upstream, b"11\r\n" + b"x" * 17 + b"\r\n")
+    assert sink.passing.passed
+    await sink.hears(upstream, b"1\r\n3\r\n")
+
+    assert sink.data == b"12"  # the first is fed, and what then follows if it comes alone
+    assert sink.passed == [b"11\r\n" + b"x" * 17 + b"\r\n", b"1\r\n3\r\n"]
+    assert sink.lines == [b"11\r\n", b"1\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("odd", "inside"),
+    [
+        (b"01\r\nx\r\n", b"x"),
+        (b"1;a=b\r\nx\r\n", b"x"),
+        (b"A\r\n0123456789\r\n", b"0123456789"),
+        (b"1\r\nx\r\n1\r\ny\r\n", b"xy"),
+        (b"800\r\n" + b"x" * 2048 + b"\r\n", b"x" * 2048),
+    ],
+    ids=["leading zero", "extension", "upper case", "two", "long"],
+)
+async def test_a_chunk_of_another_form_is_fed(playing: tuple[Call, Body], odd: bytes, inside: bytes) -> None:
+    upstream, body = playing
+    sink = PassingOn(lambda chunk, line: chunk.startswith(line) and chunk.endswith(b"\r\n"))
+    body.attach(sink)
+    await sink.hears(upstream, b"1\r\n2\r\n")
+
+    await sink.hears(upstream, odd)
+
+    assert (sink.data, sink.passed) == (b"12" + inside, [])
+
+
+async def test_what_the_sink_does_not_know_is_fed(playing: tuple[Call, Body]) -> None:
+    upstream, body = playing
+    sink = PassingOn(lambda chunk, line: b"?" not in chunk)
+    body.attach(sink)
+    for data in (b"2", b"3", b"?", b"4"):
+        await sink.hears(upstream, b"1\r\n%b\r\n" % data)
+
+    assert sink.data == b"12?"
+    assert sink.passed == [b"1\r\n3\r\n", b"1\r\n4\r\n"]
+
+
+async def test_a_sink_that_paused_is_fed_again_before_anything_passes(playing: tuple[Call, Body]) -> None:
+    upstream, body = playing
+    sink = PassingOn()
+    body.attach(sink)
+    await sink.hears(upstream, b"1\r\n2\r\n")
+    body.pause()
+    sink.came.clear()
+    await upstream.play(Raw(b"1\r\n3\r\n"))
+    assert isinstance(body, UpstreamCall)
+    await until(lambda: body._waiting_bytes > 0)
+    assert (sink.data, sink.passed) == (b"12", [])
+
+    body.resume()
+    await sink.hears(upstream, b"1\r\n4\r\n")
+    await sink.hears(upstream, b"1\r\n5\r\n")
+
+    assert (sink.data, sink.passed) == (b"1234", [b"1\r\n5\r\n"])
+
+
+async def test_a_sink_that_pauses_while_it_is_fed_is_not_passed_by(playing: tuple[Call, Body]) -> None:
+    upstream, body = playing
+    sink = PassingOn()
+    sink.pausing = body
+    body.attach(sink)
+    body.resume()
+    await sink.hears(upstream, b"1\r\n2\r\n")
+    await upstream.play(Raw(b"1\r\n3\r\n"))
+    assert isinstance(body, UpstreamCall)
+    await until(lambda: body._waiting_bytes > 0)
+
+    assert (sink.data, sink.passed) == (b"12", [])
+
+
+async def test_a_chunk_that_cannot_be_passed_ends_the_body_as_one_that_cannot_be_fed(
+    playing: tuple[Call, Body], caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream, body = playing
+    sink = PassingOn(lambda chunk, line: bool(1 / 0))
+    body.attach(sink)
+    await sink.hears(upstream, b"1\r\n2\r\n")
+
+    await upstream.play(Raw(b"1\r\n3\r\n"))
+    await soon(sink.ended)
+
+    assert [type(error) for error in sink.ends] == [InternalError]
+    assert [record.message for record in caplog.records] == ["the body of an answer could not be passed on"]
 
 
 async def test_a_paused_push_holds_the_upstream_back() -> None:
