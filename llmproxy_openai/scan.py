@@ -12,9 +12,9 @@ from llmproxy_core.sse import BOM, CR, EventSplitter, SSEError, event_start, par
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed, is_done
+from llmproxy_core.wire.mould import MOST_MOULDS, Mould, middle_event
 from llmproxy_core.wire.splice import json_text
 from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, stream_error, usage_in
-from llmproxy_openai.mould import TEXT, Mould, middle_event
 
 # Quotes inside a JSON string are escaped, so none of these can match in what the model says; a member of that name
 # deeper inside can, and the decoded event decides.
@@ -29,8 +29,11 @@ _READS_FOR_MODEL = 8
 """Each chunk names the model; a stream whose first reads do not will not."""
 _SAMPLE_BYTES = 4 << 10
 """How much of a stream's beginning is kept, some twenty events, to tell what a byte of the rest amounts to."""
-_MOULDS = 8
-"""How many moulds are tried for a stream; where they do not fit its events, each has something else that is new."""
+_TEXT = re.compile(
+    rb'"(content|reasoning_content|reasoning|refusal|text|transcript|name|arguments)"\s*:\s*'
+    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
+).finditer
+"""What a model says, in the members that all wire forms say it in."""
 
 
 class ChunkScanner:
@@ -68,7 +71,7 @@ class ChunkScanner:
         self._is_over = False
         self._reads_for_model = _READS_FOR_MODEL
         self._mould: Mould | None = None
-        self._moulds_left = _MOULDS
+        self._moulds_left = MOST_MOULDS
         self._size = 0  # without what the mould has passed
         self._unsampled = _SAMPLE_BYTES  # bytes that are still to be kept
         self._beginning: list[bytes] = []
@@ -116,7 +119,7 @@ class ChunkScanner:
         sample = b"".join(self._beginning)
         said: list[str] = []
         names = 0
-        for found in TEXT(sample):
+        for found in _TEXT(sample):
             if text := found[2]:
                 said.append(json_text(text))
                 names += found[1] == b"name"
@@ -171,7 +174,8 @@ class ChunkScanner:
             return 0, 0
         if self._mould is not None:
             self._size += self._mould.passed_bytes
-        self._mould = Mould.of(event)
+        text = next(_TEXT(event), None)
+        self._mould = None if text is None else Mould.of(event, text.span(2))
         if self._mould is None:
             return 0, 0
         return (0, len(block)) if len(event) == len(block) else self._mould.quiet(block)

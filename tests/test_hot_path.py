@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
+import llmproxy_anthropic
 import pytest
 
 from llmproxy_core.engine import Copying
@@ -279,6 +281,36 @@ async def test_events_that_come_one_by_one_pass_at_a_glance(monkeypatch: pytest.
         await whole_stream(client)
 
     assert counts.total() < EVENTS / 3, counts  # the kernel may join a few, and the first are looked at
+
+
+async def test_so_do_those_of_anthropics_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"index": 0, "delta": {"type": "text_delta", "text": "word"}}
+    counts = Counter[str]()
+
+    async def in_step(call: Call) -> None:
+        await call.play(Head(), Chunk(named("message_start", message={"id": "1", "usage": {"input_tokens": 1}})))
+        for _ in range(EVENTS):
+            await call.play(Chunk(named("content_block_delta", **said)))
+            await asyncio.sleep(0.001)  # what it tests is what becomes of single reads
+        await call.play(Chunk(named("message_delta", usage={"output_tokens": 9}) + named("message_stop")), End())
+
+    async with Upstream(in_step) as upstream:
+        count(monkeypatch, Flow, "feed", counts)
+        mapping = openai_at(upstream.base_url, provider="anthropic")
+        async with Proxy(mapping, plugins=[llmproxy_anthropic]) as proxy, connected(proxy.port) as client:
+            client.send(post({**STREAM, "max_tokens": 9}, "/v1/messages"))
+            got = await whole_stream(client)
+            usage = (await proxy.outcome()).usage
+
+    assert got.count(b'"text":"word"') == EVENTS
+    assert counts.total() < EVENTS / 2, counts
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens) == (1, 9)
+
+
+def named(kind: str, **members: object) -> bytes:
+    """An event of Anthropic's protocol."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **members}, separators=(',', ':'))}\n\n".encode()
 
 
 async def test_a_stream_makes_one_write_per_read_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
@@ -20,6 +21,7 @@ from llmproxy_core.sse import (
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed
+from llmproxy_core.wire.mould import MOST_MOULDS, Mould, middle_event
 from llmproxy_core.wire.splice import json_text
 
 _SAMPLE_BYTES = 4 << 10
@@ -30,14 +32,19 @@ class EventScanner(ABC):
     """
     A Scanner for a protocol of Server-Sent Events: a subclass says which events tell something, and takes it.
 
-    An event is decoded only when *telling* matches its bytes; all others are copied as they came. A block without data
-    that is no comment is left out, for clients choke on it.
+    An event is decoded only when *telling* matches its bytes; all others are copied as they came, and where only their
+    text is new not even searched, nor fed (unless the subclass has a `feed` of its own). A block without data that is
+    no comment is left out, for clients choke on it.
     """
 
     telling: ClassVar[re.Pattern[bytes]]
     """Matches somewhere in every event that `note` must see; best in few others."""
     texts: ClassVar[re.Pattern[bytes]]
-    """Finds what is said, as JSON text without its quotes in group 1, to estimate the tokens of a broken stream."""
+    """
+    Finds what is said, as JSON text without its quotes in group 1, to estimate the tokens of a broken stream.
+
+    Whether an event tells something must not depend on that: of events that are the same but for it, one is searched.
+    """
 
     max_event_bytes: ClassVar[int] = DEFAULT_MAX_EVENT_BYTES
     """The longest event: a protocol that sends images in one needs more."""
@@ -45,7 +52,11 @@ class EventScanner(ABC):
     def __init__(self) -> None:
         self._splitter = EventSplitter(self.max_event_bytes)
         self._is_over = False
-        self._size = 0
+        self._mould: Mould | None = None
+        # None where a subclass looks at each read itself.
+        self._moulds_left = MOST_MOULDS if type(self).feed is EventScanner.feed else 0
+        self._size = 0  # without what the mould has passed
+        self._unsampled = _SAMPLE_BYTES  # bytes that are still to be kept
         self._beginning: list[bytes] = []
         self.usage: Usage | None = None
         self.model: str | None = None
@@ -71,12 +82,25 @@ class EventScanner(ABC):
         """See Scanner. UpstreamGarbage when an event is longer than the bound. Bytes after the end are dropped."""
         if self._is_over:
             return b""
+        mould = self._mould
+        if mould is not None and not self._splitter.held and mould.fits(data):
+            if self._unsampled > 0:
+                self._keep(data)
+            return data
         try:
             block = self._splitter.feed(data)
         except SSEError as error:
             self._is_over = True
             raise UpstreamGarbage("An event of the provider's stream is too long") from error
         return self._pass(block) if block else b""
+
+    @property
+    def passes(self) -> Callable[[bytes, bytes], bool] | None:
+        """See QuickScanner: most reads are one event of the mould, once the beginning is over."""
+        mould = self._mould
+        if mould is None or self._splitter.held or self._unsampled > 0 or self._is_over:
+            return None
+        return mould.passes
 
     def end(self) -> bytes:
         """See Scanner."""
@@ -92,17 +116,20 @@ class EventScanner(ABC):
         """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
         sample = b"".join(self._beginning)
         said = [text for text in self.texts.findall(sample) if text]
+        size = self._size if self._mould is None else self._size + self._mould.passed_bytes
         if not said:
-            return 0 if self._size == len(sample) else estimated_tokens(self._size)
+            return 0 if size == len(sample) else estimated_tokens(size)
         tokens = estimated_output(tokenizer.count("".join(map(json_text, said))), len(said), 0)
-        return -(-tokens * self._size // len(sample))
+        return -(-tokens * size // len(sample))
 
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on."""
-        if self._size < _SAMPLE_BYTES:
-            self._beginning.append(block[: _SAMPLE_BYTES - self._size])
+        if self._unsampled > 0:
+            self._keep(block)
         self._size += len(block)
         if self.telling.search(block) is None and _is_plain(block):
+            if self._moulds_left:
+                self._take_mould(middle_event(block))
             return block
         kept: list[bytes] = []
         for raw in split_events(block):
@@ -126,6 +153,22 @@ class EventScanner(ABC):
                 self._is_over = True
                 break
         return block if kept and sum(map(len, kept)) == len(block) else b"".join(kept)
+
+    def _keep(self, block: bytes) -> None:
+        self._beginning.append(block[: self._unsampled])
+        self._unsampled -= len(block)
+
+    def _take_mould(self, event: bytes) -> None:
+        """Have events like *event*, which tells nothing, pass from now on."""
+        text = self.texts.search(event)
+        if text is None:
+            return
+        self._moulds_left -= 1
+        mould = Mould.of(event, text.span(1))
+        if mould is not None:
+            if self._mould is not None:
+                self._size += self._mould.passed_bytes
+            self._mould = mould
 
 
 def _is_plain(block: bytes) -> bool:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from llmproxy_core.dialect import Scanner
 from llmproxy_core.errors import UpstreamGarbage
+from llmproxy_core.wire.mould import Mould, middle_event
 from llmproxy_openai import scan
-from llmproxy_openai.mould import Mould, middle_event
 from llmproxy_openai.paths import CHAT
 from llmproxy_openai.scan import ChunkScanner
 from tests.llmproxy_openai.streams import DONE, OPENAI, chunk, delta, splits
@@ -55,6 +55,11 @@ EVENT = (
 )
 
 
+def mould_of(event: bytes) -> Mould | None:
+    text = next(scan._TEXT(event), None)
+    return None if text is None else Mould.of(event, text.span(2))
+
+
 def framed(piece: bytes) -> tuple[bytes, bytes]:
     """A chunk with *piece* in it, and the line it begins with."""
     line = b"%x\r\n" % len(piece)
@@ -85,7 +90,7 @@ def scanned(pieces: list[bytes], *, usage: bool, quickly: bool = False) -> tuple
 def test_a_stream_passes_the_same_with_and_without_moulds(events: list[bytes], size: int, usage: bool) -> None:
     pieces = splits(b"".join(events), size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "_MOULDS", 0)
+        patch.setattr(scan, "MOST_MOULDS", 0)
         *without, finished = scanned(pieces, usage=usage)
 
     *found, finish = scanned(pieces, usage=usage)
@@ -120,7 +125,7 @@ def test_once_the_beginning_is_over_events_of_the_mould_pass() -> None:
 
 
 def test_of_many_events_those_of_the_mould_are_quiet() -> None:
-    mould = Mould.of(HELLO)
+    mould = mould_of(HELLO)
     assert mould is not None
     first, last = chunk(delta(role="assistant", content="")), chunk(delta(finish="stop"))
     texts = b"".join(chunk(delta(content=text)) for text in ["a", "", 'She said "no".', "back\\", "é"])
@@ -135,7 +140,10 @@ def test_of_many_events_those_of_the_mould_are_quiet() -> None:
     [
         chunk(delta(finish="stop")),
         HELLO.replace(b"\n", b"\r\n"),
-        b"event: x\n" + HELLO,
+        b"id: 1\n" + HELLO,
+        b"event: x\nid: 1\n" + HELLO,
+        b"event: x\ndata: {}\n" + HELLO,
+        b"event: x\n\n" + HELLO,
         b"data: {}\n" + HELLO,
         HELLO.replace(b'"},', b'" },'),
         DONE,
@@ -143,7 +151,7 @@ def test_of_many_events_those_of_the_mould_are_quiet() -> None:
     ],
 )
 def test_not_every_event_gives_a_mould(event: bytes) -> None:
-    assert Mould.of(event) is None
+    assert mould_of(event) is None
 
 
 def test_what_events_tell_besides_their_text_ends_the_search_for_a_mould() -> None:
@@ -156,7 +164,7 @@ def test_what_events_tell_besides_their_text_ends_the_search_for_a_mould() -> No
 
 @given(st.lists(EVENT, max_size=2).map(b"".join))
 def test_what_fits_a_mould_is_one_event_that_tells_nothing(block: bytes) -> None:
-    mould = Mould.of(HELLO)
+    mould = mould_of(HELLO)
     assert mould is not None
 
     fits = mould.fits(block)
@@ -169,7 +177,7 @@ def test_what_fits_a_mould_is_one_event_that_tells_nothing(block: bytes) -> None
 
 
 def test_an_event_like_the_one_before_fits_its_mould() -> None:
-    mould = Mould.of(HELLO)
+    mould = mould_of(HELLO)
 
     assert mould is not None
     assert mould.fits(chunk(delta(content=" world")))

@@ -11,11 +11,8 @@ import re
 
 from llmproxy_core.sse import CR, LF
 
-TEXT = re.compile(
-    rb'"(content|reasoning_content|reasoning|refusal|text|transcript|name|arguments)"\s*:\s*'
-    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
-).finditer
-"""What a model says, in the members that all wire forms say it in."""
+MOST_MOULDS = 8
+"""How many are tried for a stream; where they do not fit its events, each has something else that is new."""
 
 _QUOTE, _BACKSLASH = b'"\\'
 _TO_ITS_QUOTE = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+').match
@@ -25,8 +22,9 @@ class Mould:
     """
     The bytes of an event before its text, *begin*, and behind it, *end*.
 
-    They come from one line of data, an object, that tells nothing. Since *begin* ends with the quote that opens the
-    text, and *end* goes on behind the one that closes it as a JSON value does, nor is there a member between them.
+    They come from an event that tells nothing: one line of data, an object, and perhaps one with the event's name
+    before it. Since *begin* ends with the quote that opens the text, and *end* goes on behind the one that closes it as
+    a JSON value does, nor is there a member between them.
     """
 
     __slots__ = ("_around", "_begin", "_end", "_end_in_chunk", "passed_bytes")
@@ -40,14 +38,13 @@ class Mould:
         """Of the events that `passes` has taken."""
 
     @classmethod
-    def of(cls, event: bytes) -> Mould | None:
-        """That of *event*, which tells nothing; None when it has no text."""
-        text = next(TEXT(event), None)
-        if text is None:
-            return None
-        begin, end = event[: text.start(2)], event[text.end(2) :]
-        is_line = begin.startswith(b"data: {") and end.endswith(b"}\n\n") and event.count(b"\n") == 2
-        if not is_line or CR in event or not end.startswith((b'"}', b'",')):
+    def of(cls, event: bytes, text: tuple[int, int]) -> Mould | None:
+        """That of *event*, which tells nothing, and whose text, without its quotes, stands there; None: it has none."""
+        start, stop = text
+        begin, end = event[:start], event[stop:]
+        data = event.find(b"\n") + 1 if event.startswith(b"event: ") else 0
+        is_line = begin.startswith(b"data: {", data) and end.endswith(b"}\n\n") and event.count(b"\n", data) == 2
+        if not is_line or CR in event or not begin.endswith(b'"') or not end.startswith((b'"}', b'",')):
             return None
         return cls(begin, end)
 
