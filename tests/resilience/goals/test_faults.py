@@ -279,7 +279,8 @@ async def test_who_is_silent_for_too_long_is_given_up_for_the_other_member(clock
     good = stream(chat_chunk("hello"), chat_chunk(None, finish="stop"))
     with silent_url() as url:
         async with Upstream(SILENT.get(clock, [])) as a, Upstream(good) as b:
-            mapping = guarded(a, b, llm={"timeouts": {f"{clock}_s": SET_S}})
+            mapping = guarded(a, b)
+            mapping["llm"]["a"]["timeouts"] = {f"{clock}_s": SET_S}
             if clock == "connect":
                 mapping["llm"]["a"]["base_url"] = f"{url}/v1"
             async with Proxy(mapping) as proxy:
