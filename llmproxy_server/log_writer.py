@@ -23,6 +23,9 @@ MOST_LINES = 10_000
 MOST_BYTES = 32 << 20
 """What may wait, in memory. Beyond that lines are dropped, and counted."""
 FLUSH_S = 1.0
+"""How long a flush waits for an output that takes nothing."""
+MOST_FLUSH_S = 5.0
+"""The same for one that does take lines, however slowly: a busy machine is to lose none at its end."""
 _FOR_WARNINGS = 500  # lines, kept free for those of level warning and above
 _AT_ONCE = 8  # lines, about one write; then others have their turn with the interpreter
 _AT_ONCE_IN_LOOP = 64  # then what else the loop has to do has its turn
@@ -130,7 +133,10 @@ class LineWriter:
                 self._thread = thread
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
-        """Wait until all that was put is written or lost; False when that took longer than *timeout_s*."""
+        """
+        Wait until all that was put is written or lost; False when nothing was for *timeout_s*, or all of it takes
+        longer than MOST_FLUSH_S.
+        """
         with self._lock:
             target = self._taken
         thread = self._thread
@@ -138,9 +144,13 @@ class LineWriter:
             return self._done >= target
         self._hurry.set()
         self._wake.set()
+        wait_s = 0.05 if self._stuck else timeout_s  # who has waited for a stuck output in vain need not do so again
+        due_s = time.monotonic() + max(timeout_s, MOST_FLUSH_S)
         with self._written:
-            # Who has waited for a stuck output in vain need not do so again.
-            done = self._written.wait_for(lambda: self._done >= target, 0.05 if self._stuck else timeout_s)
+            while self._done < target and time.monotonic() < due_s:
+                if not self._written.wait(wait_s):
+                    break
+            done = self._done >= target
         self._stuck = not done
         return done
 

@@ -136,7 +136,7 @@ class BatchHandler(logging.Handler):
         self._writer.put(Entry(time.time(), logger, level, "exchange", fields, more=more, content=content, size=size))
 
     def flush(self, timeout_s: float = FLUSH_S) -> None:
-        """Wait until what was logged is written, at most *timeout_s* seconds. `logging` does so at exit."""
+        """Wait until what was logged is written, as `LineWriter.flush` does. `logging` does so at exit."""
         self._writer.flush(timeout_s)
 
     def close(self) -> None:

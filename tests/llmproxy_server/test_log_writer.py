@@ -178,6 +178,27 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(writers: list[LineWriter]
     assert writer.dropped == 0
 
 
+class Slow(io.StringIO):
+    """Takes its time for each write."""
+
+    def write(self, text: str) -> int:
+        threading.Event().wait(0.02)
+        return super().write(text)
+
+
+def test_an_output_that_is_slow_but_goes_on_is_waited_for(writers: list[LineWriter]) -> None:
+    stream = Slow()
+    writer = writer_to(stream, writers)
+    for n in range(200):
+        writer.put(said(n))
+
+    began_s = time.monotonic()
+    assert writer.flush(0.3)
+
+    assert time.monotonic() - began_s > 0.3
+    assert len(stream.getvalue().splitlines()) == 200
+
+
 def test_a_flush_of_a_stuck_output_ends_in_time_and_the_next_one_at_once(writers: list[LineWriter]) -> None:
     pipe = Pipe()
     writer = writer_to(pipe.stream, writers)
