@@ -53,7 +53,7 @@ class EventScanner(ABC):
         self._splitter = EventSplitter(self.max_event_bytes)
         self._is_over = False
         self._mould: Mould | None = None
-        # None where a subclass looks at each read itself.
+        # No mould where a subclass looks at each read itself.
         self._moulds_left = MOST_MOULDS if type(self).feed is EventScanner.feed else 0
         self._size = 0  # without what the mould has passed
         self._unsampled = _SAMPLE_BYTES  # bytes that are still to be kept
@@ -127,9 +127,7 @@ class EventScanner(ABC):
         if self._unsampled > 0:
             self._keep(block)
         self._size += len(block)
-        if self.telling.search(block) is None and _is_plain(block):
-            if self._moulds_left:
-                self._take_mould(middle_event(block))
+        if self._tells_nothing(block):
             return block
         kept: list[bytes] = []
         for raw in split_events(block):
@@ -153,6 +151,16 @@ class EventScanner(ABC):
                 self._is_over = True
                 break
         return block if kept and sum(map(len, kept)) == len(block) else b"".join(kept)
+
+    def _tells_nothing(self, block: bytes) -> bool:
+        """Whether *block* is to go on as it is."""
+        if self._mould is not None and self._mould.quiet(block) == (0, len(block)):
+            return True
+        if self.telling.search(block) is not None or not _is_plain(block):
+            return False
+        if self._moulds_left:
+            self._take_mould(middle_event(block))
+        return True
 
     def _keep(self, block: bytes) -> None:
         self._beginning.append(block[: self._unsampled])

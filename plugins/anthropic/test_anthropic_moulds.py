@@ -94,12 +94,13 @@ def test_a_stream_passes_the_same_with_and_without_moulds(events: list[bytes], s
     assert found == quickly == without
 
 
-def test_once_the_beginning_is_over_events_of_the_mould_pass_also_in_the_next_block() -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_once_the_beginning_is_over_events_of_the_mould_pass_also_in_the_next_block(at_once: int) -> None:
     scanner = DIALECT.scanner(MESSAGES, usage=True)
     assert isinstance(scanner, EventScanner)
     for index in range(2):
         for _ in range(40):
-            assert scanner.feed(said("Hello", index)) == said("Hello", index)
+            assert scanner.feed(said("Hello", index) * at_once) == said("Hello", index) * at_once
         passes = scanner.passes
 
         assert passes is not None
