@@ -22,17 +22,14 @@ class Passing:
 
     __slots__ = ("knows", "passed", "send")
 
+    knows: Callable[[bytes, bytes], bool]
+    """Whether the sink, who sets it, would pass on what is in the chunk as it is; it has counted it, if so."""
+
     def __init__(self, send: Callable[[bytes], None]) -> None:
         """*send* raises nothing: who is gone is told of elsewhere."""
         self.send = send
-        self.knows: Callable[[bytes, bytes], bool] = _knows_none
-        """Whether the sink would pass on what is in the chunk as it is; it has counted it, if so."""
         self.passed = False
         """Whether anything has, since this was last set to False."""
-
-
-def _knows_none(chunk: bytes, line: bytes) -> bool:
-    return False
 
 
 class Sink(Protocol):

@@ -63,7 +63,7 @@ class UpstreamBody(Answer):
     _feeding: bool
     _due: float  # when the wait that goes on must end
     _first_due: float  # when the body's first byte must be here; from the head on
-    _passing: Passing | None
+    _passing: Passing | None  # of the sink, since it was fed last; from the head on
     _fed: bool  # from here on, once it is attached
     _idle_s: float
     _time: Callable[[], float]

@@ -273,6 +273,28 @@ async def test_a_sink_that_pauses_while_it_is_fed_is_not_passed_by(playing: tupl
     assert (sink.data, sink.passed) == (b"12", [])
 
 
+@pytest.mark.parametrize(
+    ("last", "end"), [(End(), None), (Cut(), "upstream_cut"), (Stall(), "upstream_timeout_idle")], ids=repr
+)
+async def test_what_ends_the_body_is_told_after_chunks_that_passed(last: Step, end: str | None) -> None:
+    go_on = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
+    script: list[Step] = [Head(), Chunk(b"1")]
+    for event in go_on[:2]:
+        script += [Wait(event), Chunk(b"2")]
+    async with Upstream([*script, Wait(go_on[2]), last]) as upstream, transporting() as transport:
+        sink = PassingOn()
+        (await call(transport, post(upstream.base_url), Timeouts(None, None, 0.3, None))).attach(sink)
+        for event in go_on[:2]:
+            sink.came.clear()
+            event.set()
+            await soon(sink.came)
+        go_on[2].set()
+        await soon(sink.ended)
+
+    assert (sink.data, sink.passed) == (b"12", [b"1\r\n2\r\n"])
+    assert [error and error.code for error in sink.ends] == [end]
+
+
 async def test_a_chunk_that_cannot_be_passed_ends_the_body_as_one_that_cannot_be_fed(
     playing: tuple[Call, Body], caplog: pytest.LogCaptureFixture
 ) -> None:
