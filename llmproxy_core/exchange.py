@@ -44,6 +44,7 @@ class Caller:
 
 ANONYMOUS = Caller()
 _DEPTH = itemgetter(0)
+_COMPLETED, _ABANDONED = End.COMPLETED, End.ABANDONED  # as globals a fifth as dear: each call asks for them
 
 
 class Note(Generic[T]):
@@ -162,11 +163,16 @@ class Owned(Protocol):
     """What an exchange ends with itself: its responses."""
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether anybody is to be told of its end, but its exchange."""
+        ...
+
+    @property
     def outcome(self) -> Outcome | None: ...
 
     def cost_so_far(self) -> Money | None: ...
 
-    def finish(self, end: End, error: ProxyError | None = None) -> None: ...
+    def finish(self, end: End, error: ProxyError | None = None, *, ended_s: float | None = None) -> None: ...
 
 
 class Recording(Protocol):
@@ -222,6 +228,8 @@ class Exchange:
     settling: list[asyncio.Task[None]] = attrs.field(init=False, factory=list)
     """Async callbacks that were called: where there are any, `settled` may wait."""
     _billing: list[tuple[int, OnFinish]] = attrs.field(init=False, factory=list)
+    _completed_s: float | None = attrs.field(init=False, default=None)
+    """When it had completed, though it is not finished yet."""
     _told: bool = attrs.field(init=False, default=False)
     """Whether the outcome is complete: callbacks of responses run while it is summed up."""
     _bill: Outcome | None = attrs.field(init=False, default=None)
@@ -490,23 +498,38 @@ class Exchange:
         """Have *recording* told of the end, after all others. There is one of a call that has just begun."""
         self._recording = recording
 
+    def completes(self, response: Owned) -> bool:
+        """
+        Note that it has completed with *response* now, if nobody is to be told: `finish` may then be called later.
+
+        False: it must be finished at once.
+        """
+        if self._callbacks or self._billing or self._children or self._detached or self._paid or self._origin:
+            return False
+        if len(self._responses) != 1 or self._responses[0] is not response or response.is_awaited:
+            return False
+        self._completed_s = self.clock()
+        return True
+
     def finish(self, end: End, error: ProxyError | None = None) -> None:
         """End the exchange, unless it has ended: what is still open under it is abandoned, callbacks run."""
         if self.outcome is not None:
             return
+        completed_s, children, open_end = self._completed_s, self._children or (), _ABANDONED
+        if completed_s is not None:
+            end, error, open_end = _COMPLETED, None, _COMPLETED
         self.outcome = outcome = Outcome(end, error, started_s=self.started_s)
-        children = self._children or ()
         for child in children:
-            child.finish(End.ABANDONED)
+            child.finish(_ABANDONED)
         for response in self._responses:
             if response.outcome is None:
-                response.finish(End.ABANDONED)
+                response.finish(open_end, ended_s=completed_s)
         self._sum(outcome, children)
         # They hold the exchange: the cycle would keep the bodies of all in memory until a collection.
         self._responses.clear()
         self._children = self.tries = None
         self.awaited = _never
-        outcome.ended_s = self.clock()
+        outcome.ended_s = self.clock() if completed_s is None else completed_s
         if self._call_made is not None:
             self._call_made.ended_s = outcome.ended_s
         if self._background is not None:
@@ -516,13 +539,16 @@ class Exchange:
             self._call(self._callbacks, outcome)
         if self._recording is not None:
             self._recording.finished(outcome)
-        self._bill = outcome
-        if self._paid is not None:  # a callback ended what was detached
-            for part in self._paid:
-                self._bill = _with_part(self._bill, part)
-            self._paid = None
+        self._bill = outcome if self._paid is None else self._with_paid(outcome)
         if not self._detached:
             self._billed()
+
+    def _with_paid(self, bill: Outcome) -> Outcome:
+        """*bill*, with what was detached and that a callback of its end has ended."""
+        paid, self._paid = self._paid or (), None
+        for part in paid:
+            bill = _with_part(bill, part)
+        return bill
 
     def _call(self, callbacks: list[tuple[int, OnFinish]], outcome: Outcome) -> None:
         if len(callbacks) > 1:

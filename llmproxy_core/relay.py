@@ -45,7 +45,7 @@ class Whole:
 
 
 def as_asked(response: Response, client: ClientView) -> Whole | None:
-    """As `deliver`, of an answer to which nothing need be done, as most; None for any other."""
+    """As `deliver`, of an answer to which nothing need be done, as most, and not finished; None for any other."""
     if not isinstance(response, Reply) or client.stream or response.subscriptions or response.shown_model is not None:
         return None
     mine, theirs = response.api, client.api
@@ -53,7 +53,6 @@ def as_asked(response: Response, client: ClientView) -> Whole | None:
         return None
     if mine is not theirs and mine.form != theirs.form:
         return None
-    response.finish(_COMPLETED)
     return Whole(response.status, response.headers, "application/json", response.body, own=not response.llm)
 
 
@@ -67,6 +66,7 @@ async def deliver(response: Response, client: ClientView) -> Whole | Flow:
     if mine is None or theirs is None or mine.form != theirs.form:
         client = _answered(response, client)
     elif (whole := as_asked(response, client)) is not None:
+        response.finish(_COMPLETED)
         return whole
     if isinstance(response, Stream):
         if client.stream or response.api is None or client.api is None:

@@ -210,8 +210,17 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
 
     # -- its end -------------------------------------------------------------------------------------------------
 
-    def finish(self, end: End, error: ProxyError | None = None) -> None:
-        """End the response, unless it has ended. Synchronous: safe to call from a cancelled task."""
+    @property
+    def is_awaited(self) -> bool:
+        """See Owned."""
+        return bool(self._callbacks)
+
+    def finish(self, end: End, error: ProxyError | None = None, *, ended_s: float | None = None) -> None:
+        """
+        End the response, unless it has ended: at *ended_s*, by the exchange's clock, if that was earlier than now.
+
+        Synchronous: safe to call from a cancelled task.
+        """
         if self.outcome is not None:
             return
         complete = end is _COMPLETED
@@ -227,7 +236,7 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
             body=self._kept(complete=complete) if self.subscriptions else None,
             started_s=self.started_s,
             first_byte_s=self.first_byte_s,
-            ended_s=self.exchange.clock(),
+            ended_s=self.exchange.clock() if ended_s is None else ended_s,
         )
         if self.attempt is not None:
             self.attempt.answered(outcome)

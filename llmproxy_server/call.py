@@ -18,6 +18,7 @@ from llmproxy_core.gateway import Gateway
 from llmproxy_core.outcome import End
 from llmproxy_core.relay import Flow, Whole, as_asked, deliver
 from llmproxy_core.request import Request
+from llmproxy_core.response import Response
 from llmproxy_core.routing import Match
 from llmproxy_server.abandoned import Abandoned, drains
 from llmproxy_server.admission import Ticket
@@ -355,6 +356,7 @@ class Call:
             incoming.method, incoming.path, incoming.query, incoming.headers, body, self._gateway.processors
         )
         shared = self.door.shared
+        shared.recorder.backlog.write()  # it may show what was
         if endpoint.merge is not None and shared.fan_out is not None:
             reply = await shared.fan_out.everywhere(endpoint, asked)
         else:
@@ -407,17 +409,29 @@ class Call:
         response = await gateway.handle(exchange)
         recorder.answered(record, response)
         assert exchange.client is not None
-        delivered = as_asked(response, exchange.client) or await deliver(response, exchange.client)
-        if isinstance(delivered, Flow):
-            await self._stream(delivered, exchange)
+        whole = as_asked(response, exchange.client)
+        if whole is None or self._abandoned is not None or not exchange.completes(response):
+            await self._deliver(response, whole, exchange)
             return
-        self.answer.status = delivered.status
+        record.completed(len(whole.body))
+        await self._send(made_here(whole) if whole.own else whole)
+
+    async def _deliver(self, response: Response, whole: Whole | None, exchange: Exchange) -> None:
+        """Send *response*, as *whole* if that is known, when all is told of it that there is to be told."""
+        assert exchange.client is not None
+        if whole is not None:
+            response.finish(_COMPLETED)
+        else:
+            delivered = await deliver(response, exchange.client)
+            if isinstance(delivered, Flow):
+                await self._stream(delivered, exchange)
+                return
+            whole = delivered
+        self.answer.status = whole.status
         exchange.finish(_COMPLETED if self._abandoned is None else _ABANDONED)
         if exchange.settling:
             await self._settle(exchange)
-        self.answer.send(made_here(delivered) if delivered.own else delivered, exchange.response_headers)
-        if self._client.blocked:
-            await admission.unsent.taken(self._client)
+        await self._send(made_here(whole) if whole.own else whole)
 
     def _deadline(self, most_s: float | None, *, asked: bool) -> float | None:
         """

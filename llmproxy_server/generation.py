@@ -104,6 +104,7 @@ class Generation:
         for exchange in list(self.gateway.background):
             exchange.finish(End.ABANDONED)
         await self.tasks.drain(timeout_s)
+        self.shared.recorder.backlog.write()
         if not self._closed:
             self._closed = True
             await self.gateway.aclose()

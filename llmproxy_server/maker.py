@@ -18,6 +18,7 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_server import logs
 from llmproxy_server.access_log import AccessLog
 from llmproxy_server.admission import Admission
+from llmproxy_server.backlog import Backlog
 from llmproxy_server.door import Door, Endpoints, FanOut, Observer, Shared, by_path, default_dialect
 from llmproxy_server.door_id import RequestIds
 from llmproxy_server.front import addresses
@@ -65,6 +66,7 @@ class Maker:
         self.prices = BundledPrices()
         self.tokenizer = BundledTokenizer()
         self.drops = Drops()
+        self.backlog = Backlog()
         self.log: logs.BatchHandler | None = None
         self.more_endpoints: list[Endpoint] = []
         """Those of the process itself."""
@@ -173,7 +175,9 @@ class Maker:
                 content_bytes = max(content_bytes, logs.kept_bytes(telemetry.max_content_bytes))
         content = ContentText(self._registry.dialects.values()) if gateway.config.server.log.log_content else None
         log = AccessLog(gateway.services.clock, self.log, content=content, steps=steps)
-        return Recorder(log, scope.calls(gateway), tracer, self._health, recent, content_bytes=content_bytes)
+        return Recorder(
+            log, scope.calls(gateway), tracer, self._health, recent, content_bytes=content_bytes, backlog=self.backlog
+        )
 
     def _endpoints(self, config: Config, recent: Recent | None) -> Iterator[Endpoint]:
         yield from self._health.endpoints()

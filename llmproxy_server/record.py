@@ -13,6 +13,7 @@ from llmproxy_core.outcome import End, KeptBody, Outcome
 from llmproxy_core.relay import Whole
 from llmproxy_core.response import Response
 from llmproxy_core.subscription import Keep
+from llmproxy_server.backlog import Backlog
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.health_llm import LLMState
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from llmproxy_server.access_line import AccessLine
 
 _log = logging.getLogger("llmproxy")
-_ABANDONED = End.ABANDONED  # as a global a fifth as dear: each call asks for it
+_ABANDONED, _COMPLETED = End.ABANDONED, End.COMPLETED  # as globals a fifth as dear: each call asks for them
 CLIENT_GONE = 499
 """What is written down as the status of an answer that nobody waited for."""
 
@@ -156,7 +157,7 @@ _NO_LLMS: Mapping[str, LLMState] = FrozenMap()
 
 
 class Recorder:
-    """Tells those who write down, each once, in one callback for all. What is off is None, and costs nothing."""
+    """Tells those who write down, each once, a moment later (`backlog`). What is off is None, and costs nothing."""
 
     def __init__(
         self,
@@ -167,14 +168,19 @@ class Recorder:
         recent: Window | None = None,
         *,
         content_bytes: int = 0,
+        backlog: Backlog | None = None,
     ) -> None:
-        """*content_bytes*: how much of an answer is kept for those who write down content; 0: nobody does."""
+        """
+        *content_bytes*: how much of an answer is kept for those who write down content; 0: nobody does. *backlog* is
+        the process's.
+        """
         self.log = log
         self.metrics = metrics
         self.tracer = tracer
         self._content_bytes = content_bytes
         self.health = health
         self.recent = recent
+        self.backlog = Backlog() if backlog is None else backlog
 
     def begin(self, call: Recorded, exchange: Exchange) -> Record:
         """*exchange* is *call*'s, and begins."""
@@ -193,12 +199,14 @@ class Recorder:
 
     def refused(self, call: Recorded, error: ProxyError) -> None:
         """A request ended before it was an exchange."""
+        self.backlog.write()  # the log tells of what was over before first
         if self.metrics is not None:
             self.metrics.refused(error.status)
         self.log.refused(call, error)
 
     def left(self, call: Recorded) -> None:
         """The client left before there was an exchange."""
+        self.backlog.write()
         if self.metrics is not None:
             self.metrics.refused(CLIENT_GONE)
         self.log.left(call)
@@ -207,11 +215,13 @@ class Recorder:
 class Record(Ended):
     """One call's, from its beginning to its bill. Those who write it down stay the same, also across a reload."""
 
-    __slots__ = ("_by", "_llms")
+    __slots__ = ("_bill", "_by", "_has_ended", "_is_waiting", "_llms")
 
     def __init__(self, by: Recorder, call: Recorded, exchange: Exchange) -> None:
         self._by = by
         self._llms: Mapping[str, LLMState] = _NO_LLMS if by.health is None else by.health.llms
+        self._bill: Outcome | None = None
+        self._is_waiting = self._has_ended = False  # to be written down; and its end is
         self.call = call
         self.exchange = exchange
         self.keep = self.begun = self.counted = None
@@ -219,6 +229,38 @@ class Record(Ended):
     def finished(self, outcome: Outcome) -> None:
         """See Recording."""
         self.outcome = outcome
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._by.backlog.add(self, self.call.incoming.length)
+
+    def completed(self, size: int) -> None:
+        """Its exchange has completed with an answer of *size* bytes, and is to be finished later."""
+        self._is_waiting = True
+        length = self.call.incoming.length
+        self._by.backlog.add(self, length if size < length or length < 0 else size)
+
+    def billed(self, bill: Outcome) -> None:
+        """See Recording."""
+        self._bill = bill
+        if not self._is_waiting:  # else both are written down at once, as nearly always
+            self._is_waiting = True
+            self._by.backlog.add(self)
+
+    def write(self) -> None:
+        """See Over: its end, and its bill, if that is known by now."""
+        exchange = self.exchange
+        if exchange.outcome is None:
+            exchange.finish(_COMPLETED)
+        self._is_waiting = False
+        if not self._has_ended:
+            self._has_ended = True
+            self._write_end()
+        if (bill := self._bill) is not None:
+            self._bill = None
+            self._write_bill(bill)
+
+    def _write_end(self) -> None:
+        outcome = self.outcome
         error = outcome.error
         if outcome.end is _ABANDONED:
             self.status = CLIENT_GONE
@@ -229,11 +271,11 @@ class Record(Ended):
         if metrics is not None:
             try:
                 metrics.ended(self)
-            except Exception:  # noqa: BLE001 - what cannot be written down must not keep the call from ending
+            except Exception:  # noqa: BLE001 - what cannot be written down of one call must not keep others from it
                 _log.exception("the end of exchange %s could not be written down", self.exchange.id)
 
-    def billed(self, bill: Outcome) -> None:
-        """See Recording. The line is not written before: it has the whole bill, and each attempt's end."""
+    def _write_bill(self, bill: Outcome) -> None:
+        """The line is not written before: it has the whole bill, and each attempt's end."""
         by, ago_s = self._by, 0.0
         try:
             if bill is not self.outcome:  # something that it pays for has outlived it
@@ -244,7 +286,7 @@ class Record(Ended):
                 line = by.log.ended(self)
                 if by.recent is not None:
                     by.recent.ended(self, line, ago_s=ago_s)
-            except Exception:  # noqa: BLE001 - as in `finished`; the others may still be able to
+            except Exception:  # noqa: BLE001 - as above; the others may still be able to
                 _log.exception("the line of exchange %s could not be written", self.exchange.id)
             if by.metrics is not None:
                 by.metrics.billed(self, bill)
@@ -252,5 +294,5 @@ class Record(Ended):
                 by.tracer.billed(self, bill)
             if by.health is not None:
                 by.health.learn_from(self.exchange, self._llms, self.only)
-        except Exception:  # noqa: BLE001 - as in `finished`
+        except Exception:  # noqa: BLE001 - as above
             _log.exception("the bill of exchange %s could not be written down", self.exchange.id)

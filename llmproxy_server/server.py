@@ -250,7 +250,12 @@ class Server:
 
     async def ask(self, method: str, path: str, query: str, headers: Headers, body: bytes) -> EndpointReply:
         """What an endpoint of the proxy's own answers, of this process alone; RouteNotFound when there is none."""
+        self.write_down()
         return await self._current.ask(method, path, query, headers, body)
+
+    def write_down(self) -> None:
+        """Write down now all calls that are over by now, in the metrics and for the log."""
+        self._maker.backlog.write()
 
     # -- another configuration -----------------------------------------------------------------------------------
 
@@ -372,6 +377,7 @@ class Server:
         await asyncio.gather(*(generation.aclose(timeout_s) for generation in self.generations))
         await self.tasks.drain(timeout_s)
         await self._maker.aclose()
+        self.write_down()
         self._log.end()
 
     # -- a whole process -----------------------------------------------------------------------------------------
@@ -391,6 +397,7 @@ class Server:
 
         def interrupted() -> None:
             if ending.is_set():
+                self.write_down()
                 logs.flush()
                 os._exit(EXIT_AT_ONCE)
             ending.set()

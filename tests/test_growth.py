@@ -407,6 +407,7 @@ async def asked(proxy: Proxy, numbers: range) -> Counter[int]:
 
 async def holding(proxy: Proxy, upstream: Upstream) -> Holding:
     """What is held once what the test itself remembers is forgotten."""
+    proxy.server.write_down()
     proxy.exchanges.clear()
     proxy.outcomes.clear()
     upstream.requests.clear()

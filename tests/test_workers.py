@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.workers import CONFIG_DEMO as CONFIG
-from tests.workers import QUESTION, STREAMED, WAIT_S, Workers, ask, kill, metric, not_well, said, working
+from tests.workers import QUESTION, STREAMED, WAIT_S, Workers, ask, kill, metric, metric_until, not_well, said, working
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc"),
@@ -45,7 +45,7 @@ async def test_all_workers_serve_and_their_numbers_are_added_up(tmp_path: Path) 
 
         health = await said(workers.port, "GET", "/health")
         assert health["workers"] == {"expected": 2, "answering": 2, "missing": []}
-        assert await metric(workers.port, 'llmproxy_requests_total{model="demo",status="200"}') == 40
+        await metric_until(workers.port, 'llmproxy_requests_total{model="demo",status="200"}', 40)
         assert await metric(workers.port, "llmproxy_workers") == 2
         deleted = await said(workers.port, "DELETE", "/api/cache")
         assert deleted == {"deleted": 2}, "each worker had a cache of its own, and all are emptied"

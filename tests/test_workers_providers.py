@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers import CONFIG_DEMO, QUESTION, WAIT_S, Answer, Workers, ask, kill, metric, said, working
+from tests.workers import CONFIG_DEMO, QUESTION, WAIT_S, Answer, Workers, ask, kill, metric_until, said, working
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc"),
@@ -77,7 +77,7 @@ async def test_all_workers_drain_an_llm_and_restore_it(tmp_path: Path) -> None:
         assert done.status == 200
         assert await statuses(workers) == {200}
         assert (await said(workers.port, "GET", "/providers"))["llms"]["demo"]["state"] == "ok"
-        assert await metric(workers.port, 'llmproxy_requests_total{model="demo",status="200"}') == CALLS
+        await metric_until(workers.port, 'llmproxy_requests_total{model="demo",status="200"}', CALLS)
 
 
 async def test_what_all_workers_refuse_is_refused_once(tmp_path: Path) -> None:

@@ -199,5 +199,12 @@ async def metric(port: int, name: str) -> float:
     return float(found[1])
 
 
+async def metric_until(port: int, name: str, value: float) -> None:
+    """Scrape until the series has that value: each worker counts its calls a moment after they have their answers."""
+    async with asyncio.timeout(WAIT_S):
+        while await metric(port, name) != value:
+            pass
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)

@@ -29,6 +29,8 @@ async def test_any_worker_says_what_all_have_counted(tmp_path: Path) -> None:
         async with proxies[0], proxies[1]:
             for proxy in (proxies[0], proxies[1], proxies[1]):
                 await chat(proxy)
+            await scrape_until(proxies[0], "llmproxy_requests_total", 3, model=MODEL, status="200")
+            await scrape_until(proxies[1], "llmproxy_requests_total", 3, model=MODEL, status="200")
             found = [await scrape(proxy) for proxy in proxies]
             said = [json.loads((await ask("GET", f"{proxy.url}/metrics")).body) for proxy in proxies]
 
@@ -64,8 +66,10 @@ async def test_a_model_that_failed_in_one_worker_and_answered_in_another_since_i
         proxies = [metered(Proxy(priced_at(upstream.base_url)), worker) for worker in workers]
         async with proxies[0], proxies[1]:
             await chat(proxies[0])
+            await scrape_until(proxies[1], "llmproxy_requests_total", 1, model=MODEL, status="500")
             failed = await scrape(proxies[1])
             await chat(proxies[1])
+            await scrape_until(proxies[0], "llmproxy_requests_total", 1, model=MODEL, status="200")
             well = await scrape(proxies[0])
 
     assert [it("llmproxy_model_availability", model=MODEL) for it in (failed, well)] == [0, 1]
