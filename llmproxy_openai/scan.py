@@ -13,6 +13,7 @@ from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, est
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed, is_done
 from llmproxy_core.wire.mould import MOST_MOULDS, Mould, middle_event
+from llmproxy_core.wire.sample import Sample
 from llmproxy_core.wire.splice import json_text
 from llmproxy_openai.facts import Outline, decode_outline, error_in, model_in, stream_error, usage_in
 
@@ -27,8 +28,6 @@ _FINISH_START = re.compile(rb'"finish_reason"\s*:\s*"').search
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"([^"\\]*)"')
 _READS_FOR_MODEL = 8
 """Each chunk names the model; a stream whose first reads do not will not."""
-_SAMPLE_BYTES = 4 << 10
-"""How much of a stream's beginning is kept, some twenty events, to tell what a byte of the rest amounts to."""
 _TEXT = re.compile(
     rb'"(content|reasoning_content|reasoning|refusal|text|transcript|name|arguments)"\s*:\s*'
     rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
@@ -45,15 +44,14 @@ class ChunkScanner:
     """
 
     __slots__ = (
-        "_beginning",
         "_dialect",
         "_is_over",
         "_mould",
         "_moulds_left",
         "_reads_for_model",
+        "_sample",
         "_size",
         "_splitter",
-        "_unsampled",
         "_wants_usage",
         "decoded",
         "done",
@@ -73,8 +71,7 @@ class ChunkScanner:
         self._mould: Mould | None = None
         self._moulds_left = MOST_MOULDS
         self._size = 0  # without what the mould has passed
-        self._unsampled = _SAMPLE_BYTES  # bytes that are still to be kept
-        self._beginning: list[bytes] = []
+        self._sample = Sample()
         self.usage: Usage | None = None
         self.model: str | None = None
         self.id: str | None = None
@@ -89,8 +86,8 @@ class ChunkScanner:
             return b""
         splitter, mould = self._splitter, self._mould
         if mould is not None and not (splitter.held or self._reads_for_model) and mould.fits(data):  # nearly all reads
-            if self._unsampled > 0:
-                self._sample(data)
+            if self._sample.left > 0:
+                self._sample.add(data, mould)
             return data
         try:
             block = splitter.feed(data)
@@ -103,7 +100,7 @@ class ChunkScanner:
     def passes(self) -> Callable[[bytes, bytes], bool] | None:
         """See QuickScanner: nearly all reads are one event of the mould, once the beginning is over."""
         mould = self._mould
-        if mould is None or self._splitter.held or self._reads_for_model or self._unsampled > 0 or self._is_over:
+        if mould is None or self._splitter.held or self._reads_for_model or self._sample.left > 0 or self._is_over:
             return None
         return mould.passes
 
@@ -116,7 +113,7 @@ class ChunkScanner:
 
     def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
-        sample = b"".join(self._beginning)
+        sample = self._sample.data
         said: list[str] = []
         names = 0
         for found in _TEXT(sample):
@@ -195,13 +192,9 @@ class ChunkScanner:
 
     def _note(self, block: bytes) -> None:
         """Count *block*, and keep it when it stands at the beginning."""
-        if self._unsampled > 0:
-            self._sample(block)
+        if self._sample.left > 0:
+            self._sample.add(block)
         self._size += len(block)
-
-    def _sample(self, block: bytes) -> None:
-        self._beginning.append(block[: self._unsampled])
-        self._unsampled -= len(block)
 
     def _look_for_model(self, block: bytes) -> None:
         self._reads_for_model -= 1

@@ -22,10 +22,8 @@ from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, est
 from llmproxy_core.usage import Usage
 from llmproxy_core.wire.last_event import completed
 from llmproxy_core.wire.mould import MOST_MOULDS, Mould, middle_event
+from llmproxy_core.wire.sample import Sample
 from llmproxy_core.wire.splice import json_text
-
-_SAMPLE_BYTES = 4 << 10
-"""How much of a stream's beginning is kept, to tell what a byte of the rest amounts to."""
 
 
 class EventScanner(ABC):
@@ -56,8 +54,7 @@ class EventScanner(ABC):
         # No mould where a subclass looks at each read itself.
         self._moulds_left = MOST_MOULDS if type(self).feed is EventScanner.feed else 0
         self._size = 0  # without what the mould has passed
-        self._unsampled = _SAMPLE_BYTES  # bytes that are still to be kept
-        self._beginning: list[bytes] = []
+        self._sample = Sample()
         self.usage: Usage | None = None
         self.model: str | None = None
         self.id: str | None = None
@@ -84,8 +81,8 @@ class EventScanner(ABC):
             return b""
         mould = self._mould
         if mould is not None and not self._splitter.held and mould.fits(data):
-            if self._unsampled > 0:
-                self._keep(data)
+            if self._sample.left > 0:
+                self._sample.add(data, mould)
             return data
         try:
             block = self._splitter.feed(data)
@@ -98,7 +95,7 @@ class EventScanner(ABC):
     def passes(self) -> Callable[[bytes, bytes], bool] | None:
         """See QuickScanner: most reads are one event of the mould, once the beginning is over."""
         mould = self._mould
-        if mould is None or self._splitter.held or self._unsampled > 0 or self._is_over:
+        if mould is None or self._splitter.held or self._sample.left > 0 or self._is_over:
             return None
         return mould.passes
 
@@ -114,7 +111,7 @@ class EventScanner(ABC):
 
     def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """See Scanner: what the beginning of the stream says, and as much of the rest by its length."""
-        sample = b"".join(self._beginning)
+        sample = self._sample.data
         said = [text for text in self.texts.findall(sample) if text]
         size = self._size if self._mould is None else self._size + self._mould.passed_bytes
         if not said:
@@ -124,8 +121,8 @@ class EventScanner(ABC):
 
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on."""
-        if self._unsampled > 0:
-            self._keep(block)
+        if self._sample.left > 0:
+            self._sample.add(block)
         self._size += len(block)
         if self._tells_nothing(block):
             return block
@@ -161,10 +158,6 @@ class EventScanner(ABC):
         if self._moulds_left:
             self._take_mould(middle_event(block))
         return True
-
-    def _keep(self, block: bytes) -> None:
-        self._beginning.append(block[: self._unsampled])
-        self._unsampled -= len(block)
 
     def _take_mould(self, event: bytes) -> None:
         """Have events like *event*, which tells nothing, pass from now on."""

@@ -56,6 +56,14 @@ class Mould:
         self.passed_bytes += len(block)
         return True
 
+    def text(self, event: bytes) -> bytes:
+        """What in *event*, which fits, is its own."""
+        return event[len(self._begin) : len(event) - len(self._end)]
+
+    def filled(self, texts: list[bytes]) -> bytes:
+        """The events whose `text` was each of *texts*."""
+        return b"".join([self._begin + text + self._end for text in texts])
+
     def passes(self, chunk: bytes, line: bytes) -> bool:
         """
         Whether *chunk*, which is to begin with *line* and end with a line end, surely has one event of this mould in

@@ -40,8 +40,8 @@ class ResponseScanner(EventScanner):
         self._pending: bytes | None = None
         self._tail = b""
         self._pieces = 0
-        self._sample: list[bytes] = []
-        self._sample_size = 0
+        self._spoken: list[bytes] = []
+        self._spoken_size = 0
         self.response: bytes | None = None
         """The response as it began; None while nothing was sent."""
 
@@ -68,14 +68,14 @@ class ResponseScanner(EventScanner):
             self._tail = block
         if pieces := block.count(_PIECE):
             self._pieces += pieces
-            if self._sample_size < _SAMPLE_BYTES:
-                self._sample.append(block)
-                self._sample_size += len(block)
+            if self._spoken_size < _SAMPLE_BYTES:
+                self._spoken.append(block)
+                self._spoken_size += len(block)
         return block
 
     def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
         """See Scanner: the first pieces tell how many tokens one has; what is encrypted, or told again, is none."""
-        said = self.texts.findall(b"".join(self._sample))
+        said = self.texts.findall(b"".join(self._spoken))
         if not said:
             return 0
         tokens = estimated_output(tokenizer.count("".join(map(json_text, said))), len(said), 0)

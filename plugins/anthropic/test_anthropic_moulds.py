@@ -86,7 +86,7 @@ def test_a_stream_passes_the_same_with_and_without_moulds(events: list[bytes], s
     stream = b"".join(events)
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)] if size else events
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(event_scanner, "_SAMPLE_BYTES", sample)
+        patch.setattr("llmproxy_core.wire.sample.SAMPLE_BYTES", sample)
         found, quickly = scanned(pieces), scanned(pieces, quickly=True)
         patch.setattr(event_scanner, "MOST_MOULDS", 0)
         without = scanned(pieces)

@@ -104,7 +104,7 @@ def test_a_stream_passes_the_same_with_and_without_moulds(events: list[bytes], s
 def test_what_passes_need_not_be_fed(events: list[bytes], size: int, usage: bool, sample: int) -> None:
     pieces = splits(b"".join(events), size) if size else events
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "_SAMPLE_BYTES", sample)
+        patch.setattr("llmproxy_core.wire.sample.SAMPLE_BYTES", sample)
 
         assert scanned(pieces, usage=usage, quickly=True) == scanned(pieces, usage=usage)
 

@@ -152,4 +152,7 @@ def test_only_the_beginning_is_kept() -> None:
     for _ in range(5000):
         scanner.feed(b"data: " + event + b"\n\n")
 
-    assert sum(map(len, scanner._beginning)) <= 4096
+    assert len(scanner._sample.data) <= 4096
+    assert (
+        sum(len(part) if isinstance(part, bytes) else sum(map(len, part[1])) for part in scanner._sample._parts) < 1000
+    )
