@@ -511,6 +511,42 @@ class Exchange:
         self._completed_s = self.clock()
         return True
 
+    def finish_alone(self) -> Outcome | None:
+        """
+        Finish it as it `completes`, if there is still nobody to be told; its recording is not told either.
+
+        Gives its outcome, which is the whole bill. None: nothing was done, and `finish` has more to do than this.
+        """
+        completed_s, responses = self._completed_s, self._responses
+        if completed_s is None or self.outcome is not None or len(responses) != 1 or self._call_made is not None:
+            return None
+        if self._callbacks or self._billing or self._children or self._detached or self._paid:
+            return None
+        response = responses[0]
+        if response.is_awaited:
+            return None
+        response.finish(_COMPLETED, ended_s=completed_s)
+        part = response.outcome
+        assert part is not None
+        self.outcome = self._bill = outcome = Outcome(
+            _COMPLETED,
+            None,
+            part.usage,
+            part.cost,
+            part.model,
+            part.response_id,
+            part.finish,
+            None,
+            self.started_s,
+            part.first_byte_s,
+            completed_s,
+        )
+        responses.clear()  # as in `finish`
+        self.tries = self._recording = None
+        self.awaited = _never
+        self._told = True
+        return outcome
+
     def finish(self, end: End, error: ProxyError | None = None) -> None:
         """End the exchange, unless it has ended: what is still open under it is abandoned, callbacks run."""
         if self.outcome is not None:

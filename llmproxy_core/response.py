@@ -223,23 +223,28 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
         """
         if self.outcome is not None:
             return
-        complete = end is _COMPLETED
-        usage, cost = self._used(error, complete=complete)
-        self.outcome = outcome = Outcome(
+        complete, usage, price = end is _COMPLETED, self.usage, self.price
+        is_all_said = complete and usage is not None and self.billed and usage.source is not _ESTIMATED
+        if is_all_said and usage is not None and usage.input_tokens + usage.output_tokens:  # nearly always
+            cost = None if price is None else price.cost(usage)
+        else:
+            usage, cost = self._used(error, complete=complete)
+        self.outcome = outcome = Outcome(  # in their order: names are looked for
             end,
             error,
-            usage=usage,
-            cost=cost,
-            model=self.model,
-            response_id=self.response_id,
-            finish=self.finish_words,
-            body=self._kept(complete=complete) if self.subscriptions else None,
-            started_s=self.started_s,
-            first_byte_s=self.first_byte_s,
-            ended_s=self.exchange.clock() if ended_s is None else ended_s,
+            usage,
+            cost,
+            self.model,
+            self.response_id,
+            self.finish_words,
+            self._kept(complete=complete) if self.subscriptions else None,
+            self.started_s,
+            self.first_byte_s,
+            self.exchange.clock() if ended_s is None else ended_s,
         )
-        if self.attempt is not None:
-            self.attempt.answered(outcome)
+        attempt = self.attempt
+        if attempt is not None:
+            attempt.answered(outcome)
         self._free(complete=complete)
         if self._callbacks:
             for callback in self._callbacks:

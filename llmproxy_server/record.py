@@ -123,6 +123,14 @@ class Metrics(Protocol):
         """Gives what is to be known of the call when it ends: `Ended.begun`."""
         ...
 
+    def counted_whole(self, ended: Ended) -> bool:
+        """
+        Count the end of a call and its bill, which is its outcome, in one go, if it is one like most.
+
+        False: nothing was counted; call `ended`, then `billed`.
+        """
+        ...
+
     def ended(self, ended: Ended) -> None: ...
 
     def billed(self, ended: Ended, bill: Outcome) -> None:
@@ -248,33 +256,42 @@ class Record(Ended):
 
     def write(self) -> None:
         """See Over: its end, and its bill, if that is known by now."""
-        exchange = self.exchange
+        exchange, bill = self.exchange, self._bill
         if exchange.outcome is None:
-            exchange.finish(_COMPLETED)
-        self._is_waiting = False
+            bill = exchange.finish_alone()
+            if bill is None:
+                exchange.finish(_COMPLETED)  # which tells this one of it
+                bill = self._bill
+            else:
+                self.outcome = bill
+        self._is_waiting, self._bill = False, None
+        is_counted = False
         if not self._has_ended:
             self._has_ended = True
-            self._write_end()
-        if (bill := self._bill) is not None:
-            self._bill = None
-            self._write_bill(bill)
+            is_counted = self._write_end(bill)
+        if bill is not None:
+            self._write_bill(bill, is_counted=is_counted)
 
-    def _write_end(self) -> None:
-        outcome = self.outcome
-        error = outcome.error
+    def _write_end(self, bill: Outcome | None) -> bool:
+        """Gives whether the metrics have counted the *bill* with it, as nearly always where that is known."""
+        outcome, exchange, metrics = self.outcome, self.exchange, self._by.metrics
+        error, attempts = outcome.error, exchange.attempts
         if outcome.end is _ABANDONED:
             self.status = CLIENT_GONE
         else:
-            self.status = error.status if error is not None else self.call.status
-        self.see_attempts()
-        metrics = self._by.metrics
-        if metrics is not None:
-            try:
-                metrics.ended(self)
-            except Exception:  # noqa: BLE001 - what cannot be written down of one call must not keep others from it
-                _log.exception("the end of exchange %s could not be written down", self.exchange.id)
+            self.status = self.call.status if error is None else error.status
+        self.only = attempts[0] if len(attempts) == 1 and not exchange.child_calls else None
+        if metrics is None:
+            return True
+        try:
+            if bill is outcome and metrics.counted_whole(self):
+                return True
+            metrics.ended(self)
+        except Exception:  # noqa: BLE001 - what cannot be written down of one call must not keep others from it
+            _log.exception("the end of exchange %s could not be written down", exchange.id)
+        return False
 
-    def _write_bill(self, bill: Outcome) -> None:
+    def _write_bill(self, bill: Outcome, *, is_counted: bool) -> None:
         """The line is not written before: it has the whole bill, and each attempt's end."""
         by, ago_s = self._by, 0.0
         try:
@@ -288,7 +305,7 @@ class Record(Ended):
                     by.recent.ended(self, line, ago_s=ago_s)
             except Exception:  # noqa: BLE001 - as above; the others may still be able to
                 _log.exception("the line of exchange %s could not be written", self.exchange.id)
-            if by.metrics is not None:
+            if not is_counted and by.metrics is not None:
                 by.metrics.billed(self, bill)
             if by.tracer is not None:
                 by.tracer.billed(self, bill)

@@ -15,7 +15,8 @@ from llmproxy_server.metrics.families import DURATION_S, SERVES
 from llmproxy_server.metrics.genai import GenAI, GenAISeries
 from llmproxy_server.metrics.llm_series import LLMSeries, kind_of
 from llmproxy_server.metrics.model_names import OTHER, ModelNames
-from llmproxy_server.metrics.values import Cells, Values, labels_of
+from llmproxy_server.metrics.usual_series import UsualSeries
+from llmproxy_server.metrics.values import Values, labels_of
 
 _REMEMBERED = 4096
 _LONGEST = 1024
@@ -24,14 +25,17 @@ _LONGEST = 1024
 class AttemptSeries:
     """The series that equal attempts add to."""
 
-    __slots__ = ("_cells", "_genai", "_llm", "calls")
+    __slots__ = ("_cells", "_genai", "_llm", "_values", "calls", "usual")
 
-    def __init__(self, cells: Cells, llm: LLMSeries, calls: CallSeries, genai: GenAISeries | None) -> None:
-        self._cells = cells
+    def __init__(self, values: Values, llm: LLMSeries, calls: CallSeries, genai: GenAISeries | None) -> None:
+        self._values = values
+        self._cells = values.cells
         self._llm = llm
         self.calls = calls
         """Of the model that the attempt is counted as."""
         self._genai = genai
+        self.usual: UsualSeries | None = None
+        """What is quicker for most; there once one of them was counted."""
 
     def add(self, attempt: Attempt) -> None:
         """*attempt* is over."""
@@ -45,8 +49,11 @@ class AttemptSeries:
             llm.broken(attempt)
         if outcome is not None:
             self.calls.used(outcome.usage, outcome.cost)
-        if self._genai is not None:
-            self._genai.add(attempt, outcome)
+        genai = self._genai
+        if genai is not None:
+            genai.add(attempt, outcome)
+            if self.usual is None and genai.is_whole:
+                self.usual = UsualSeries(self._values, self.calls, llm, genai)
 
 
 class AttemptTable:
@@ -104,4 +111,4 @@ class AttemptTable:
         model = self._names.of(attempt)
         if model != OTHER and attempt.llm in self._llms:
             self._values.cells[self._values.place(SERVES, labels_of(model=model, llm=attempt.llm))] = 1
-        return AttemptSeries(self._values.cells, llm, self._calls(model), self._genai.series(attempt, operation))
+        return AttemptSeries(self._values, llm, self._calls(model), self._genai.series(attempt, operation))

@@ -39,18 +39,19 @@ class CallSeries:
 
     __slots__ = (
         "_cells",
-        "_cost",
-        "_duration",
-        "_duration_sum",
         "_first_token",
         "_parts",
-        "_input",
-        "_output",
         "_per_token",
         "_statuses",
         "_values",
         "active",
+        "answered",
+        "cost",
+        "duration",
+        "duration_sum",
+        "input",
         "model",
+        "output",
     )
 
     def __init__(self, values: Values, model: str) -> None:
@@ -59,15 +60,16 @@ class CallSeries:
         self._values = values
         self._cells = values.cells
         self.active = values.place(ACTIVE, labels)
-        self._duration = values.place(DURATION, labels)
-        self._duration_sum = self._duration + _DURATION_SUM
+        self.duration = values.place(DURATION, labels)
+        self.duration_sum = self.duration + _DURATION_SUM
         self._first_token = values.place(FIRST_TOKEN, labels)
         self._per_token = values.place(PER_TOKEN, labels)
-        self._cost = values.place(COST, labels)
-        self._input = values.place(TOKENS, labels_of(model=model, type="input"))
-        self._output = values.place(TOKENS, labels_of(model=model, type="output"))
+        self.cost = values.place(COST, labels)
+        self.input = values.place(TOKENS, labels_of(model=model, type="input"))
+        self.output = values.place(TOKENS, labels_of(model=model, type="output"))
         self._parts: dict[str, int] = {}
-        self._statuses = {200: values.place(REQUESTS, labels_of(model=model, status="200"))}
+        self.answered = values.place(REQUESTS, labels_of(model=model, status="200"))
+        self._statuses = {200: self.answered}
 
     def ended(self, status: int, seconds: float) -> None:
         """A call is over that took *seconds*, and *status* is what was sent."""
@@ -75,8 +77,8 @@ class CallSeries:
         if index is None:
             index = self._status(status)
         cells[index] += 1
-        cells[self._duration + bisect_left(DURATION_S, seconds)] += 1
-        cells[self._duration_sum] += seconds
+        cells[self.duration + bisect_left(DURATION_S, seconds)] += 1
+        cells[self.duration_sum] += seconds
 
     def refused(self, status: int) -> None:
         """A call was refused before it was one."""
@@ -101,11 +103,11 @@ class CallSeries:
         """A model has worked, for that price."""
         cells = self._cells
         if cost is not None:
-            cells[self._cost] += cost.nanodollars / _NANO
+            cells[self.cost] += cost.nanodollars / _NANO
         if usage is None:
             return
-        cells[self._input] += usage.input_tokens
-        cells[self._output] += usage.output_tokens
+        cells[self.input] += usage.input_tokens
+        cells[self.output] += usage.output_tokens
         if (
             usage.cached_input_tokens
             or usage.reasoning_tokens
@@ -113,9 +115,10 @@ class CallSeries:
             or usage.audio_input_tokens
             or usage.audio_output_tokens
         ):
-            self._used_parts(usage)
+            self.used_parts(usage)
 
-    def _used_parts(self, usage: Usage) -> None:
+    def used_parts(self, usage: Usage) -> None:
+        """Count those of the tokens of *usage* that have a kind."""
         for kind, field in _PARTS:
             if count := getattr(usage, field):
                 index = self._parts.get(kind)

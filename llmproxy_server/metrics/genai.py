@@ -76,16 +76,16 @@ class GenAISeries:
 
     __slots__ = (
         "_cells",
-        "_duration",
-        "_duration_sum",
         "_families",
         "_first_chunk",
-        "_input",
         "_labels",
-        "_output",
         "_per_chunk",
         "_usage",
         "_values",
+        "duration",
+        "duration_sum",
+        "input",
+        "output",
     )
 
     def __init__(self, values: Values, families: GenAIFamilies, labels: Labels, failed: Labels) -> None:
@@ -94,21 +94,26 @@ class GenAISeries:
         self._cells = values.cells
         self._families = families
         self._labels = labels
-        self._duration = values.place(families.duration, failed)
-        self._duration_sum = self._duration + _SECONDS_SUM
+        self.duration = values.place(families.duration, failed)
+        self.duration_sum = self.duration + _SECONDS_SUM
         self._first_chunk: int | None = None
         self._per_chunk: int | None = None
-        self._input: int | None = None
-        self._output: int | None = None
+        self.input: int | None = None
+        self.output: int | None = None
         self._usage: dict[str, int] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what most attempts have is there, and all that is counted of them: see UsualSeries."""
+        return self.input is not None and self.output is not None and not self._families.usage
 
     def add(self, attempt: Attempt, outcome: Outcome | None) -> None:
         """*attempt* is over, with *outcome*."""
         began_s = attempt.started_s if attempt.sent_s is None else attempt.sent_s
         cells, ended_s = self._cells, attempt.ended_s
         seconds = 0.0 if ended_s is None else ended_s - began_s
-        cells[self._duration + bisect_left(SECONDS, seconds)] += 1
-        cells[self._duration_sum] += seconds
+        cells[self.duration + bisect_left(SECONDS, seconds)] += 1
+        cells[self.duration_sum] += seconds
         if outcome is None:
             return
         usage, first_s = outcome.usage, outcome.first_byte_s
@@ -116,15 +121,15 @@ class GenAISeries:
             self._chunks(first_s - began_s, outcome, usage, (ended_s or outcome.ended_s) - first_s)
         if usage is None:
             return
-        count, start, families = usage.input_tokens, self._input, self._families
+        count, start, families = usage.input_tokens, self.input, self._families
         if start is None:
-            start = self._input = self._place_tokens(families.input, "input")
+            start = self.input = self._place_tokens(families.input, "input")
         cells[start + bisect_left(_TOKENS, count)] += 1
         cells[start + _TOKENS_SUM] += count
         if (count := usage.output_tokens) and families.output is not None:  # embeddings have none
-            start = self._output
+            start = self.output
             if start is None:
-                start = self._output = self._place_tokens(families.output, "output")
+                start = self.output = self._place_tokens(families.output, "output")
             cells[start + bisect_left(_TOKENS, count)] += 1
             cells[start + _TOKENS_SUM] += count
         if families.usage:

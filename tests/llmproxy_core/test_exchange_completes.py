@@ -95,3 +95,51 @@ async def test_a_child_that_is_begun_meanwhile_ends_with_it(tasks: Tasks) -> Non
     assert child.outcome.end is End.ABANDONED
     assert call.outcome is not None
     assert call.outcome.usage == Usage(USED.input_tokens, USED.output_tokens)
+
+
+async def test_nobody_is_told_of_what_is_finished_alone_and_all_is_known_of_it(tasks: Tasks) -> None:
+    clock, told = FakeClock(), list[Outcome]()
+    calls = [exchange(tasks, clock=clock) for _ in range(2)]
+    responses = [answered(call) for call in calls]
+    calls[0].record(Told(told))
+    clock.advance(2.0)
+    assert all(call.completes(response) for call, response in zip(calls, responses, strict=True))
+    clock.advance(5.0)
+
+    alone = calls[0].finish_alone()
+    calls[1].finish(End.COMPLETED)
+
+    assert told == []
+    assert alone is calls[0].outcome
+    assert alone == calls[1].outcome
+    assert responses[0].outcome == responses[1].outcome
+    assert calls[0].finish_alone() is None
+    calls[0].on_finish(told.append)
+    calls[0].on_billed(told.append)
+    assert told == [alone, alone]
+
+
+@pytest.mark.parametrize("what", WAITING)
+async def test_what_somebody_waits_for_meanwhile_is_not_finished_alone(tasks: Tasks, what: str) -> None:
+    call = exchange(tasks)
+    response = answered(call)
+    assert call.completes(response)
+    WAITING[what](call, response)
+
+    assert call.finish_alone() is None
+    assert call.outcome is None
+    call.finish(End.COMPLETED)
+
+
+async def test_what_has_not_completed_is_not_finished_alone(tasks: Tasks) -> None:
+    call = exchange(tasks)
+    answered(call)
+
+    assert call.finish_alone() is None
+    assert call.outcome is None
+    call.finish(End.REFUSED)
+
+
+class Told:
+    def __init__(self, told: list[Outcome]) -> None:
+        self.finished = self.billed = told.append
