@@ -28,7 +28,7 @@ from llmproxy_server.door_request import CHUNKED, ClientGone, Incoming
 from llmproxy_server.wire import last_head
 from llmproxy_server.wire.last_head import LastHead
 from llmproxy_server.wire.request_body import Arrived, Arriving
-from llmproxy_server.wire.request_head import check_begun, too_much_head
+from llmproxy_server.wire.request_head import check_begun, lines_of, too_much_head
 
 if TYPE_CHECKING:
     from llmproxy_server.edge import Edge
@@ -195,24 +195,24 @@ class Connection(asyncio.Protocol):
             self._wait_for_head(data, begin, seen, limit)
             return None
         after = end + len(_END_OF_HEAD)
+        lines, last, door = lines_of(data[begin:end]), self._last, edge.door
         try:
-            incoming = self._read_head(data[begin:after], edge)
+            if (
+                last is not None
+                and last.door is door
+                and (incoming := last.follow(data[begin:after], lines)) is not None
+            ):
+                return incoming, after, data
+            incoming = edge.heads.read_lines(lines, self._peer, secure=self._secure)
         except ProxyError as error:
             self.refuse(error)
             return None
         if edge.pages is not None and edge.pages.claims(incoming.path):
             self._hand_over(edge.pages.protocol(), data)
             return None
+        is_short = after - begin <= last_head.LONGEST
+        self._last = LastHead(data[begin:after], lines, incoming, door) if is_short else None
         return incoming, after, data
-
-    def _read_head(self, head: bytes, edge: Edge) -> Incoming:
-        """What *head*, with the empty line that ends it, says."""
-        last, door = self._last, edge.door
-        if last is not None and last.door is door and (incoming := last.but_for_length(head)) is not None:
-            return incoming
-        incoming = edge.heads.read(head[: -len(_END_OF_HEAD)], peer=self._peer, secure=self._secure)
-        self._last = LastHead(head, incoming, door) if len(head) <= last_head.LONGEST else None
-        return incoming
 
     def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
         """From this request on, *data* being its bytes and what follows, the connection is *other*'s."""

@@ -1,24 +1,31 @@
 """
-The head that came over a connection last: the next is mostly the same, or has another Content-Length and nothing else.
+The head that came over a connection last: the next is mostly the same, or says another thing in a few fields.
 
-What is the same means the same, so such a head is not read again; any other is. A head holds the client's credential.
-It is kept here while calls follow each other on the connection, and not beyond: see `Connection.tick`.
+What is the same means the same, so such a head is not read again; nor is it looked at again by the door where only
+fields differ that nobody looks at there. Of those it is their lines alone that are read. A head holds the client's
+credential. It is kept here while calls follow each other on the connection, and not beyond: see `Connection.tick`.
 """
 
 from __future__ import annotations
 
-import re
+from itertools import compress, count
+from operator import ne
 
 from llmproxy_core.headers import Headers
 from llmproxy_core.node import record
 from llmproxy_server.door import Door
 from llmproxy_server.door_request import Incoming
-from llmproxy_server.wire.request_head import LONGEST_LENGTH
+from llmproxy_server.wire.request_head import NEW_EACH_TIME, read_field, read_length
 
 LONGEST = 1 << 12
 """Bytes of a head that is kept."""
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
-_NAME = "content-length"
+_LENGTH = "content-length"
+MAY_DIFFER = NEW_EACH_TIME | {_LENGTH, "x-stainless-retry-count"}
+"""
+Fields whose values tell nothing of what a call asks of the routes, nor of whether it may: `Door.usual` holds with any.
+
+All that is made of them, as the length of the body is, is made anew for each head.
+"""
 
 
 @record(eq=False, repr=False)
@@ -27,49 +34,42 @@ class LastHead:
 
     head: bytes
     """All of it, with the empty line: what begins so has the same head."""
+    lines: list[str]
     incoming: Incoming
     door: Door
     """By whose rules it was read: what is kept holds for no other."""
-    _before: bytes | None = None
-    """Up to the digits of its Content-Length; None: not looked for yet."""
-    _after: bytes = b""
-    _fields_before: tuple[tuple[str, str], ...] = ()
-    _fields_after: tuple[tuple[str, str], ...] = ()
 
-    def but_for_length(self, head: bytes) -> Incoming | None:
-        """What *head* says, which is kept from now on; None unless it is the same but for its Content-Length."""
-        if self._before is None:
-            self._look_for_length()
-        before, after = self._before, self._after
-        if not before or not head.startswith(before) or not head.endswith(after):
+    def follow(self, head: bytes, lines: list[str]) -> Incoming | None:
+        """
+        What *head*, of *lines*, says, which is kept from now on; None unless it differs in a few values alone.
+
+        RequestRejected as `HeadReader.read` has it: what is new is read by the same rules.
+        """
+        known, said = self.lines, self.incoming
+        if len(lines) != len(known) or lines[0] != known[0]:
             return None
-        digits = head[len(before) : len(head) - len(after)]
-        if not digits.isdigit() or len(digits) > LONGEST_LENGTH:
-            return None
-        said = self.incoming
-        headers = Headers((*self._fields_before, (_NAME, digits.decode()), *self._fields_after))
-        self.head = head
+        fields, length = list(said.headers), said.length
+        for at in compress(count(), map(ne, lines, known)):
+            name = fields[at - 1][0]  # the request line is none of them
+            if name not in MAY_DIFFER:
+                return None
+            fields[at - 1] = field = read_field(lines[at])
+            if field[0] != name:
+                return None
+            if name == _LENGTH:
+                length = read_length(field[1])
+        self.head, self.lines = head, lines
         self.incoming = incoming = Incoming(
             said.method,
             said.target,
             said.path,
             said.query,
             said.version,
-            headers,
+            Headers(fields),
             said.peer,
             said.secure,
-            int(digits),
+            length,
             said.keep_alive,
             said.usual,
         )
         return incoming
-
-    def _look_for_length(self) -> None:
-        self._before = b""
-        found = _LENGTH.search(self.head)
-        if found is not None:
-            begin, end = found.span(1)
-            self._before, self._after = self.head[:begin], self.head[end:]
-            fields = tuple(self.incoming.headers)
-            at = [name for name, _ in fields].index(_NAME)
-            self._fields_before, self._fields_after = fields[:at], fields[at + 1 :]

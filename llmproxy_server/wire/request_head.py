@@ -9,7 +9,7 @@ line that was looked at once need not be again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llmproxy_core.errors import BadRequest, RequestRejected
 from llmproxy_core.headers import Headers
@@ -25,17 +25,39 @@ _NO_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _ONCE = frozenset({"host", "content-length", "transfer-encoding", "expect"})
 _SPACE = " \t"
-LONGEST_LENGTH = 18
+_LONGEST_LENGTH = 18
 """Digits of a Content-Length."""
 
 _REMEMBERED = 1024
 """Lines; what is in them is the clients' choice, so the memory of them is bounded."""
 _LONGEST_REMEMBERED = 160
-_NEW_EACH_TIME = frozenset({"traceparent", "tracestate", "x-request-id", "idempotency-key", "date"})
+NEW_EACH_TIME = frozenset(
+    {
+        "b3",
+        "baggage",
+        "date",
+        "idempotency-key",
+        "request-id",
+        "sentry-trace",
+        "traceparent",
+        "tracestate",
+        "x-amzn-trace-id",
+        "x-b3-parentspanid",
+        "x-b3-spanid",
+        "x-b3-traceid",
+        "x-client-request-id",
+        "x-cloud-trace-context",
+        "x-correlation-id",
+        "x-datadog-parent-id",
+        "x-datadog-trace-id",
+        "x-request-id",
+    }
+)
+"""What clients, and what traces them, say anew in each call."""
 _SECRET = frozenset(
     {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token"}
 )
-_NOT_REMEMBERED = _NEW_EACH_TIME | _SECRET
+_NOT_REMEMBERED = NEW_EACH_TIME | _SECRET
 _MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token")
 """In the names of fields that gateways and companies have of their own."""
 _USUAL = {spelled: name for name in _NOT_REMEMBERED for spelled in (name, name.title())}
@@ -45,25 +67,31 @@ class _Fields(dict[str, tuple[str, str]]):
     """What lines of a head stand for: name, in lower case, and value. Only what is not remembered is read in Python."""
 
     def __missing__(self, line: str) -> tuple[str, str]:
-        name, colon, value = line.partition(":")
-        lower = _USUAL.get(name)
-        if lower is None:
-            if not colon or not _NAME.fullmatch(name):
-                raise malformed()
-            lower = name.lower()
-        if "\t" in value and lower in _ONCE:  # some readers take it for a part of the value
-            raise malformed()
-        value = value.strip(_SPACE)
-        if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
-            raise malformed()
-        field = (lower, value)
-        if lower in _NOT_REMEMBERED or len(line) > _LONGEST_REMEMBERED:
+        field = read_field(line)
+        name = field[0]
+        if name in _NOT_REMEMBERED or len(line) > _LONGEST_REMEMBERED:
             return field
-        if not _MAY_BE_SECRET.search(lower):
+        if not _MAY_BE_SECRET.search(name):
             if len(self) >= _REMEMBERED:
                 self.clear()
             self[line] = field
         return field
+
+
+def read_field(line: str) -> tuple[str, str]:
+    """What *line* of a head stands for. RequestRejected for one that is no field."""
+    name, colon, value = line.partition(":")
+    lower = _USUAL.get(name) if colon else None
+    if lower is None:
+        if not colon or not _NAME.fullmatch(name):
+            raise malformed()
+        lower = name.lower()
+    if "\t" in value and lower in _ONCE:  # some readers take it for a part of the value
+        raise malformed()
+    value = value.strip(_SPACE)
+    if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
+        raise malformed()
+    return lower, value
 
 
 _Begin = tuple[str, str, str, str, tuple[int, int]]
@@ -71,7 +99,7 @@ _Begin = tuple[str, str, str, str, tuple[int, int]]
 
 
 class HeadReader:
-    """Reads heads. Each is one block of bytes: from the request line to the empty line, that one left out."""
+    """Reads heads."""
 
     def __init__(self, max_fields: int) -> None:
         self._max_fields = max_fields
@@ -84,13 +112,16 @@ class HeadReader:
         return len(self._known)
 
     def read(self, head: bytes, *, peer: str = "", secure: bool = False) -> Incoming:
+        """As `read_lines`. *head* is all from the request line to the empty line, that one left out."""
+        return self.read_lines(lines_of(head), peer, secure=secure)
+
+    def read_lines(self, lines: Sequence[str], peer: str, *, secure: bool) -> Incoming:
         """RequestRejected for what is no head, or one that two readers could read in two ways."""
-        lines = head.decode("latin-1").split("\r\n")
-        line = lines.pop(0)
+        line = lines[0]
         method, target, path, query, version = self._known_begins.get(line) or self._read_begin(line)
-        if len(lines) > self._max_fields:
+        if len(lines) - 1 > self._max_fields:
             raise too_much_head()
-        headers = Headers(map(self._known.__getitem__, lines))
+        headers = Headers(map(self._known.__getitem__, lines[1:]))
         if headers.has_repeated and any(len(headers.get_all(name)) > 1 for name in _ONCE):
             raise BadRequest("Host, Content-Length, Transfer-Encoding and Expect can be sent once each")
         first = headers.first
@@ -111,6 +142,11 @@ class HeadReader:
                 self._known_begins.clear()
             self._known_begins[line] = begin
         return begin
+
+
+def lines_of(head: bytes) -> list[str]:
+    """The lines of *head*, in which the empty line is left out."""
+    return head.decode("latin-1").split("\r\n")
 
 
 def check_begun(part: bytes, seen: int) -> None:
@@ -137,11 +173,14 @@ def _length(first: Mapping[str, str], version: tuple[int, int]) -> int:
         if length is not None:
             raise BadRequest("Transfer-Encoding and Content-Length contradict each other")
         return CHUNKED
-    if length is None:
-        return 0
-    if not (length.isascii() and length.isdigit()) or len(length) > LONGEST_LENGTH:
+    return 0 if length is None else read_length(length)
+
+
+def read_length(said: str) -> int:
+    """What a Content-Length says. BadRequest for what is no number, or not a sensible one."""
+    if not (said.isascii() and said.isdigit()) or len(said) > _LONGEST_LENGTH:
         raise BadRequest("The Content-Length is malformed")
-    return int(length)
+    return int(said)
 
 
 def _keeps(headers: Headers, version: tuple[int, int]) -> bool:

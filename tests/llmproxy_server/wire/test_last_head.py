@@ -1,18 +1,24 @@
 """What a connection's last head spares: it changes nothing of what a head means, and is not kept for long."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy_core.errors import RequestRejected
+from llmproxy_core.headers import Headers
+from llmproxy_core.plugins import Registry
+from llmproxy_core.routing import Match
 from llmproxy_server.door import Door
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.wire import last_head
 from llmproxy_server.wire.connection import HEAD_KEPT_S, Connection
-from llmproxy_server.wire.last_head import LastHead
-from llmproxy_server.wire.request_head import HeadReader
+from llmproxy_server.wire.last_head import MAY_DIFFER, LastHead
+from llmproxy_server.wire.request_head import HeadReader, lines_of
 from tests.llmproxy_server.edging import ask, post, request
 from tests.proxy import Proxy, openai_at
 from tests.rawclient import connected
@@ -22,12 +28,20 @@ LINE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 SECRET = "s3cret-of-the-client"
 
 
+def lines(head: bytes) -> list[str]:
+    return lines_of(head.removesuffix(b"\r\n\r\n"))
+
+
 def read(head: bytes) -> Incoming:
-    return HeadReader(100).read(head.removesuffix(b"\r\n\r\n"), peer="192.0.2.1", secure=True)
+    return HeadReader(100).read_lines(lines(head), "192.0.2.1", secure=True)
 
 
 def kept(head: bytes, door: Door) -> LastHead:
-    return LastHead(head, read(head), door)
+    return LastHead(head, lines(head), read(head), door)
+
+
+def follow(last: LastHead, head: bytes) -> Incoming | None:
+    return last.follow(head, lines(head))
 
 
 def meaning(incoming: Incoming) -> tuple[object, ...]:
@@ -41,38 +55,94 @@ def door(request: pytest.FixtureRequest) -> Door:
     return object.__new__(Door)  # it is only compared
 
 
+TRACED = LINE + b"traceparent: 00-4bf92f35-00f067aa-01\r\nX: y\r\nX-Request-Id: a\r\ncontent-length: 2\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     ("head", "other"),
     [
         (LINE + b"Content-Length: 12\r\n\r\n", LINE + b"Content-Length: 3456\r\n\r\n"),
         (LINE + b"content-length:1\r\nX: y\r\n\r\n", LINE + b"content-length:0\r\nX: y\r\n\r\n"),
         (LINE + b"Content-Length:   7  \r\nX: 7\r\n\r\n", LINE + b"Content-Length:   007  \r\nX: 7\r\n\r\n"),
+        (
+            LINE + b"X: y\r\nContent-Length: 1\r\n\r\n",
+            LINE + b"X: y\r\ncontent-length:\t2\r\n\r\n".replace(b"\t", b" "),
+        ),
+        (TRACED, TRACED.replace(b"-00f0", b"-11f1")),
+        (TRACED, TRACED.replace(b"-00f0", b"-11f1").replace(b"Id: a", b"Id: b").replace(b": 2", b": 33")),
+        (TRACED, TRACED.replace(b"traceparent", b"TraceParent").replace(b"Id: a", b"Id:")),
+        (
+            LINE + b"tracestate: a=1\r\ntracestate: b=2\r\nDate: now\r\n\r\n",
+            LINE + b"tracestate: a=1\r\ntracestate: \t c=\xe9, d=3 \r\nDate: then\r\n\r\n",
+        ),
     ],
 )
-def test_a_head_with_another_length_means_what_it_says(head: bytes, other: bytes, door: Door) -> None:
+def test_a_head_that_differs_in_values_that_nobody_goes_by_means_what_it_says(
+    head: bytes, other: bytes, door: Door
+) -> None:
     last = kept(head, door)
+    usual = last.incoming.usual = object.__new__(Match)  # it is only kept
 
     for each in (other, head, other):
-        found = last.but_for_length(each)
+        found = follow(last, each)
         assert found is not None
         assert meaning(found) == meaning(read(each))
-        assert (last.head, last.incoming) == (each, found)
+        assert (last.head, last.lines, last.incoming) == (each, lines(each), found)
+        assert found.usual is usual
 
 
 @pytest.mark.parametrize(
-    "length",
-    [b"", b" ", b"+1", b"-1", b"1 2", b"1,2", b"0x1", b"1" * 19, "²".encode(), b"1\r\nX: y", b"1\r\nContent-Length: 1"],
+    "line",
+    [
+        *(b"Content-Length: " + it for it in (b"", b" ", b"+1", b"-1", b"1 2", b"1,2", b"0x1", b"1" * 19, b"\xb2")),
+        b"Content-Length:\t1",
+        b"Content-Length : 1",
+        b"Content-Length",
+        b" 13",
+        b"",
+    ],
 )
-def test_a_length_that_is_none_is_left_to_the_reader(length: bytes, door: Door) -> None:
+def test_a_length_that_is_none_is_refused_or_left_to_the_reader(line: bytes, door: Door) -> None:
     last = kept(LINE + b"Content-Length: 12\r\nY: z\r\n\r\n", door)
+    other = LINE + line + b"\r\nY: z\r\n\r\n"
 
-    assert last.but_for_length(LINE + b"Content-Length: " + length + b"\r\nY: z\r\n\r\n") is None
+    with pytest.raises(RequestRejected):
+        read(other)
+    with suppress(RequestRejected):
+        assert follow(last, other) is None
+    assert b"12" in last.head
 
 
-def test_a_head_without_a_length_is_no_measure_for_others(door: Door) -> None:
-    last = kept(LINE + b"X: y\r\n\r\n", door)
+@pytest.mark.parametrize(
+    "line", [b"traceparent: a\x00b", b"traceparent: a\rb", b"traceparent: a\nb", b"traceparent : a", b"traceparent"]
+)
+def test_a_line_that_is_no_field_is_refused_also_where_its_value_does_not_matter(line: bytes, door: Door) -> None:
+    last = kept(LINE + b"traceparent: a\r\n\r\n", door)
 
-    assert last.but_for_length(LINE + b"X: y\r\nContent-Length: 1\r\n\r\n") is None
+    with pytest.raises(RequestRejected, match="well-formed"):
+        follow(last, LINE + line + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TRACED.replace(b"X: y", b"X: z"),
+        TRACED.replace(b"X: y", b"Y: y"),
+        TRACED.replace(b"traceparent", b"tracestate"),
+        TRACED.replace(b"traceparent", b"transfer-encoding"),
+        TRACED.replace(b"X-Request-Id: a", b"content-length: 2"),
+        TRACED.replace(b"localhost", b"evil.test"),
+        TRACED.replace(b"/v1/", b"/v2/"),
+        TRACED.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        TRACED.replace(b"X: y\r\n", b""),
+        TRACED.replace(b"X: y\r\n", b"X: y\r\nX: y\r\n"),
+    ],
+)
+def test_a_head_that_differs_in_more_is_left_to_the_reader(other: bytes, door: Door) -> None:
+    last = kept(TRACED, door)
+
+    assert follow(last, other) is None
+    assert (last.head, last.lines) == (TRACED, lines(TRACED))
 
 
 PIECES = st.lists(
@@ -80,17 +150,31 @@ PIECES = st.lists(
         [
             b"Content-Length: ",
             b"content-length:",
+            b"traceparent: ",
+            b"Traceparent:",
+            b"X-Request-Id: ",
             b"1",
             b"22",
             b" ",
+            b"\t",
+            b"\xff",
+            b"\x00",
             b"\r\n",
             b"X: y",
             b"Transfer-Encoding: chunked",
+            b"Connection: close",
             b"+",
         ]
     ),
-    max_size=8,
+    max_size=10,
 ).map(b"".join)
+
+
+def verdict(make: Callable[[], Incoming]) -> object:
+    try:
+        return meaning(make())
+    except RequestRejected as error:
+        return (error.status, error.code, error.message)
 
 
 @given(PIECES, PIECES)
@@ -99,10 +183,58 @@ def test_no_head_is_taken_in_another_way_than_the_reader_takes_it(one: bytes, tw
         last = kept(LINE + one + b"\r\n\r\n", object.__new__(Door))
     except RequestRejected:
         return
+    head = LINE + two + b"\r\n\r\n"
 
-    found = last.but_for_length(LINE + two + b"\r\n\r\n")
+    assert verdict(lambda: follow(last, head) or read(head)) == verdict(lambda: read(head))
 
-    assert found is None or meaning(found) == meaning(read(LINE + two + b"\r\n\r\n"))
+
+VALUES = st.one_of(st.from_regex(r"[0-9]{1,20}", fullmatch=True), st.text(st.characters(max_codepoint=0xFF)))
+NAMES = st.sampled_from(["Content-Length", "traceparent", "X-Request-Id", "x-stainless-retry-count", "X", "Host"])
+
+
+@given(st.lists(st.tuples(NAMES, VALUES, VALUES), max_size=5))
+def test_whatever_the_values_of_the_next_head_are_it_means_what_the_reader_says(
+    fields: list[tuple[str, str, str]],
+) -> None:
+    one, two = (
+        LINE.removesuffix(b"Host: localhost\r\n")
+        + "\r\n".join(["Host: a", *(f"{field[0]}: {field[at]}" for field in fields)]).encode("latin-1")
+        + b"\r\n\r\n"
+        for at in (1, 2)
+    )
+    try:
+        last = kept(one, object.__new__(Door))
+    except RequestRejected:
+        return
+
+    assert verdict(lambda: follow(last, two) or read(two)) == verdict(lambda: read(two))
+
+
+class Asked(dict[str, str]):
+    """Remembers which names it was asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[object] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.names.add(key)
+        return default
+
+    def __contains__(self, key: object) -> bool:
+        self.names.add(key)
+        return False
+
+
+def test_no_dialect_claims_a_call_by_what_may_differ() -> None:
+    headers = Headers()
+    headers.first = asked = Asked()
+
+    for dialect in Registry.load().dialects.values():
+        for api in dialect.apis:
+            dialect.claims(api, headers, "")
+
+    assert "user-agent" in asked.names
+    assert not asked.names & MAY_DIFFER
 
 
 def only_connection(proxy: Proxy) -> Connection:
@@ -122,6 +254,31 @@ async def test_calls_with_the_same_head_have_bodies_and_lengths_of_their_own() -
             assert (await ask(client, post(body))).status == 200
 
         assert [json.loads(it.body) for it in upstream.requests] == sent
+
+
+async def test_each_call_has_the_id_and_the_trace_that_its_own_head_says() -> None:
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        for each in ("first", "second", "second", "third"):
+            body = {"model": "m", "messages": [{"role": "user", "content": each}]}
+            answer = await ask(client, post(body, "/v1/chat/completions", f"X-Request-Id: {each}"))
+            assert dict(answer.headers)["x-request-id"] == each
+
+        assert [it.id for it in proxy.exchanges] == ["first", "second", "second", "third"]
+
+
+async def test_a_head_that_is_hostile_where_another_value_may_be_is_refused() -> None:
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        good = post({"model": "m", "messages": []}, "/v1/chat/completions", "traceparent: a")
+        assert (await ask(client, good)).status == 200
+        assert (await ask(client, good.replace(b"traceparent: a", b"traceparent: a\x00"))).status == 400
 
 
 async def test_what_looked_at_a_head_before_looks_at_the_next_that_differs() -> None:

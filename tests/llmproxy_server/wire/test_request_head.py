@@ -103,3 +103,9 @@ def test_the_beginning_of_a_head_may_be_split_anywhere() -> None:
 
     for seen in range(len(head)):
         check_begun(head[: seen + 1], seen)
+
+
+@pytest.mark.parametrize("line", ["X", "traceparent", "Authorization", "Host"])
+def test_a_line_without_a_colon_is_no_field(line: str) -> None:
+    with pytest.raises(BadRequest):
+        read(HOST, line)
