@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from math import inf
 
+import attrs
+
 from llmproxy_core.body import Passing
 from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline, deadline_exceeded
 from llmproxy_core.dialect import Dialect, Operation
@@ -15,6 +17,7 @@ from llmproxy_core.endpoint import Endpoint, EndpointRequest
 from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError, forget_tracebacks
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
+from llmproxy_core.node import record
 from llmproxy_core.outcome import End
 from llmproxy_core.relay import Flow, Whole, as_asked, deliver
 from llmproxy_core.request import Request
@@ -45,9 +48,10 @@ GRACE_S = 0.1
 """How long after its deadline a call is ended from here: its LLM, or the queue it is in, knows better what was late."""
 
 
+@record(eq=False, repr=False)
 class Call:
     """
-    Answers one request.
+    Answers one request. Made by the edge, per call.
 
     A task runs it, until the answer is complete, or a stream that nobody looks into: that one is pushed from its
     upstream to the client, and no task is left. When the client leaves, the task is cancelled, at whatever await that
@@ -56,75 +60,47 @@ class Call:
     abandoned when the answer has ended.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_abandoned",
-        "_client",
-        "_clock",
-        "_coming",
-        "_dialect",
-        "_due_s",
-        "_flow",
-        "_handed_on",
-        "_head_due_s",
-        "_last_piece",
-        "_limited",
-        "_passing",
-        "_pulse_due_s",
-        "_pulse_s",
-        "_pushing",
-        "_source",
-        "_stopping",
-        "_task",
-        "_ticket",
-        "address",
-        "answer",
-        "began_s",
-        "door",
-        "exchange",
-        "incoming",
-        "request_id",
-    )
+    door: Door
+    """What it began with."""
+    incoming: Incoming
+    _source: BodySource
+    _client: Client
+    _limited: UnderWay[Call]
+    """Where those with a deadline are looked at."""
+    request_id: str
+    answer: Answer
+    address: str
+    """Of the peer, until the door has told whom that speaks for."""
+    began_s: float
+    """By the gateway's clock."""
+    exchange: Exchange | None = None
+    _dialect: Dialect | None = None
+    """None until the path has told."""
+    _ticket: Ticket | ComingBody | None = None
+    """What it holds of what there is for all."""
+    _coming: ComingBody | None = None
+    _flow: Flow | None = None
+    _stopping: ProxyError | None = None
+    """What its client is told, while it is being stopped."""
+    _due_s: float = inf
+    """When it is to be ended: its deadline, from its head on, and a little more."""
+    _handed_on: bool = False
+    """The end is no more the business of the task that runs it."""
+    _pushing: bool = False
+    _task: asyncio.Task[None] | None = None
+    _abandoned: Abandoned | None = None
+    """In the client's place, which has left: the answer is drained."""
 
     # Of a stream alone, set with its `_flow`:
-    _head_due_s: float | None
-    _pulse_due_s: float | None
-    _pulse_s: float  # 0.0: none
-    _last_piece: bytes  # of a pushed stream, while it ends
-    _passing: Passing | None  # of a pushed stream, once its head is sent
-    _clock: Callable[[], float]
-
-    def __init__(
-        self, door: Door, incoming: Incoming, source: BodySource, client: Client, limited: UnderWay[Call]
-    ) -> None:
-        """*limited* is where those with a deadline are looked at."""
-        shared = door.shared
-        self.door = door
-        """What it began with."""
-        self.incoming = incoming
-        self.request_id = request_id = shared.ids.of(incoming.headers)
-        self.answer = Answer(shared, incoming, source, client, request_id)
-        self.address = incoming.peer
-        self.began_s = shared.gateway.services.clock()
-        self.exchange: Exchange | None = None
-        self._source = source
-        self._client = client
-        self._limited = limited
-        self._dialect: Dialect | None = None  # until the path has told
-        self._ticket: Ticket | ComingBody | None = None
-        """What it holds of what there is for all."""
-        self._coming: ComingBody | None = None
-        self._flow: Flow | None = None
-        self._stopping: ProxyError | None = None
-        """What its client is told, while it is being stopped."""
-        self._due_s = inf
-        """When it is to be ended: its deadline, from its head on, and a little more."""
-        self._handed_on = False
-        """The end is no more the business of the task that runs it."""
-        self._pushing = False
-        self._task: asyncio.Task[None] | None = None
-        self._abandoned: Abandoned | None = None
-        """In the client's place, which has left: the answer is drained."""
+    _head_due_s: float | None = None
+    _pulse_due_s: float | None = None
+    _pulse_s: float = 0.0
+    """0.0: none."""
+    _last_piece: bytes = b""
+    """Of a pushed stream, while it ends."""
+    _passing: Passing | None = None
+    """Of a pushed stream, once its head is sent."""
+    _clock: Callable[[], float] = attrs.field(init=False)
 
     # -- for the log ---------------------------------------------------------------------------------------------
 
@@ -151,8 +127,7 @@ class Call:
         self._task = loop.create_task(self._run())
 
     async def run(self) -> None:
-        """As `begin`, and return when it is over. To cancel this is to `leave`."""
-        self.begin(asyncio.get_running_loop())
+        """Return when it is over, which has just begun. To cancel this is to `leave`."""
         task = self._task
         assert task is not None
         task.add_done_callback(self._ended)
@@ -399,22 +374,24 @@ class Call:
             path_model=match.path_model,
             relative_path=match.relative_path,
         )
-        gateway, recorder = shared.gateway, shared.recorder
+        gateway = shared.gateway
         self.exchange = exchange = gateway.begin(
             match, request, request_id=self.request_id, address=self.address, deadline_s=deadline_s
         )
         for observe in shared.observers:
             observe(exchange)
-        record = recorder.begin(self, exchange)
+        recorded = shared.recorder.begin(self, exchange)
         response = await gateway.handle(exchange)
-        recorder.answered(record, response)
+        shared.recorder.answered(recorded, response)
         assert exchange.client is not None
         whole = as_asked(response, exchange.client)
         if whole is None or self._abandoned is not None or not exchange.completes(response):
             await self._deliver(response, whole, exchange)
             return
-        record.completed(len(whole.body))
-        await self._send(made_here(whole) if whole.own else whole)
+        recorded.completed(len(whole.body))
+        self.answer.send(made_here(whole) if whole.own else whole, exchange.response_headers)
+        if self._client.blocked:
+            await shared.admission.unsent.taken(self._client)
 
     async def _deliver(self, response: Response, whole: Whole | None, exchange: Exchange) -> None:
         """Send *response*, as *whole* if that is known, when all is told of it that there is to be told."""
@@ -467,8 +444,7 @@ class Call:
     async def _stream(self, flow: Flow, exchange: Exchange) -> None:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         shared = self.door.shared
-        self._flow, self._last_piece, self._passing = flow, b"", None
-        self._pulse_s, self._pulse_due_s = shared.config.keepalive_s if flow.keepalive else 0.0, None
+        self._flow, self._pulse_s = flow, shared.config.keepalive_s if flow.keepalive else 0.0
         self._clock = shared.gateway.services.clock
         self._head_due_s = self._clock() + HEAD_HELD_S
         if self._client.pushes and flow.pushes:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from llmproxy_core.config import ServerConfig
 from llmproxy_core.errors import ProxyError
+from llmproxy_server.answer import Answer
 from llmproxy_server.call import Call
 from llmproxy_server.door import Door
 from llmproxy_server.door_answer import error_answer
@@ -100,19 +101,31 @@ class Edge:
     # -- calls ---------------------------------------------------------------------------------------------------
 
     def admit(self, incoming: Incoming, source: BodySource, client: Client) -> Call:
-        """The call that a request is, to be run. When that is over the *client* is told, and tells us: `over`."""
+        """The call that a request is, which begins. When it is over the *client* is told, and tells us: `over`."""
         door = self.door
-        call = Call(door, incoming, source, client, self._limited)
-        door.shared.use.enter()
+        shared = door.shared
+        request_id = shared.ids.of(incoming.headers)
+        call = Call(
+            door,
+            incoming,
+            source,
+            client,
+            self._limited,
+            request_id,
+            Answer(shared, incoming, source, client, request_id),
+            incoming.peer,
+            shared.gateway.services.clock(),
+        )
+        shared.use.count += 1
         self.calls.add(call)
+        call.begin(self.loop)
         return call
 
     def over(self, call: Call) -> None:
         """*call* has ended."""
-        calls = self.calls
-        calls.discard(call)
+        self.calls.discard(call)
         call.door.shared.use.leave()
-        if self._quiet is not None and not calls:
+        if self._quiet is not None and not self.calls:
             self._quiet.set()
 
     # -- connections ---------------------------------------------------------------------------------------------

@@ -175,8 +175,7 @@ class Connection(asyncio.Protocol):
             if len(data) > begin:
                 self._feed(body, data[begin:])
         self._phase = BUSY
-        self.call = call = edge.admit(incoming, source, self)
-        call.begin(self._loop)
+        self.call = edge.admit(incoming, source, self)
 
     def _find_head(self, data: bytes, edge: Edge) -> tuple[Incoming, int, bytes] | None:
         """

@@ -503,7 +503,6 @@ async def test_a_client_that_had_not_read_the_answer_before_holds_the_next_one_b
         whole = post(STREAM)
         begin, _, body = whole.partition(b"\r\n\r\n")
         call = edge.admit(edge.heads.read(begin), Arrived(body), client)
-        call.begin(edge.loop)
         received = await upstream.received()
         await received.held_back(0.2)
 
