@@ -11,9 +11,13 @@ from random import getrandbits
 
 from llmproxy_core.node import record
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+# Version 00 ends with the flags; ff is none; later ones may say more behind them.
+_TRACEPARENT = re.compile(
+    r"(?:(00)|(?!00|ff)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?(1)|(?:-.*)?)",
+    re.ASCII,
+)
 _STATE = re.compile(r"[\x20-\x7e\t]{1,512}", re.ASCII)
-_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_NO_SPAN = "0" * 16
 _SAMPLED = 0x01
 _RANDOM = 0x02
 _FLAGS = ("00", "01", "02", "03")
@@ -152,9 +156,7 @@ def read_parent(traceparent: str, tracestate: str = "") -> Parent | None:
     found = _TRACEPARENT.fullmatch(traceparent) or _TRACEPARENT.fullmatch(traceparent.strip())
     if found is None:
         return None
-    version, trace, span, flags, rest = found.groups()
-    if version == "ff" or (version == "00" and rest) or trace == _NO_TRACE or span == _NO_SPAN:
-        return None
+    _, trace, span, flags = found.groups()
     if tracestate:
         tracestate = tracestate.strip()
         if not _STATE.fullmatch(tracestate):

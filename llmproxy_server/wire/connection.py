@@ -26,14 +26,13 @@ from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, part
 from llmproxy_server.door_body import BodyTimeout
 from llmproxy_server.door_request import CHUNKED, ClientGone, Incoming
 from llmproxy_server.wire import last_head
-from llmproxy_server.wire.last_head import LastHead
+from llmproxy_server.wire.last_head import END, LastHead
 from llmproxy_server.wire.request_body import Arrived, Arriving
-from llmproxy_server.wire.request_head import check_begun, lines_of, too_much_head
+from llmproxy_server.wire.request_head import check_begun, too_much_head
 
 if TYPE_CHECKING:
     from llmproxy_server.edge import Edge
 
-_END_OF_HEAD = b"\r\n\r\n"
 MOST_KEPT_BYTES = 1 << 15
 """Of what follows a request, until that is answered; what one read brings beyond it is kept as well."""
 HEAD_KEPT_S = 1.0
@@ -156,14 +155,15 @@ class Connection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         """Begin the call of the request that *data*, with what came before, holds."""
-        edge, last = self._edge, self._last
-        if last is not None and not self._rest and data.startswith(last.head) and last.door is edge.door:
-            incoming, begin = last.incoming, len(last.head)
-        else:
-            found = self._find_head(data, edge)
-            if found is None:
-                return
+        edge, last, incoming = self._edge, self._last, None
+        if last is not None and not self._rest and last.door is edge.door:
+            incoming = last.incoming if data.startswith(last.head) else last.follow(data)
+        if last is not None and incoming is not None:
+            begin = len(last.head)
+        elif (found := self._find_head(data, edge)) is not None:
             incoming, begin, data = found
+        else:
+            return
         length = incoming.length
         end = begin + length
         if length >= 0 and end <= len(data):
@@ -189,28 +189,21 @@ class Connection(asyncio.Protocol):
             self._rest = b""
         begin = 2 if data.startswith(b"\r\n") else 0  # of the request before, as some clients have it (section 2.2)
         limit = edge.max_header_bytes
-        end = data.find(_END_OF_HEAD, max(seen - 3, begin), limit + 4)
+        end = data.find(END, max(seen - 3, begin), limit + len(END))
         if end < 0:
             self._wait_for_head(data, begin, seen, limit)
             return None
-        after = end + len(_END_OF_HEAD)
-        lines, last, door = lines_of(data[begin:end]), self._last, edge.door
+        after = end + len(END)
         try:
-            if (
-                last is not None
-                and last.door is door
-                and (incoming := last.follow(data[begin:after], lines)) is not None
-            ):
-                return incoming, after, data
-            incoming = edge.heads.read_lines(lines, self._peer, secure=self._secure)
+            incoming = edge.heads.read(data[begin:end], peer=self._peer, secure=self._secure)
         except ProxyError as error:
             self.refuse(error)
             return None
         if edge.pages is not None and edge.pages.claims(incoming.path):
             self._hand_over(edge.pages.protocol(), data)
             return None
-        is_short = after - begin <= last_head.LONGEST
-        self._last = LastHead(data[begin:after], lines, incoming, door) if is_short else None
+        longest = min(last_head.LONGEST, limit + len(END))
+        self._last = LastHead(data[begin:after], incoming, edge.door, longest) if after - begin <= longest else None
         return incoming, after, data
 
     def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:

@@ -11,14 +11,18 @@ from __future__ import annotations
 from itertools import compress, count
 from operator import ne
 
+import attrs
+
 from llmproxy_core.headers import Headers
 from llmproxy_core.node import record
 from llmproxy_server.door import Door
 from llmproxy_server.door_request import Incoming
-from llmproxy_server.wire.request_head import NEW_EACH_TIME, read_field, read_length
+from llmproxy_server.wire.request_head import LONGEST_LENGTH, NEW_EACH_TIME
 
 LONGEST = 1 << 12
 """Bytes of a head that is kept."""
+END = b"\r\n\r\n"
+"""Of a head."""
 _LENGTH = "content-length"
 MAY_DIFFER = NEW_EACH_TIME | {_LENGTH, "x-stainless-retry-count"}
 """
@@ -34,31 +38,46 @@ class LastHead:
 
     head: bytes
     """All of it, with the empty line: what begins so has the same head."""
-    lines: list[str]
     incoming: Incoming
     door: Door
     """By whose rules it was read: what is kept holds for no other."""
+    limit: int
+    """Bytes of a head that may follow."""
+    _lines: list[str] = attrs.field(factory=list)
+    """Of the head; none: nobody has asked yet."""
+    _spots: dict[int, tuple[str, str]] = attrs.field(factory=dict)
+    """Which of them may differ: how each begins, up to its colon, and the name of its field."""
 
-    def follow(self, head: bytes, lines: list[str]) -> Incoming | None:
+    def follow(self, data: bytes) -> Incoming | None:
         """
-        What *head*, of *lines*, says, which is kept from now on; None unless it differs in a few values alone.
+        What the head says that *data* begins with, which is kept from now on.
 
-        RequestRejected as `HeadReader.read` has it: what is new is read by the same rules.
+        None unless it is whole and differs in a few values alone, each in order beyond doubt: the `HeadReader` has the
+        verdict then.
         """
-        known, said = self.lines, self.incoming
-        if len(lines) != len(known) or lines[0] != known[0]:
+        end = data.find(END, 0, self.limit)
+        if end < 0:
             return None
+        known, said = self._lines or self._look_for_spots(), self.incoming
+        lines = data[:end].decode("latin-1").split("\r\n")
+        if len(lines) != len(known):
+            return None
+        spots = self._spots
         fields, length = list(said.headers), said.length
         for at in compress(count(), map(ne, lines, known)):
-            name = fields[at - 1][0]  # the request line is none of them
-            if name not in MAY_DIFFER:
+            if (spot := spots.get(at)) is None:
                 return None
-            fields[at - 1] = field = read_field(lines[at])
-            if field[0] != name:
+            begin, name = spot
+            line = lines[at]
+            if not line.startswith(begin) or not line.isascii() or not line.isprintable():
                 return None
+            value = line[len(begin) :].strip(" ")
+            fields[at - 1] = (name, value)
             if name == _LENGTH:
-                length = read_length(field[1])
-        self.head, self.lines = head, lines
+                if not value.isdigit() or len(value) > LONGEST_LENGTH:
+                    return None
+                length = int(value)
+        self.head, self._lines = data[: end + len(END)], lines
         self.incoming = incoming = Incoming(
             said.method,
             said.target,
@@ -73,3 +92,11 @@ class LastHead:
             said.usual,
         )
         return incoming
+
+    def _look_for_spots(self) -> list[str]:
+        """The lines, those that may differ being noted."""
+        self._lines = lines = self.head[: -len(END)].decode("latin-1").split("\r\n")
+        for at, (name, _) in enumerate(self.incoming.headers, start=1):
+            if name in MAY_DIFFER:
+                self._spots[at] = f"{lines[at].partition(':')[0]}:", name
+        return lines

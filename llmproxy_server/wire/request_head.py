@@ -9,7 +9,7 @@ line that was looked at once need not be again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from llmproxy_core.errors import BadRequest, RequestRejected
 from llmproxy_core.headers import Headers
@@ -25,7 +25,7 @@ _NO_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _ONCE = frozenset({"host", "content-length", "transfer-encoding", "expect"})
 _SPACE = " \t"
-_LONGEST_LENGTH = 18
+LONGEST_LENGTH = 18
 """Digits of a Content-Length."""
 
 _REMEMBERED = 1024
@@ -67,31 +67,25 @@ class _Fields(dict[str, tuple[str, str]]):
     """What lines of a head stand for: name, in lower case, and value. Only what is not remembered is read in Python."""
 
     def __missing__(self, line: str) -> tuple[str, str]:
-        field = read_field(line)
-        name = field[0]
-        if name in _NOT_REMEMBERED or len(line) > _LONGEST_REMEMBERED:
+        name, colon, value = line.partition(":")
+        lower = _USUAL.get(name) if colon else None
+        if lower is None:
+            if not colon or not _NAME.fullmatch(name):
+                raise malformed()
+            lower = name.lower()
+        if "\t" in value and lower in _ONCE:  # some readers take it for a part of the value
+            raise malformed()
+        value = value.strip(_SPACE)
+        if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
+            raise malformed()
+        field = (lower, value)
+        if lower in _NOT_REMEMBERED or len(line) > _LONGEST_REMEMBERED:
             return field
-        if not _MAY_BE_SECRET.search(name):
+        if not _MAY_BE_SECRET.search(lower):
             if len(self) >= _REMEMBERED:
                 self.clear()
             self[line] = field
         return field
-
-
-def read_field(line: str) -> tuple[str, str]:
-    """What *line* of a head stands for. RequestRejected for one that is no field."""
-    name, colon, value = line.partition(":")
-    lower = _USUAL.get(name) if colon else None
-    if lower is None:
-        if not colon or not _NAME.fullmatch(name):
-            raise malformed()
-        lower = name.lower()
-    if "\t" in value and lower in _ONCE:  # some readers take it for a part of the value
-        raise malformed()
-    value = value.strip(_SPACE)
-    if not (value.isascii() and value.isprintable()) and _NO_VALUE.search(value):
-        raise malformed()
-    return lower, value
 
 
 _Begin = tuple[str, str, str, str, tuple[int, int]]
@@ -99,7 +93,7 @@ _Begin = tuple[str, str, str, str, tuple[int, int]]
 
 
 class HeadReader:
-    """Reads heads."""
+    """Reads heads. Each is one block of bytes: from the request line to the empty line, that one left out."""
 
     def __init__(self, max_fields: int) -> None:
         self._max_fields = max_fields
@@ -112,16 +106,13 @@ class HeadReader:
         return len(self._known)
 
     def read(self, head: bytes, *, peer: str = "", secure: bool = False) -> Incoming:
-        """As `read_lines`. *head* is all from the request line to the empty line, that one left out."""
-        return self.read_lines(lines_of(head), peer, secure=secure)
-
-    def read_lines(self, lines: Sequence[str], peer: str, *, secure: bool) -> Incoming:
         """RequestRejected for what is no head, or one that two readers could read in two ways."""
-        line = lines[0]
+        lines = head.decode("latin-1").split("\r\n")
+        line = lines.pop(0)
         method, target, path, query, version = self._known_begins.get(line) or self._read_begin(line)
-        if len(lines) - 1 > self._max_fields:
+        if len(lines) > self._max_fields:
             raise too_much_head()
-        headers = Headers(map(self._known.__getitem__, lines[1:]))
+        headers = Headers(map(self._known.__getitem__, lines))
         if headers.has_repeated and any(len(headers.get_all(name)) > 1 for name in _ONCE):
             raise BadRequest("Host, Content-Length, Transfer-Encoding and Expect can be sent once each")
         first = headers.first
@@ -142,11 +133,6 @@ class HeadReader:
                 self._known_begins.clear()
             self._known_begins[line] = begin
         return begin
-
-
-def lines_of(head: bytes) -> list[str]:
-    """The lines of *head*, in which the empty line is left out."""
-    return head.decode("latin-1").split("\r\n")
 
 
 def check_begun(part: bytes, seen: int) -> None:
@@ -173,14 +159,11 @@ def _length(first: Mapping[str, str], version: tuple[int, int]) -> int:
         if length is not None:
             raise BadRequest("Transfer-Encoding and Content-Length contradict each other")
         return CHUNKED
-    return 0 if length is None else read_length(length)
-
-
-def read_length(said: str) -> int:
-    """What a Content-Length says. BadRequest for what is no number, or not a sensible one."""
-    if not (said.isascii() and said.isdigit()) or len(said) > _LONGEST_LENGTH:
+    if length is None:
+        return 0
+    if not (length.isascii() and length.isdigit()) or len(length) > LONGEST_LENGTH:
         raise BadRequest("The Content-Length is malformed")
-    return int(said)
+    return int(length)
 
 
 def _keeps(headers: Headers, version: tuple[int, int]) -> bool:
