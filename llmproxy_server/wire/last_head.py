@@ -11,8 +11,6 @@ from __future__ import annotations
 from itertools import compress, count
 from operator import ne
 
-import attrs
-
 from llmproxy_core.headers import Headers
 from llmproxy_core.node import record
 from llmproxy_server.door import Door
@@ -43,10 +41,8 @@ class LastHead:
     """By whose rules it was read: what is kept holds for no other."""
     limit: int
     """Bytes of a head that may follow."""
-    _lines: list[str] = attrs.field(factory=list)
-    """Of the head; none: nobody has asked yet."""
-    _spots: dict[int, tuple[str, str]] = attrs.field(factory=dict)
-    """Which of them may differ: how each begins, up to its colon, and the name of its field."""
+    _lines: list[str] | None = None
+    """Of the head; None: nobody has asked yet."""
 
     def follow(self, data: bytes) -> Incoming | None:
         """
@@ -58,25 +54,25 @@ class LastHead:
         end = data.find(END, 0, self.limit)
         if end < 0:
             return None
-        known, said = self._lines or self._look_for_spots(), self.incoming
-        lines = data[:end].decode("latin-1").split("\r\n")
-        if len(lines) != len(known):
+        lines, known, said = data[:end].decode("latin-1").split("\r\n"), self._lines, self.incoming
+        if known is None:
+            known = self._lines = self.head[: -len(END)].decode("latin-1").split("\r\n")
+        if len(lines) != len(known) or lines[0] != known[0]:
             return None
-        spots = self._spots
         fields, length = list(said.headers), said.length
         for at in compress(count(), map(ne, lines, known)):
-            if (spot := spots.get(at)) is None:
+            line, (name, _) = lines[at], fields[at - 1]  # the first line is no field
+            spelled, colon, value = line.partition(":")
+            if name not in MAY_DIFFER or spelled.lower() != name or not colon:
                 return None
-            begin, name = spot
-            line = lines[at]
-            if not line.startswith(begin) or not line.isascii() or not line.isprintable():
+            if not line.isascii() or not line.isprintable():
                 return None
-            value = line[len(begin) :].strip(" ")
-            fields[at - 1] = (name, value)
+            value = value.strip(" ")
             if name == _LENGTH:
                 if not value.isdigit() or len(value) > LONGEST_LENGTH:
                     return None
                 length = int(value)
+            fields[at - 1] = (name, value)
         self.head, self._lines = data[: end + len(END)], lines
         self.incoming = incoming = Incoming(
             said.method,
@@ -92,11 +88,3 @@ class LastHead:
             said.usual,
         )
         return incoming
-
-    def _look_for_spots(self) -> list[str]:
-        """The lines, those that may differ being noted."""
-        self._lines = lines = self.head[: -len(END)].decode("latin-1").split("\r\n")
-        for at, (name, _) in enumerate(self.incoming.headers, start=1):
-            if name in MAY_DIFFER:
-                self._spots[at] = f"{lines[at].partition(':')[0]}:", name
-        return lines

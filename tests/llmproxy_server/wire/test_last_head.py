@@ -67,7 +67,7 @@ TRACED = LINE + b"traceparent: 00-4bf92f35-00f067aa-01\r\nX: y\r\nX-Request-Id: 
         ),
         (TRACED, TRACED.replace(b"-00f0", b"-11f1")),
         (TRACED, TRACED.replace(b"-00f0", b"-11f1").replace(b"Id: a", b"Id: b").replace(b": 2", b": 33")),
-        (TRACED, TRACED.replace(b"Id: a", b"Id:")),
+        (TRACED, TRACED.replace(b"traceparent", b"TraceParent").replace(b"Id: a", b"Id:")),
         (
             LINE + b"tracestate: a=1\r\ntracestate: b=2\r\nDate: now\r\n\r\n",
             LINE + b"tracestate: a=1\r\ntracestate:   c=1, d=3 \r\nDate: then\r\n\r\n",
@@ -126,7 +126,7 @@ def test_a_line_that_is_no_field_is_refused_also_where_its_value_does_not_matter
         TRACED.replace(b"X: y", b"X: z"),
         TRACED.replace(b"X: y", b"Y: y"),
         TRACED.replace(b"traceparent", b"tracestate"),
-        TRACED.replace(b"traceparent", b"TraceParent"),
+        TRACED.replace(b"traceparent:", b"traceparent :"),
         TRACED.replace(b"-00f0", b"\t00f0"),
         TRACED.replace(b"-00f0", b"\xe900f0"),
         TRACED.replace(b"traceparent", b"transfer-encoding"),
