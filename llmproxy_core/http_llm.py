@@ -70,7 +70,8 @@ _OWN_NAMES: Mapping[str, str] = FrozenMap()
 COUNTED_HEADER = "x-llmproxy-token-count"
 """Says of a count of tokens that no provider made it."""
 """What is left to a call whose time is over: none would mean no limit."""
-_REMEMBERED = 512  # the names of an upstream's headers are its choice, so the memory of them is bounded
+_REMEMBERED = 512  # the names of models are the callers' choice, so the memory of them is bounded
+_REMEMBERED_HEADS = 64  # the names of an upstream's headers are its choice, and each memory is of all in one answer
 
 
 _Asked = tuple[str, str | None, bool, bool]
@@ -128,7 +129,8 @@ class HttpLLM:
         identity = [pair for pair in [_IDENTITY] if pair[0] not in ours] + self._constant
         self._fixed = FixedHeaders(identity)
         self._fixed_with_body = FixedHeaders([pair for pair in [_JSON] if pair[0] not in ours] + identity)
-        self._crosses = lru_cache(_REMEMBERED)(dialect.crosses)
+        # Of all names of an answer at once: nearly all answers of an upstream have the same.
+        self._crosses = lru_cache(_REMEMBERED_HEADS)(lambda names: tuple(map(dialect.crosses, names)))
         self.models = ModelMap(config.models, config.model)
         self._prices: dict[str, ModelPrice | None] = {}
         self._finding = asyncio.Lock()
@@ -161,7 +163,7 @@ class HttpLLM:
             if sent not in self._prices:
                 found = self._own_price(sent) or await self._services.prices.find(self._base, sent)
                 if len(self._prices) >= _REMEMBERED:
-                    self._prices.clear()  # names are the callers' choice, so the memory of them is bounded
+                    self._prices.clear()
                 self._prices[sent] = found
             return self._prices[sent]
 
@@ -562,11 +564,12 @@ class HttpLLM:
         reply.finish(End.ABANDONED if known is None else End.of(known), known)
 
     def _crossing(self, answer: UpstreamResponse, attempt: Attempt) -> list[tuple[str, str]]:
-        theirs, crosses = answer.headers, self._crosses
+        theirs = answer.headers
+        first = theirs.first
         if theirs.has_repeated:
-            headers = [pair for pair in theirs if crosses(pair[0])]
+            headers = list(compress(theirs, self._crosses(tuple([name for name, _ in theirs]))))
         else:
-            headers = list(compress(theirs.first.items(), map(crosses, theirs.first)))  # no step of Python's for each
+            headers = list(compress(first.items(), self._crosses(tuple(first))))  # no step of Python's for each
         text = attempt.upstream_id
         if text:
             for secret in self._secrets:

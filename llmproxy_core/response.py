@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import msgspec
@@ -108,9 +108,15 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
     first_byte_s: float | None = None
     _request: Request | None = None
     """What was asked, as it was when the answer came."""
-    _callbacks: list[OnFinish] = msgspec.field(default_factory=list)
+    _callbacks: list[OnFinish] | None = None
+    """Made for the few that are asked for one."""
+    _is_whole: ClassVar[bool] = False
+    """Whether all of it has been read when it is made."""
 
     __repr__ = object.__repr__  # that of a struct would show the body
+    if not TYPE_CHECKING:  # for which it would mean that anything may be set
+        # See `record`: a sixth as dear as by msgspec's own, which have no use here, where an exchange is held.
+        __setattr__, __delattr__ = object.__setattr__, object.__delattr__
 
     def __post_init__(self) -> None:
         exchange = self.exchange
@@ -119,7 +125,11 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
         if (head := self.head) is not None:
             self.model, self.response_id = head.model, head.id
             self.usage, self.finish_words = head.usage, head.finish
-        self.started_s = exchange.clock()
+        self.started_s = now = exchange.clock()
+        if self._is_whole:
+            self.first_byte_s, attempt = now, self.attempt
+            if attempt is not None and attempt.ended_s is None:
+                attempt.ended_s = now
         exchange.own(self)
 
     # -- what a processor may ask --------------------------------------------------------------------------------
@@ -128,6 +138,8 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
         """Call *callback* once with the outcome of this response, in the order asked."""
         if self.outcome is not None:
             self.exchange.settle(callback, self.outcome)
+        elif self._callbacks is None:
+            self._callbacks = [callback]
         else:
             self._callbacks.append(callback)
 
@@ -320,6 +332,7 @@ class Reply(ResponseBase, eq=False):
     content_type: str = "application/json"
     _said: ChatReply | None = None
     _vectors: EmbeddingsReply | None = None
+    _is_whole = True
 
     if TYPE_CHECKING:
 
@@ -347,13 +360,6 @@ class Reply(ResponseBase, eq=False):
             for an answer that another call has paid for, from a cache say: it tells a usage, but adds none, and with a
             price costs nothing. *attempt* is the call that it is the answer to, and is told how it ends.
             """
-
-    def __post_init__(self) -> None:
-        ResponseBase.__post_init__(self)
-        self.first_byte_s = self.started_s
-        attempt = self.attempt
-        if attempt is not None and attempt.ended_s is None:
-            attempt.ended_s = self.started_s  # all of it has been read
 
     def said(self) -> ChatReply:
         """What the answer to a chat says, as its maker sent it; read once. UpstreamError when that is no answer."""

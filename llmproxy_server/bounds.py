@@ -247,7 +247,7 @@ BOUNDS = (
         "response_headers",
         "llmproxy_core.http_llm.HttpLLM._crosses",
         lambda it: sum(llm._crosses.cache_info().currsize for llm in _llms(it, HttpLLM)),
-        _each(http_llm._REMEMBERED, lambda it: _llms(it, HttpLLM)),
+        _each(http_llm._REMEMBERED_HEADS, lambda it: _llms(it, HttpLLM)),
     ),
     Bound(
         "hosts",

@@ -340,7 +340,7 @@ def picked(proxy: Proxy, number: int) -> None:
 def upstream_headers(proxy: Proxy, number: int) -> None:
     llm = proxy.gateway.llms["openai"]
     assert isinstance(llm, HttpLLM)
-    llm._crosses(f"x-{number}")
+    llm._crosses((f"x-{number}",))
 
 
 def upstream_header_lines(proxy: Proxy, number: int) -> None:
