@@ -71,8 +71,23 @@ def scan_reply(dialect: str, body: bytes, *, has_output: bool = True) -> ReplyHe
 
     Embeddings have no output (*has_output*).
     """
-    if (head := _usual_reply(body)) is not None:
-        return head
+    try:
+        answer = _decode_usual(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _scan_unusual(dialect, body, has_output=has_output)
+    usage = answer.usage.usage(answer.service_tier)
+    if usage is None or answer.object == "error":
+        return _scan_unusual(dialect, body, has_output=has_output)
+    if len(choices := answer.choices) == 1:
+        word = choices[0].finish_reason
+        finish: tuple[str, ...] = () if word is None else (word,)
+    else:
+        finish = tuple([each.finish_reason for each in choices if each.finish_reason is not None])
+    return ReplyHead(usage, answer.model, finish, answer.id)
+
+
+def _scan_unusual(dialect: str, body: bytes, *, has_output: bool) -> ReplyHead:
+    """`scan_reply` of whatever it is."""
     try:
         outline = decode_outline(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -82,19 +97,6 @@ def scan_reply(dialect: str, body: bytes, *, has_output: bool = True) -> ReplyHe
     return ReplyHead(
         usage_in(outline, has_output=has_output), model_in(outline), _finish_in(outline), _text(outline.id)
     )
-
-
-def _usual_reply(body: bytes) -> ReplyHead | None:
-    """`scan_reply` of an answer as nearly all are; None: it may be another."""
-    try:
-        answer = _decode_usual(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    usage = answer.usage.usage(answer.service_tier)
-    if usage is None or answer.object == "error":
-        return None
-    finish = tuple([each.finish_reason for each in answer.choices if each.finish_reason is not None])
-    return ReplyHead(usage, answer.model, finish, answer.id)
 
 
 def stream_error(dialect: str, envelope: Envelope, data: bytes, error: msgspec.Raw) -> UpstreamError:

@@ -25,6 +25,9 @@ class _OutputDetails(msgspec.Struct, gc=False):
     audio_tokens: _Count = None
 
 
+_NO_INPUT, _NO_OUTPUT = _InputDetails(), _OutputDetails()
+
+
 class UsualUsage(msgspec.Struct, gc=False):
     """A `usage` object as nearly all are, checked by the decoder: each member is a count that may be true, or null."""
 
@@ -47,24 +50,21 @@ class UsualUsage(msgspec.Struct, gc=False):
             answered = 0  # embeddings
         elif total is not None and total != asked + answered:
             return None
-        cached: int | None = None
-        written = heard = thought = spoken = 0
-        if (of_input := self.prompt_tokens_details) is not None:
-            cached, written = of_input.cached_tokens, of_input.cache_write_tokens or 0
-            heard = of_input.audio_tokens or 0
-            if heard > asked:
-                return None
+        of_input, of_output = self.prompt_tokens_details, self.completion_tokens_details
+        cached = None if of_input is None else of_input.cached_tokens
         if cached is None:
             cached = self.prompt_cache_hit_tokens
             if cached is None:
                 cached = self.num_cached_tokens or 0
-        if (of_output := self.completion_tokens_details) is not None:
-            thought, spoken = of_output.reasoning_tokens or 0, of_output.audio_tokens or 0
-            if thought > answered or spoken > answered:
-                return None
-        if cached + written > asked:
-            return None
         tier = None if service_tier is None else tier_word(service_tier)
+        if of_input is None and of_output is None:
+            return None if cached > asked else Usage(asked, answered, cached, service_tier=tier)
+        of_input, of_output = of_input or _NO_INPUT, of_output or _NO_OUTPUT
+        written = of_input.cache_write_tokens or 0
+        heard, spoken = of_input.audio_tokens or 0, of_output.audio_tokens or 0
+        thought = of_output.reasoning_tokens or 0
+        if cached + written > asked or heard > asked or thought > answered or spoken > answered:
+            return None
         return Usage(asked, answered, cached, written, thought, _REPORTED, heard, spoken, tier)
 
 
