@@ -224,10 +224,10 @@ class Exchange:
     """Its place in a trace; None where nobody traces: a trace of the client's is then passed on as it came."""
     outcome: Outcome | None = attrs.field(init=False, default=None)
     _responses: list[Owned] = attrs.field(init=False, factory=list)
-    _callbacks: list[tuple[int, OnFinish]] = attrs.field(init=False, factory=list)
+    _callbacks: list[tuple[int, OnFinish]] | None = attrs.field(init=False, default=None)
     settling: list[asyncio.Task[None]] = attrs.field(init=False, factory=list)
     """Async callbacks that were called: where there are any, `settled` may wait."""
-    _billing: list[tuple[int, OnFinish]] = attrs.field(init=False, factory=list)
+    _billing: list[tuple[int, OnFinish]] | None = attrs.field(init=False, default=None)
     _completed_s: float | None = attrs.field(init=False, default=None)
     """When it had completed, though it is not finished yet."""
     _told: bool = attrs.field(init=False, default=False)
@@ -368,10 +368,9 @@ class Exchange:
             self._children += branch._children or ()
             branch._children = None
             self._responses += branch._responses
-            self._callbacks += branch._callbacks
-            self._billing += branch._billing
-            for taken in (branch._responses, branch._callbacks, branch._billing):
-                taken.clear()
+            branch._responses.clear()
+            self._callbacks, branch._callbacks = [*(self._callbacks or ()), *(branch._callbacks or ())], None
+            self._billing, branch._billing = [*(self._billing or ()), *(branch._billing or ())], None
         branch.finish(End.COMPLETED)
 
     def _adopt(self, child: Exchange) -> None:
@@ -480,6 +479,7 @@ class Exchange:
         if self.outcome is not None and self._told:
             self.settle(callback, self.outcome)
         else:
+            self._callbacks = self._callbacks or []
             self._callbacks.append((running.get().depth, callback))
 
     def on_billed(self, callback: OnFinish) -> None:
@@ -492,6 +492,7 @@ class Exchange:
         if self.outcome is not None and self._bill is not None and not self._detached:
             self.settle(callback, self._bill)
         else:
+            self._billing = self._billing or []
             self._billing.append((running.get().depth, callback))
 
     def record(self, recording: Recording) -> None:

@@ -94,17 +94,14 @@ class Gateway:
 
         BadRequest when its body is no acceptable JSON.
         """
-        client = client_view(request)
         services, route = self.services, match.route
-        if route.config.on_unsupported == "drop":
-            client.drops_unsupported = True
         return Exchange(
             request,
             id=request_id,
             route=route.name,
             tasks=services.tasks,
             clock=services.clock,
-            client=client,
+            client=client_view(request, drops_unsupported=route.drops_unsupported),
             address=address,
             deadline_s=deadline_s,
             background=self.background,

@@ -18,6 +18,7 @@ import attrs
 import msgspec
 
 from llmproxy_core.errors import BadRequest
+from llmproxy_core.node import record
 
 
 @attrs.frozen
@@ -56,21 +57,21 @@ class Span(NamedTuple):
     end: int
 
 
+@record(eq=False, repr=False)
 class TopLevel:
     """A checked body and its top-level members as JSON text, in their order."""
 
-    __slots__ = ("_raws", "_spans", "_values", "body", "names")
+    body: bytes
+    """It is checked."""
+    _raws: dict[str, msgspec.Raw] | None = None
+    _values: Mapping[str, Any] | None = None
+    """All members, decoded; without them `_raws` must be given."""
+    _spans: dict[str, Span] | None = attrs.field(init=False, default=None)
 
-    def __init__(
-        self, body: bytes, raws: dict[str, msgspec.Raw] | None = None, values: Mapping[str, Any] | None = None
-    ) -> None:
-        """*body* is checked. *values*: all members, decoded; without them *raws* must be given."""
-        self.body = body
-        self._raws = raws
-        self._values = values
-        self.names: Collection[str] = (raws or ()) if values is None else values
+    @property
+    def names(self) -> Collection[str]:
         """Of the members."""
-        self._spans: dict[str, Span] | None = None
+        return (self._raws or ()) if self._values is None else self._values
 
     @property
     def raws(self) -> dict[str, msgspec.Raw]:
@@ -124,18 +125,22 @@ class TopLevel:
         return _apply(self.body, cuts)
 
 
-def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
+def scan(body: bytes, limits: Limits = DEFAULT_LIMITS, *, ahead: bool = False) -> TopLevel:
     """
     Check *body* and find its top-level members; BadRequest when it is no acceptable JSON object.
 
-    Of a nested member that is named twice the last counts, as it does to the decoder.
+    Of a nested member that is named twice the last counts, as it does to the decoder. *ahead* is for who looks at a
+    body before its reader does: the next scan of the same object finds this result, however long it is.
     """
-    if (ahead := _ahead.found) is not None and limits is DEFAULT_LIMITS:
+    if (found := _ahead.found) is not None and limits is DEFAULT_LIMITS:
         _ahead.found = None
-        if ahead.body is body:
-            return ahead
+        if found.body is body:
+            return found
     if len(body) > limits._most_small:
-        return _scan_large(body, limits)
+        found = _scan_large(body, limits)
+        if ahead:
+            _ahead.found = found
+        return found
     if not body.isascii():
         _check_utf8(body)
     raws = _decode_members(body)
@@ -155,7 +160,7 @@ def scan(body: bytes, limits: Limits = DEFAULT_LIMITS) -> TopLevel:
 
 
 class _Ahead:
-    """What was found in the last body, unless it is long: the next scan of the same object finds it."""
+    """What was found in the last body, unless it is long and was not read ahead: the next scan of it finds that."""
 
     __slots__ = ("found",)
 
@@ -164,13 +169,6 @@ class _Ahead:
 
 
 _ahead = _Ahead()
-
-
-def scan_ahead(body: bytes) -> TopLevel:
-    """As `scan`, for who looks at a body before its reader does: the next scan of the same object finds this result."""
-    found = scan(body)
-    _ahead.found = found
-    return found
 
 
 def _scan_large(body: bytes, limits: Limits) -> TopLevel:

@@ -79,7 +79,7 @@ class Request:
     _head: RequestHead | None = attrs.field(init=False, default=None)
     _json: dict[str, msgspec.Raw] | None = attrs.field(init=False, default=None)
     _embeddings: EmbeddingsRequest | None = attrs.field(init=False, default=None)
-    _rendered: dict[object, tuple[bytes, dict[str, str]]] = attrs.field(init=False, factory=dict)
+    _rendered: dict[object, tuple[bytes, dict[str, str]]] | None = attrs.field(init=False, default=None)
 
     @classmethod
     def of_chat(cls, chat: ChatRequest) -> Request:
@@ -106,25 +106,22 @@ class Request:
     @property
     def head(self) -> RequestHead:
         """Model, stream and the like. BadRequest when the body is no acceptable JSON."""
-        head = self._head
-        if head is None:
-            head = self._read_head()
-            if head.model is not None and len(head.model) > LONGEST_MODEL:
-                raise BadRequest(f"The name of the model is longer than {LONGEST_MODEL} characters", param="model")
-            self._head = head
-        return head
-
-    def _read_head(self) -> RequestHead:
-        if self._chat is not None:
-            return RequestHead(self.path_model or self._chat.model, self._chat.stream, self._chat.wants_usage)
-        api = self.api
-        if api is None or not api.has_body or self.dialect is None:
-            return RequestHead(self.path_model)
-        head = self.dialect.read_head(api, self.body if self._body is None else self._body)
-        if self.path_model:
-            head.model = self.path_model
-        if api.streams is not None:
-            head.stream = head.wants_usage = api.streams
+        if (head := self._head) is not None:
+            return head
+        chat, api, dialect = self._chat, self.api, self.dialect
+        if chat is not None:
+            head = RequestHead(self.path_model or chat.model, chat.stream, chat.wants_usage)
+        elif api is None or not api.has_body or dialect is None:
+            head = RequestHead(self.path_model)
+        else:
+            head = dialect.read_head(api, self.body if self._body is None else self._body)
+            if self.path_model:
+                head.model = self.path_model
+            if api.streams is not None:
+                head.stream = head.wants_usage = api.streams
+        if (model := head.model) is not None and len(model) > LONGEST_MODEL:
+            raise BadRequest(f"The name of the model is longer than {LONGEST_MODEL} characters", param="model")
+        self._head = head
         return head
 
     @property
@@ -230,7 +227,9 @@ class Request:
         if same_form and model is None and stream is None and not ask_usage and not is_foreign:
             return self.body
         form = (api.name, model, stream, ask_usage)
-        if (known := self._rendered.get(form)) is not None:
+        if self._rendered is None:
+            self._rendered = {}
+        elif (known := self._rendered.get(form)) is not None:
             body, changes = known
             if translation is not None:
                 translation.changes |= changes
@@ -282,10 +281,10 @@ def is_credential(field: str) -> bool:
     return any(_CREDENTIAL.fullmatch(unquote_plus(part.partition("=")[0]).strip()) for part in parts)
 
 
-def client_view(request: Request) -> ClientView:
+def client_view(request: Request, *, drops_unsupported: bool = False) -> ClientView:
     """What the client of *request* expects. Only for requests that came from one (they have a dialect)."""
     assert request.dialect is not None
     if request.api is None or request.operation is not _CHAT:
-        return ClientView(request.dialect, request.api)
+        return ClientView(request.dialect, request.api, drops_unsupported=drops_unsupported)
     head = request.head
-    return ClientView(request.dialect, request.api, head.stream, head.wants_usage, head.model)
+    return ClientView(request.dialect, request.api, head.stream, head.wants_usage, head.model, drops_unsupported)

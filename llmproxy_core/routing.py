@@ -11,7 +11,7 @@ from llmproxy_core.config import RouteConfig
 from llmproxy_core.dialect import Api, Dialect, Located, Operation
 from llmproxy_core.errors import BadRequest, MethodNotAllowed, RouteNotFound
 from llmproxy_core.headers import Headers
-from llmproxy_core.jsontext import scan_ahead
+from llmproxy_core.jsontext import scan
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.path import begins, check_encoded_slash, check_path
 from llmproxy_core.processor import Handler
@@ -32,10 +32,15 @@ class Route:
     steps: Mapping[Operation, tuple[str, ...]]
     """The names of the processors in each chain, outermost first."""
     name: str = attrs.field(init=False)
+    drops_unsupported: bool = attrs.field(init=False)
 
     @name.default
     def _made_name(self) -> str:
         return self.config.name
+
+    @drops_unsupported.default
+    def _made_drops_unsupported(self) -> bool:
+        return self.config.on_unsupported == "drop"
 
 
 @attrs.frozen(eq=False)
@@ -69,7 +74,7 @@ class Match:
     def as_said(self, body: bytes) -> Match:
         """The one of `others` that *body* is written in: it has a member that no other dialect has. Else this match."""
         try:
-            names = scan_ahead(body).names
+            names = scan(body, ahead=True).names
         except BadRequest:  # told where the body is read
             return self
         if self._telling.isdisjoint(names):

@@ -136,6 +136,20 @@ HEADERS = [
 CROSSING = [("x-ratelimit-remaining-tokens", "5"), ("openai-processing-ms", "12"), ("x-upstream-request-id", "req_1")]
 
 
+async def test_headers_that_stand_there_twice_cross_in_their_order(tasks: Tasks) -> None:
+    repeated = [
+        ("x-ratelimit-reset-tokens", "1s"),
+        *HEADERS,
+        ("set-cookie", "more=y"),
+        ("x-ratelimit-reset-tokens", "2s"),
+    ]
+    called = Called(Played([whole("hi")], headers=repeated), tasks=tasks)
+
+    response = await called.send()
+
+    assert response.headers == [repeated[0], *CROSSING[:-1], repeated[-1], CROSSING[-1]]
+
+
 async def test_response_headers_cross_by_the_allow_list(tasks: Tasks) -> None:
     called = Called(
         Played([whole("hi")], headers=HEADERS),

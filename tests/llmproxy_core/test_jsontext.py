@@ -506,3 +506,20 @@ def test_a_body_without_edits_is_the_same_bytes(value: dict[str, Any]) -> None:
     assume(decide(read_object, body, Limits()) != "refused")
 
     assert scan(body).splice({}) == body
+
+
+@pytest.mark.parametrize("length", [10, 100_000], ids=["short", "long"])
+def test_what_was_read_ahead_is_found_once(length: int) -> None:
+    body = b'{"model":"m","text":"' + b"x" * length + b'"}'
+
+    ahead = scan(body, ahead=True)
+
+    assert scan(body) is ahead
+    assert scan(body) is not ahead
+
+
+def test_what_was_read_ahead_is_not_found_for_an_equal_body() -> None:
+    body = b'{"model":"m"}'
+    ahead = scan(body, ahead=True)
+
+    assert scan(bytes(bytearray(body))) is not ahead
