@@ -260,8 +260,9 @@ def _decode_members(body: bytes) -> dict[str, msgspec.Raw]:
         length = 1  # of these members without any space; plainly added up, of so few `sum(map(…))` is dearer
         for name, raw in raws.items():
             length += len(name) + len(raw) + 4
-        if length == len(body):  # so there is no other one, that one of these took the place of
-            return raws
+        more = len(body) - length
+        if not more or (more == 2 * len(raws) - 1 and _is_as_dumped(body, raws)):
+            return raws  # there is no other one, that one of these took the place of
         keyed = _DECODER.decode(body)
     except msgspec.ValidationError as error:
         raise BadRequest("The body must be a JSON object", code="invalid_json") from error
@@ -275,6 +276,11 @@ def _decode_members(body: bytes) -> dict[str, msgspec.Raw]:
     if len(raws) < len(keyed):
         raise _duplicate(keyed)
     return raws
+
+
+def _is_as_dumped(body: bytes, raws: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether *body* is these members and no other, a space behind each comma and colon as `json.dumps` writes them."""
+    return body == b"{%b}" % b", ".join([b'"%b": %b' % (name.encode(), raw) for name, raw in raws.items()])
 
 
 def _malformed(body: bytes, error: msgspec.DecodeError) -> BadRequest:

@@ -13,16 +13,16 @@ from llmproxy_openai.chat_form import stream_options
 def read_head(body: bytes) -> RequestHead:
     """Check *body* strictly and take what pass-through needs. BadRequest names the member that is wrong."""
     top = scan(body)
-    names, head = top.names, RequestHead()
+    names, model, stream, wants_usage = top.names, None, False, False
     if "model" in names and (text := top.text("model")) is not None:
-        head.model = decode(STRING, text, "model", bad_request)
+        model = decode(STRING, text, "model", bad_request)
     if "stream" in names and (text := top.text("stream")) is not None:
-        head.stream = decode(BOOLEAN, text, "stream", bad_request)
+        stream = decode(BOOLEAN, text, "stream", bad_request)
     if "stream_options" in names and (text := top.text("stream_options")) is not None:
         options = Members(text, "stream_options", bad_request)
         asks = options.take("include_usage", BOOLEAN)
-        head.wants_usage = head.stream and asks is True
-    return head
+        wants_usage = stream and asks is True
+    return RequestHead(model, stream, wants_usage)
 
 
 def prepare(body: bytes, model: str | None, stream: bool | None, *, ask_usage: bool) -> bytes:

@@ -523,3 +523,41 @@ def test_what_was_read_ahead_is_not_found_for_an_equal_body() -> None:
     ahead = scan(body, ahead=True)
 
     assert scan(bytes(bytearray(body))) is not ahead
+
+
+SPACED = [
+    ("as dumped", b'{"a": 1, "b": "x, y"}', True),
+    ("one member", b'{"a": 1}', True),
+    ("no text but ASCII", '{"é": 1, "b": "ü"}'.encode(), True),
+    ("an escape in a name", rb'{"\u0061": 1, "b": 2}', True),
+    ("elsewhere spaced", b'{ "a":1 ,"b":2 }', True),
+    ("as many bytes in another member", b'{"x":1,"bb":2,"x":12,"ccc":3}', False),
+    ("dumped twice", b'{"a": 1, "b": 2, "a": 1}', False),
+    ("twice in as many bytes as the spaces", b'{"a":1,"b":2,"c":3,"a":1}', False),
+]
+
+
+@pytest.mark.parametrize(("body", "is_good"), [row[1:] for row in SPACED], ids=[row[0] for row in SPACED])
+def test_spaces_hide_no_second_member_of_a_name(body: bytes, is_good: bool) -> None:
+    if is_good:
+        assert {name: scan(body).get(name) for name in scan(body).names} == json.loads(body)
+    else:
+        with pytest.raises(BadRequest) as refused:
+            scan(body)
+        assert refused.value.code == "duplicate_member"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "é", ""]), st.integers(0, 1000)), max_size=5),
+    st.sampled_from([",", ", ", " ,"]),
+    st.sampled_from([":", ": "]),
+)
+def test_a_name_is_found_twice_however_the_body_is_spaced(pairs: list[tuple[str, int]], comma: str, colon: str) -> None:
+    body = ("{" + comma.join(f'"{name}"{colon}{value}' for name, value in pairs) + "}").encode()
+
+    if len(dict(pairs)) == len(pairs):
+        assert {name: scan(body).get(name) for name in scan(body).names} == dict(pairs)
+    else:
+        with pytest.raises(BadRequest) as refused:
+            scan(body)
+        assert refused.value.code == "duplicate_member"
