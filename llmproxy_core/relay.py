@@ -49,9 +49,9 @@ def as_asked(response: Response, client: ClientView) -> Whole | None:
     if not isinstance(response, Reply) or client.stream or response.subscriptions or response.shown_model is not None:
         return None
     mine, theirs = response.api, client.api
-    if theirs is None or mine is None or theirs.operation is not _CHAT:
+    if theirs is None or theirs.operation is not _CHAT:
         return None
-    if mine is not theirs and mine.form != theirs.form:
+    if mine is not theirs and (mine is None or mine.form != theirs.form):
         return None
     return Whole(response.status, response.headers, "application/json", response.body, own=not response.llm)
 
