@@ -18,7 +18,6 @@ import attrs
 import msgspec
 
 from llmproxy_core.errors import BadRequest
-from llmproxy_core.node import record
 
 
 @attrs.frozen
@@ -57,21 +56,21 @@ class Span(NamedTuple):
     end: int
 
 
-@record(eq=False, repr=False)
 class TopLevel:
     """A checked body and its top-level members as JSON text, in their order."""
 
-    body: bytes
-    """It is checked."""
-    _raws: dict[str, msgspec.Raw] | None = None
-    _values: Mapping[str, Any] | None = None
-    """All members, decoded; without them `_raws` must be given."""
-    _spans: dict[str, Span] | None = attrs.field(init=False, default=None)
+    __slots__ = ("_raws", "_spans", "_values", "body", "names")
 
-    @property
-    def names(self) -> Collection[str]:
+    def __init__(
+        self, body: bytes, raws: dict[str, msgspec.Raw] | None = None, values: Mapping[str, Any] | None = None
+    ) -> None:
+        """*body* is checked. *values*: all members, decoded; without them *raws* must be given."""
+        self.body = body
+        self._raws = raws
+        self._values = values
+        self.names: Collection[str] = (raws or ()) if values is None else values
         """Of the members."""
-        return (self._raws or ()) if self._values is None else self._values
+        self._spans: dict[str, Span] | None = None
 
     @property
     def raws(self) -> dict[str, msgspec.Raw]:
