@@ -23,7 +23,6 @@ from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import transport_words
-from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.transport_pooled import PooledTransport
 from llmproxy_server.transport_request import request_head
 from llmproxy_server.wire.upstream_call import UpstreamCall
@@ -63,7 +62,7 @@ class WireTransport(PooledTransport):
 
     @property
     def calls_under_way(self) -> int:
-        return 0 if self._parts is None else len(self._parts.calls)
+        return 0 if self._parts is None else len(self._parts.connections.calls)
 
     @property
     def urls_known(self) -> int:
@@ -77,8 +76,7 @@ class WireTransport(PooledTransport):
         before that iterator is at its end, and then it is `read` that raises it.
         """
         parts = self._parts or self._made()
-        calls, url = parts.calls, request.url
-        began = calls.loop.time()
+        began, url = parts.time(), request.url
         target = parts.targets.known(url) or parts.targets.of(url)
         head = request_head(request, target.begin)
         connection = parts.connections.take(target.origin, began)
@@ -86,9 +84,10 @@ class WireTransport(PooledTransport):
             connection = await self._connect(parts, target, request, timeouts, began)
         repeats = False
         while True:
-            call = UpstreamCall(parts.heads, target.host, request.method)
+            call = UpstreamCall()
+            call.expect(parts.heads, target.host, request.method)
             try:
-                await call.send(request, head, connection, timeouts, began, tasks=self._tasks, under_way=calls)
+                await call.send(request, head, connection, timeouts, began, tasks=self._tasks)
             except BaseException:
                 call.close()
                 raise
@@ -107,8 +106,8 @@ class WireTransport(PooledTransport):
         if parts is None:
             return
         parts.connections.close()
-        parts.calls.stop()
-        for call in parts.calls:
+        parts.connections.under_way.stop()
+        for call in parts.connections.calls:
             call.cut()
         await parts.connections.wait_closed(_CLOSE_S)
         await parts.connector.aclose()
@@ -131,7 +130,7 @@ class WireTransport(PooledTransport):
         if self._closed:
             raise RuntimeError("the transport is closed")
         connect_s, total_s = timeouts.connect_s or inf, min(timeouts.total_s or inf, request.left_s)
-        total_s += began - parts.calls.loop.time()
+        total_s += began - parts.time()
         total_ends_first = total_s < connect_s
         failure: ProxyError
         limit = asyncio.timeout(total_s if total_ends_first else timeouts.connect_s or None)
@@ -163,7 +162,7 @@ class _Parts:
 
     def __init__(self, pool: Pool, tasks: Tasks, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
-        self.calls: UnderWay[UpstreamCall] = UnderWay(loop)
+        self.time = loop.time
         self.connections = Connections(pool, loop)
         self.targets = Targets(self.connections)
         self.connector = Connector(loop, tasks, tls)

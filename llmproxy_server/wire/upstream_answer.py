@@ -150,31 +150,37 @@ class Answer:
     """
 
     __slots__ = (
-        "_begun", "_chunks", "_heads", "_host", "_interim", "_keeps", "_left", "_of_head", "failure", "headers",
+        "_begun", "_chunks", "_heads", "_host", "_interim", "_keeps", "_left", "_method", "failure", "headers",
         "parts", "spoiled", "stage", "status",
     )  # fmt: skip
 
+    stage: Stage
+    parts: list[bytes]
+    """What of the body has come, in order; to be taken out by whoever reads it."""
+    failure: Exception | None
+    """Once BROKEN. Never raised itself: its traceback would hold us in a cycle."""
+    status: int
+    headers: Headers | None
+    spoiled: bool
+    """Whether more came than the answer: the connection can carry no other."""
+    _begun: bytearray | None  # the head, where it comes in pieces
+    _interim: int
     _keeps: bool  # from the head on
     _left: int  # bytes of a SIZED body
     _chunks: Chunks | None  # of a CHUNKED one, while it is that
 
-    def __init__(self, heads: HeadReader, host: str, method: str) -> None:
-        """*host* is named in errors; an answer to the *method* HEAD has no body, whatever it says."""
+    def expect(self, heads: HeadReader, host: str, method: str) -> None:
+        """
+        What comes from now on is the answer; no `__init__`, which is dear for an object that is made per call.
+
+        *host* is named in errors; an answer to the *method* HEAD has no body, whatever it says.
+        """
+        self._heads, self._host, self._method = heads, host, method
         self.stage = HEAD
-        self.parts: list[bytes] = []
-        """What of the body has come, in order; to be taken out by whoever reads it."""
-        self.failure: Exception | None = None
-        """Once BROKEN. Never raised itself: its traceback would hold us in a cycle."""
-        self.status = 0
-        self.headers: Headers | None = None
+        self.parts = []
+        self.headers = self.failure = self._begun = self._chunks = None
+        self.status = self._interim = 0
         self.spoiled = False
-        """Whether more came than the answer: the connection can carry no other."""
-        self._heads = heads
-        self._host = host
-        self._of_head = method == "HEAD"
-        self._begun: bytearray | None = None
-        self._interim = 0
-        self._chunks = None
 
     @property
     def can_follow(self) -> bool:
@@ -229,7 +235,7 @@ class Answer:
         status, headers, length, keeps = head
         begin = end + 4  # of what follows the head
         came = len(data) - begin
-        if length == came and status == 200 and came and not self._of_head:  # most answers that are no streams
+        if length == came and status == 200 and came and self._method != "HEAD":  # most answers that are no streams
             self.status = 200
             self.headers = headers
             self._keeps = keeps
@@ -268,7 +274,7 @@ class Answer:
 
     def _begin_body(self, length: int) -> None:
         """The head is here: what follows it is the body, or nothing."""
-        if not length or self._of_head or self.status in _BODILESS:
+        if not length or self._method == "HEAD" or self.status in _BODILESS:
             self.stage = COMPLETE
         elif length == IN_CHUNKS:
             self.stage = CHUNKED

@@ -12,7 +12,6 @@ import copy
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
 
 from llmproxy_core.body import Passing, Sink
 from llmproxy_core.errors import InternalError, ProxyError
@@ -21,9 +20,6 @@ from llmproxy_server import transport_words
 from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.wire.upstream_answer import COMPLETE, Answer
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
-
-if TYPE_CHECKING:
-    from llmproxy_server.wire.upstream_call import UpstreamCall
 
 READ_BUFFER_BYTES = 65_536
 """The kernel is not read on while more than twice this waits for the reader."""
@@ -38,7 +34,7 @@ class UpstreamBody(Answer):
     """
     A Body, once the head is here. What came before a failure is given before that is raised.
 
-    While it holds its connection it is *under_way*.
+    While it holds its connection it is under way.
     """
 
     __slots__ = (
@@ -49,7 +45,7 @@ class UpstreamBody(Answer):
 
     # All that it begins with is set by `UpstreamCall.send`, in the one step that makes the call.
     _connection: UpstreamConnection | None
-    _under_way: UnderWay[UpstreamCall]
+    _under_way: UnderWay[UpstreamConnection]
     _timeouts: Timeouts
     _upload: asyncio.Task[None] | None
     _unsent: bool  # the request, or a part of it
@@ -260,7 +256,6 @@ class UpstreamBody(Answer):
             return
         self._connection = None
         self._due = inf
-        self._under_way.discard(self)
         if self._upload is not None:
             self._upload.cancel()
             self._upload = None

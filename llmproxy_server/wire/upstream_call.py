@@ -20,7 +20,6 @@ from time import monotonic
 from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import transport_words
-from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.transport_request import LAST_CHUNK
 from llmproxy_server.wire.upstream_answer import (
     BROKEN,
@@ -38,7 +37,7 @@ _SMALL = 1 << 16  # bytes that are worth a copy to save a system call
 
 
 class UpstreamCall(UpstreamBody):
-    """`send` first, await what that gives, look at `failure`; if there is none, it is the Body."""
+    """`expect` and `send` first, await what that gives, look at `failure`; if there is none, it is the Body."""
 
     __slots__ = ("_by_deadline", "_total_due", "unheard")
 
@@ -59,7 +58,6 @@ class UpstreamCall(UpstreamBody):
         began: float,
         *,
         tasks: Tasks,
-        under_way: UnderWay[UpstreamCall],
     ) -> asyncio.Future[None]:
         """
         Write *request*, of which *head* is the head; the future is done when that of the answer is here, or a failure.
@@ -67,19 +65,17 @@ class UpstreamCall(UpstreamBody):
         What cannot be written at once follows, while the answer may come already. *began* is the loop's time at which
         the call began.
         """
-        self._connection = connection
-        self._under_way = under_way
-        self._timeouts = timeouts
+        under_way = connection.pool.under_way
+        self._connection, self._under_way, self._timeouts = connection, under_way, timeouts
         self._waiting_bytes = 0
         self._taken = self._closed = self._held_back = self._paused = self._feeding = False
         self.unheard = self._unsent = True
         self._upload = self._waiter = self._sink = None
         total_s, left_s = timeouts.total_s or inf, request.left_s
-        self._by_deadline = left_s < total_s
-        self._total_due = due = began + (min(total_s, left_s))
+        self._by_deadline = by_deadline = left_s < total_s
+        self._total_due = due = began + (left_s if by_deadline else total_s)
         self._due = inf
         connection.call = self
-        under_way.add(self)
         transport, loop, body = connection.transport, under_way.loop, request.body
         assert transport is not None  # nothing has happened since it was found open
         if body is None or isinstance(body, bytes):
@@ -90,14 +86,13 @@ class UpstreamCall(UpstreamBody):
             if not connection.blocked:  # the usual case of `_sent`
                 self._unsent = False
                 if timeouts.first_byte_s:
-                    self._due = first_due = loop.time() + timeouts.first_byte_s
-                    due = min(due, first_due)
+                    self._due = loop.time() + timeouts.first_byte_s
         else:
             transport.write(head)
             self._upload = tasks.start(self._send_pieces(body, connection), name="upload")
         request.sent_s = monotonic()
-        if due < under_way.at:
-            under_way.look_by(due)
+        if due < under_way.at or self._due < under_way.at:
+            under_way.look_by(min(due, self._due))
         waiter = self._waiter = loop.create_future()
         return waiter
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 from llmproxy_server.wire.upstream_answer import HEAD
@@ -75,6 +76,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.call.unblocked()
 
     # -- of the call and the pool --------------------------------------------------------------------------------
+
+    def check(self, now: float) -> float:
+        """Have the call's clocks looked at, if it carries one; see `UnderWay`."""
+        return inf if self.call is None else self.call.check(now)
 
     @property
     def is_open(self) -> bool:

@@ -11,10 +11,15 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from math import inf
+from typing import TYPE_CHECKING
 
 from llmproxy_core.services import Pool
+from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
 from llmproxy_server.wire.upstream_tls import keep_session
+
+if TYPE_CHECKING:
+    from llmproxy_server.wire.upstream_call import UpstreamCall
 
 _SWEEP_S = 0.5
 """How often idle connections are looked at, at most; so one may be kept that much too long, but is not used."""
@@ -63,6 +68,8 @@ class Connections:
         self._loop = loop
         self._origins: dict[tuple[str, int, bool], Origin] = {}
         self._all: set[UpstreamConnection] = set()
+        self.under_way = UnderWay(loop, self._all)
+        """The clocks of the calls. Whether one is under way, its connection tells: each knows its call."""
         self._none_left: asyncio.Future[None] | None = None
         self._open = 0
         self._waiting = 0
@@ -80,6 +87,11 @@ class Connections:
         """Busy, being made, or idle."""
         return self._open
 
+    @property
+    def calls(self) -> list[UpstreamCall]:
+        """Those under way."""
+        return [connection.call for connection in self._all if connection.call is not None]
+
     def origin(self, name: str, port: int, *, tls: bool) -> Origin:
         """The one of that host, port and scheme."""
         key = (name, port, tls)
@@ -96,7 +108,7 @@ class Connections:
         """The idle connection that was used last, if there is one that can be used."""
         idle = origin.idle
         while idle:
-            connection, _ = idle.popitem()
+            connection = idle.popitem()[0]
             transport = connection.transport
             if transport is not None and not transport.is_closing() and now - connection.since < self._idle_s:
                 return connection
@@ -194,12 +206,8 @@ class Connections:
             connection.reused = True
             if origin.tls:
                 keep_session(transport)
-        while origin.waiting:
-            wait = origin.waiting.popleft()
-            self._waiting -= 1
-            if not wait.given.done():
-                wait.given.set_result(connection)
-                return
+        if self._waiting and self._given(connection):
+            return
         if self._idle_s <= 0:
             connection.abort()
             return
@@ -209,6 +217,17 @@ class Connections:
             self._sweeper = self._loop.call_at(now + max(self._idle_s, _SWEEP_S), self._sweep)
         if self._waiting:
             self._serve()
+
+    def _given(self, connection: UpstreamConnection) -> bool:
+        """Whether somebody waits for such a *connection*, and has it now."""
+        waiting = connection.origin.waiting
+        while waiting:
+            wait = waiting.popleft()
+            self._waiting -= 1
+            if not wait.given.done():
+                wait.given.set_result(connection)
+                return True
+        return False
 
     def gone(self, connection: UpstreamConnection) -> None:
         """It is closed, whoever closed it; its place is free. May be told more than once."""

@@ -37,7 +37,8 @@ class Read:
 
 
 def read(*pieces: bytes, of_head: bool = False, ends: bool = False) -> Read:
-    answer = Answer(HeadReader(), "h", "HEAD" if of_head else "GET")
+    answer = Answer()
+    answer.expect(HeadReader(), "h", "HEAD" if of_head else "GET")
     for piece in pieces:
         answer.take(piece)
     if ends:
@@ -312,7 +313,8 @@ def test_chunks_in_reads_of_their_own_are_what_they_are_in_one(
 
 
 def test_chunks_that_come_one_by_one_need_no_parser_and_others_need_it_only_then() -> None:
-    answer = Answer(HeadReader(), "h", "GET")
+    answer = Answer()
+    answer.expect(HeadReader(), "h", "GET")
 
     for data in [CHUNKED + b"1\r\na\r\n", b"1\r\nb\r\n"]:
         answer.take(data)

@@ -11,7 +11,6 @@ from llmproxy_core.errors import InternalError, UpstreamCut
 from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
-from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.wire.upstream import WireTransport
 from llmproxy_server.wire.upstream_body import READ_BUFFER_BYTES
 from llmproxy_server.wire.upstream_call import UpstreamCall
@@ -357,9 +356,10 @@ async def test_a_large_part_of_a_body_that_comes_with_its_head_holds_the_upstrea
     pool = Connections(Pool(), loop)
     connection = UpstreamConnection(pool, pool.origin("h", 80, tls=False))
     connection.connection_made(socket)
-    body = UpstreamCall(HeadReader(), "h", "GET")
+    body = UpstreamCall()
+    body.expect(HeadReader(), "h", "GET")
     request = UpstreamRequest("GET", "", [])
-    answered = body.send(request, b"", connection, OFF, loop.time(), tasks=Tasks(), under_way=UnderWay(loop))
+    answered = body.send(request, b"", connection, OFF, loop.time(), tasks=Tasks())
     data = b"x" * (2 * READ_BUFFER_BYTES)
 
     connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n" + data)
