@@ -20,21 +20,34 @@ HOP_BY_HOP = frozenset(
 )
 """Fields of one connection (RFC 9110 section 7.6.1): they never cross a proxy."""
 
+_new = object.__new__
+
 
 class Headers:
     """Header fields in their order."""
 
     __slots__ = ("_pairs", "first", "has_repeated")
 
+    _pairs: tuple[tuple[str, str], ...]  # only where a name is repeated
+
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """*pairs* have lower-case names."""
-        self._pairs = pairs = tuple(pairs)
+        pairs = tuple(pairs)
         self.first: Mapping[str, str] = (first := dict(pairs))
         """The value of each name; of a repeated one that of its first field. For who asks for many, once a call."""
         self.has_repeated = has_repeated = len(first) != len(pairs)
         """Whether a name stands there twice."""
         if has_repeated:
+            self._pairs = pairs
             self.first = dict(reversed(pairs))
+
+    @staticmethod
+    def of(fields: Mapping[str, str]) -> Headers:
+        """Of *fields*, none of which is repeated; they must not be changed after this."""
+        headers = _new(Headers)
+        headers.first = fields
+        headers.has_repeated = False
+        return headers
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -55,16 +68,16 @@ class Headers:
 
     def pick(self, names: frozenset[str]) -> list[tuple[str, str]]:
         """The fields whose name is in *names*, in one pass."""
-        return [pair for pair in self._pairs if pair[0] in names]
+        return [pair for pair in self if pair[0] in names]
 
     def __contains__(self, name: object) -> bool:
         return name in self.first
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._pairs)
+        return iter(self._pairs if self.has_repeated else self.first.items())
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._pairs if self.has_repeated else self.first)
 
     def __repr__(self) -> str:
-        return f"Headers({[name for name, _ in self._pairs]})"  # names alone: values may be credentials
+        return f"Headers({[name for name, _ in self]})"  # names alone: values may be credentials

@@ -29,7 +29,7 @@ from llmproxy_server.metrics import attempt_series, call_metrics, model_names
 from llmproxy_server.metrics.call_metrics import CallMetrics
 from llmproxy_server.telemetry.export import MOST_CALLS, Export
 from llmproxy_server.transport_pooled import PooledTransport
-from llmproxy_server.wire import request_head, upstream_head
+from llmproxy_server.wire import request_head, upstream_head, upstream_shape
 from llmproxy_server.wire.upstream import WireTransport
 
 if TYPE_CHECKING:
@@ -119,6 +119,12 @@ def _transports(process: Process) -> Iterator[PooledTransport]:
 def _upstream_heads(process: Process) -> Iterator[upstream_head.HeadReader]:
     """One for each wire that has been called on; aiohttp remembers no line."""
     return (parts.heads for wire in _shared(process, WireTransport) if (parts := wire._parts) is not None)
+
+
+def _upstream_shapes(process: Process) -> Iterator[upstream_shape.Shapes]:
+    """One for each host that is called on over a wire."""
+    known = (parts.connections for wire in _shared(process, WireTransport) if (parts := wire._parts) is not None)
+    return (shapes for connections in known for shapes in connections.shapes())
 
 
 def _memory(process: Process) -> Iterator[MemoryStore]:
@@ -290,6 +296,12 @@ BOUNDS = (
         "llmproxy_server.wire.upstream_head.HeadReader._fields",
         lambda it: sum(len(heads._fields) for heads in _upstream_heads(it)),
         _each(upstream_head.REMEMBERED, _upstream_heads),
+    ),
+    Bound(
+        "upstream_head_shapes",
+        "llmproxy_server.wire.upstream_shape.Shapes._shapes",
+        lambda it: sum(len(shapes._shapes) for shapes in _upstream_shapes(it)),
+        _each(upstream_shape.MOST, _upstream_shapes),
     ),
     # Upstreams.
     Bound(

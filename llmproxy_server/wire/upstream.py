@@ -8,7 +8,7 @@ HTTP/1.1 to the upstreams, on protocols of asyncio.
     upstream_connection  bytes of one connection -> its call
     upstream_call        one call: its request, its clocks, what becomes of its connection
     upstream_body        whoever reads, or the sink
-    upstream_answer, upstream_head      bytes -> head and body, strictly
+    upstream_answer, upstream_head, upstream_shape      bytes -> head and body, strictly
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from llmproxy_server.wire.upstream_call import UpstreamCall
 from llmproxy_server.wire.upstream_connect import Connector
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
 from llmproxy_server.wire.upstream_head import HeadReader
-from llmproxy_server.wire.upstream_pool import Connections
+from llmproxy_server.wire.upstream_pool import Connections, Origin
+from llmproxy_server.wire.upstream_shape import Shapes
 from llmproxy_server.wire.upstream_target import Target, Targets
 
 _CLOSE_S = 1.0
@@ -79,13 +80,14 @@ class WireTransport(PooledTransport):
         began, url = parts.time(), request.url
         target = parts.targets.known(url) or parts.targets.of(url)
         head = request_head(request, target.begin)
+        heads = target.origin.heads or parts.heads_of(target.origin)
         connection = parts.connections.take(target.origin, began)
         if connection is None:
             connection = await self._connect(parts, target, request, timeouts, began)
         repeats = False
         while True:
             call = UpstreamCall()
-            call.expect(parts.heads, target.host, request.method)
+            call.expect(heads, target.host, request.method)
             try:
                 await call.send(request, head, connection, timeouts, began, tasks=self._tasks)
             except BaseException:
@@ -167,6 +169,11 @@ class _Parts:
         self.targets = Targets(self.connections)
         self.connector = Connector(loop, tasks, tls)
         self.heads = HeadReader()
+
+    def heads_of(self, origin: Origin) -> Shapes:
+        """What reads the heads of the answers from there."""
+        origin.heads = heads = Shapes(self.heads)
+        return heads
 
     async def connected(
         self, target: Target, connection: UpstreamConnection | None, *, new: bool

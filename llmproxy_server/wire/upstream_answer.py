@@ -33,6 +33,7 @@ from llmproxy_server.wire.upstream_head import (
     HeadReader,
     may_be_head,
 )
+from llmproxy_server.wire.upstream_shape import Shapes
 
 _LAST_CHUNK = b"0\r\n\r\n"
 _LAST_BYTES = len(_LAST_CHUNK)
@@ -163,13 +164,14 @@ class Answer:
     headers: Headers | None
     spoiled: bool
     """Whether more came than the answer: the connection can carry no other."""
+    _heads: HeadReader | Shapes
     _begun: bytearray | None  # the head, where it comes in pieces
     _interim: int
     _keeps: bool  # from the head on
     _left: int  # bytes of a SIZED body
     _chunks: Chunks | None  # of a CHUNKED one, while it is that
 
-    def expect(self, heads: HeadReader, host: str, method: str) -> None:
+    def expect(self, heads: HeadReader | Shapes, host: str, method: str) -> None:
         """
         What comes from now on is the answer; no `__init__`, which is dear for an object that is made per call.
 

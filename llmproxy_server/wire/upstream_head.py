@@ -37,11 +37,11 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: %b)?" % _TEXT)
 _FIELD = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(%b)" % _TEXT)
 _USUAL = {f"HTTP/1.1 {status.value} {status.phrase}".encode(): (status.value, True) for status in HTTPStatus}
 _BEGIN = b"HTTP/1."
-_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
-_ONCE = ("content-length", "transfer-encoding")
-_NEW_EACH_TIME = {
-    spelled.encode(): name
-    for name in (
+_LENGTH_VALUE = re.compile(r"[0-9]{1,18}", re.ASCII)
+LENGTH = "content-length"
+_ONCE = (LENGTH, "transfer-encoding")
+NEW_EACH_TIME = frozenset(
+    {
         "x-request-id",
         "request-id",
         "cf-ray",
@@ -51,10 +51,10 @@ _NEW_EACH_TIME = {
         "x-ratelimit-remaining-tokens",
         "x-ratelimit-reset-requests",
         "x-ratelimit-reset-tokens",
-    )
-    for spelled in (name, name.title(), name.upper())
-}
-_MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token")
+    }
+)
+_SPELLED = {spelled.encode(): name for name in NEW_EACH_TIME for spelled in (name, name.title(), name.upper())}
+MAY_BE_SECRET = re.compile("auth|cookie|cred|key|pass|secret|session|sig|token")
 
 
 class _Fields(dict[bytes, Field]):
@@ -63,7 +63,7 @@ class _Fields(dict[bytes, Field]):
     def __missing__(self, line: bytes) -> Field:
         """ValueError where it is no field."""
         begin, _, rest = line.partition(b": ")
-        known = _NEW_EACH_TIME.get(begin)
+        known = _SPELLED.get(begin)
         if known is not None and len(line) < MAX_LINE_BYTES and rest.isascii():
             text = rest.decode()
             if text.isprintable():  # in ASCII: it has nothing that a field may not have, and of white space but blanks
@@ -77,13 +77,13 @@ class _Fields(dict[bytes, Field]):
             text = value.decode()
         except UnicodeDecodeError:
             text = value.decode("latin-1")
-        if name in _NEW_EACH_TIME:  # with no blank before its value, or more in that than printable ASCII
-            return (_NEW_EACH_TIME[name], text)
+        if name in _SPELLED:  # with no blank before its value, or more in that than printable ASCII
+            return (_SPELLED[name], text)
         lower = name.lower().decode()
-        if lower == "content-length" and not _LENGTH.fullmatch(text):
+        if lower == LENGTH and not _LENGTH_VALUE.fullmatch(text):
             raise ValueError
         field = (lower, text)
-        if len(line) <= _LONGEST_REMEMBERED and not _MAY_BE_SECRET.search(lower):
+        if len(line) <= _LONGEST_REMEMBERED and not MAY_BE_SECRET.search(lower):
             if len(self) >= REMEMBERED:
                 self.clear()
             self[line] = field
@@ -112,7 +112,7 @@ class HeadReader:
             return None
         status, is_1_1 = begin
         first = headers.first
-        length = first.get("content-length")
+        length = first.get(LENGTH)
         keeps = is_1_1 and first.get("connection", "keep-alive") == "keep-alive"  # which says nothing new there
         if length is None or headers.has_repeated or "transfer-encoding" in first or not keeps:
             return _odd_head(status, headers, is_1_1=is_1_1)

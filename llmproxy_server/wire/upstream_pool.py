@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from llmproxy_core.services import Pool
 from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.wire.upstream_connection import UpstreamConnection
+from llmproxy_server.wire.upstream_shape import Shapes
 from llmproxy_server.wire.upstream_tls import keep_session
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _MOST_ORIGINS = 512
 class Origin:
     """Where connections go: one host, port and scheme."""
 
-    __slots__ = ("idle", "name", "open", "port", "tls", "waiting")
+    __slots__ = ("heads", "idle", "name", "open", "port", "tls", "waiting")
 
     def __init__(self, name: str, port: int, *, tls: bool) -> None:
         self.name = name
@@ -38,6 +39,8 @@ class Origin:
         self.tls = tls
         self.open = 0
         """Places taken."""
+        self.heads: Shapes | None = None
+        """The shapes of the heads that come from there, once it is called."""
         self.idle: dict[UpstreamConnection, None] = {}
         """The longest idle first; the one that was used last is used next."""
         self.waiting: deque[_Wait] = deque()
@@ -66,6 +69,7 @@ class Connections:
         self._most_per_host = pool.max_connections_per_host or inf
         self._idle_s = pool.idle_s
         self._loop = loop
+        self.time = loop.time
         self._origins: dict[tuple[str, int, bool], Origin] = {}
         self._all: set[UpstreamConnection] = set()
         self.under_way = UnderWay(loop, self._all)
@@ -208,13 +212,13 @@ class Connections:
                 keep_session(transport)
         if self._waiting and self._given(connection):
             return
-        if self._idle_s <= 0:
-            connection.abort()
-            return
-        connection.since = now = self._loop.time()
-        origin.idle[connection] = None
+        connection.since = now = self.time()
         if self._sweeper is None:
+            if self._idle_s <= 0:
+                connection.abort()
+                return
             self._sweeper = self._loop.call_at(now + max(self._idle_s, _SWEEP_S), self._sweep)
+        origin.idle[connection] = None
         if self._waiting:
             self._serve()
 
@@ -278,6 +282,10 @@ class Connections:
                 oldest = min(oldest, connection.since)
         if oldest < inf:
             self._sweeper = self._loop.call_at(max(oldest + self._idle_s, now + _SWEEP_S), self._sweep)
+
+    def shapes(self) -> Iterator[Shapes]:
+        """What is known of the heads that come from there, for each host."""
+        return iter([origin.heads for origin in self._origins.values() if origin.heads is not None])
 
     def all_idle(self) -> Iterator[UpstreamConnection]:
         return iter([connection for origin in self._origins.values() for connection in origin.idle])

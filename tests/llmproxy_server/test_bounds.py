@@ -349,6 +349,14 @@ def upstream_header_lines(proxy: Proxy, number: int) -> None:
     assert heads.read(f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Made: {number}".encode()) is not None
 
 
+def upstream_head_shapes(proxy: Proxy, number: int) -> None:
+    (wire,) = (it for it in _transports(proxy.server) if isinstance(it, WireTransport))
+    parts = wire._parts or wire._made()
+    origin = parts.connections.origin("a", 80, tls=False)
+    heads = parts.heads_of(origin) if origin.heads is None else origin.heads
+    assert heads.read(f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-{number}: 1".encode()) is not None
+
+
 def written_headers(proxy: Proxy, number: int) -> None:
     proxy.server._maker._heads.head(200, [(f"x-{number}", "1")], "", now=0.0)
 
@@ -366,6 +374,7 @@ def written_headers(proxy: Proxy, number: int) -> None:
         ("models_picked", picked),
         ("response_headers", upstream_headers),
         ("upstream_header_lines", upstream_header_lines),
+        ("upstream_head_shapes", upstream_head_shapes),
         ("header_names", written_headers),
     ],
 )
