@@ -255,7 +255,6 @@ class UpstreamBody(Answer):
         if connection is None:
             return
         self._connection = None
-        self._due = inf
         if self._upload is not None:
             self._upload.cancel()
             self._upload = None

@@ -70,7 +70,7 @@ class UpstreamCall(UpstreamBody):
         self._waiting_bytes = 0
         self._taken = self._closed = self._held_back = self._paused = self._feeding = False
         self.unheard = self._unsent = True
-        self._upload = self._waiter = self._sink = None
+        self._upload = self._sink = None
         total_s, left_s = timeouts.total_s or inf, request.left_s
         self._by_deadline = by_deadline = left_s < total_s
         self._total_due = due = began + (left_s if by_deadline else total_s)
@@ -78,9 +78,12 @@ class UpstreamCall(UpstreamBody):
         connection.call = self
         transport, loop, body = connection.transport, under_way.loop, request.body
         assert transport is not None  # nothing has happened since it was found open
+        self._waiter = waiter = loop.create_future()
         if body is None or isinstance(body, bytes):
-            if not body or len(body) <= _SMALL:
-                transport.write(head + body if body else head)
+            if not body:
+                transport.write(head)
+            elif len(body) <= _SMALL:
+                transport.write(head + body)
             else:
                 transport.writelines((head, body))  # one system call, and no copy
             if not connection.blocked:  # the usual case of `_sent`
@@ -93,7 +96,6 @@ class UpstreamCall(UpstreamBody):
         request.sent_s = monotonic()
         if due < under_way.at or self._due < under_way.at:
             under_way.look_by(min(due, self._due))
-        waiter = self._waiter = loop.create_future()
         return waiter
 
     async def _send_pieces(self, body: AsyncIterator[bytes], connection: UpstreamConnection) -> None:
@@ -128,14 +130,18 @@ class UpstreamCall(UpstreamBody):
         """The same while the stage is HEAD: nobody reads yet, and whoever waits, waits for the head."""
         self.unheard = False
         self._take_head(data)
-        stage = self.stage
-        if stage is COMPLETE or stage is BROKEN:
+        stage, connection = self.stage, self._connection
+        if stage is COMPLETE and self._keeps and not (self._unsent or self.spoiled) and connection is not None:
+            self._connection = None  # the usual case of `_let_go`
+            connection.pool.put(connection)
+        elif stage is COMPLETE or stage is BROKEN:
             self._let_go()
         elif stage is HEAD:
             return
         else:
             self._begin_to_wait(data)
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
+        self._waiter = None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
