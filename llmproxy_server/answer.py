@@ -54,8 +54,9 @@ class Answer:
         body = whole.body
         length = None if status in _BODILESS else len(body)
         head = self._head(whole.headers, whole.content_type if body else "", more, length)
-        has_body = length is not None and self.incoming.method != "HEAD"
-        self.client.write(head, body if has_body else b"")
+        if length is None or self.incoming.method == "HEAD":
+            body = b""
+        self.client.write(head, body)
 
     def begin(self, status: int, headers: Fields, content_type: str, more: Fields, piece: bytes) -> None:
         """Send the head of an answer in pieces, with the first one (b"": it is still to come)."""
@@ -107,14 +108,9 @@ class Answer:
         if not self.source.complete or shared.life.draining:
             self.keep_alive = False  # what is left of the body would be read as the next request
         self.head_sent = True
-        fields = [] if self.id_name is None else [(self.id_name, self.request_id)]
-        if self.cors:
-            fields += self.cors
-        for field in headers:
-            if field[0] != REQUEST_ID:
-                fields.append(field)
-        if more:
-            fields += more
+        but = REQUEST_ID
+        if more or self.cors or self.id_name is not None:
+            headers, but = self._all_fields(headers, more), ""
         connection: str | None = None  # kept, as HTTP/1.1 has it
         if not self.keep_alive:
             connection = "close"
@@ -122,11 +118,16 @@ class Answer:
             connection = "keep-alive"
         return shared.heads.head(
             self.status,
-            fields,
+            headers,
             content_type,
             now=shared.gateway.services.now(),
             length=length,
             chunked=self._frame is chunk,
             connection=connection,
             begin=f"{REQUEST_ID}: {self.request_id}\r\n",
+            but=but,
         )
+
+    def _all_fields(self, headers: Fields, more: Fields) -> Fields:
+        fields = [] if self.id_name is None else [(self.id_name, self.request_id)]
+        return [*fields, *self.cors, *[field for field in headers if field[0] != REQUEST_ID], *more]

@@ -23,17 +23,17 @@ def request_head(request: UpstreamRequest, begin: str) -> bytes:
 
     ValueError where a field would end its line: whoever made it has not looked at what a client sent.
     """
-    method, body, last = request.method, request.body, request.fixed.begun
-    if request.headers or last is None or last[1] != begin or last[0] != method:
+    body, last = request.body, request.fixed.begun
+    if request.headers or last is None or last[1] != begin or last[0] != request.method:
         begun = _begun(request, begin)
     else:  # as the one before: most calls of an LLM go to one URL, and pass on no field of their client's
         begun = last[2]
-    if body is None:
-        length = "\r\n" if method in _BODILESS else "content-length: 0\r\n\r\n"
-    elif isinstance(body, bytes):
-        length = f"content-length: {len(body)}\r\n\r\n" if body or method not in _BODILESS else "\r\n"
-    else:
+    if body and isinstance(body, bytes):
+        return f"{begun}{request.span}content-length: {len(body)}\r\n\r\n".encode()
+    if body is not None and not isinstance(body, bytes):
         length = "transfer-encoding: chunked\r\n\r\n"
+    else:
+        length = "\r\n" if request.method in _BODILESS else "content-length: 0\r\n\r\n"
     return f"{begun}{request.span}{length}".encode()
 
 

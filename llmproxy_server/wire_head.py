@@ -53,9 +53,12 @@ class HeadWriter:
         chunked: bool = False,
         connection: str | None = None,
         begin: str = "",
+        but: str = "",
     ) -> bytes:
         """
         The status line and the fields; *now* is seconds since the epoch, *begin* lines as they are, before all others.
+
+        Of *headers*, those of the name *but* are left out.
 
         Without *length* and not *chunked* the body, if any, lasts until the connection is closed. Control characters
         in values, and fields whose name is none or that tell of the connection, are left out: what an upstream or a
@@ -65,8 +68,9 @@ class HeadWriter:
         fields = kind = framing = ""
         for name, value in headers:
             prefix = names[name]
-            if prefix:
-                value = value if type(value) is str else str(value)  # a processor's number: the answer must not break
+            if prefix and name != but:
+                if type(value) is not str:
+                    value = str(value)  # a processor's number: the answer must not break
                 fields += f"{prefix}{value if value.isprintable() else _CONTROLS.sub('', value)}\r\n"
         if content_type == _JSON:
             kind = _JSON_LINE  # to look at each letter costs more than all else here
