@@ -41,7 +41,7 @@ from llmproxy_server.metrics.metering import Metering
 from llmproxy_server.metrics.process import watch_log, watch_server, watch_spans
 from llmproxy_server.probing import Probing
 from llmproxy_server.reload import Reloader, reload_endpoint
-from llmproxy_server.runtime import loop_factory, settle_memory_once
+from llmproxy_server.runtime import loop_factory, settle_memory_once, take_short_turns
 from llmproxy_server.signals import HangUp, handled
 from llmproxy_server.transport_making import make_transport as make_usual_transport
 
@@ -422,6 +422,7 @@ class Server:
         await self.start()
         descriptors.say(limit, self.config.server)
         self.watch_loop()
+        take_short_turns()
         settle_memory_once(self.life.has_all)
         await self._ending.wait()
         if self._stopping is not None:

@@ -324,6 +324,7 @@ HELD = {
     "llmproxy_server.metrics.attempt_series.AttemptSeries": "metric_attempts",
     "llmproxy_server.metrics.call_metrics.Begun": "metric_calls",
     "llmproxy_server.metrics.genai.GenAISeries": "metric_attempts",
+    "llmproxy_server.metrics.usual_series.UsualSeries": "metric_attempts",
     "llmproxy_server.wire.upstream_target.Target": "upstream_urls",
 }
 """Classes whose objects are remembered, and what remembers them."""

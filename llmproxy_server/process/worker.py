@@ -32,7 +32,7 @@ from llmproxy_server.process.messages import Begin, Place, Reply, ToWorker
 from llmproxy_server.process.said import read_reloaded
 from llmproxy_server.process.spawn import HELD_BACK
 from llmproxy_server.reload import Reloaded, read_aside, tell_health
-from llmproxy_server.runtime import loop_factory, settle_memory_once
+from llmproxy_server.runtime import loop_factory, settle_memory_once, take_short_turns
 from llmproxy_server.server import Server
 from llmproxy_server.source import Snapshot, with_lines
 
@@ -100,6 +100,7 @@ class Worker:
         tell_health(server.health, Reloaded(begin.reload_ok, begin.number))
         greeting = self._greeting(loaded) if begin.greets else ""
         server.watch_loop()
+        take_short_turns()
         settle_memory_once(server.life.has_all)
         self._channel.send(messages.Ready(greeting))
         hearing = [
