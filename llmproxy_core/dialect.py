@@ -206,8 +206,8 @@ class Dialect(ABC):
         """
         Whether a request to *api*, whose path another dialect or another API shares, is surely this one's.
 
-        Told by what its SDKs send: a header, a word of the query, their User-Agent. What is new in each call, an id or a
-        place in a trace, tells nothing: the answer may be kept for the requests that follow on the same connection.
+        Told by what its SDKs send: a header, a word of the query, their User-Agent. What is new in each call, an id or
+        a place in a trace, tells nothing: the answer may be kept for the requests that follow on the same connection.
         """
         return False
 
