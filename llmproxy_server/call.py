@@ -388,8 +388,8 @@ class Call:
         if whole is None or self._abandoned is not None or not exchange.completes(response):
             await self._deliver(response, whole, exchange)
             return
-        recorded.completed(len(whole.body))
         self.answer.send(made_here(whole) if whole.own else whole, exchange.response_headers)
+        recorded.completed(len(whole.body))  # it may be written down at once, with the status that was sent
         if self._client.blocked:
             await shared.admission.unsent.taken(self._client)
 
@@ -445,6 +445,7 @@ class Call:
         """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
         shared = self.door.shared
         self._flow, self._pulse_s = flow, shared.config.keepalive_s if flow.keepalive else 0.0
+        self.answer.status = flow.status  # it may end, and be written down, before its head is sent
         self._clock = shared.gateway.services.clock
         self._head_due_s = self._clock() + HEAD_HELD_S
         if self._client.pushes and flow.pushes:

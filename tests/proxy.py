@@ -7,7 +7,7 @@ A real proxy in the test's own event loop, on 127.0.0.1 and a free port.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,6 +19,7 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.plugins import Registry
+from llmproxy_server.backlog import Backlog
 from llmproxy_server.server import Server
 
 if TYPE_CHECKING:
@@ -41,6 +42,18 @@ def openai_at(
         "llm": {"openai": {"provider": "openai", "base_url": base_url, **llm}},
         "route": [{"path_prefix": "/v1", "target_llm": "openai", **(route or {})}],
     }
+
+
+class _Told(Backlog):
+    """A backlog that tells when it has written."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def write(self) -> None:
+        super().write()
+        self._told()
 
 
 class Proxy:
@@ -69,9 +82,23 @@ class Proxy:
         self.config = config
         self.timeout_s = timeout_s
         self.server = Server(config, self.registry, observers=[self._observe], pages=self.pages)
-        self.exchanges: list[Exchange] = []
-        self.outcomes: list[Outcome] = []
+        self.server._maker.backlog = _Told(self._look)
+        self._exchanges: list[Exchange] = []
+        self._open: list[Exchange] = []
+        self._outcomes: list[Outcome] = []
         self._changed = asyncio.Event()
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """All so far; those that completed are finished."""
+        self.server.write_down()
+        return self._exchanges
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of those that are over, in the order in which they were written down."""
+        self.server.write_down()
+        return self._outcomes
 
     @property
     def gateway(self) -> Gateway:
@@ -100,12 +127,17 @@ class Proxy:
         return self.outcomes[count - 1]
 
     def _observe(self, exchange: Exchange) -> None:
-        self.exchanges.append(exchange)
-        exchange.on_finish(self._ended)
+        """Without a callback of its own: who asks to be told of an end has a call end in another way than most do."""
+        self._exchanges.append(exchange)
+        self._open.append(exchange)
 
-    def _ended(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        self._changed.set()
+    def _look(self) -> None:
+        """Some were written down."""
+        ended = [it for it in self._open if it.outcome is not None]
+        if ended:
+            self._open = [it for it in self._open if it.outcome is None]
+            self._outcomes += [it.outcome for it in ended if it.outcome is not None]
+            self._changed.set()
 
     async def __aenter__(self) -> Self:
         await self.server.start()

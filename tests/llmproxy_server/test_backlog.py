@@ -10,7 +10,8 @@ from llmproxy_server.backlog import MOST, SMALL_BYTES, Backlog
 from tests.exact import ask
 from tests.llmproxy_server.metrics.scraping import MODEL, Scrape, chat, priced_at
 from tests.proxy import Proxy
-from tests.upstream import Upstream, completion, reply
+from tests.upstream import Upstream, chat_chunk, completion, reply
+from tests.upstream import stream as stream_of
 
 
 class Call:
@@ -76,6 +77,22 @@ async def test_what_is_added_while_others_are_written_down_is_written_down_too()
     assert written == [first, second]
 
 
+async def test_a_call_that_cannot_be_written_down_loses_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def write(self) -> None:
+            raise ZeroDivisionError
+
+    written: list[Call] = []
+    backlog, other = Backlog(), Call(written)
+
+    backlog.add(Broken())
+    backlog.add(other)
+    await other.done.wait()
+
+    assert written == [other]
+    assert [record.message for record in caplog.records] == ["a call could not be written down"]
+
+
 def test_without_an_event_loop_a_call_is_written_down_at_once() -> None:
     class Written:
         count = 0
@@ -97,3 +114,18 @@ async def test_who_asks_for_the_metrics_is_told_of_every_call_that_was_answered(
 
             assert seen("llmproxy_requests_total", model=MODEL, status="200") == count
             assert seen("llmproxy_active_requests", model=MODEL) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(("calls", "length"), [(1, 2 * SMALL_BYTES), (3 * MOST, 2)], ids=["a long one", "many"])
+async def test_whenever_a_call_is_written_down_its_status_is_what_was_sent(
+    calls: int, length: int, stream: bool
+) -> None:
+    text = "x" * length
+    answer = stream_of(chat_chunk(text), chat_chunk(None, finish="stop")) if stream else reply(completion(text))
+    async with Upstream(answer) as upstream, Proxy(priced_at(upstream.base_url)) as proxy:
+        await asyncio.gather(*(chat(proxy, stream=stream, padding=text) for _ in range(calls)))
+        seen = Scrape.of((await ask("GET", f"{proxy.url}/api/metrics")).body.decode())
+
+    assert seen.values("llmproxy_requests_total", "status") == {"200"}
+    assert seen("llmproxy_requests_total", model=MODEL, status="200") == calls
