@@ -274,42 +274,39 @@ class Record(Ended):
 
     def _write_end(self, bill: Outcome | None) -> bool:
         """Gives whether the metrics have counted the *bill* with it, as nearly always where that is known."""
-        outcome, exchange, metrics = self.outcome, self.exchange, self._by.metrics
-        error, attempts = outcome.error, exchange.attempts
+        outcome, metrics = self.outcome, self._by.metrics
+        error = outcome.error
         if outcome.end is _ABANDONED:
             self.status = CLIENT_GONE
         else:
             self.status = self.call.status if error is None else error.status
-        self.only = attempts[0] if len(attempts) == 1 and not exchange.child_calls else None
+        self.see_attempts()
         if metrics is None:
             return True
         try:
             if bill is outcome and metrics.counted_whole(self):
                 return True
             metrics.ended(self)
-        except Exception:  # noqa: BLE001 - what cannot be written down of one call must not keep others from it
-            _log.exception("the end of exchange %s could not be written down", exchange.id)
+        except Exception:  # noqa: BLE001 - the line and the spans of the call can still be written
+            _log.exception("the end of exchange %s could not be counted", self.exchange.id)
         return False
 
     def _write_bill(self, bill: Outcome, *, is_counted: bool) -> None:
         """The line is not written before: it has the whole bill, and each attempt's end."""
         by, ago_s = self._by, 0.0
+        if bill is not self.outcome:  # something that it pays for has outlived it
+            self.outcome = bill
+            self.see_attempts()
+            ago_s = self.exchange.clock() - bill.ended_s
         try:
-            if bill is not self.outcome:  # something that it pays for has outlived it
-                self.outcome = bill
-                self.see_attempts()
-                ago_s = self.exchange.clock() - bill.ended_s
-            try:
-                line = by.log.ended(self)
-                if by.recent is not None:
-                    by.recent.ended(self, line, ago_s=ago_s)
-            except Exception:  # noqa: BLE001 - as above; the others may still be able to
-                _log.exception("the line of exchange %s could not be written", self.exchange.id)
-            if not is_counted and by.metrics is not None:
-                by.metrics.billed(self, bill)
-            if by.tracer is not None:
-                by.tracer.billed(self, bill)
-            if by.health is not None:
-                by.health.learn_from(self.exchange, self._llms, self.only)
-        except Exception:  # noqa: BLE001 - as above
-            _log.exception("the bill of exchange %s could not be written down", self.exchange.id)
+            line = by.log.ended(self)
+            if by.recent is not None:
+                by.recent.ended(self, line, ago_s=ago_s)
+        except Exception:  # noqa: BLE001 - the metrics, the spans and the health can still be told of the call
+            _log.exception("the line of exchange %s could not be written", self.exchange.id)
+        if not is_counted and by.metrics is not None:
+            by.metrics.billed(self, bill)
+        if by.tracer is not None:
+            by.tracer.billed(self, bill)
+        if by.health is not None:
+            by.health.learn_from(self.exchange, self._llms, self.only)
