@@ -505,12 +505,19 @@ class Exchange:
 
         False: it must be finished at once.
         """
-        if self._callbacks or self._billing or self._children or self._detached or self._paid or self._origin:
-            return False
-        if len(self._responses) != 1 or self._responses[0] is not response or response.is_awaited:
+        if self._alone() is not response:
             return False
         self._completed_s = self.clock()
         return True
+
+    def _alone(self) -> Owned | None:
+        """The one response, where nobody is to be told of the end but who records it."""
+        if self._callbacks or self._billing or self._children or self._detached or self._paid or self._origin:
+            return None
+        responses = self._responses
+        if len(responses) != 1 or self._call_made is not None or responses[0].is_awaited:
+            return None
+        return responses[0]
 
     def finish_alone(self) -> Outcome | None:
         """
@@ -518,13 +525,8 @@ class Exchange:
 
         Gives its outcome, which is the whole bill. None: nothing was done, and `finish` has more to do than this.
         """
-        completed_s, responses = self._completed_s, self._responses
-        if completed_s is None or self.outcome is not None or len(responses) != 1 or self._call_made is not None:
-            return None
-        if self._callbacks or self._billing or self._children or self._detached or self._paid:
-            return None
-        response = responses[0]
-        if response.is_awaited:
+        completed_s = self._completed_s
+        if completed_s is None or self.outcome is not None or (response := self._alone()) is None:
             return None
         response.finish(_COMPLETED, ended_s=completed_s)
         part = response.outcome
@@ -542,7 +544,7 @@ class Exchange:
             part.first_byte_s,
             completed_s,
         )
-        responses.clear()  # as in `finish`
+        self._responses.clear()  # as in `finish`
         self.tries = self._recording = None
         self.awaited = _never
         self._told = True

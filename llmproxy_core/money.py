@@ -107,7 +107,7 @@ class Price:
         asked_for, given = usage.input_tokens, usage.output_tokens
         classed = usage.cached_input_tokens or usage.cache_write_tokens or usage.audio_input_tokens
         if not (classed or usage.audio_output_tokens) and asked_for >= 0 <= given:  # nearly all
-            return Money((asked_for * price.input + given * price.output + _HALF) // _PER)
+            return _rounded(asked_for * price.input + given * price.output)
         written_1h = max(0, min(usage.cache_write_1h_tokens, usage.cache_write_tokens))
         written = usage.cache_write_tokens - written_1h
         asked = (usage.cached_input_tokens, written_1h, written, usage.audio_input_tokens)

@@ -116,7 +116,7 @@ class Edge:
             incoming.peer,
             shared.gateway.services.clock(),
         )
-        shared.use.count += 1
+        shared.use.enter()
         self.calls.add(call)
         call.begin(self.loop)
         return call

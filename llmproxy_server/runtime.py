@@ -16,7 +16,7 @@ Objects that are made before the young ones are looked at: those of some thirty 
 time of a call; with many more, what hangs together in a circle holds too much memory until then.
 """
 _TURN_S = 0.0005
-"""A tenth of Python's own. With less, threads that work cost more; the event loop's calls are not faster any more."""
+"""A tenth of Python's own. With a fiftieth calls are no faster any more."""
 _SELDOM = 20
 """Collections of the young ones before older ones are looked at, while it loads: a usual start has not as many."""
 

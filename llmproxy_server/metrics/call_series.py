@@ -108,17 +108,18 @@ class CallSeries:
             return
         cells[self.input] += usage.input_tokens
         cells[self.output] += usage.output_tokens
-        if (
+        self.used_parts(usage)
+
+    def used_parts(self, usage: Usage) -> None:
+        """Count those of the tokens of *usage* that have a kind; mostly none has."""
+        if not (
             usage.cached_input_tokens
             or usage.reasoning_tokens
             or usage.cache_write_tokens
             or usage.audio_input_tokens
             or usage.audio_output_tokens
         ):
-            self.used_parts(usage)
-
-    def used_parts(self, usage: Usage) -> None:
-        """Count those of the tokens of *usage* that have a kind."""
+            return
         for kind, field in _PARTS:
             if count := getattr(usage, field):
                 index = self._parts.get(kind)

@@ -105,12 +105,5 @@ class UsualSeries:
         cells[self._last_success] = self._now()
         if (cost := answer.cost) is not None:
             cells[self._cost] += cost.nanodollars / _NANO
-        if (
-            usage.cached_input_tokens
-            or usage.reasoning_tokens
-            or usage.cache_write_tokens
-            or usage.audio_input_tokens
-            or usage.audio_output_tokens
-        ):
-            self._calls.used_parts(usage)
+        self._calls.used_parts(usage)
         return True

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy_server.wire.upstream_head import HeadReader
+from llmproxy_server.wire.upstream_head import Head, HeadReader
 from llmproxy_server.wire.upstream_shape import LONGEST, MOST, OFTEN, Shapes
 from tests.llmproxy_server.wire.test_upstream_answer import BAD_HEADS, GOOD
 
@@ -44,7 +44,7 @@ def test_a_head_that_is_alike_but_for_values_is_not_read_in_full() -> None:
     class Counting(HeadReader):
         heads = 0
 
-        def read(self, data: bytes) -> object:  # type: ignore[override]
+        def read(self, data: bytes) -> Head | None:
             self.heads += 1
             return super().read(data)
 
