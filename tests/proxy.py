@@ -81,12 +81,17 @@ class Proxy:
         config, self.warnings = structure({**mapping, "server": server}, self.registry, {"KEY": SECRET, **(env or {})})
         self.config = config
         self.timeout_s = timeout_s
-        self.server = Server(config, self.registry, observers=[self._observe], pages=self.pages)
-        self.server._maker.backlog = _Told(self._look)
+        self.server = self.make_server()
         self._exchanges: list[Exchange] = []
         self._open: list[Exchange] = []
         self._outcomes: list[Outcome] = []
         self._changed = asyncio.Event()
+
+    def make_server(self, **options: Any) -> Server:
+        """A server that tells of its exchanges here; *options* are more parameters of its own, or others."""
+        server = Server(self.config, self.registry, **{"observers": [self._observe], "pages": self.pages, **options})
+        server._maker.backlog = _Told(self._look)
+        return server
 
     @property
     def exchanges(self) -> list[Exchange]:

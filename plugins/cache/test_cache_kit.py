@@ -15,7 +15,6 @@ from llmproxy_cache import Cache
 from llmproxy_core import Exchange, Outcome, builtin_stores
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.reply_events import Assembler
-from llmproxy_server.server import Server
 from tests.answers import chat_chunk, sse, usage_chunk
 from tests.exact import WAIT_S, Seen, ask, parse, post
 from tests.llmproxy_core.conversation import APIS, CHAT, DIALECT
@@ -45,16 +44,11 @@ class Cached(Proxy):
     def __init__(self, mapping: Mapping[str, Any], *, plugins: Sequence[object] = ()) -> None:
         super().__init__(mapping, plugins=[builtin_stores, llmproxy_cache, *plugins])
         self.wall = Wall()
-        self.server = Server(
-            self.config,
-            self.registry,
-            observers=[self._watch],
-            adapt=lambda services: attrs.evolve(services, now=self.wall),
-        )
+        self.server = self.make_server(adapt=lambda services: attrs.evolve(services, now=self.wall))
         self.bills: dict[str, Outcome] = {}
 
-    def _watch(self, exchange: Exchange) -> None:
-        self._observe(exchange)
+    def _observe(self, exchange: Exchange) -> None:
+        super()._observe(exchange)
         exchange.on_billed(lambda outcome: self._billed(exchange, outcome))
 
     def _billed(self, exchange: Exchange, outcome: Outcome) -> None:

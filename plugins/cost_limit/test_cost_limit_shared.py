@@ -31,7 +31,6 @@ from llmproxy_core import (
 )
 from llmproxy_core import builtin_stores as stores
 from llmproxy_core.testing import FakeClock, ScriptedLLM, scripted_services
-from llmproxy_server.server import Server
 from tests.exact import Seen, post
 from tests.llmproxy_core.conversation import CHAT as CHAT_API
 from tests.llmproxy_core.conversation import DIALECT
@@ -70,12 +69,7 @@ class Limited(Proxy):
     def __init__(self, mapping: Mapping[str, Any], *, plugins: Sequence[object] = (), wall: Wall | None = None) -> None:
         super().__init__(mapping, plugins=[stores, llmproxy_cost_limit, *plugins])
         self.wall = wall or Wall()
-        self.server = Server(
-            self.config,
-            self.registry,
-            observers=[self._observe],
-            adapt=lambda services: attrs.evolve(services, now=self.wall),
-        )
+        self.server = self.make_server(adapt=lambda services: attrs.evolve(services, now=self.wall))
 
     @property
     def limiter(self) -> CostLimit:

@@ -12,7 +12,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from llmproxy_server.metrics.metering import Metering
-from llmproxy_server.server import Server
 from tests.exact import Seen, ask, post
 from tests.proxy import Proxy, openai_at
 
@@ -85,7 +84,7 @@ async def chat(proxy: Proxy, **fields: object) -> Seen:
 
 def metered(proxy: Proxy, metering: Metering) -> Proxy:
     """*proxy*, not yet entered, with another place for its numbers."""
-    proxy.server = Server(proxy.config, proxy.registry, metering=metering)
+    proxy.server = proxy.make_server(metering=metering)
     return proxy
 
 
