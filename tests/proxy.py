@@ -101,7 +101,7 @@ class Proxy:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """Of those that are over, in the order in which they were written down."""
+        """Of those that are over, in the order in which they ended."""
         self.server.write_down()
         return self._outcomes
 
@@ -141,7 +141,8 @@ class Proxy:
         ended = [it for it in self._open if it.outcome is not None]
         if ended:
             self._open = [it for it in self._open if it.outcome is None]
-            self._outcomes += [it.outcome for it in ended if it.outcome is not None]
+            outcomes = [it.outcome for it in ended if it.outcome is not None]
+            self._outcomes += sorted(outcomes, key=lambda it: it.ended_s)
             self._changed.set()
 
     async def __aenter__(self) -> Self:
