@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import sys
 from collections.abc import Callable
 
 from llmproxy_server.pace import behind
@@ -39,8 +40,24 @@ def part(
 
 def has_left(transport: asyncio.Transport) -> bool:
     """Whether the client has closed its end: nothing tells us of it while we do not read."""
+    return _holds(transport, "POLLRDHUP")
+
+
+def has_unread(transport: asyncio.Transport) -> bool:
+    """
+    Whether something of the client's has come that is not read yet.
+
+    Who is late looks at the time before it reads: a request came in time then, and to close would reset it.
+    """
+    return _holds(transport, "POLLIN")
+
+
+def _holds(transport: asyncio.Transport, event: str) -> bool:
+    """Whether *event* is true of the socket now; False where nobody can tell."""
+    if sys.platform == "win32":  # pragma: no cover
+        return False
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+    poll.register(transport.get_extra_info("socket").fileno(), getattr(select, event, 0))
     return bool(poll.poll(0))
 
 

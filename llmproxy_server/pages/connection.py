@@ -19,7 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
-from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, part
+from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, has_unread, part
 from llmproxy_server.door_body import BodyTimeout
 from llmproxy_server.door_request import ClientGone, Incoming
 from llmproxy_server.log_events import get_logger
@@ -256,9 +256,9 @@ class PageConnection(RequestHandler):
         if self._phase is Phase.HEAD and waited_s > config.header_timeout_s:
             if self._got_bytes:
                 self.refuse(BodyTimeout("The head of the request came too slowly (header_timeout_s)"))
-            else:
+            elif not has_unread(transport):
                 self.force_close()
-        elif self._phase is Phase.IDLE and waited_s > config.idle_timeout_s:
+        elif self._phase is Phase.IDLE and waited_s > config.idle_timeout_s and not has_unread(transport):
             self.force_close()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 from llmproxy_core.errors import ProxyError
 from llmproxy_server.call import Call
-from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, part
+from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, has_unread, part
 from llmproxy_server.door_body import BodyTimeout
 from llmproxy_server.door_request import CHUNKED, ClientGone, Incoming
 from llmproxy_server.wire import last_head
@@ -351,10 +351,10 @@ class Connection(asyncio.Protocol):
         if self._phase is HEAD and waited_s > config.header_timeout_s:
             if self._rest:
                 self.refuse(BodyTimeout("The head of the request came too slowly (header_timeout_s)"))
-            else:
+            elif not has_unread(transport):
                 transport.close()
         elif self._phase is IDLE:
-            if waited_s > config.idle_timeout_s:
-                transport.close()
-            elif waited_s > HEAD_KEPT_S:
+            if waited_s > HEAD_KEPT_S:
                 self._last = None
+            if waited_s > config.idle_timeout_s and not has_unread(transport):
+                transport.close()

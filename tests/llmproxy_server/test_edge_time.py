@@ -78,6 +78,34 @@ async def test_an_idle_connection_is_closed() -> None:
         assert await client.rest() == b""
 
 
+def look_late(proxy: Proxy) -> None:
+    """As if the process had been held up: the time is looked at long after, and before anything is read."""
+    now = asyncio.get_running_loop().time() + 1000
+    for edge in proxy.server.edges:
+        for connection in list(edge.connections):
+            connection.tick(now)
+
+
+async def test_a_request_that_came_in_time_is_read_though_we_are_late() -> None:
+    async with Proxy(slow()) as proxy, connected(proxy.port) as client:
+        assert (await ask(client, request("GET", "/livez"))).status == 200
+        client.send(request("GET", "/livez"))
+        look_late(proxy)
+        assert (await answer(client)).status == 200
+
+        look_late(proxy)
+        assert await client.rest() == b""
+
+
+@pytest.mark.wire
+async def test_a_first_request_that_came_in_time_is_read_though_we_are_late() -> None:
+    async with Proxy(slow()) as proxy, connected(proxy.port) as client, connected(proxy.port) as other:
+        assert (await ask(other, request("GET", "/livez"))).status == 200  # so both are accepted
+        client.send(request("GET", "/livez"))
+        look_late(proxy)
+        assert (await answer(client)).status == 200
+
+
 async def test_the_head_of_the_next_request_has_its_time_from_its_first_byte() -> None:
     async with Proxy(slow(header_timeout_s=0.1, idle_timeout_s=30)) as proxy, connected(proxy.port) as client:
         assert (await ask(client, request("GET", "/livez"))).status == 200

@@ -16,7 +16,10 @@ import pytest
 
 from llmproxy_core.errors import UpstreamConnectError, UpstreamError, UpstreamGarbage
 from llmproxy_core.services import Pool
+from llmproxy_core.tasks import Tasks
 from llmproxy_server.wire.upstream import WireTransport
+from llmproxy_server.wire.upstream_connect import Connector
+from llmproxy_server.wire.upstream_pool import Connections, Origin
 from llmproxy_server.wire.upstream_tls import ResumingContext, trusting_the_system
 from tests.llmproxy_server.transporting import OFF, call, get, post, rest, through, transporting, until
 from tests.upstream import Upstream, refusing_url, reply, silent_url
@@ -100,6 +103,24 @@ async def test_another_address_is_tried_where_the_first_does_not_answer(
             look_up(monkeypatch, int(bad.rpartition(":")[2]), upstream.port)
 
             assert await rest(await call(transport, get("http://upstream.test/v1"))) == b"[1]"
+
+
+@pytest.mark.parametrize("addresses", [1, 2])
+async def test_nothing_is_held_back_and_a_dead_upstream_is_noticed(
+    addresses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Upstream() as upstream:
+        look_up(monkeypatch, *[upstream.port] * addresses)
+        loop = asyncio.get_running_loop()
+        connector = Connector(loop, Tasks(), None)
+        made = await connector.connect(Connections(Pool(), loop), Origin("upstream.test", upstream.port, tls=False))
+        assert made.transport is not None
+        connected = made.transport.get_extra_info("socket")
+        options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
+
+        assert [connected.getsockopt(*option) for option in options] == [1, 1]
+        made.transport.abort()
+        await connector.aclose()
 
 
 async def test_addresses_of_a_name_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
