@@ -19,6 +19,11 @@ MOST = 8
 """Shapes of an upstream's heads; they are its choice, so the memory of them is bounded."""
 OFTEN = 16
 """How many heads are alike before that is made use of: to make it ready costs what many heads cost."""
+LEARNED, OF = 256, 4096
+"""
+Of so many heads that no shape reads, the first ones are learned from. An upstream with more shapes than are kept would
+have all its heads learned from in vain, at five times the cost of reading them.
+"""
 _FRAMING = (b"connection", b"transfer-encoding")
 _VALUE = "([!-~][ -~]*+)(?<! )"  # with no blank to be left out
 _LENGTH_VALUE = "([0-9]{1,18})"
@@ -50,6 +55,11 @@ class Shape:
         self._match: Callable[[str], re.Match[str] | None] | None = None
         self._alike = 0
         self._forget()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it reads heads."""
+        return self._match is not None
 
     def learn(self, lines: list[bytes]) -> None:
         """A head that is alike has these *lines*, and was read in full."""
@@ -95,12 +105,14 @@ class Shape:
 class Shapes:
     """Reads the heads of one upstream as `HeadReader` does."""
 
-    __slots__ = ("_reader", "_shapes")
+    __slots__ = ("_missed", "_reader", "_shapes")
 
     def __init__(self, reader: HeadReader) -> None:
         """*reader* reads what is of no shape that is known."""
         self._reader = reader
         self._shapes: dict[_Key, Shape] = {}
+        self._missed = 0
+        """Heads that no shape has read."""
 
     def read(self, data: bytes) -> Head | None:
         """See `HeadReader`."""
@@ -112,8 +124,9 @@ class Shapes:
             if head is not None:
                 return head
         head = self._reader.read(data)
-        if head is not None and data.isascii():
+        if self._missed % OF < LEARNED and head is not None and data.isascii():
             self._learn(data.split(b"\r\n"), head)
+        self._missed += 1
         return head
 
     def _learn(self, lines: list[bytes], head: Head) -> None:
@@ -126,7 +139,8 @@ class Shapes:
             shape.learn(lines)
             return
         if len(self._shapes) >= MOST:
-            self._shapes.clear()
+            unready = (kept for kept, shape in self._shapes.items() if not shape.is_ready)
+            del self._shapes[next(unready, next(iter(self._shapes)))]
         self._shapes[key] = Shape(lines, head)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy_server.wire.upstream_head import Head, HeadReader
-from llmproxy_server.wire.upstream_shape import LONGEST, MOST, OFTEN, Shapes
+from llmproxy_server.wire.upstream_shape import LEARNED, LONGEST, MOST, OF, OFTEN, Shapes
 from tests.llmproxy_server.wire.test_upstream_answer import BAD_HEADS, GOOD
 
 FIRST = b"HTTP/1.1 200 OK\r\n"
@@ -40,14 +40,15 @@ def test_heads_are_read_as_without_shapes() -> None:
         assert [read(reader, head) for head in heads] == [new(head) for head in heads]
 
 
+class Counting(HeadReader):
+    heads = 0
+
+    def read(self, data: bytes) -> Head | None:
+        self.heads += 1
+        return super().read(data)
+
+
 def test_a_head_that_is_alike_but_for_values_is_not_read_in_full() -> None:
-    class Counting(HeadReader):
-        heads = 0
-
-        def read(self, data: bytes) -> Head | None:
-            self.heads += 1
-            return super().read(data)
-
     counting = Counting()
     reader = Shapes(counting)
 
@@ -140,6 +141,40 @@ def test_the_memory_of_shapes_is_bounded() -> None:
     reader = shapes()
     assert reader.read(FIRST + b"a: " + b"b" * LONGEST) is not None
     assert not reader._shapes
+
+
+def test_an_upstream_of_more_shapes_than_are_kept_is_seldom_learned_from() -> None:
+    class Watched(Shapes):
+        learned = 0
+
+        def _learn(self, lines: list[bytes], head: Head) -> None:
+            self.learned += 1
+            super()._learn(lines, head)
+
+    reader = Watched(HeadReader())
+
+    for number in range(2 * OF):
+        reader.read(FIRST + b"a%d: 1" % (number % (MOST + 1)))
+    assert reader.learned == 2 * LEARNED
+
+    for _ in range(2 * OFTEN):  # its heads are others now: these are learned
+        reader.read(FIRST + b"server: new")
+    counting = reader._reader = Counting()
+    reader.read(FIRST + b"server: new")
+    assert counting.heads == 0
+
+
+def test_a_shape_that_is_of_use_stays_when_others_come() -> None:
+    counting = Counting()
+    reader = Shapes(counting)
+
+    for _ in range(2 * OFTEN):
+        reader.read(FIRST + b"server: usual")
+    for number in range(5 * MOST):
+        reader.read(FIRST + b"a%d: 1" % number)
+    heads = counting.heads
+    reader.read(FIRST + b"server: usual")
+    assert counting.heads == heads
 
 
 _LINE = st.sampled_from([
