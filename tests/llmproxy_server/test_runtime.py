@@ -20,8 +20,10 @@ def pythons_own_s() -> Iterator[float]:
     before_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
     yield before_s
     sys.setswitchinterval(before_s)
-    gc.unfreeze()
     gc.set_threshold(*thresholds)
+    gc.unfreeze()  # what this test has made goes; all else stays frozen (conftest.py)
+    gc.collect()
+    gc.freeze()
 
 
 async def test_the_threads_of_a_process_that_serves_take_short_turns(pythons_own_s: float) -> None:

@@ -20,7 +20,7 @@ from tests.llmproxy_server.wire.ours import PROBE, Edge, Told
 from tests.llmproxy_server.wire.rows import chunk, get, sized
 from tests.llmproxy_server.wire.strict import Request, read_all
 
-SOON_S = 0.25
+SOON_S = 1.0
 """What became half a request by being spoiled is ended by the time-outs."""
 DEEP = settings(max_examples=3 * settings().max_examples)
 """A connection costs little, and what is looked for is rare."""
