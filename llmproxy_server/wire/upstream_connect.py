@@ -32,9 +32,10 @@ class Connector:
     async def connect(self, pool: Connections, origin: Origin) -> UpstreamConnection:
         """A new connection to *origin*. Raises the OSError that the event loop, or TLS, gives as the reason."""
         addresses = await self._names.addresses(origin.name, origin.port)
-        host, port, *more = addresses[0][4]
-        if len(addresses) == 1 and not any(more):  # to one address the loop itself connects at half the cost
-            to: dict[str, Any] = {"host": host, "port": port}
+        family, *_, address = addresses[0]
+        # To one address the loop itself connects at half the cost; but uvloop loses the zone of one of IPv6.
+        if len(addresses) == 1 and family == socket.AF_INET:
+            to: dict[str, Any] = {"host": address[0], "port": address[1]}
         else:
             to = {"sock": await self._first_of(addresses)}
         transport, connection = await self._loop.create_connection(

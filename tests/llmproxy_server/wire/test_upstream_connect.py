@@ -123,6 +123,18 @@ async def test_nothing_is_held_back_and_a_dead_upstream_is_noticed(
         await connector.aclose()
 
 
+async def test_an_address_in_a_zone_that_there_is_not_is_an_error_and_no_wait() -> None:
+    loop = asyncio.get_running_loop()
+    connector = Connector(loop, Tasks(), None)
+    nowhere = Origin("fe80::1%nosuch", 9, tls=False)
+
+    async with asyncio.timeout(5) as limit:
+        with pytest.raises(socket.gaierror):
+            await connector.connect(Connections(Pool(), loop), nowhere)
+    assert not limit.expired()
+    await connector.aclose()
+
+
 async def test_addresses_of_a_name_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Upstream(reply([1])) as one, Upstream(reply([2])) as other, transporting(Pool(idle_s=0)) as transport:
         look_up(monkeypatch, one.port, other.port)
