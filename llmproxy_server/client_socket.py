@@ -54,7 +54,7 @@ def has_unread(transport: asyncio.Transport) -> bool:
 
 def _holds(transport: asyncio.Transport, event: str) -> bool:
     """Whether *event* is true of the socket now; False where nobody can tell."""
-    if sys.platform == "win32":  # pragma: no cover
+    if sys.platform == "win32":  # pragma: no cover - it has no poll
         return False
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), getattr(select, event, 0))

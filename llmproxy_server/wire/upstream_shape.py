@@ -19,10 +19,11 @@ MOST = 8
 """Shapes of an upstream's heads; they are its choice, so the memory of them is bounded."""
 OFTEN = 16
 """How many heads are alike before that is made use of: to make it ready costs what many heads cost."""
-LEARNED, OF = 256, 4096
+MISSES = 4096
+LEARNED = 256
 """
-Of so many heads that no shape reads, the first ones are learned from. An upstream with more shapes than are kept would
-have all its heads learned from in vain, at five times the cost of reading them.
+Of so many heads that no shape reads, so many are learned from, the first ones. An upstream with more shapes than are
+kept would have all its heads learned from in vain, at five times the cost of reading them.
 """
 _FRAMING = (b"connection", b"transfer-encoding")
 _VALUE = "([!-~][ -~]*+)(?<! )"  # with no blank to be left out
@@ -124,7 +125,7 @@ class Shapes:
             if head is not None:
                 return head
         head = self._reader.read(data)
-        if self._missed % OF < LEARNED and head is not None and data.isascii():
+        if self._missed % MISSES < LEARNED and head is not None and data.isascii():
             self._learn(data.split(b"\r\n"), head)
         self._missed += 1
         return head

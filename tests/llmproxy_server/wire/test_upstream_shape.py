@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy_server.wire.upstream_head import Head, HeadReader
-from llmproxy_server.wire.upstream_shape import LEARNED, LONGEST, MOST, OF, OFTEN, Shapes
+from llmproxy_server.wire.upstream_shape import LEARNED, LONGEST, MISSES, MOST, OFTEN, Shapes
 from tests.llmproxy_server.wire.test_upstream_answer import BAD_HEADS, GOOD
 
 FIRST = b"HTTP/1.1 200 OK\r\n"
@@ -153,7 +153,7 @@ def test_an_upstream_of_more_shapes_than_are_kept_is_seldom_learned_from() -> No
 
     reader = Watched(HeadReader())
 
-    for number in range(2 * OF):
+    for number in range(2 * MISSES):
         reader.read(FIRST + b"a%d: 1" % (number % (MOST + 1)))
     assert reader.learned == 2 * LEARNED
 
