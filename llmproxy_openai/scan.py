@@ -98,11 +98,11 @@ class ChunkScanner:
 
     @property
     def passes(self) -> Callable[[bytes, bytes], bool] | None:
-        """See QuickScanner: nearly all reads are one event of the mould, once the beginning is over."""
+        """See QuickScanner: nearly all reads are one event of the mould."""
         mould = self._mould
-        if mould is None or self._splitter.held or self._reads_for_model or self._sample.left > 0 or self._is_over:
+        if mould is None or self._splitter.held or self._reads_for_model or self._is_over:
             return None
-        return mould.passes
+        return self._sample.watched(mould)
 
     def end(self) -> bytes:
         """See Scanner."""

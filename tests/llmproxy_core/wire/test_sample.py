@@ -36,14 +36,38 @@ def test_the_beginning_is_kept_as_it_was_whatever_fits_a_mould(events: list[tupl
     assert sample.data == stream[:SAMPLE_BYTES]
 
 
+@given(st.lists(st.tuples(TEXTS, st.sampled_from("ab")), max_size=200))
+def test_what_passes_in_its_chunk_is_kept_as_what_is_fed(events: list[tuple[str, str]]) -> None:
+    moulds = {"a": mould("a"), "b": mould("b")}
+    passing, fed = Sample(), Sample()
+    member, knows = "a", passing.watched(moulds["a"])
+    passed_bytes = 0
+    for text, kind in events:
+        block = event(text, kind)
+        line = b"%x\r\n" % len(block)
+        if fed.left > 0:
+            fed.add(block, moulds[kind] if moulds[kind].fits(block) else None)
+        if member == kind and knows(line + block + b"\r\n", line):
+            passed_bytes += len(block)
+            continue
+        if passing.left > 0:
+            passing.add(block, moulds[kind] if moulds[kind].fits(block) else None)
+        member, knows = kind, passing.watched(moulds[kind])
+
+    assert passing.data == fed.data
+    assert (passing.left > 0) == (fed.left > 0)
+    if all(kind == "a" for _, kind in events):
+        assert passed_bytes >= sum(len(event(text, kind)) for text, kind in events) - 2 * len(event("x" * 1200, "a"))
+
+
 def test_of_events_that_fit_a_mould_only_their_texts_take_room() -> None:
     sample, one = Sample(), mould("a" * 300)
     while sample.left > 0:
         sample.add(event("word", "a" * 300), one)
 
-    *same, cut = sample._parts
-    assert same == [(one, [b"word"] * 12)]
-    assert isinstance(cut, bytes)
+    (kept_by, same), (nothing, cut) = sample._parts
+    assert (kept_by, same) == (one, [b"word"] * 12)
+    assert (nothing, len(cut)) == (None, 1)
 
 
 def test_nothing_is_kept_beyond_the_beginning() -> None:
