@@ -1,7 +1,7 @@
 """
 Calls that are over, and not written down yet.
 
-They wait a few milliseconds for others: what runs for one call behind the other takes half the time that it takes
+They wait a moment for others: what runs for one call behind the other takes half the time that it takes
 between two of them, and by then their clients have their answers.
 """
 
@@ -12,7 +12,7 @@ import logging
 from typing import Protocol
 
 _log = logging.getLogger("llmproxy")
-WAIT_S = 0.005
+WAIT_S = 0.02
 """How long the first one waits for others."""
 MOST = 64
 """Then what else the loop has to do has its turn."""

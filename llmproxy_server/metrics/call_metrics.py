@@ -106,12 +106,10 @@ class CallMetrics:
         attempt, begun, client = ended.only, ended.begun, ended.exchange.client
         if attempt is None or ended.status != 200 or attempt.error is not None or (answer := attempt.outcome) is None:
             return False
-        if client is not None and client.stream:
-            return False
         assert isinstance(begun, Begun)
         found = self._attempts.of(attempt, ended.exchange.operation)
-        usual = found.usual
-        return usual is not None and found.calls is begun.series and usual.count(ended, attempt, answer)
+        usual, stream = found.usual, client is not None and client.stream
+        return usual is not None and found.calls is begun.series and usual.count(ended, attempt, answer, stream=stream)
 
     def ended(self, ended: Ended) -> None:
         exchange, outcome, begun, cells = ended.exchange, ended.outcome, ended.begun, self._cells

@@ -39,9 +39,9 @@ class CallSeries:
 
     __slots__ = (
         "_cells",
-        "_first_token",
+        "time_to_first",
         "_parts",
-        "_per_token",
+        "time_per_token",
         "_statuses",
         "_values",
         "active",
@@ -62,8 +62,8 @@ class CallSeries:
         self.active = values.place(ACTIVE, labels)
         self.duration = values.place(DURATION, labels)
         self.duration_sum = self.duration + _DURATION_SUM
-        self._first_token = values.place(FIRST_TOKEN, labels)
-        self._per_token = values.place(PER_TOKEN, labels)
+        self.time_to_first = values.place(FIRST_TOKEN, labels)
+        self.time_per_token = values.place(PER_TOKEN, labels)
         self.cost = values.place(COST, labels)
         self.input = values.place(TOKENS, labels_of(model=model, type="input"))
         self.output = values.place(TOKENS, labels_of(model=model, type="output"))
@@ -90,12 +90,12 @@ class CallSeries:
         return index
 
     def first_token(self, seconds: float) -> None:
-        cells, start = self._cells, self._first_token
+        cells, start = self._cells, self.time_to_first
         cells[start + bisect_left(FIRST_TOKEN_S, seconds)] += 1
         cells[start + _FIRST_SUM] += seconds
 
     def per_token(self, seconds: float) -> None:
-        cells, start = self._cells, self._per_token
+        cells, start = self._cells, self.time_per_token
         cells[start + bisect_left(PER_TOKEN_S, seconds)] += 1
         cells[start + _PER_SUM] += seconds
 

@@ -77,9 +77,9 @@ class GenAISeries:
     __slots__ = (
         "_cells",
         "_families",
-        "_first_chunk",
+        "first_chunk",
         "_labels",
-        "_per_chunk",
+        "per_chunk",
         "_usage",
         "_values",
         "duration",
@@ -96,8 +96,8 @@ class GenAISeries:
         self._labels = labels
         self.duration = values.place(families.duration, failed)
         self.duration_sum = self.duration + _SECONDS_SUM
-        self._first_chunk: int | None = None
-        self._per_chunk: int | None = None
+        self.first_chunk: int | None = None
+        self.per_chunk: int | None = None
         self.input: int | None = None
         self.output: int | None = None
         self._usage: dict[str, int] = {}
@@ -137,18 +137,18 @@ class GenAISeries:
 
     def _chunks(self, first_chunk_s: float, outcome: Outcome, usage: Usage | None, rest_s: float) -> None:
         """*rest_s*: from the first chunk to the last."""
-        cells, start, families = self._cells, self._first_chunk, self._families
+        cells, start, families = self._cells, self.first_chunk, self._families
         if families.first_chunk is None or families.per_chunk is None:
             return
         if start is None:
-            start = self._first_chunk = self._values.place(families.first_chunk, self._labels)
+            start = self.first_chunk = self._values.place(families.first_chunk, self._labels)
         cells[start + bisect_left(SECONDS, first_chunk_s)] += 1
         cells[start + _SECONDS_SUM] += first_chunk_s
         if usage is None or usage.output_tokens < 2 or outcome.end is not End.COMPLETED:
             return
-        start = self._per_chunk
+        start = self.per_chunk
         if start is None:
-            start = self._per_chunk = self._values.place(families.per_chunk, self._labels)
+            start = self.per_chunk = self._values.place(families.per_chunk, self._labels)
         seconds = rest_s / (usage.output_tokens - 1)
         cells[start + bisect_left(SECONDS, seconds)] += 1
         cells[start + _SECONDS_SUM] += seconds

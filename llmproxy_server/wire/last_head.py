@@ -41,8 +41,10 @@ class LastHead:
     """By whose rules it was read: what is kept holds for no other."""
     limit: int
     """Bytes of a head that may follow."""
-    _lines: list[str] | None = None
-    """Of the head; None: nobody has asked yet."""
+    _around: tuple[bytes, ...] = ()
+    """What is the same in each, before, between and behind the values that vary; nothing while none has."""
+    _varying: tuple[str, ...] = ()
+    """The fields of those values."""
 
     def follow(self, data: bytes) -> Incoming | None:
         """
@@ -51,15 +53,16 @@ class LastHead:
         None unless it is whole and differs in a few values alone, each in order beyond doubt: the `HeadReader` has the
         verdict then.
         """
+        if self._around and (incoming := self._follow_as_before(data)) is not None:
+            return incoming
         end = data.find(END, 0, self.limit)
         if end < 0:
             return None
-        lines, known, said = data[:end].decode("latin-1").split("\r\n"), self._lines, self.incoming
-        if known is None:
-            known = self._lines = self.head[: -len(END)].decode("latin-1").split("\r\n")
+        said, known = self.incoming, _lines(self.head[: -len(END)])
+        lines = _lines(data[:end])
         if len(lines) != len(known) or lines[0] != known[0]:
             return None
-        fields, length = list(said.headers), said.length
+        fields, length, differing = list(said.headers), said.length, set(self._varying)
         for at in compress(count(), map(ne, lines, known)):
             line, (name, _) = lines[at], fields[at - 1]  # the first line is no field
             spelled, colon, value = line.partition(":")
@@ -73,14 +76,56 @@ class LastHead:
                     return None
                 length = int(value)
             fields[at - 1] = (name, value)
-        self.head, self._lines = data[: end + len(END)], lines
+            differing.add(name)
+        if not said.headers.has_repeated:
+            self._note_varying(lines, fields, differing)
+        return self._followed(data[: end + len(END)], Headers(fields), length)
+
+    def _note_varying(self, lines: list[str], fields: list[tuple[str, str]], names: set[str]) -> None:
+        """From now on the fields of these *names* are taken to vary, of a head of these *lines*."""
+        around, varying = [lines[0]], []
+        for line, (name, value) in zip(lines[1:], fields, strict=True):
+            around[-1] += "\r\n"
+            if name not in names:
+                around[-1] += line
+            elif line.endswith(value):
+                around[-1] += line.removesuffix(value)
+                around.append("")
+                varying.append(name)
+            else:  # there are blanks behind it
+                return
+        around[-1] += "\r\n\r\n"
+        self._around, self._varying = tuple([part.encode("latin-1") for part in around]), tuple(varying)
+
+    def _follow_as_before(self, data: bytes) -> Incoming | None:
+        """`follow`, where what varies now has varied before: half as dear."""
+        around, said = self._around, self.incoming
+        fields, length, end = dict(said.headers.first), said.length, len(around[0])
+        if not data.startswith(around[0]):
+            return None
+        for name, behind in zip(self._varying, around[1:], strict=True):
+            begin, end = end, data.find(b"\r\n", end)
+            value = data[begin:end].decode("latin-1")
+            if not data.startswith(behind, end) or not value.isascii() or not value.isprintable():
+                return None
+            fields[name] = value = value.strip(" ")
+            end += len(behind)
+            if name == _LENGTH:
+                if not value.isdigit() or len(value) > LONGEST_LENGTH:
+                    return None
+                length = int(value)
+        return None if end > self.limit else self._followed(data[:end], Headers.of(fields), length)
+
+    def _followed(self, head: bytes, headers: Headers, length: int) -> Incoming:
+        said = self.incoming
+        self.head = head
         self.incoming = incoming = Incoming(
             said.method,
             said.target,
             said.path,
             said.query,
             said.version,
-            Headers(fields),
+            headers,
             said.peer,
             said.secure,
             length,
@@ -88,3 +133,7 @@ class LastHead:
             said.usual,
         )
         return incoming
+
+
+def _lines(head: bytes) -> list[str]:
+    return head.decode("latin-1").split("\r\n")
