@@ -28,7 +28,7 @@ from llmproxy_server.telemetry.exporter import export_headers, make_exporter, ma
 from llmproxy_server.telemetry.held import call_bytes, span_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
@@ -42,6 +42,12 @@ MOST_HELD_BYTES = 64 << 20
 """Of calls whose spans are not made yet, and of spans that are not sent yet."""
 _MANY_BYTES = 4 << 20
 """With so many more that are held, spans are made at once."""
+FEW = 8
+PAUSE_S = 0.02
+"""
+How long sending rests after so many spans, unless more are waiting than one batch: to encode a span takes as long as a
+call, and a whole batch in a row would have every other turn of the interpreter for a tenth of a second.
+"""
 COMPLAINT_S = 60.0
 CLOSE_S = 2.0
 """How long the end of the process waits for the last spans to leave."""
@@ -85,6 +91,23 @@ class _Over:
     bill: Outcome
     behind_ns: int
     size: int
+
+
+class Unhurried(list["ReadableSpan"]):
+    """Spans that whoever reads them one after the other gets a few at a time."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, spans: Iterable[ReadableSpan], rest: Callable[[], None]) -> None:
+        """*rest* returns when the next few are due."""
+        super().__init__(spans)
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[ReadableSpan]:
+        for number, span in enumerate(super().__iter__()):
+            if number and number % FEW == 0:
+                self._rest()
+            yield span
 
 
 class Drops:
@@ -242,8 +265,9 @@ class Export:
         held = [self._spans.popleft() for _ in range(count)]
         if not held:
             return True
+        spans = [span for span, _ in held]
         try:
-            sent = exporter is not None and exporter.export([span for span, _ in held]).name == "SUCCESS"
+            sent = exporter is not None and exporter.export(Unhurried(spans, self._rest)).name == "SUCCESS"
             reason = "the collector does not take them"
         except Exception as error:  # noqa: BLE001 - as the collector's answer, so what a library makes of it
             sent, reason = False, self._told(error)
@@ -251,6 +275,11 @@ class Export:
         if not sent:
             self._lost(count, reason)
         return sent
+
+    def _rest(self) -> None:
+        """Not where another batch waits, or the end does."""
+        if not self._closing and len(self._spans) < self._batching.batch:
+            self._batch_due.wait(PAUSE_S)
 
     # -- what goes wrong -----------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from llmproxy_openai import OpenAIDialect
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.record import Ended
 from llmproxy_server.telemetry import export as exports
-from llmproxy_server.telemetry.export import Batching, Drops, Export
+from llmproxy_server.telemetry.export import FEW, Batching, Drops, Export, Unhurried
 from llmproxy_server.telemetry.held import call_bytes
 from tests.llmproxy_server.edging import Processing, processed
 from tests.llmproxy_server.telemetry.test_traces import HELLO, post, traced
@@ -211,6 +211,28 @@ async def test_full_batches_are_sent_one_after_the_other_without_waiting() -> No
 
     assert drops.count == 0
     assert len(receiver.spans) == 240
+
+
+def test_sending_rests_after_a_few_spans_and_leaves_none_out() -> None:
+    spans = list(Makes(2 * FEW + 3).of(ended(asked(b"")), BILL, 0))
+    begun: list[ReadableSpan] = []
+    rests: list[int] = []
+
+    unhurried = iter(Unhurried(spans, lambda: rests.append(len(begun))))
+    while (span := next(unhurried, None)) is not None:
+        begun.append(span)
+
+    assert begun == spans
+    assert rests == [FEW, 2 * FEW]
+
+
+async def test_sending_does_not_rest_where_another_batch_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "PAUSE_S", 60.0)
+    batch = {**LONG, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": str(2 * FEW), "OTEL_BSP_MAX_QUEUE_SIZE": str(16 * FEW)}
+    async with collector() as receiver, exporting(receiver, Drops(), batch) as export:
+        export.add(Makes(8 * FEW), ended(asked(b"")), BILL)  # of the last batch a rest is ended by the end
+
+        await receiver.received(6 * FEW)
 
 
 async def test_calls_that_make_a_batch_are_not_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
