@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from email.utils import formatdate
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -31,6 +31,8 @@ _OURS = frozenset(  # the framing and the connection are ours to tell, once
 )
 _JSON = "application/json"
 _JSON_LINE = f"content-type: {_JSON}\r\n"
+_NOT_SENT = "\0"
+"""Not printable: where it is in a line, the lines are looked at one by one."""
 _REMEMBERED = 512  # some names are the upstreams' choice, so the memory of them is bounded
 
 
@@ -45,7 +47,7 @@ class HeadWriter:
     def head(
         self,
         status: int,
-        headers: Iterable[tuple[str, str]],
+        headers: Collection[tuple[str, object]],
         content_type: str,
         *,
         now: float,
@@ -58,20 +60,20 @@ class HeadWriter:
         """
         The status line and the fields; *now* is seconds since the epoch, *begin* lines as they are, before all others.
 
-        Of *headers*, those of the name *but* are left out.
+        Of *headers*, those of the name *but* are left out; a processor's value may be a number.
 
         Without *length* and not *chunked* the body, if any, lasts until the connection is closed. Control characters
         in values, and fields whose name is none or that tell of the connection, are left out: what an upstream or a
         plugin gave cannot end a line or change the framing.
         """
-        names = self._names
-        fields = kind = framing = ""
-        for name, value in headers:
-            prefix = names[name]
-            if prefix and name != but:
-                if type(value) is not str:
-                    value = str(value)  # a processor's number: the answer must not break
-                fields += f"{prefix}{value if value.isprintable() else _CONTROLS.sub('', value)}\r\n"
+        names, fields, kind, framing = self._names, "", "", ""
+        if headers:
+            lines = [f"{names[name]}{value}" for name, value in headers]
+            text = "".join(lines)  # looked at once: nearly all may be sent as they are
+            if text.isprintable() and not (but and but in text):
+                fields = "\r\n".join(lines) + "\r\n"
+            else:
+                fields = self._checked(headers, but)
         if content_type == _JSON:
             kind = _JSON_LINE  # to look at each letter costs more than all else here
         elif content_type:
@@ -87,6 +89,15 @@ class HeadWriter:
         line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
         return f"{line}{begin}{fields}{kind}{framing}{date}".encode("utf-8", "replace")
 
+    def _checked(self, headers: Collection[tuple[str, object]], but: str) -> str:
+        """The lines of *headers*, each looked at."""
+        fields = ""
+        for name, value in headers:
+            prefix = self._names[name]
+            if prefix != _NOT_SENT and name != but:
+                fields += f"{prefix}{_CONTROLS.sub('', str(value))}\r\n"
+        return fields
+
     def _dated(self, second: int) -> str:
         self._second = second
         self._date = f"date: {formatdate(second, usegmt=True)}\r\n\r\n"
@@ -94,13 +105,13 @@ class HeadWriter:
 
 
 class _Names(dict[str, str]):
-    """What the line of a field begins with; "" for one that is none of ours to send."""
+    """What the line of a field begins with; `_NOT_SENT` for one that is none of ours to send."""
 
     def __missing__(self, name: str) -> str:
         if len(self) >= _REMEMBERED:
             self.clear()
         lower = name.lower()
-        prefix = self[name] = f"{lower}: " if _TOKEN.fullmatch(name) and lower not in _OURS else ""
+        prefix = self[name] = f"{lower}: " if _TOKEN.fullmatch(name) and lower not in _OURS else _NOT_SENT
         return prefix
 
 

@@ -3,6 +3,8 @@
 import ipaddress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmproxy_core.errors import Overloaded, PayloadTooLarge
 from llmproxy_core.headers import Headers
@@ -37,6 +39,25 @@ def test_an_answers_head_is_written_to_the_byte() -> None:
             b"HTTP/1.1 200 OK\r\nx-a: 1\r\nx-b: 2x-evil: 1\r\ncontent-type: text/plain\r\ncontent-length: 3\r\n"
             b"connection: close\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"
         )
+
+
+NAMES = st.sampled_from(["x-a", "X-B", "x-request-id", "b ad", "", "Transfer-Encoding", "x-ü"])
+VALUES = st.one_of(st.text(st.characters(max_codepoint=0x17F), max_size=4), st.sampled_from(["x-request-id", "\xa0"]))
+
+
+@given(st.lists(st.tuples(NAMES, st.one_of(VALUES, st.integers())), max_size=5), st.sampled_from(["", "x-request-id"]))
+def test_the_fields_of_a_head_are_those_that_each_has_alone(fields: list[tuple[str, object]], but: str) -> None:
+    def lines(*some: tuple[str, object]) -> bytes:
+        head = HeadWriter().head(200, some, "", now=0, but=but)
+        return head.removeprefix(b"HTTP/1.1 200 OK\r\n").removesuffix(b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n")
+
+    alone = [lines(field) for field in fields]
+
+    assert lines(*fields) == b"".join(alone)
+    for (name, value), line in zip(fields, alone, strict=True):
+        is_sent = name in ("x-a", "X-B", "x-request-id") and name != but
+        text = "".join(letter for letter in str(value) if letter == "\t" or (letter >= " " and letter != "\x7f"))
+        assert line == (f"{name.lower()}: {text}\r\n".encode() if is_sent else b"")
 
 
 def test_a_status_without_a_name_and_a_body_of_unknown_length() -> None:
