@@ -58,6 +58,8 @@ class Sample:
     def _last_of(self, mould: Mould | None) -> list[bytes]:
         """Where what follows is put."""
         parts = self._parts
+        if parts and parts[-1][0] is not mould and not parts[-1][1]:  # nothing has passed
+            parts.pop()
         if not parts or parts[-1][0] is not mould:
             parts.append((mould, []))
         return parts[-1][1]

@@ -70,6 +70,16 @@ def test_of_events_that_fit_a_mould_only_their_texts_take_room() -> None:
     assert (nothing, len(cut)) == (None, 1)
 
 
+def test_where_nothing_passes_no_room_is_taken_for_it() -> None:
+    sample, one = Sample(), mould("a")
+    for _ in range(100):
+        sample.add(b":\n\n")
+        sample.watched(one)
+
+    assert [(by, len(kept)) for by, kept in sample._parts] == [(None, 100), (one, 0)]
+    assert sample.data == b":\n\n" * 100
+
+
 def test_nothing_is_kept_beyond_the_beginning() -> None:
     sample = Sample()
 
