@@ -77,6 +77,7 @@ class LastHead:
                 length = int(value)
             fields[at - 1] = (name, value)
             differing.add(name)
+        self._around, self._varying = (), ()  # what was the same may be no more
         if not said.headers.has_repeated:
             self._note_varying(lines, fields, differing)
         return self._followed(data[: end + len(END)], Headers(fields), length)
@@ -104,9 +105,11 @@ class LastHead:
         if not data.startswith(around[0]):
             return None
         for name, behind in zip(self._varying, around[1:], strict=True):
-            begin, end = end, data.find(b"\r\n", end)
+            begin, end = end, data.find(b"\r\n", end, self.limit)
+            if not data.startswith(behind, end):
+                return None
             value = data[begin:end].decode("latin-1")
-            if not data.startswith(behind, end) or not value.isascii() or not value.isprintable():
+            if not value.isascii() or not value.isprintable():
                 return None
             fields[name] = value = value.strip(" ")
             end += len(behind)
