@@ -33,7 +33,6 @@ class UsualSeries:
 
     __slots__ = (
         "_active",
-        "_all",
         "_calls",
         "_cells",
         "_cost",
@@ -41,6 +40,7 @@ class UsualSeries:
         "_duration_sum",
         "_first_token",
         "_genai",
+        "_genai_series",
         "_genai_sum",
         "_input",
         "_input_sum",
@@ -74,7 +74,7 @@ class UsualSeries:
         self._overhead_sum = self._overhead + _OVERHEAD_SUM
         self._upstream, self._upstream_sum = llm.upstream, llm.upstream_sum
         self._last_success, self._now = llm.last_success, llm.now
-        self._all = genai
+        self._genai_series = genai  # what streams alone have is there with the first of them
         self._genai, self._genai_sum = genai.duration, genai.duration_sum
         self._input, self._input_sum = genai.input, genai.input + len(_TOKENS) + 1
         self._output, self._output_sum = genai.output, genai.output + len(_TOKENS) + 1
@@ -126,7 +126,8 @@ class UsualSeries:
     def _count_stream(self, ended: Ended, answered: int, first_s: float, sent_s: float, ended_s: float) -> bool:
         """Count what a stream alone has; False, and nothing is counted, where it is not like most."""
         outcome, cells = ended.outcome, self._cells
-        first_chunk, per_chunk, shown_s = self._all.first_chunk, self._all.per_chunk, outcome.first_byte_s
+        genai, shown_s = self._genai_series, outcome.first_byte_s
+        first_chunk, per_chunk = genai.first_chunk, genai.per_chunk
         if first_chunk is None or per_chunk is None or shown_s is None or answered < 2:
             return False
         cells[self._streams] -= 1.0

@@ -72,7 +72,7 @@ class LastHead:
                 return None
             value = value.strip(" ")
             if name == _LENGTH:
-                if not value.isdigit() or len(value) > LONGEST_LENGTH:
+                if not _is_length(value):
                     return None
                 length = int(value)
             fields[at - 1] = (name, value)
@@ -114,7 +114,7 @@ class LastHead:
             fields[name] = value = value.strip(" ")
             end += len(behind)
             if name == _LENGTH:
-                if not value.isdigit() or len(value) > LONGEST_LENGTH:
+                if not _is_length(value):
                     return None
                 length = int(value)
         return None if end > self.limit else self._followed(data[:end], Headers.of(fields), length)
@@ -136,6 +136,11 @@ class LastHead:
             said.usual,
         )
         return incoming
+
+
+def _is_length(value: str) -> bool:
+    """Of ASCII."""
+    return value.isdigit() and len(value) <= LONGEST_LENGTH
 
 
 def _lines(head: bytes) -> list[str]:
