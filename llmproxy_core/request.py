@@ -152,6 +152,18 @@ class Request:
         return self._chat
 
     @property
+    def parameters(self) -> ChatRequest:
+        """
+        How the chat is to be answered; its `messages` and `tools` may be missing. Not for `with_chat`.
+
+        BadRequest as `chat`, of which it takes a small part where nobody has asked for that.
+        """
+        if self._chat is not None or self.dialect is None or self.api is None or self.operation is not _CHAT:
+            return self.chat
+        found = self.dialect.read_parameters(self.api, self.body)
+        return found if self.api.streams is None else changed(found, stream=self.api.streams)
+
+    @property
     def embeddings(self) -> EmbeddingsRequest:
         """The meaning of an embeddings request. BadRequest when its dialect cannot read it."""
         if self._embeddings is None:

@@ -23,7 +23,7 @@ from llmproxy_core.headers import Headers
 from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.secret import Secret
 from llmproxy_core.translation import Translation
-from llmproxy_core.wire import Form, read_error, read_request, write_request
+from llmproxy_core.wire import Form, read_error, read_parameters, read_request, write_request
 from llmproxy_openai import embeddings, errors, facts, paths, request
 from llmproxy_openai import models as model_lists
 from llmproxy_openai import reply as replies
@@ -111,6 +111,9 @@ class OpenAIDialect(Dialect):
 
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
         return read_request(api.form, self.request_forms[api.form], body)
+
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return read_parameters(api.form, self.request_forms[api.form], body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         form = self.request_forms[api.form]

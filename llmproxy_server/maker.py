@@ -170,7 +170,7 @@ class Maker:
         content_bytes = logs.content_bytes(gateway.config.server)
         telemetry, tracer = gateway.config.telemetry, None
         if export is not None:
-            tracer = Tracer(telemetry, export, LaterSpans(gateway, export, VERSION))
+            tracer = Tracer(telemetry, export, LaterSpans(gateway))
             if telemetry.capture_content:
                 content_bytes = max(content_bytes, logs.kept_bytes(telemetry.max_content_bytes))
         content = ContentText(self._registry.dialects.values()) if gateway.config.server.log.log_content else None

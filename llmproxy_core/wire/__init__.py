@@ -36,7 +36,7 @@ from llmproxy_core.wire.object_pieces import ObjectPieces
 from llmproxy_core.wire.open_calls import OpenCalls
 from llmproxy_core.wire.plain import is_plain, plain_message, plain_parts, plain_text, plain_turn, usual
 from llmproxy_core.wire.provider_error import auth_error, read_error, reported_error
-from llmproxy_core.wire.request_body import read_request, write_request
+from llmproxy_core.wire.request_body import read_parameters, read_request, write_request
 from llmproxy_core.wire.result_order import results_next
 from llmproxy_core.wire.splice import (
     decode_array,
@@ -105,6 +105,7 @@ __all__ = [
     "plain_turn",
     "read_body",
     "read_error",
+    "read_parameters",
     "read_request",
     "reported_error",
     "scan",

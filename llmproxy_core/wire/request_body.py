@@ -8,15 +8,18 @@ from typing import Any
 import msgspec
 
 from llmproxy_core.chat import ChatOrigin, ChatRequest, changed
-from llmproxy_core.errors import Unsupported
+from llmproxy_core.errors import BadRequest, Unsupported
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.jsontext import scan
 from llmproxy_core.translation import Translation
 from llmproxy_core.wire.form import Changes, Form
 from llmproxy_core.wire.members import Members, RawMembers
 from llmproxy_core.wire.plan import DEFAULTS, Plan, plan_of, said_fields, written
-from llmproxy_core.wire.splice import join_object, with_members
+from llmproxy_core.wire.splice import decode_object, join_object, with_members
 from llmproxy_core.wire.wire import Wire
+
+CONVERSATION = frozenset({"messages", "tools"})
+"""The fields that hold most of a body."""
 
 
 def read_request(api: str, form: Form, body: bytes) -> ChatRequest:
@@ -30,6 +33,21 @@ def read_request(api: str, form: Form, body: bytes) -> ChatRequest:
         values |= form[number].read(members, wire)
     before = ChatRequest(**values, extra=members.rest() if left else {})
     return changed(before, origin=ChatOrigin(api, RawMembers(raws), before, body))
+
+
+def read_parameters(api: str, form: Form, body: bytes) -> ChatRequest:
+    """See Dialect.read_parameters; *api* is the Api's form."""
+    try:
+        left = decode_object(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise BadRequest("The request body is no JSON object") from None
+    wire = Wire(api)
+    members = Members.of(left, wire.fail)
+    values: dict[str, Any] = {"model": None, "messages": ()}
+    for number in _read_values(plan_of(form), left, values):
+        if not CONVERSATION.issuperset(form[number].fields):
+            values |= form[number].read(members, wire)
+    return ChatRequest(**values)
 
 
 def _read_values(plan: Plan, left: dict[str, msgspec.Raw], values: dict[str, Any]) -> list[int]:

@@ -31,6 +31,7 @@ from llmproxy_core.wire import (
     encode,
     garbage,
     join_object,
+    read_parameters,
     read_request,
     with_members,
     write_request,
@@ -83,6 +84,9 @@ class ResponsesDialect(OpenAIDialect):
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
         form = COUNT_FORM if api.operation is Operation.COUNT_TOKENS else FORM
         return read_request(api.form, form, body)
+
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return read_parameters(api.form, FORM, body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         form = COUNT_FORM if api.operation is Operation.COUNT_TOKENS else FORM

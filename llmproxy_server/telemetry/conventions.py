@@ -115,6 +115,8 @@ ATTEMPT_KEY = OURS + "attempt.key"
 ATTEMPT_NEXT = OURS + "attempt.next"
 PASSED_OVER = OURS + "passed_over"
 USAGE_SOURCE = OURS + "usage.source"
+OF_ONE_CALL = frozenset({REQUEST_ID, RESPONSE_ID, UPSTREAM_ID})
+"""Whose values do not come again."""
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 """Of the core conventions that the newest GenAI ones build on."""

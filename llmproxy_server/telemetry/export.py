@@ -2,8 +2,8 @@
 Sending spans to a collector, in threads of its own: no trouble with it touches a call.
 
 One makes the spans of the calls that are over, so that these are let go of, the other one sends them: a collector that
-hangs holds up only that one. The exporters are OpenTelemetry's; their SDK is imported in the threads, once the ports
-are open. What does not fit, or that the collector does not take, is dropped and counted.
+hangs holds up only that one. The exporters are OpenTelemetry's; they are imported in the threads, once the ports are
+open. What does not fit, or that the collector does not take, is dropped and counted.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import attrs
 
@@ -24,15 +24,8 @@ from llmproxy_server.log_events import get_logger
 from llmproxy_server.log_redact import Redaction
 from llmproxy_server.logs import secrets_of
 from llmproxy_server.record import Ended
-from llmproxy_server.telemetry.exporter import export_headers, make_exporter, make_resource, quieten
-from llmproxy_server.telemetry.held import call_bytes, span_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
+from llmproxy_server.telemetry.exporter import Exporter, export_headers, make_exporter, quieten
+from llmproxy_server.telemetry.held import call_bytes
 
 _log = get_logger()
 MAKE_S = 0.2
@@ -42,19 +35,14 @@ MOST_HELD_BYTES = 64 << 20
 """Of calls whose spans are not made yet, and of spans that are not sent yet."""
 _MANY_BYTES = 4 << 20
 """With so many more that are held, spans are made at once."""
-FEW = 8
-PAUSE_S = 0.02
-"""
-How long sending rests after so many spans, unless more are waiting than one batch: to encode a span takes as long as a
-call, and a whole batch in a row would have every other turn of the interpreter for a tenth of a second.
-"""
 COMPLAINT_S = 60.0
 CLOSE_S = 2.0
 """How long the end of the process waits for the last spans to leave."""
 
 
 class MakesSpans(Protocol):
-    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[ReadableSpan]: ...
+    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[bytes]:
+        """See Spans."""
 
 
 @attrs.frozen
@@ -93,23 +81,6 @@ class _Over:
     size: int
 
 
-class Unhurried(list["ReadableSpan"]):
-    """Spans that whoever reads them one after the other gets a few at a time."""
-
-    __slots__ = ("_rest",)
-
-    def __init__(self, spans: Iterable[ReadableSpan], rest: Callable[[], None]) -> None:
-        """*rest* returns when the next few are due."""
-        super().__init__(spans)
-        self._rest = rest
-
-    def __iter__(self) -> Iterator[ReadableSpan]:
-        for number, span in enumerate(super().__iter__()):
-            if number and number % FEW == 0:
-                self._rest()
-            yield span
-
-
 class Drops:
     """Spans that nobody has got, and calls whose spans were not even made: of all exports of a process."""
 
@@ -137,12 +108,11 @@ class Export:
         self._drops = drops
         self._version = version
         self._environ = environ
-        self._resource: Resource | None = None
         self._batching = Batching.read(environ)
         self._calls_at_once = self._batching.calls
         self._over: deque[_Over] = deque()
-        self._spans: deque[tuple[ReadableSpan, int]] = deque()
-        """Each with the bytes that it holds."""
+        self._spans: deque[bytes] = deque()
+        """As encoding.EncodedSpans has them."""
         self._held_bytes = 0
         self._counting = threading.Lock()
         """Of `_held_bytes`, for as long as a number is added to it."""
@@ -182,12 +152,6 @@ class Export:
         if self._sender is not None:
             self._sender.join(timeout_s)
 
-    def resource(self) -> Resource:
-        """Who the spans are from: the same for all of them. In the thread that makes them."""
-        if self._resource is None:
-            self._resource = make_resource(self._config, self._version, self._environ)
-        return self._resource
-
     def _hold(self, size: int) -> bool:
         """Count *size* bytes as held, unless they are too many."""
         with self._counting:
@@ -221,12 +185,11 @@ class Export:
             except Exception as bug:  # noqa: BLE001 - a span that cannot be made must not end all others
                 self._lost(1, f"a span could not be made: {type(bug).__name__}", bug)
 
-    def _keep(self, span: ReadableSpan) -> None:
-        size = span_bytes(span)
-        if len(self._spans) >= self._batching.most_spans or not self._hold(size):
+    def _keep(self, span: bytes) -> None:
+        if len(self._spans) >= self._batching.most_spans or not self._hold(len(span)):
             self._lost(1, "more of them wait for the collector than are kept")
             return
-        self._spans.append((span, size))
+        self._spans.append(span)
         if len(self._spans) == self._batching.batch:
             self._batch_due.set()
 
@@ -235,7 +198,7 @@ class Export:
     def _send_all(self) -> None:
         quieten()
         try:
-            exporter = make_exporter(self._config, self._environ)
+            exporter = make_exporter(self._config, self._version, self._environ)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, calls go on without traces
             exporter = None
             _log.error("traces cannot be exported", reason=self._told(error))
@@ -247,9 +210,9 @@ class Export:
         while self._spans and self._send(exporter):
             pass
         if exporter is not None:
-            exporter.shutdown()
+            exporter.close()
 
-    def _send_due(self, exporter: SpanExporter | None) -> None:
+    def _send_due(self, exporter: Exporter | None) -> None:
         """Wait for a batch, or until the delay is over; then send what is due."""
         in_time = self._batch_due.wait(self._batching.delay_s)
         self._batch_due.clear()
@@ -259,27 +222,21 @@ class Export:
         if not in_time and not self._closing:
             self._send(exporter)
 
-    def _send(self, exporter: SpanExporter | None) -> bool:
+    def _send(self, exporter: Exporter | None) -> bool:
         """Whether the collector took them; they are not sent again: the exporter has tried as often as it should."""
         count = min(self._batching.batch, len(self._spans))
-        held = [self._spans.popleft() for _ in range(count)]
-        if not held:
+        spans = [self._spans.popleft() for _ in range(count)]
+        if not spans:
             return True
-        spans = [span for span, _ in held]
         try:
-            sent = exporter is not None and exporter.export(Unhurried(spans, self._rest)).name == "SUCCESS"
+            sent = exporter is not None and exporter.send(spans)
             reason = "the collector does not take them"
         except Exception as error:  # noqa: BLE001 - as the collector's answer, so what a library makes of it
             sent, reason = False, self._told(error)
-        self._let_go(sum(size for _, size in held))
+        self._let_go(sum(map(len, spans)))
         if not sent:
             self._lost(count, reason)
         return sent
-
-    def _rest(self) -> None:
-        """Not where another batch waits, or the end does."""
-        if not self._closing and len(self._spans) < self._batching.batch:
-            self._batch_due.wait(PAUSE_S)
 
     # -- what goes wrong -----------------------------------------------------------------------------------------
 

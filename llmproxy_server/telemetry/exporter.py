@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
 from llmproxy_core.config import TelemetryConfig
 from llmproxy_core.secret import Secret
+from llmproxy_server.telemetry.conventions import SCHEMA_URL
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _BASE = "OTEL_EXPORTER_OTLP_"
@@ -26,17 +28,49 @@ def quieten() -> None:
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
 
 
-def make_exporter(config: TelemetryConfig, environ: Mapping[str, str]) -> SpanExporter:
-    """OpenTelemetry's own; what *config* does not say it reads from the environment itself."""
+class Exporter:
+    """One of OpenTelemetry's exporters, for spans of one source."""
+
+    def __init__(self, exporter: SpanExporter, source: bytes) -> None:
+        """*source*: see encoding.encoded_source. *exporter* takes what is encoded."""
+        self._exporter = exporter
+        self._source = source
+
+    def send(self, spans: Sequence[bytes]) -> bool:
+        """Whether the collector took them; *spans* as EncodedSpans has them. Waits, for some seconds at most."""
+        from llmproxy_server.telemetry.encoding import EncodedSpans
+
+        batch = EncodedSpans(spans, self._source)
+        return self._exporter.export(cast("Sequence[ReadableSpan]", batch)).name == "SUCCESS"
+
+    def close(self) -> None:
+        self._exporter.shutdown()
+
+
+def make_exporter(config: TelemetryConfig, version: str, environ: Mapping[str, str]) -> Exporter:
+    """What *config* does not say the exporter reads from the environment itself."""
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    from llmproxy_server.telemetry.encoding import encoded_source
+
+    scope = InstrumentationScope("llmproxy", version, SCHEMA_URL)
+    return Exporter(_sdk_exporter(config, environ), encoded_source(make_resource(config, version, environ), scope))
+
+
+def _sdk_exporter(config: TelemetryConfig, environ: Mapping[str, str]) -> SpanExporter:
+    from llmproxy_server.telemetry.encoding import take_encoded
+
     headers = export_headers(config, environ) or None
     if config.protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as over_grpc
 
-        return OverGrpc(endpoint=grpc_endpoint(config, environ), headers=headers)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
+        take_encoded(over_grpc)
+        return over_grpc.OTLPSpanExporter(endpoint=grpc_endpoint(config, environ), headers=headers)
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http
 
+    take_encoded(over_http)
     endpoint = config.traces_endpoint or (None if config.endpoint is None else f"{config.endpoint}/v1/traces")
-    return OverHttp(endpoint=endpoint, headers=headers)
+    return over_http.OTLPSpanExporter(endpoint=endpoint, headers=headers)
 
 
 def export_headers(config: TelemetryConfig, environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,9 +1,8 @@
-"""About how many bytes of memory calls hold whose spans are not made yet, and spans that are not sent yet."""
+"""About how many bytes of memory calls hold whose spans are not made yet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from llmproxy_core.chat import Part, ReasoningPart, TextPart, ToolCall, ToolResult
 from llmproxy_core.exchange import Attempt
@@ -11,12 +10,8 @@ from llmproxy_core.outcome import KeptBody
 from llmproxy_core.request import Request
 from llmproxy_server.record import Ended
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
 _CALL = 8 << 10
 """An exchange and what belongs to it, without bodies."""
-_SPAN = 2 << 10
 
 
 def call_bytes(ended: Ended) -> int:
@@ -73,8 +68,3 @@ def _part(part: Part) -> int:
         case _:
             source = getattr(part, "source", None)
             return 0 if source is None else len(source.data or source.text or "")
-
-
-def span_bytes(span: ReadableSpan) -> int:
-    """What its texts hold, and the rest about."""
-    return _SPAN + sum(len(value) for value in (span.attributes or {}).values() if isinstance(value, str))

@@ -34,7 +34,7 @@ def request_attributes(request: Request, redact: Redaction) -> dict[str, Attribu
     if request.operation is not Operation.CHAT:
         return found
     try:
-        chat = request.chat
+        chat = request.parameters
     except ProxyError:  # the provider may read what we cannot
         return found
     said: dict[str, AttributeValue | None] = {

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import attrs
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, SpanFlags, Status
+from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.trace import TraceState
 from opentelemetry.util.types import AttributeValue
 
 from llmproxy_core.trace_context import TraceContext
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.log_redact import Redaction
+from llmproxy_server.telemetry.encoding import add_attributes, serialised
 
 _NANO = 1_000_000_000
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_OWN_PARENT = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+_REMOTE_PARENT = _OWN_PARENT | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 _MOST = 128  # attributes of a span, events and links: the standard's default
 _log = get_logger()
 Attributes = dict[str, AttributeValue]
@@ -27,15 +28,12 @@ Attributes = dict[str, AttributeValue]
 class SpanForm:
     """What all spans of one gateway share."""
 
-    resource: Resource
-    scope: InstrumentationScope
     redact: Redaction
     limits: SpanLimits
 
     def attributes(self, found: Attributes) -> Mapping[str, AttributeValue]:
         """*found* without secrets, and within the limits; those that come first are kept."""
-        texts = [value if isinstance(value, str) else "\n".join(map(str, value)) for value in _texts(found)]
-        if self.redact.found_in("\n".join(texts)):
+        if self.redact.found_in("\n".join(_texts(found))):
             found = {name: self._redacted(value) for name, value in found.items()}
         most, longest = self.limits.max_span_attributes, self.limits.max_span_attribute_length
         if longest is None and (most is None or len(found) <= most):
@@ -51,10 +49,12 @@ class SpanForm:
         return value
 
 
-def _texts(found: Attributes) -> Iterator[str | tuple[object, ...]]:
-    for value in found.values():
-        if isinstance(value, str | tuple):
-            yield value
+def _texts(found: Attributes) -> list[str]:
+    return [
+        value if isinstance(value, str) else "\n".join(map(str, value))
+        for value in found.values()
+        if isinstance(value, str | tuple)
+    ]
 
 
 def read_limits() -> SpanLimits:
@@ -74,12 +74,13 @@ class Making:
         self.trace = trace
         self._form = form
         self._behind_ns = behind_ns
-        self._state = TraceState.from_header([trace.state]) if trace.state else None
+        self._trace_id = bytes.fromhex(trace.trace_hex)
+        self._state = _members(trace.state) if trace.state else None
 
     def span(
         self,
         name: str,
-        kind: SpanKind,
+        kind: Span.SpanKind.ValueType,
         span_id: int,
         parent_id: int | None,
         times_s: tuple[float, float],
@@ -87,24 +88,36 @@ class Making:
         attributes: Attributes,
         failed: bool,
         parent_is_remote: bool = False,
-    ) -> ReadableSpan:
+    ) -> bytes:
+        """See encoding.EncodedSpans."""
         start_ns = self._ns(times_s[0])
-        parent = None if parent_id is None else self._context(parent_id, is_remote=parent_is_remote)
-        return ReadableSpan(
+        kept = self._form.attributes(attributes)
+        alone = ScopeSpans()
+        span = alone.spans.add(
+            trace_id=self._trace_id,
+            span_id=_id(span_id),
+            trace_state=self._state,
+            parent_span_id=None if parent_id is None else _id(parent_id),
+            flags=_REMOTE_PARENT if parent_is_remote and parent_id is not None else _OWN_PARENT,
             name=self._form.redact(name),
-            context=self._context(span_id),
-            parent=parent,
-            resource=self._form.resource,
-            attributes=self._form.attributes(attributes),
             kind=kind,
-            status=Status(StatusCode.ERROR) if failed else Status(),
-            start_time=start_ns,
-            end_time=max(self._ns(times_s[1]), start_ns),
-            instrumentation_scope=self._form.scope,
+            start_time_unix_nano=start_ns,
+            end_time_unix_nano=max(self._ns(times_s[1]), start_ns),
+            dropped_attributes_count=len(attributes) - len(kept),
         )
-
-    def _context(self, span_id: int, *, is_remote: bool = False) -> SpanContext:
-        return SpanContext(self.trace.trace_id, span_id, is_remote, _SAMPLED, self._state)
+        if failed:
+            span.status.code = Status.STATUS_CODE_ERROR
+        add_attributes(span, kept)
+        return serialised(alone)
 
     def _ns(self, seconds: float) -> int:
         return int(seconds * _NANO) + self._behind_ns
+
+
+def _id(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def _members(state: str) -> str:
+    """*state* without what is no member of a `tracestate`."""
+    return ",".join(f"{key}={value}" for key, value in TraceState.from_header([state]).items())

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanKind
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.util.types import AttributeValue
 
 from llmproxy_core.exchange import Attempt, ChildCall
@@ -35,18 +32,19 @@ class Spans:
     secrets.
     """
 
-    def __init__(
-        self, gateway: Gateway, resource: Resource, version: str, redact: Redaction, content: Content | None = None
-    ) -> None:
-        scope = InstrumentationScope("llmproxy", version, names.SCHEMA_URL)
-        self._form = SpanForm(resource, scope, redact, read_limits())
+    def __init__(self, gateway: Gateway, redact: Redaction, content: Content | None = None) -> None:
+        self._form = SpanForm(redact, read_limits())
         self._redact = redact
         self._content = content
         self._steps = {(route.name, str(kind)): it for route in gateway.routes for kind, it in route.steps.items()}
         self._llms = {name: _llm_attributes(name, llm) for name, llm in gateway.config.llms.items()}
 
-    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[ReadableSpan]:
-        """*behind_ns* is what the epoch's clock was ahead of the monotonic one of the exchange's times."""
+    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[bytes]:
+        """
+        Each as encoding.EncodedSpans has it.
+
+        *behind_ns* is what the epoch's clock was ahead of the monotonic one of the exchange's times.
+        """
         trace = ended.exchange.trace
         assert trace is not None
         making = Making(self._form, trace, behind_ns)
@@ -65,7 +63,7 @@ class Spans:
 
     # -- the call itself -----------------------------------------------------------------------------------------
 
-    def _server(self, making: Making, ended: Ended, bill: Outcome) -> ReadableSpan:
+    def _server(self, making: Making, ended: Ended, bill: Outcome) -> bytes:
         call, exchange, outcome = ended.call, ended.exchange, ended.outcome
         incoming = call.incoming
         method = call.method if call.method in names.METHODS else "_OTHER"
@@ -101,7 +99,7 @@ class Spans:
         name = f"{method if method != '_OTHER' else 'HTTP'} {exchange.route}"
         return making.span(
             name,
-            SpanKind.SERVER,
+            Span.SPAN_KIND_SERVER,
             making.trace.span_id,
             making.trace.parent_id,
             (call.began_s, outcome.ended_s),
@@ -112,7 +110,7 @@ class Spans:
 
     # -- processors that call others -----------------------------------------------------------------------------
 
-    def _child(self, making: Making, call: ChildCall, parent_id: int, over_s: float) -> Iterator[ReadableSpan]:
+    def _child(self, making: Making, call: ChildCall, parent_id: int, over_s: float) -> Iterator[bytes]:
         ended_s = over_s if call.ended_s is None else call.ended_s
         failed = bool(call.attempts) and call.attempts[-1].error is not None
         attributes: Attributes = {names.PROCESSOR: call.processor}
@@ -120,7 +118,7 @@ class Spans:
             attributes[names.ERROR_TYPE] = self._cut(error.code)
         yield making.span(
             f"processor {call.processor}",
-            SpanKind.INTERNAL,
+            Span.SPAN_KIND_INTERNAL,
             call.span_id,
             parent_id,
             (call.started_s, ended_s),
@@ -136,7 +134,7 @@ class Spans:
 
     def _attempt(
         self, making: Making, attempt: Attempt, parent_id: int, over_s: float, answered: KeptBody | None
-    ) -> ReadableSpan:
+    ) -> bytes:
         began_s = attempt.started_s if attempt.sent_s is None else attempt.sent_s
         request, outcome = attempt.request, attempt.outcome
         operation = None if request is None else names.operation_name(request.operation, request.api)
@@ -166,7 +164,7 @@ class Spans:
         subject = operation or ("call" if request is None else str(request.operation))
         return making.span(
             subject if attempt.model is None else f"{subject} {self._cut(attempt.model)}",
-            SpanKind.CLIENT,
+            Span.SPAN_KIND_CLIENT,
             attempt.span_id,
             parent_id,
             (began_s, over_s if attempt.ended_s is None else attempt.ended_s),

@@ -17,8 +17,6 @@ from llmproxy_server.record import Ended
 from llmproxy_server.telemetry.export import Export
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from llmproxy_server.telemetry.spans import Spans
 
 
@@ -58,13 +56,11 @@ class Tracer:
 class LaterSpans:
     """Spans of the calls of one gateway, made by what is imported with the first of them, in the export's thread."""
 
-    def __init__(self, gateway: Gateway, export: Export, version: str) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._export = export
-        self._version = version
         self._spans: Spans | None = None
 
-    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[ReadableSpan]:
+    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[bytes]:
         """See Spans."""
         if self._spans is None:
             self._spans = self._made()
@@ -77,4 +73,4 @@ class LaterSpans:
         config, dialects = self._gateway.config.telemetry, self._gateway.registry.dialects.values()
         redact = Redaction(secrets_of(self._gateway.config))
         content = Content(dialects, config.max_content_bytes, redact) if config.capture_content else None
-        return Spans(self._gateway, self._export.resource(), self._version, redact, content)
+        return Spans(self._gateway, redact, content)

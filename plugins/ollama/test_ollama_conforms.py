@@ -11,7 +11,19 @@ from llmproxy_ollama.dialect import OllamaDialect
 from llmproxy_core import Api, Translation
 from llmproxy_core.chat import ChatRequest, JSONText, ToolChoice
 from llmproxy_core.testing import DialectConformance, Recorded, RecordedError
-from llmproxy_core.wire import STRING, Changes, Form, Group, Members, Values, Wire, encode, read_request, write_request
+from llmproxy_core.wire import (
+    STRING,
+    Changes,
+    Form,
+    Group,
+    Members,
+    Values,
+    Wire,
+    encode,
+    read_parameters,
+    read_request,
+    write_request,
+)
 
 # Traffic in the form that the documentation of the API gives, shortened; not recorded.
 REQUEST = b"""{"model": "qwen3", "think": true, "keep_alive": "5m", "options": {"temperature": 0.50, "num_ctx": 8192},
@@ -134,6 +146,9 @@ FORM: Form = tuple(
 class OllamaWithChoice(OllamaDialect):
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
         return read_request(api.form, FORM, body)
+
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return read_parameters(api.form, FORM, body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         return write_request(api.form, FORM, chat, translation)

@@ -52,6 +52,39 @@ class Counting(OpenAIDialect):
 # -- meaning ---------------------------------------------------------------------------------------------------------
 
 
+def test_parameters_are_told_without_reading_the_conversation() -> None:
+    dialect = Counting()
+    body = b'{"model":"gpt-4o","messages":"no list","tools":7,"temperature":0.5,"stop":"END","stream":true}'
+    asked = Request(operation=Operation.CHAT, dialect=dialect, api=CHAT, body=body)
+
+    found = asked.parameters
+
+    assert (found.temperature, found.stop, found.stream) == (0.5, ("END",), True)
+    assert (found.messages, found.tools) == ((), ())
+    assert dialect.chats == 0
+    with pytest.raises(BadRequest, match="messages"):
+        _ = asked.chat
+
+
+def test_parameters_are_those_of_the_chat_where_that_is_known() -> None:
+    own, read = Request.of_chat(ChatRequest("m", (), temperature=0.5)), _chat()
+
+    assert own.parameters is own.chat
+    assert read.chat is read.parameters
+
+
+def test_whether_it_streams_is_what_the_path_says_in_parameters_too() -> None:
+    asked = Request(operation=Operation.CHAT, dialect=DIALECT, api=attrs.evolve(CHAT, streams=True), body=BODY)
+
+    assert asked.parameters.stream is True
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"model":"\xff"}', b'{"model":"m","temperature":"hot"}'])
+def test_parameters_of_what_is_no_request_are_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        _ = _chat(body).parameters
+
+
 def test_the_head_has_the_model_and_how_the_answer_is_wanted() -> None:
     head = _chat(question(stream=True, usage=True)).head
 

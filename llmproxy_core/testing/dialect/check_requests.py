@@ -18,6 +18,7 @@ from llmproxy_core.testing.dialect.sameness import differences, of_request
 
 NOT_REQUESTS = (b"", b"null", b"[]", b'"text"', b"{", b'{"a":1', b"\xff\xfe", b'{"a":"\xff"}', b'{"a":1,"a":2}')
 EDIT = " (edited 🚲)"
+_NO_PARAMETERS = frozenset({"messages", "tools", "extra", "origin"})
 
 
 def says_what_it_declares(declared: DeclaredDialect) -> None:
@@ -56,8 +57,17 @@ def reads_heads(declared: DeclaredDialect) -> None:
                 case.fail(f"read_head tells the model {head.model!r}, read_chat {chat.model!r}")
             if api.streams is None and head.stream != chat.stream:
                 case.fail(f"read_head tells stream={head.stream}, read_chat {chat.stream}")
+            _tells_parameters(case, chat, body)
         for body in NOT_REQUESTS:
             _refuses(Case(declared, api, f"the body {body!r}"), body)
+
+
+def _tells_parameters(case: Case, chat: ChatRequest, body: bytes) -> None:
+    found = case.gives(case.dialect.read_parameters, case.api, body)
+    for field in attrs.fields(ChatRequest):
+        told, said = getattr(found, field.name), getattr(chat, field.name)
+        if field.name not in _NO_PARAMETERS and told != said:
+            case.fail(f"read_parameters tells {field.name}={told!r}, read_chat {said!r}")
 
 
 def _refuses(case: Case, body: bytes) -> None:

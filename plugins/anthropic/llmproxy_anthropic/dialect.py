@@ -38,6 +38,7 @@ from llmproxy_core.wire import (
     garbage,
     join_object,
     read_error,
+    read_parameters,
     read_request,
     write_request,
 )
@@ -93,6 +94,9 @@ class AnthropicDialect(Dialect):
 
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
         return read_request(api.form, self.request_forms[api.form], body)
+
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return read_parameters(api.form, self.request_forms[api.form], body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         written = write_request(api.form, self.request_forms[api.form], chat, translation)

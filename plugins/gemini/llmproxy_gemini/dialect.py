@@ -82,6 +82,9 @@ class GeminiDialect(Dialect):
             return count.read_count_chat(body)
         return request.read_chat(body)
 
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return request.read_call_parameters(body)
+
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         if api.operation is Operation.COUNT_TOKENS:
             return count.write_count_chat(chat, translation)

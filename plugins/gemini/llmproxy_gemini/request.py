@@ -20,6 +20,7 @@ from llmproxy_core.wire import (
     decode,
     decode_object,
     encode,
+    read_parameters,
     read_request,
     scan,
     unsaid,
@@ -116,6 +117,11 @@ def read_head(body: bytes, *, streams: bool) -> RequestHead:
 def read_chat(body: bytes) -> ChatRequest:
     """The conversation in *body*."""
     return read_request(FORM, REQUEST_FORM, body)
+
+
+def read_call_parameters(body: bytes) -> ChatRequest:
+    """See Dialect.read_parameters."""
+    return read_parameters(FORM, REQUEST_FORM, body)
 
 
 def write_chat(chat: ChatRequest, translation: Translation | None = None) -> bytes:

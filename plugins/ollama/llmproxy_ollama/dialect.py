@@ -22,7 +22,7 @@ from llmproxy_core import (
     UpstreamError,
 )
 from llmproxy_core.chat import ChatReply, ChatRequest
-from llmproxy_core.wire import read_request, write_request
+from llmproxy_core.wire import read_parameters, read_request, write_request
 from llmproxy_ollama import embeddings, errors, model_list, reply, request
 from llmproxy_ollama.apis import CHAT, EMBED, NAME, ROOT, TAGS
 from llmproxy_ollama.options import OPTION_NAMES
@@ -51,6 +51,9 @@ class OllamaDialect(Dialect):
 
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
         return read_request(api.form, request.FORM, body)
+
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return read_parameters(api.form, request.FORM, body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         return write_request(api.form, request.FORM, chat, translation)

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from llmproxy_core.chat import ChatRequest, Message, TextPart
 from llmproxy_core.config import TelemetryConfig
@@ -25,7 +24,7 @@ from llmproxy_openai import OpenAIDialect
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.record import Ended
 from llmproxy_server.telemetry import export as exports
-from llmproxy_server.telemetry.export import FEW, Batching, Drops, Export, Unhurried
+from llmproxy_server.telemetry.export import Batching, Drops, Export
 from llmproxy_server.telemetry.held import call_bytes
 from tests.llmproxy_server.edging import Processing, processed
 from tests.llmproxy_server.telemetry.test_traces import HELLO, post, traced
@@ -74,10 +73,11 @@ class Makes:
         self._count = count
         self._text = "x" * size
 
-    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[ReadableSpan]:
+    def of(self, ended: Ended, bill: Outcome, behind_ns: int) -> Iterator[bytes]:
         for number in range(1, self._count + 1):
-            where = SpanContext(1, number, is_remote=False, trace_flags=TraceFlags(1))
-            yield ReadableSpan("it", where, attributes={"text": self._text}, start_time=1, end_time=2)
+            span = Span(name="it", trace_id=bytes(15) + b"\1", span_id=number.to_bytes(8, "big"))
+            span.attributes.add(key="text").value.string_value = self._text
+            yield ScopeSpans(spans=[span]).SerializeToString()
 
 
 @asynccontextmanager
@@ -211,28 +211,6 @@ async def test_full_batches_are_sent_one_after_the_other_without_waiting() -> No
 
     assert drops.count == 0
     assert len(receiver.spans) == 240
-
-
-def test_sending_rests_after_a_few_spans_and_leaves_none_out() -> None:
-    spans = list(Makes(2 * FEW + 3).of(ended(asked(b"")), BILL, 0))
-    begun: list[ReadableSpan] = []
-    rests: list[int] = []
-
-    unhurried = iter(Unhurried(spans, lambda: rests.append(len(begun))))
-    while (span := next(unhurried, None)) is not None:
-        begun.append(span)
-
-    assert begun == spans
-    assert rests == [FEW, 2 * FEW]
-
-
-async def test_sending_does_not_rest_where_another_batch_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "PAUSE_S", 60.0)
-    batch = {**LONG, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": str(2 * FEW), "OTEL_BSP_MAX_QUEUE_SIZE": str(16 * FEW)}
-    async with collector() as receiver, exporting(receiver, Drops(), batch) as export:
-        export.add(Makes(8 * FEW), ended(asked(b"")), BILL)  # of the last batch a rest is ended by the end
-
-        await receiver.received(6 * FEW)
 
 
 async def test_calls_that_make_a_batch_are_not_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

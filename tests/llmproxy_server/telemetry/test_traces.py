@@ -478,6 +478,18 @@ async def test_content_is_bounded_and_stays_json() -> None:
     assert json.loads(found["gen_ai.input.messages"])[-1]["parts"][0]["content"].startswith("49 ")
 
 
+async def test_what_was_asked_for_is_told_of_a_conversation_that_nobody_here_can_read() -> None:
+    async with (
+        collector() as receiver,
+        Upstream(reply(completion("Hi"))) as upstream,
+        Proxy(traced(upstream, receiver)) as proxy,
+    ):
+        await post(proxy, {**HELLO, "messages": [{"role": "user", "content": 7}]})
+        spans = await receiver.received(2)
+
+    assert one(spans, "CLIENT").attributes["gen_ai.request.temperature"] == 0.5
+
+
 @pytest.mark.parametrize(
     "body",
     [

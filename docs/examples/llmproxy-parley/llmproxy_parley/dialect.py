@@ -30,6 +30,7 @@ from llmproxy_core.wire import (
     join_array,
     join_object,
     read_error,
+    read_parameters,
     read_request,
     write_request,
 )
@@ -57,6 +58,9 @@ class ParleyDialect(Dialect):
 
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
         return read_request(api.form, request.FORM, body)
+
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return read_parameters(api.form, request.FORM, body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         return write_request(api.form, request.FORM, chat, translation)
