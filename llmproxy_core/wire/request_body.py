@@ -39,7 +39,7 @@ def read_parameters(api: str, form: Form, body: bytes) -> ChatRequest:
     """See Dialect.read_parameters; *api* is the Api's form."""
     try:
         left = decode_object(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The request body is no JSON object") from None
     wire = Wire(api)
     members = Members.of(left, wire.fail)

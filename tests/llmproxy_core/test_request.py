@@ -79,7 +79,9 @@ def test_whether_it_streams_is_what_the_path_says_in_parameters_too() -> None:
     assert asked.parameters.stream is True
 
 
-@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"model":"\xff"}', b'{"model":"m","temperature":"hot"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[1]", b"{", b'{"model":"\xff"}', b'{"model":"m","temperature":"hot"}', b'{"a":' + b"[" * 9999]
+)
 def test_parameters_of_what_is_no_request_are_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         _ = _chat(body).parameters
