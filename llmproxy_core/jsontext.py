@@ -174,10 +174,7 @@ def _scan_large(body: bytes, limits: Limits) -> TopLevel:
     """As many passes over the bytes as the bounds take cost more than decoding: there are long texts in it."""
     # Before decoding: millions of tiny members would cost seconds and gigabytes.
     has_few_nodes = len(body) <= 20 * limits.max_nodes or _has_few_nodes(body, limits)
-    # Every eighth byte is enough to see that there is no long run of digits, and in most texts fewer are.
-    has_digits = all(
-        body[::step].translate(_SHAPE).rfind(b"0" * ((limits.max_number_digits + 1) // step)) >= 0 for step in (32, 8)
-    )
+    has_digits = _may_have_digits(body, limits)
     if has_few_nodes and not has_digits and (values := _values_within(body, limits)) is not None:
         return TopLevel(body, values=values)
     # From here on it is found out what is wrong with it, if anything is.
@@ -340,6 +337,25 @@ def _too_many(limits: Limits) -> BadRequest:
 
 def _too_deep(name: str, limits: Limits) -> BadRequest:
     return BadRequest(f"{_shown(name)} is nested deeper than {limits.max_depth} levels", code="json_too_complex")
+
+
+def _may_have_digits(body: bytes, limits: Limits) -> bool:
+    """Whether *body* may have too many digits in a row; few of its bytes are enough to see that most have not."""
+    step = (limits.max_number_digits + 1) // 2  # two of these bytes are in each run that is too long
+    some = body[::step].translate(_SHAPE)
+    at = some.find(b"00")
+    for _ in range(_MOST_LOOKS):
+        if at < 0:
+            return False
+        if body[at * step : at * step + step + 1].isdigit():
+            return True
+        at = some.find(b"00", at + 1)
+    # Lists of numbers: there every eighth byte costs less.
+    too_long = b"0" * ((limits.max_number_digits + 1) // 8)
+    return body[::8].translate(_SHAPE).find(too_long) >= 0
+
+
+_MOST_LOOKS = 2_000
 
 
 def _check_digits(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
