@@ -69,7 +69,6 @@ _WITHOUT_USAGE = frozenset({Operation.MODELS, Operation.COUNT_TOKENS})
 _OWN_NAMES: Mapping[str, str] = FrozenMap()
 COUNTED_HEADER = "x-llmproxy-token-count"
 """Says of a count of tokens that no provider made it."""
-"""What is left to a call whose time is over: none would mean no limit."""
 _REMEMBERED = 512  # the names of models are the callers' choice, so the memory of them is bounded
 _REMEMBERED_HEADS = 64  # the names of an upstream's headers are its choice, and each memory is of all in one answer
 

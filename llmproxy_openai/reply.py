@@ -53,9 +53,9 @@ class ReplyForm:
     words: Mapping[FinishReason, str] = WORDS
     """Why an answer ended."""
     has_refusals: bool = True
+    """Whether a refusal has a member; else it is text."""
     has_legacy_calls: bool = True
     """Whether its clients know `function_call`, which has no id; else it is a tool call as any other."""
-    """Whether a refusal has a member; else it is text."""
 
     @property
     def dialect(self) -> str:
