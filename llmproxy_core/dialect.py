@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -191,6 +191,15 @@ class Dialect(ABC):
     request_id_header: str | None = None
     """The response header in which its clients look for the id of a call, besides `x-request-id`."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for ancestor in cls.__mro__:
+            if "read_parameters" in vars(ancestor):
+                return
+            if "read_chat" in vars(ancestor):  # it reads otherwise than whose `read_parameters` it would inherit
+                cls.read_parameters = Dialect.read_parameters  # type: ignore[method-assign]
+                return
+
     # -- where ---------------------------------------------------------------------------------------------------
 
     def locate(self, path: str) -> Sequence[Located]:
@@ -242,7 +251,8 @@ class Dialect(ABC):
         """
         What *body*, of an accepted request, says besides the conversation: `messages` and `tools` may be left empty.
 
-        For who watches: a long conversation takes a thousand times as long to read as how it is to be gone on with.
+        For who watches: a long conversation takes a thousand times as long to read as how it is to be gone on with. A
+        class that reads chats in its own way, and does not say how to read these, has them read by its `read_chat`.
         """
         return self.read_chat(api, body)
 

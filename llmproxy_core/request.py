@@ -142,14 +142,17 @@ class Request:
         if self._chat is None:
             if self.dialect is None or self.api is None or self.operation not in CONVERSATIONS:
                 raise BadRequest(f"A {self.operation} request is no conversation")
-            chat = self.dialect.read_chat(self.api, self.body)
-            if self.path_model is not None:  # what the path says, the body need not
-                chat = changed(chat, model=self.path_model)
-            streams = self.api.streams
-            if streams is not None and (chat.stream, chat.wants_usage) != (streams, streams):
-                chat = changed(chat, stream=streams, wants_usage=streams)
-            self._chat = chat
+            self._chat = self._with_path(self.api, self.dialect.read_chat(self.api, self.body))
         return self._chat
+
+    def _with_path(self, api: Api, chat: ChatRequest) -> ChatRequest:
+        """*chat*, with what the path says: the body need not."""
+        if self.path_model is not None:
+            chat = changed(chat, model=self.path_model)
+        streams = api.streams
+        if streams is not None and (chat.stream, chat.wants_usage) != (streams, streams):
+            chat = changed(chat, stream=streams, wants_usage=streams)
+        return chat
 
     @property
     def parameters(self) -> ChatRequest:
@@ -160,8 +163,7 @@ class Request:
         """
         if self._chat is not None or self.dialect is None or self.api is None or self.operation is not _CHAT:
             return self.chat
-        found = self.dialect.read_parameters(self.api, self.body)
-        return found if self.api.streams is None else changed(found, stream=self.api.streams)
+        return self._with_path(self.api, self.dialect.read_parameters(self.api, self.body))
 
     @property
     def embeddings(self) -> EmbeddingsRequest:

@@ -105,8 +105,10 @@ def _remembered(name: str, value: AttributeValue) -> bytes:
 
 
 def _add(span: Span, name: str, value: AttributeValue) -> None:
+    said = span.attributes.add()
     try:
-        _fill(span.attributes.add(key=name).value, value)
+        said.key = name
+        _fill(said.value, value)
     except (ValueError, TypeError):  # a number of more than 64 bits, half a character
         del span.attributes[-1]
 

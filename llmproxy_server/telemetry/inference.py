@@ -10,12 +10,14 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.request import Request
+from llmproxy_server.log_events import get_logger
 from llmproxy_server.log_redact import Redaction
 from llmproxy_server.telemetry import conventions as names
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
+_log = get_logger()
 _MOST_STOPS = 16
 _LONGEST = 256
 _FORMATS = {"text": "text", "json_object": "json", "json_schema": "json"}
@@ -37,14 +39,17 @@ def request_attributes(request: Request, redact: Redaction) -> dict[str, Attribu
         chat = request.parameters
     except ProxyError:  # the provider may read what we cannot
         return found
+    except Exception:  # noqa: BLE001 - a mistake in a dialect; there is more to tell of the call
+        _log.exception("the parameters of a request cannot be told", api=request.api and request.api.name)
+        return found
     said: dict[str, AttributeValue | None] = {
         names.REQUEST_STREAM: chat.stream or None,
         names.REQUEST_MAX_TOKENS: chat.max_output_tokens,
-        names.REQUEST_TEMPERATURE: chat.temperature,
-        names.REQUEST_TOP_P: chat.top_p,
-        names.REQUEST_TOP_K: chat.top_k,
-        names.REQUEST_FREQUENCY_PENALTY: chat.frequency_penalty,
-        names.REQUEST_PRESENCE_PENALTY: chat.presence_penalty,
+        names.REQUEST_TEMPERATURE: _double(chat.temperature),
+        names.REQUEST_TOP_P: _double(chat.top_p),
+        names.REQUEST_TOP_K: _double(chat.top_k),
+        names.REQUEST_FREQUENCY_PENALTY: _double(chat.frequency_penalty),
+        names.REQUEST_PRESENCE_PENALTY: _double(chat.presence_penalty),
         names.REQUEST_SEED: chat.seed,
         names.REQUEST_CHOICE_COUNT: chat.n if chat.n != 1 else None,
         names.REQUEST_STOP_SEQUENCES: tuple(cut(it, _LONGEST, redact) for it in chat.stop[:_MOST_STOPS]) or None,
@@ -75,6 +80,11 @@ def _plain(member: msgspec.Raw | None) -> object:
         return None if member is None else msgspec.json.decode(member)
     except msgspec.DecodeError:
         return None
+
+
+def _double(value: float | None) -> float | None:
+    """What the conventions have as a double, though `0` or `1` was said: back ends fix the type of an attribute."""
+    return None if value is None or not _fits(value) else float(value)
 
 
 def _fits(value: object) -> bool:

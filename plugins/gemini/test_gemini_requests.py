@@ -750,3 +750,11 @@ def test_the_model_of_embeddings_is_changed_in_every_request() -> None:
 
     assert GEMINI.prepare(EMBED_BATCH, text, model="b") == text.replace(b"models/a", b"models/b")
     assert GEMINI.prepare(EMBED, b'{"content":{}}', model="b") == b'{"content":{}}'
+
+
+def test_parameters_of_a_call_whose_tokens_are_counted_are_those_of_the_call() -> None:
+    call = {"model": "models/gemini-2.5-flash", "contents": [], "generationConfig": {"temperature": 0.5}}
+
+    found = GEMINI.read_parameters(COUNT, json.dumps({"generateContentRequest": call}).encode())
+
+    assert (found.model, found.temperature) == ("gemini-2.5-flash", 0.5)

@@ -20,7 +20,6 @@ from llmproxy_core.wire import (
     Values,
     Wire,
     encode,
-    read_parameters,
     read_request,
     write_request,
 )
@@ -146,9 +145,6 @@ FORM: Form = tuple(
 class OllamaWithChoice(OllamaDialect):
     def read_chat(self, api: Api, body: bytes) -> ChatRequest:
         return read_request(api.form, FORM, body)
-
-    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
-        return read_parameters(api.form, FORM, body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:
         return write_request(api.form, FORM, chat, translation)

@@ -42,6 +42,9 @@ class Counting(OpenAIDialect):
         self.chats += 1
         return super().read_chat(api, body)
 
+    def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        return super().read_parameters(api, body)
+
     def prepare(
         self, api: Api, body: bytes, *, model: str | None = None, stream: bool | None = None, ask_usage: bool = False
     ) -> bytes:
@@ -73,10 +76,34 @@ def test_parameters_are_those_of_the_chat_where_that_is_known() -> None:
     assert read.chat is read.parameters
 
 
-def test_whether_it_streams_is_what_the_path_says_in_parameters_too() -> None:
-    asked = Request(operation=Operation.CHAT, dialect=DIALECT, api=attrs.evolve(CHAT, streams=True), body=BODY)
+def test_what_the_path_says_is_in_parameters_too() -> None:
+    api = attrs.evolve(GENERATE, streams=True)
+    asked = Request(operation=Operation.CHAT, dialect=OTHER, api=api, body=BODY, path_model="org/name")
 
-    assert asked.parameters.stream is True
+    found = asked.parameters
+
+    assert (found.model, found.stream, found.wants_usage) == ("org/name", True, True)
+    assert (asked.chat.model, asked.chat.stream, asked.chat.wants_usage) == ("org/name", True, True)
+
+
+class Halving(OpenAIDialect):
+    """Reads a chat in its own way, and says nothing of parameters."""
+
+    def read_chat(self, api: Api, body: bytes) -> ChatRequest:
+        chat = super().read_chat(api, body)
+        return attrs.evolve(chat, temperature=(chat.temperature or 0.0) / 2)
+
+
+class Further(Halving):
+    pass
+
+
+@pytest.mark.parametrize("dialect", [Halving(), Further()])
+def test_who_reads_chats_in_its_own_way_reads_parameters_so_too(dialect: OpenAIDialect) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"temperature":1}'
+    asked = Request(operation=Operation.CHAT, dialect=dialect, api=CHAT, body=body)
+
+    assert asked.parameters.temperature == 0.5
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ class GeminiDialect(Dialect):
         return request.read_chat(body)
 
     def read_parameters(self, api: Api, body: bytes) -> ChatRequest:
+        if api.operation is Operation.COUNT_TOKENS:
+            return count.read_count_chat(body)
         return request.read_call_parameters(body)
 
     def write_chat(self, api: Api, chat: ChatRequest, translation: Translation | None = None) -> bytes:

@@ -117,6 +117,13 @@ def test_values_that_are_equal_and_of_other_kinds_are_kept_apart() -> None:
     assert kinds == ["int_value", "bool_value", "double_value", "string_value", "array_value", "array_value"]
 
 
+@pytest.mark.parametrize("value", [1, 1.5], ids=["remembered", "not remembered"])
+def test_a_name_that_cannot_be_written_costs_no_other_attribute(value: float) -> None:
+    span = one({"before": 0.5, "half \ud83d": value, "behind": 2.5})
+
+    assert [(it.key, it.value.double_value) for it in span.attributes] == [("before", 0.5), ("behind", 2.5)]
+
+
 def test_a_secret_is_remembered_nowhere() -> None:
     span = one({"a": "Bearer sk-very-secret", "b": ("sk-very-secret",)})
 

@@ -10,10 +10,12 @@ from typing import Any
 import llmproxy_anthropic
 import pytest
 
-from llmproxy_core import builtin_stores
+from llmproxy_core import Api, Dialect, builtin_stores
+from llmproxy_core.chat import ChatRequest
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
+from llmproxy_openai import OpenAIDialect
 from tests.exact import ask
 from tests.llmproxy_server.edging import Processing, processed
 from tests.otlp_receiver import Collector, Span, collector
@@ -488,6 +490,40 @@ async def test_what_was_asked_for_is_told_of_a_conversation_that_nobody_here_can
         spans = await receiver.received(2)
 
     assert one(spans, "CLIENT").attributes["gen_ai.request.temperature"] == 0.5
+
+
+async def test_numbers_that_the_conventions_have_as_doubles_are_doubles_however_they_are_said() -> None:
+    whole = {"temperature": 0, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 2}
+    async with (
+        collector() as receiver,
+        Upstream(reply(completion("Hi"))) as upstream,
+        Proxy(traced(upstream, receiver)) as proxy,
+    ):
+        await post(proxy, {**HELLO, **whole})
+        found = one(await receiver.received(2), "CLIENT").attributes
+
+    said = [found[f"gen_ai.request.{name}"] for name in whole]
+    assert said == list(whole.values())
+    assert {type(it) for it in said} == {float}
+
+
+async def test_a_mistake_in_a_dialect_costs_a_span_nothing_but_the_parameters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(dialect: Dialect, api: Api, body: bytes) -> ChatRequest:
+        raise KeyError(api.name)
+
+    monkeypatch.setattr(OpenAIDialect, "read_parameters", fail)
+    async with collector() as receiver, Upstream(reply(completion("Hi"))) as upstream:
+        upstream.then(fails(429))
+        made = traced(upstream, receiver)
+        made["llm"]["openai"]["retries"] = QUICK
+        async with Proxy(made) as proxy:
+            await post(proxy)
+            spans = await receiver.received(3)
+
+    assert sorted(it.kind for it in spans) == ["CLIENT", "CLIENT", "SERVER"]
+    assert caplog.text.count("KeyError: 'openai.chat'") == 2  # once for each attempt
 
 
 @pytest.mark.parametrize(
