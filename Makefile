@@ -22,15 +22,15 @@ UNMEASURED := tests/llmproxy_server tests/clients tests/docs tests/grammar tests
 # Another version of a dependency shows in what uses it; not in documents, other programs, what is built on our own parts
 # alone, or the tests of our tests.
 NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs plugins/chaos tests/resilience \
-	$(addprefix tests/,test_changes_told.py test_disconnect.py test_keepalive.py test_streams_that_fail_first.py \
-	test_translated_histories.py) \
-	$(addprefix tests/llmproxy_core/,groups resilience test_exchange_branch.py test_processor_conformance.py \
-	test_testing_fixtures.py) \
+	$(addprefix tests/,test_changes_told.py test_disconnect.py test_keepalive.py test_proportion.py \
+	test_streams_that_fail_first.py test_translated_histories.py) \
+	$(addprefix tests/llmproxy_core/,groups resilience test_exchange_branch.py test_memory_store.py \
+	test_processor_conformance.py test_testing_fixtures.py) \
 	$(addprefix tests/llmproxy_server/,process rehearsal test_admission.py test_admission_limit.py \
 	test_asyncio_debug.py test_bounds.py test_cli_check.py test_cli_diff.py test_cli_explain.py \
 	test_cli_plugin_new.py test_cli_plugins.py test_cli_rehearse.py test_cli_schema.py test_cli_serve.py test_culprit.py \
-	test_difference.py test_edge_disconnect.py test_edge_overload.py test_recent.py test_recent_endpoint.py \
-	test_reload_process.py test_watchdog.py) \
+	test_difference.py test_edge_disconnect.py test_edge_overload.py test_log_process.py test_log_writer.py \
+	test_recent.py test_recent_endpoint.py test_reload_process.py test_watchdog.py) \
 	$(addprefix tests/llmproxy_server/wire/,test_corpus.py test_differential.py test_edge_fuzz.py test_splits.py)
 
 RUN := $(VENV)/.installed-run

@@ -22,6 +22,8 @@ pytestmark = [
 ]
 
 SLOW = CONFIG.replace("delay_ms = 0", "delay_ms = 30").replace('processors = ["cache"]', "")
+BRIEF = SLOW.replace("delay_ms = 30", "delay_ms = 10")
+"""Of streams that last half a second, where tests wait for many to end."""
 CHAT = "/v1/chat/completions"
 
 
@@ -66,7 +68,7 @@ async def test_fifty_workers_that_are_killed_cost_only_their_own_calls(tmp_path:
 async def kills(folder: Path, count: int) -> None:
     """Kill workers under a load of new connections: what fails was in flight on the one that was killed."""
     at_once = 24
-    async with working(folder, SLOW, "--workers", "2") as workers:
+    async with working(folder, BRIEF, "--workers", "2") as workers:
         lost = made = most = 0
         going = True
 
