@@ -11,7 +11,7 @@ from typing import IO
 import click
 
 from llmproxy_server.cli_exit import ExitCode
-from llmproxy_server.cli_terminal import complain, faint
+from llmproxy_server.cli_terminal import faint, mention
 
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
@@ -176,6 +176,7 @@ def schema() -> None:
 
 def main() -> int:
     """Run the command of this process's arguments; gives its exit code. Nothing is raised."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an old locale cannot say every character
@@ -188,10 +189,21 @@ def main() -> int:
         if error.errno == errno.EPIPE:
             _silence(sys.stderr)  # which of the two is gone, the error does not say
             return ExitCode.BROKEN_PIPE
-        complain(f"llmproxy: the output cannot be written: {error.strerror}")
+        mention(f"llmproxy: the output cannot be written: {error.strerror}")
         return ExitCode.NO_OUTPUT
     except Exception as error:  # noqa: BLE001 - the last seam: a person gets a sentence, and a traceback on demand
         return _internal(error)
+
+
+def _open_what_is_closed() -> None:
+    """Lead standard descriptors that are closed nowhere: a socket would take the place of one, and get the log."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _run() -> int:
@@ -223,11 +235,11 @@ def _silence(stream: IO[str]) -> None:
 
 def _internal(error: Exception) -> int:
     name = type(error).__name__
-    complain(f"llmproxy: internal error ({name}): a mistake in llmproxy or in a plugin; please report it.")
+    mention(f"llmproxy: internal error ({name}): a mistake in llmproxy or in a plugin; please report it.")
     if os.environ.get("PROXY_API_DEBUG", "").lower() in ("1", "true", "yes", "on"):
-        complain("".join(traceback.format_exception(error)))
+        mention("".join(traceback.format_exception(error)))
     else:
-        complain(faint("Run it again with PROXY_API_DEBUG=true to see where it happened."))
+        mention(faint("Run it again with PROXY_API_DEBUG=true to see where it happened."))
     return ExitCode.INTERNAL
 
 

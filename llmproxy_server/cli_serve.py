@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llmproxy_core.errors import ConfigError
 from llmproxy_core.plugins import Registry
 from llmproxy_server.cli_exit import Refusal, problems_of
 from llmproxy_server.cli_load import load_registry, load_source, named
-from llmproxy_server.cli_terminal import complain
+from llmproxy_server.cli_terminal import mention
 from llmproxy_server.installed import VERSION
 from llmproxy_server.loader import Loaded
 from llmproxy_server.process.activation import inherited
@@ -90,8 +89,7 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
             version=VERSION,
             handed_down=handed_down.is_managed,
         )
-        with suppress(BrokenPipeError):  # nobody reads it; who calls is served all the same
-            complain("\n".join(said))
+        mention("\n".join(said))  # who calls is served whether somebody reads it or not
         reloader.begin()
         if handed_down.predecessor is not None:
             handed_down.predecessor.relieve(on_our_own)

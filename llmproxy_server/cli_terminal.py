@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 import click
 
@@ -16,6 +17,12 @@ def say(text: str = "") -> None:
 def complain(text: str = "") -> None:
     """A line that is not part of the answer, to stderr."""
     click.echo(text, err=True, color=_colour())
+
+
+def mention(text: str) -> None:
+    """As `complain`, of what nobody needs to know: where it cannot be written (a full disk), all goes on."""
+    with suppress(OSError):
+        complain(text)
 
 
 def strong(text: str, colour: str | None = None) -> str:

@@ -7,13 +7,12 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from llmproxy_core.config import Config
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.plugins import Registry
 from llmproxy_server import logs
-from llmproxy_server.cli_terminal import complain
+from llmproxy_server.cli_terminal import mention
 from llmproxy_server.front import Address, addresses
 from llmproxy_server.process.inherited import Inherited, Opened
 from llmproxy_server.process.notify import Notifier
@@ -37,10 +36,6 @@ def serve_workers(source: Source, registry: Registry, handed_down: Inherited) ->
     slots = _slots(loaded.config, handed_down)
     handler = logs.configure(loaded.config)
 
-    def started(said: str) -> None:
-        with suppress(BrokenPipeError):  # nobody reads it; who calls is served all the same
-            complain(said)
-
     async def run() -> int:
         settle_memory()
         parent = Parent(
@@ -49,7 +44,7 @@ def serve_workers(source: Source, registry: Registry, handed_down: Inherited) ->
             loaded,
             registry,
             slots,
-            started=started,
+            started=mention,  # who calls is served whether somebody reads it or not
             notifier=Notifier(os.environ),
             handed_down=handed_down,
         )

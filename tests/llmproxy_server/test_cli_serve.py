@@ -9,9 +9,10 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -127,23 +128,53 @@ def test_nothing_is_written_to_stdout(tmp_path: Path) -> None:
     assert out == ""
 
 
-def test_it_serves_when_nobody_reads_the_banner(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+def _pipe_that_nobody_reads() -> int:
     reading, writing = os.pipe()
     os.close(reading)
+    return writing
+
+
+def _full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    "output",
+    [
+        pytest.param(_pipe_that_nobody_reads, id="a pipe that nobody reads"),
+        pytest.param(
+            _full_disk,
+            id="a full disk",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux"),
+        ),
+    ],
+)
+def test_it_serves_when_its_output_cannot_be_written(output: Callable[[], int], workers: str, tmp_path: Path) -> None:
+    writing = output()
+    assert _served(tmp_path, [*COMMAND, "serve", "--workers", workers], writing) == (200, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell that closes descriptors")
+def test_it_serves_with_its_standard_descriptors_closed(tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "serve"]
+    assert _served(tmp_path, closed, os.open(os.devnull, os.O_WRONLY)) == (200, 0)
+
+
+def _served(folder: Path, command: Sequence[str], output: int) -> tuple[int, int]:
+    """What /livez answers, and the exit code after SIGTERM; *output* is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
     with subprocess.Popen(
-        [*COMMAND, "serve", "--port", str(port)], cwd=tmp_path, env=environment(), stdout=writing, stderr=writing
+        [*command, "--port", str(port)], cwd=folder, env=environment(), stdout=output, stderr=output
     ) as process:
-        os.close(writing)
+        os.close(output)
         try:
             status = poll(port)
             process.send_signal(signal.SIGTERM)
-            code = process.wait(timeout=TIMEOUT_S)
+            return status, process.wait(timeout=TIMEOUT_S)
         finally:
             process.kill()
-
-    assert (status, code) == (200, 0)
 
 
 def poll(port: int) -> int:
