@@ -74,7 +74,7 @@ def make_llm(config: LLMConfig, build: Build, services: Services, *, in_group: b
     needs_guard = (in_group or own or config.retries is not None) and not isinstance(config, _TRANSPARENT)
     llm = _guarded(config, build, services) if needs_guard else build(config)
     if config.retries is not None or has_keys:
-        return Tried(llm, Retries() if config.retries is None else config.retries, services, config.commit)
+        return Tried(llm, config.retries, services, config.commit)
     return llm
 
 

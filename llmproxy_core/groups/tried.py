@@ -35,11 +35,19 @@ class Tried:
     the outermost decides: what is inside goes through what it has once.
     """
 
-    def __init__(self, llm: LLMClient, retries: Retries, services: Services, commit: Commit = FIRST_TOKEN) -> None:
+    def __init__(
+        self,
+        llm: LLMClient,
+        retries: Retries | None,
+        services: Services,
+        commit: Commit = FIRST_TOKEN,
+    ) -> None:
+        """*retries*: None for an LLM that is only to go through what it has, its keys, and nothing of it twice."""
         self._llm = llm
+        self._again = retries is not None
         self._group = llm if isinstance(llm, Group) and llm.gives_as_is else None
         self._commit = commit
-        self._retries = retries
+        self._retries = Retries() if retries is None else retries
         self._clock, self._chance = services.clock, services.random
 
     @property
@@ -88,7 +96,7 @@ class Tried:
                 except ProxyError as error:
                     failure = failure_of(error)
                     told = tells_more(error, None if failure in _FINAL else told)
-                wait_s = None if failure in _FINAL else tries.again_s()
+                wait_s = tries.again_s() if self._again and failure not in _FINAL else None
                 if wait_s is None or not tries.any_left:
                     raise tries.last_word(told)
                 try_another(exchange, f"{failure.value}: again after {wait_s:.3f} s")

@@ -199,6 +199,25 @@ async def test_a_key_that_is_refused_gives_way_to_the_next(status: int) -> None:
         assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "calls", "hint"),
+    [(500, 1, None), (429, 2, "false"), (401, 2, "false")],
+    ids=["failed", "limited", "refused"],
+)
+async def test_without_retries_another_key_is_all_that_is_tried(status: int, calls: int, hint: str | None) -> None:
+    keys = {"token_env": ["KEY", "KEY_2"]}
+    async with (
+        Upstream(fails(status)) as upstream,
+        Proxy(one(upstream, tried=False, **keys), env={"KEY_2": "sk-2-0123456"}) as proxy,
+    ):
+        seen = await ask(proxy)
+
+        assert seen.status == {401: 502}.get(status, status)
+        assert len({request.header("authorization") for request in upstream.requests}) == calls
+        assert len(upstream.requests) == calls
+        assert seen.header("x-should-retry") == hint
+
+
 async def test_keys_take_turns() -> None:
     keys = {"token_env": ["KEY", "KEY_2"]}
     async with (
