@@ -98,7 +98,7 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
 
     def on_our_own(drains: Mapping[str, bool]) -> None:
         """The version before is gone; *drains* is what it was told while we started."""
-        server.sockets_stay = handed_down.is_managed or server.life.draining
+        server.life.sockets_stay = handed_down.is_managed or server.life.draining
         for name, drained in drains.items():
             server.health.drained.change(name, drained)
         notifier.ready()
@@ -120,7 +120,7 @@ def _serve(source: Source, loaded: Loaded, registry: Registry, handed_down: Inhe
         given, server.relieve, drained=lambda: server.health.drained.names, notifier=notifier, tasks=server.tasks
     )
     server.hand_over = takeover.begin
-    server.sockets_stay = handed_down.is_managed or handed_down.predecessor is not None
+    server.life.sockets_stay = handed_down.is_managed or handed_down.predecessor is not None
     reloader = LocalReloader(server, source, registry)
     server.reloader = Held(Announced(reloader, notifier), takeover, lambda: server.number)
     return server.run()

@@ -110,6 +110,10 @@ class Front:
         return sum(len(edge.connections) for edge in self.edges)
 
     @property
+    def has_calls(self) -> bool:
+        return any(edge.calls for edge in self.edges)
+
+    @property
     def is_empty(self) -> bool:
         """Whether no connection is open, or about to be."""
         return not self.connections and not any(listener.arriving for listener in self.listeners)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+GOODBYE_S = 2.0
+"""How long a client has to hear that its connection ends, where others accept in our place."""
+
 
 class Life:
     """Whether calls are taken. Changed by the server alone."""
 
-    __slots__ = ("_started", "draining", "late", "ready")
+    __slots__ = ("_started", "draining", "late", "ready", "sockets_stay")
 
     def __init__(self) -> None:
         self.ready = False
@@ -18,6 +21,8 @@ class Life:
         """What is loaded once the port is open: whether each of them is there. Calls are served without, too."""
         self.draining = False
         """What is in flight is finished, nothing new is wanted."""
+        self.sockets_stay = False
+        """Whether others keep our listening sockets open when we end, and serve what waits in their queues."""
         self._started = asyncio.Event()
 
     def has_all(self) -> bool:

@@ -32,7 +32,7 @@ from llmproxy_server.health import Health
 from llmproxy_server.health_reason import Growing
 from llmproxy_server.installed import VERSION
 from llmproxy_server.lag import Lag
-from llmproxy_server.life import Life
+from llmproxy_server.life import GOODBYE_S, Life
 from llmproxy_server.listener import Listener
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.log_follow import LogFollower
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from llmproxy_server.pages.server import Page
 
 _log = get_logger()
-_GOODBYE_S = 2.0
-"""How long clients have to hear that their connections end, where others accept in our place."""
 _LOOK_S = 0.02
 EXIT_AT_ONCE = 130
 """The exit code of a second Ctrl-C, as a shell reports a process that SIGINT ended."""
@@ -101,8 +99,6 @@ class Server:
         self.reloader = reloader
         self.hand_over: Callable[[], object] | None = None
         """What SIGUSR2 (in `serve`) calls."""
-        self.sockets_stay = False
-        """Whether others keep our listening sockets open when we end, and serve what waits in their queues."""
         self.admission = Admission.of(config.server)
         self.number = 0
         """Of the generation that is served from; the first is 1, unless whoever made this one says otherwise."""
@@ -330,12 +326,14 @@ class Server:
         Calls that are left are then ended as failed, their clients told; all effects are settled, all is closed.
         """
         self._wind_down()
-        if self.sockets_stay:
+        if self.life.sockets_stay:
             await self._say_goodbye()
         await self._front.close_doors(self._current.clock)
         timeout_s = self.config.server.drain_timeout_s
         due_s = self._current.clock() + timeout_s
         ended = await self._front.finish(timeout_s)
+        while self.life.sockets_stay and not ended and not await self._are_gone():
+            ended = await self._front.finish(due_s - self._current.clock())
         for generation in list(self.generations):
             await generation.background_over(due_s)
         if ended:
@@ -351,11 +349,24 @@ class Server:
         shows as a connection by then.
         """
         await self._front.stop_listening()
-        due_s = asyncio.get_running_loop().time() + min(_GOODBYE_S, self.config.server.drain_timeout_s)
+        due_s = asyncio.get_running_loop().time() + min(GOODBYE_S, self.config.server.drain_timeout_s)
         while True:
             await asyncio.sleep(_LOOK_S)
             if self._front.is_empty or asyncio.get_running_loop().time() >= due_s:
                 return
+
+    async def _are_gone(self) -> bool:
+        """
+        Wait until no connection is left, or for as long as one has to hear of its end; False: a call has begun on one.
+
+        The head of an answer that began before the end did not speak of it: whoever got that may ask once more.
+        """
+        due_s = asyncio.get_running_loop().time() + GOODBYE_S
+        while not self._front.has_calls:
+            if self._front.is_empty or asyncio.get_running_loop().time() >= due_s:
+                return True
+            await asyncio.sleep(_LOOK_S)
+        return False
 
     def _wind_down(self) -> None:
         self.life.draining = True
@@ -413,7 +424,7 @@ class Server:
 
     def relieve(self) -> None:
         """Another process serves on our sockets: `serve` drains and returns."""
-        self.sockets_stay = self.life.draining = True
+        self.life.sockets_stay = self.life.draining = True
         self._ending.set()
 
     async def _until_the_end(self) -> None:

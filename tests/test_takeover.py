@@ -94,6 +94,56 @@ async def test_takeovers_under_load_fail_no_call_and_cut_no_stream(tmp_path: Pat
     assert "Traceback" not in proxy.first.text
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["soon after it", "long after it"])
+async def test_a_stream_that_outlasts_the_takeover_leaves_its_connection_open_for_one_more_call(
+    tmp_path: Path, late: bool
+) -> None:
+    """Its head was sent before, so that nothing has told its client that the connection ends."""
+    over = asyncio.Event()
+    async with Upstream(timeout_s=60) as endless:
+        endless.then([Head(), Chunk(ONE), Wait(over), Chunk(REST), End()])
+        async with (
+            versions(tmp_path, CONFIG + ENDLESS.format(endless.base_url)) as proxy,
+            connected(proxy.port) as idle,
+            connected(proxy.port) as client,
+        ):
+            idle.send(post(QUESTION))
+            await answer(idle)
+            client.send(post(STREAMED, "/long" + CHAT))
+            streaming = await head(client)
+            await proxy.take_over()
+            if late:  # connections that carry nothing have been closed by then
+                await idle.rest()
+            over.set()
+            whole = await asyncio.wait_for(chunks(client), WAIT_S)
+            client.send(post(QUESTION))
+            again = await asyncio.wait_for(answer(client), WAIT_S)
+
+            await proxy.stopped(1)
+            assert ("connection" in streaming, whole) == (False, (ONE + REST, True))
+            assert (again.status, again["connection"]) == (200, "close")
+
+
+async def test_a_connection_whose_stream_outlasts_the_takeover_is_closed_when_nothing_more_is_asked_on_it(
+    tmp_path: Path,
+) -> None:
+    over = asyncio.Event()
+    async with Upstream(timeout_s=60) as endless:
+        endless.then([Head(), Chunk(ONE), Wait(over), Chunk(REST), End()])
+        async with (
+            versions(tmp_path, CONFIG + ENDLESS.format(endless.base_url)) as proxy,
+            connected(proxy.port) as client,
+        ):
+            client.send(post(STREAMED, "/long" + CHAT))
+            await head(client)
+            await proxy.take_over()
+            over.set()
+            await asyncio.wait_for(chunks(client), WAIT_S)
+
+            await proxy.stopped(1)
+            assert await client.rest() == b""
+
+
 @BOTH
 async def test_what_waits_in_the_queues_is_answered_by_the_new_version(tmp_path: Path, count: str) -> None:
     """The old one is stopped right after it has handed over: what it would have accepted, it does not."""

@@ -96,7 +96,7 @@ class Worker:
         except ConfigError as error:
             raise ConfigError(with_lines(error.problems, loaded)) from error
         server.number = begin.number
-        server.sockets_stay = begin.handed_down
+        server.life.sockets_stay = begin.handed_down
         tell_health(server.health, Reloaded(begin.reload_ok, begin.number))
         greeting = self._greeting(loaded) if begin.greets else ""
         server.watch_loop()

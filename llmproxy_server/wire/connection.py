@@ -25,6 +25,7 @@ from llmproxy_server.call import Call
 from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, has_unread, part
 from llmproxy_server.door_body import BodyTimeout
 from llmproxy_server.door_request import CHUNKED, ClientGone, Incoming
+from llmproxy_server.life import GOODBYE_S
 from llmproxy_server.wire import last_head
 from llmproxy_server.wire.last_head import END, LastHead
 from llmproxy_server.wire.request_body import Arrived, Arriving
@@ -291,9 +292,14 @@ class Connection(asyncio.Protocol):
         edge.over(call)
         if self.socket is None:
             return
-        if self._body is not None or not call.answer.keep_alive or edge.door.shared.life.draining:
+        if self._body is not None or not call.answer.keep_alive:
             self.part()
             return
+        if edge.door.shared.life.draining:  # the answer had begun before, and does not say that the connection ends
+            if not edge.door.shared.life.sockets_stay:
+                self.part()
+                return
+            self._lingering = self._loop.call_later(GOODBYE_S, self._say_goodbye)
         self._phase, self._since_s = IDLE, self._loop.time()
         if self._reading_paused:
             self.resume_body()
@@ -306,7 +312,13 @@ class Connection(asyncio.Protocol):
     def part(self) -> None:
         """Take no more requests, and say so; close when the client has, or a moment later."""
         self._phase, self._rest, self._body = PARTED, b"", None
-        self._lingering = part(self.socket, self.resume_body, self._loop) or self._lingering
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._lingering = part(self.socket, self.resume_body, self._loop)
+
+    def _say_goodbye(self) -> None:
+        self._lingering = None
+        self.retire()
 
     def refuse(self, error: ProxyError) -> None:
         """Answer what is no request, and close."""
@@ -315,8 +327,8 @@ class Connection(asyncio.Protocol):
         self.part()
 
     def retire(self) -> None:
-        """Close, unless a call is being served: that one closes when it has been answered."""
-        if self._phase is not BUSY:
+        """Close, unless a call is being served, or was a moment ago: that one closes when it has been answered."""
+        if self._phase is not BUSY and self._lingering is None:
             self.close()
 
     def close(self) -> None:
