@@ -67,8 +67,8 @@ class Request:
     query: str = ""
     headers: Headers = attrs.field(factory=Headers)
     _body: bytes | None = None
-    content: AsyncIterator[bytes] | None = None
-    """The body of an opaque request, streamed; None for all others."""
+    content: AsyncIterator[bytes] | bytes | None = None
+    """The body of an opaque request, in pieces unless all of it is there; None for all others."""
     _chat: ChatRequest | None = None
     path_model: str | None = None
     """The model that the path names, for protocols where it does."""

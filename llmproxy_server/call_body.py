@@ -42,17 +42,21 @@ class ComingBody:
         if self._ticket is not None:
             self._ticket.leave()
 
-    async def of(self, match: Match, deadline_s: float | None) -> tuple[bytes, AsyncIterator[bytes] | None]:
+    async def of(self, match: Match, deadline_s: float | None) -> tuple[bytes, AsyncIterator[bytes] | bytes | None]:
         """
-        A place as soon as there is one, and the body, whole; or the pieces of one that is passed on so.
+        A place as soon as there is one, and the body, whole; or what is passed on, in pieces if it is still to come.
 
         A place is for work: a body that is still to come is awaited without. Had they one meanwhile, those who send
         slowly would keep all others out.
         """
         shared, limit = self._shared, match.route.config.max_body_bytes
         if match.operation is Operation.OPAQUE:  # the upstream works for it from its first piece on
-            self._ticket = await self._turn(deadline_s)
-            return b"", self._pieces(limit) if self._incoming.length else None
+            self._ticket = ticket = await self._turn(deadline_s)
+            if not self._incoming.length:
+                return b"", None
+            if self._source.complete:  # it can be sent again
+                return b"", taken(self._source, limit, ticket)
+            return b"", self._pieces(limit)
         most_bytes = shared.config.max_body_bytes if limit is None else limit
         if self._source.complete:
             self._ticket = ticket = await self._turn(deadline_s)

@@ -55,11 +55,11 @@ def too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is longer than the {max_bytes} bytes that are accepted here (max_body_bytes)")
 
 
-def taken(source: BodySource, max_bytes: int, ticket: Ticket) -> bytes:
-    """A body that is complete, as `BodyReader.whole`."""
+def taken(source: BodySource, max_bytes: int | None, ticket: Ticket) -> bytes:
+    """A body that is complete, as `BodyReader.whole`; None: it may be as long as it is."""
     data = source.take()
     size = len(data)
-    if size > max_bytes:
+    if max_bytes is not None and size > max_bytes:
         raise too_large(max_bytes)
     ticket.reserve(size)
     return data

@@ -15,7 +15,7 @@ from time import monotonic
 
 import aiohttp
 
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, UpstreamCut
 from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
@@ -24,6 +24,7 @@ from llmproxy_server.transport_call import UpstreamCall
 from llmproxy_server.transport_clock import UnderWay
 from llmproxy_server.transport_head import Target, Targets
 from llmproxy_server.transport_pooled import PooledTransport
+from llmproxy_server.transport_protocol import UpstreamProtocol
 from llmproxy_server.transport_request import request_head
 from llmproxy_server.transport_way import Way
 
@@ -32,8 +33,8 @@ class AiohttpTransport(PooledTransport):
     """
     The Transport of llmproxy_core.llm; one pool of connections, one event loop.
 
-    One `open` is one request on the wire: a failure is not retried here, whatever the method. A proxy is the pool's,
-    never one that aiohttp finds in the environment; nor is the netrc read.
+    One `open` is one request on the wire, or two where a kept connection was closed with not a byte said. A proxy is
+    the pool's, never one that aiohttp finds in the environment; nor is the netrc read.
     """
 
     def __init__(self, pool: Pool, tasks: Tasks, *, tls: ssl.SSLContext | None = None) -> None:
@@ -78,16 +79,26 @@ class AiohttpTransport(PooledTransport):
         began = calls.loop.time()
         target = targets.of(request.url)
         head = request_head(request, target.begin)
-        connection = await self._connect(target, timeouts, request)
-        call = UpstreamCall(connection, target.host, timeouts, began, calls, left_s=request.left_s, tasks=self._tasks)
-        try:
-            call.send(request.method, head, request.body)
-            request.sent_s = monotonic()
-            status, headers = await call.head()
-        except BaseException:
-            call.close()
-            raise
-        return UpstreamResponse(status, headers, call)
+        while True:
+            connection, protocol = await self._connect(target, timeouts, request)
+            was_used = protocol is not None and protocol.begin()
+            call = UpstreamCall(
+                connection, target.host, timeouts, began, calls, left_s=request.left_s, tasks=self._tasks
+            )
+            try:
+                call.send(request.method, head, request.body)
+                request.sent_s = monotonic()
+                status, headers = await call.head()
+            except UpstreamCut:
+                call.close()
+                if self._closed or protocol is None or not was_used or protocol.heard or not _may_repeat(request):
+                    raise
+                request.repeated = True
+            except BaseException:
+                call.close()
+                raise
+            else:
+                return UpstreamResponse(status, headers, call)
 
     async def aclose(self) -> None:
         """Close every connection, also those of bodies that are still read; these fail as cut."""
@@ -101,14 +112,24 @@ class AiohttpTransport(PooledTransport):
 
     async def _connect(
         self, target: Target, timeouts: Timeouts, request: UpstreamRequest
-    ) -> aiohttp.connector.Connection:
+    ) -> tuple[aiohttp.connector.Connection, UpstreamProtocol | None]:
+        """
+        A connection; a new one where the request goes out again: others that are kept may be closed as well.
+
+        (SOCKS has protocols of its own, of which we know nothing: no request goes out again there.)
+        """
         connect_s, total_s = timeouts.connect_s or inf, min(timeouts.total_s or inf, request.left_s)
         total_ends_first = total_s < connect_s
         limit_s = max(total_s, _LEAST_S) if total_ends_first else timeouts.connect_s or None
         failure: ProxyError
         connector = self._started_connector()
         try:
-            return await connector.connect(target.request, [], _connecting_within(limit_s))
+            while True:
+                connection = await connector.connect(target.request, [], _connecting_within(limit_s))
+                protocol = connection.protocol if isinstance(connection.protocol, UpstreamProtocol) else None
+                if protocol is None or not (request.repeated and protocol.was_used):
+                    return connection, protocol
+                connection.close()
         except TimeoutError:
             # Who had a place has just given it back.
             has_place = connector._available_connections(target.request.connection_key) > 0
@@ -127,6 +148,10 @@ class AiohttpTransport(PooledTransport):
         if self._connector is None:
             self._connector = self._way.connector(self._tls)
         return self._connector
+
+
+def _may_repeat(request: UpstreamRequest) -> bool:
+    return request.may_repeat and not request.repeated and (request.body is None or isinstance(request.body, bytes))
 
 
 _LEAST_S = 0.001  # no time at all is none to aiohttp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EofStream
 
@@ -21,6 +22,8 @@ def upstream_error(error: BaseException, host: str) -> UpstreamError:
     of the answer, and its exceptions hold the request's headers. So raise what this gives `from None`.
     """
     match error:
+        case UnixClientConnectorError():
+            return UpstreamConnectError(f"Could not connect to {host} over its Unix socket: {_connect_problem(error)}")
         case aiohttp.ClientConnectorError():
             return UpstreamConnectError(f"Could not connect to {host}: {_connect_problem(error)}")
         case HttpProcessingError():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from base64 import b64encode
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from multidict import CIMultiDict
@@ -14,6 +15,10 @@ from yarl import URL
 
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.services import Pool
+from llmproxy_server.transport_protocol import UpstreamProtocol
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
 
 _BY_HTTP = ("http", "https")
 
@@ -41,7 +46,16 @@ class Way:
         return self._proxy if self._socks is None else None
 
     def connector(self, tls: ssl.SSLContext | None) -> aiohttp.BaseConnector:
-        """What keeps and makes the connections; *tls* says whom to trust, None trusts whom the system does."""
+        """
+        What keeps and makes the connections; *tls* says whom to trust, None trusts whom the system does.
+
+        Their protocol is UpstreamProtocol, but of SOCKS.
+        """
+        connector = self._connector(tls)
+        connector._factory = cast("partial[ResponseHandler]", partial(UpstreamProtocol, loop=connector._loop))
+        return connector
+
+    def _connector(self, tls: ssl.SSLContext | None) -> aiohttp.BaseConnector:
         pool = self._pool
         bounds: dict[str, Any] = {
             "limit": pool.max_connections,

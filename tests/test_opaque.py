@@ -78,6 +78,17 @@ async def test_an_upload_of_several_parts_passes_as_it_is() -> None:
         assert upstream.requests[0].header("authorization") == f"Bearer {SECRET}"
 
 
+async def test_what_is_whole_is_sent_again_where_a_kept_connection_was_closed_without_a_word() -> None:
+    async with opaque(*reply({"text": "hello"})) as (upstream, proxy):
+        upstream.then(reply({}), [Cut()])
+        for _ in range(2):
+            seen = await ask("POST", f"{proxy.url}/v1/files", b"\x00body")
+            assert seen.status == 200
+
+        assert [sent.body for sent in upstream.requests] == [b"\x00body"] * 3
+        assert upstream.requests[0].header("content-length") == "5"
+
+
 # -- without buffering -----------------------------------------------------------------------------------------------
 
 

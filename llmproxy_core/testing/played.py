@@ -155,7 +155,11 @@ class PlayedLLM:
     async def _sent(self, request: Request, api: Api | None) -> bytes:
         if api is not None:
             return rendered(request, self._dialect, api)
-        return b"".join([piece async for piece in request.content]) if request.content is not None else request.body
+        if request.content is None:
+            return request.body
+        if isinstance(request.content, bytes):
+            return request.content
+        return b"".join([piece async for piece in request.content])
 
     def _answer(self, call: Call, play: Play, api: Api | None) -> Response:
         exchange, dialect = call.exchange, self._dialect

@@ -219,6 +219,8 @@ class Connection(asyncio.Protocol):
         other.data_received(data)
 
     def _wait_for_head(self, data: bytes, begin: int, seen: int, limit: int) -> None:
+        if self._phase is IDLE and len(data) == begin:  # the empty line alone, and no head has begun with that
+            return
         if self._phase is IDLE:
             self._phase, self._since_s = HEAD, self._loop.time()
         try:

@@ -78,9 +78,22 @@ async def test_an_idle_connection_is_closed() -> None:
         assert await client.rest() == b""
 
 
-def look_late(proxy: Proxy) -> None:
+@pytest.mark.wire
+async def test_an_empty_line_behind_a_request_is_not_the_beginning_of_the_next() -> None:
+    """Some clients end a body with it (RFC 9112 section 2.2), and keep the connection for later."""
+    async with Proxy(slow(header_timeout_s=1, idle_timeout_s=30)) as proxy, connected(proxy.port) as client:
+        client.send(request("GET", "/livez") + b"\r\n")
+        assert (await answer(client)).status == 200
+        look_late(proxy, by_s=20)
+
+        assert (await ask(client, request("GET", "/livez"))).status == 200
+        look_late(proxy, by_s=40)
+        assert await client.rest() == b""
+
+
+def look_late(proxy: Proxy, *, by_s: float = 1000) -> None:
     """As if the process had been held up: the time is looked at long after, and before anything is read."""
-    now = asyncio.get_running_loop().time() + 1000
+    now = asyncio.get_running_loop().time() + by_s
     for edge in proxy.server.edges:
         for connection in list(edge.connections):
             connection.tick(now)

@@ -169,7 +169,9 @@ async def test_a_call_to_a_unix_socket(tmp_path: Path) -> None:
 
 async def test_a_unix_socket_that_is_not_there_is_told_of(tmp_path: Path) -> None:
     async with transporting(Pool(unix_socket=str(tmp_path / "none"))) as transport:
-        with pytest.raises(UpstreamConnectError, match=r"Could not connect to local\.test: no such file or directory"):
+        with pytest.raises(
+            UpstreamConnectError, match=r"to local\.test over its Unix socket: no such file or directory"
+        ):
             await call(transport, get("http://local.test/v1"))
 
 

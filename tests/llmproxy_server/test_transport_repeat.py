@@ -1,25 +1,22 @@
 """A kept connection that turns out to be closed: the request is sent once more, and only where that is safe."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from llmproxy_core.errors import UpstreamCut, UpstreamTimeout
 from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.services import Pool
-from llmproxy_server.wire.upstream import WireTransport
-from tests.llmproxy_server.transporting import OFF, call, get, post, rest, through, transporting
+from tests.llmproxy_server.transporting import OFF, Either, call, over, post, rest, transporting
 from tests.script import Step
-from tests.upstream import Call, Chunk, Cut, End, Head, Raw, Reset, Stall, Upstream, reply
+from tests.upstream import Call, Cut, Raw, Reset, Stall, Upstream, reply
 
 SHORT_S = 0.1
 
 
-@pytest.fixture(autouse=True)
-def over_the_wire() -> Iterator[None]:
-    with through(WireTransport):
-        yield
+__all__ = ["over"]
+pytestmark = pytest.mark.usefixtures("over")
 
 
 @pytest.mark.parametrize("end", [Cut(), Reset()], ids=["FIN", "RST"])
@@ -69,8 +66,7 @@ async def test_it_is_asked_again_on_a_new_connection_though_others_are_kept() ->
         assert [each.connection for each in upstream.requests[3:]][-1] == 4
 
 
-async def read_whole(transport: object, upstream: Upstream) -> None:
-    assert isinstance(transport, WireTransport)
+async def read_whole(transport: Either, upstream: Upstream) -> None:
     await rest(await call(transport, post(upstream.base_url)))
 
 
@@ -159,46 +155,3 @@ async def test_a_closed_transport_asks_nobody_again() -> None:
         with pytest.raises(UpstreamCut):
             await opening
         assert len(upstream.requests) == 2
-
-
-async def test_a_byte_on_an_idle_connection_ends_it() -> None:
-    go_on = asyncio.Event()
-
-    async def chatter(call: Call) -> None:
-        await call.play(*reply([1]))
-        await go_on.wait()
-        await call.play(Raw(b"x"))
-
-    async with Upstream(reply([2])) as upstream, transporting() as transport:
-        upstream.then(chatter)
-        await rest(await call(transport, post(upstream.base_url)))
-        go_on.set()
-        await upstream.until(lambda: upstream.connections_open == 0)
-
-        assert await rest(await call(transport, get(upstream.base_url))) == b"[2]"
-        assert upstream.connections_total == 2
-
-
-@pytest.mark.parametrize("more", [b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
-async def test_what_comes_behind_an_answer_ends_its_connection(more: bytes) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    async with Upstream([Raw(answer + more), Stall()]) as upstream, transporting() as transport:
-        for _ in range(2):
-            assert await rest(await call(transport, post(upstream.base_url))) == b"ok"
-
-        assert upstream.connections_total == 2
-
-
-async def test_an_answer_before_the_end_of_the_request_ends_the_connection() -> None:
-    never = asyncio.Event()
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield b"x"
-        await never.wait()
-
-    script: list[Step] = [Head(413, (), 2), Chunk(b"no"), End()]
-    async with Upstream(script, early=True) as upstream, transporting() as transport:
-        body = await call(transport, post(upstream.base_url, pieces()))
-
-        assert await rest(body) == b"no"
-        await upstream.until(lambda: upstream.connections_open == 0)
