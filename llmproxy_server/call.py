@@ -126,23 +126,6 @@ class Call:
         """Answer the request, in a task; its client is told when that is `over`."""
         self._task = loop.create_task(self._run())
 
-    async def run(self) -> None:
-        """Return when it is over, which has just begun. To cancel this is to `leave`."""
-        task = self._task
-        assert task is not None
-        task.add_done_callback(self._ended)
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            if not task.cancelling():  # else it was told already
-                self.leave()
-            raise
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if self._task is task:  # cancelled before its first step: no `finally` of its own has run
-            self._abandon()
-            self._over()
-
     async def _run(self) -> None:
         try:
             try:
@@ -239,10 +222,6 @@ class Call:
                 error = exchange.tries.last_word(error)
             self._stop(error)
         return inf
-
-    def break_body(self, error: ProxyError) -> None:
-        """The rest of the request's body cannot come: whoever reads it gets *error*."""
-        self._source.fail(error)
 
     def tick(self, now: float) -> None:
         """Called now and then while it runs: what is due by the clock. *now* is of the gateway's clock."""

@@ -49,13 +49,29 @@ class ClientConnection(Protocol):
     def abort(self) -> None: ...
 
 
+TakeBack = Callable[[asyncio.Transport, bytes, bool], None]
+"""Takes a connection back, with what has come on it since; and whether its client does not take what was written."""
+
+
+class Borrower(ClientConnection, Protocol):
+    """What a connection is lent to, as its protocol, for a request that is answered elsewhere."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def ask(self, head: bytes, more: bytes) -> None:
+        """The request: *head*, and *more* that came behind it."""
+        ...
+
+
 class Pages(Protocol):
-    """Those who take a connection over when a page is asked for on it. See llmproxy_server.pages."""
+    """Those who borrow a connection when a page is asked for on it. See llmproxy_server.pages."""
 
     def claims(self, path: str) -> bool: ...
 
-    def protocol(self) -> asyncio.Protocol:
-        """What takes a connection over, and is a ClientConnection of this edge from then on."""
+    def protocol(self, incoming: Incoming, back: TakeBack) -> Borrower:
+        """What is lent the connection that *incoming* came on, and is a ClientConnection of this edge meanwhile."""
         ...
 
     async def aclose(self) -> None: ...

@@ -112,7 +112,7 @@ class Mixture:
     def __init__(
         self, port: int, prefixes: Sequence[str], refusing: str, chance: random.Random, *, page: bool = False
     ) -> None:
-        """*page*: there is one, and a part of the connections is handed over to it first."""
+        """*page*: there is one, and a part of the connections is lent for it first."""
         self._port = port
         self._prefixes = prefixes
         self._refusing = refusing

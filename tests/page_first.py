@@ -1,4 +1,4 @@
-"""A page, and how a connection begins with it: aiohttp then serves what follows on it."""
+"""A page, and how a connection begins with it: it was lent to aiohttp before what follows comes on it."""
 
 from aiohttp import web
 
@@ -9,7 +9,7 @@ PATH = "/page-of-the-tests"
 
 
 async def open_page(client: Client) -> None:
-    """Have the connection of *client* handed over."""
+    """Have the connection of *client* lent for a page."""
     client.send(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     head = await client.until(b"\r\n\r\n")
     assert b" 200 " in head, head

@@ -1,1 +1,1 @@
-"""What is served over aiohttp: pages, on connections that the wire hands over to it. Imported where there is a page."""
+"""What is served over aiohttp: pages, on connections that the wire lends it. Imported where there is a page."""

@@ -1,46 +1,33 @@
 """
-A client connection over aiohttp's server, with what that lacks: time-outs of heads, of idle clients, of clients that do
-not read, and errors of its own in our form.
-
-The bytes of answers are written here, not by aiohttp: it would add fields of its own, and always end a stream well.
+A client connection over aiohttp's server, with what that lacks: a time-out of clients that do not read, and errors of
+its own in our form.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from aiohttp import web
-from aiohttp.http import RawRequestMessage
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from llmproxy_core.errors import ProxyError
-from llmproxy_server.call import Call
-from llmproxy_server.client_socket import SMALL_BYTES, Stall, has_left, has_unread, part
-from llmproxy_server.door_body import BodyTimeout
-from llmproxy_server.door_request import ClientGone, Incoming
+from llmproxy_server.client_socket import Stall, has_left, part
+from llmproxy_server.door_request import CHUNKED, Incoming
 from llmproxy_server.log_events import get_logger
-from llmproxy_server.wire.chunked import malformed_body
+from llmproxy_server.transport_request import LAST_CHUNK
+from llmproxy_server.wire.chunked import ChunkReader
+from llmproxy_server.wire.connection import MOST_KEPT_BYTES
 from llmproxy_server.wire.request_head import malformed, too_much_head
+from llmproxy_server.wire_head import chunk
 
 if TYPE_CHECKING:
-    from llmproxy_server.edge import Edge
+    from llmproxy_server.edge import Edge, TakeBack
 
 _log = get_logger()
 
-_NEVER_S = 10.0**8  # aiohttp's own idle time-out, which knows neither heads nor writes; ours come first
-
-
-class Phase(Enum):
-    """What the connection waits for."""
-
-    HEAD = "head"
-    IDLE = "idle"
-    BUSY = "busy"
-    PARTED = "parted"
+_NEVER_S = 10.0**8  # aiohttp's own idle time-out, which knows nothing of writes
 
 
 class Written(web.StreamResponse):
@@ -65,32 +52,41 @@ KEEP, CLOSE = Written(keep=True), Written(keep=False)
 
 
 class PageConnection(RequestHandler):
-    """A client connection. It is the `Client` of the calls that come over it."""
+    """
+    A client connection while a page is asked for on it.
+
+    aiohttp sees that request alone, which the wire has checked, its body framed anew. What comes behind it is kept, and
+    is the wire's again with the connection, once the page is shown: unless the connection ends with that, or the page
+    has made a WebSocket of it.
+    """
 
     __slots__ = (
-        "_begun",
-        "_broken",
+        "_back",
+        "_body",
+        "_chunks",
         "_edge",
-        "_got_bytes",
-        "_head_bytes",
+        "_held_back",
+        "_is_malformed",
+        "_keeps",
+        "_left",
         "_lingering",
-        "_phase",
-        "_since_s",
+        "_parted",
+        "_rest",
         "_stall",
+        "_taken",
         "address",
-        "call",
-        "incoming",
-        "is_secure",
         "socket",
     )
 
-    pushes = False
+    call = None
+    """None is ever served here."""
 
-    def __init__(self, manager: web.Server, edge: Edge, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, manager: web.Server, edge: Edge, incoming: Incoming, back: TakeBack) -> None:
+        """*incoming* asks for the page; *back* is told when the connection is free again."""
         config = edge.door.shared.config
         super().__init__(
             manager,
-            loop=loop,
+            loop=edge.loop,
             keepalive_timeout=_NEVER_S,
             access_log=None,  # type: ignore[arg-type] # aiohttp's own word for none
             max_line_size=config.max_header_bytes,
@@ -100,19 +96,22 @@ class PageConnection(RequestHandler):
             auto_decompress=False,
         )
         self._edge = edge
-        self._broken = False
-        self._begun = 0  # calls, of the requests that aiohttp has counted
-        self._phase = Phase.HEAD
-        self._since_s = loop.time()
-        self._head_bytes = 0
-        self._got_bytes = False
+        self._back = back
+        self._keeps = incoming.keep_alive
+        self._chunks = ChunkReader() if incoming.length == CHUNKED else None
+        self._body: StreamReader
+        """As the page reads it."""
+        self._left = max(incoming.length, 0)
+        """Bytes of a body that is not in chunks."""
+        self._rest = b""
+        self._held_back = False
+        self._is_malformed = False
+        """What came of a body in chunks, so that the rest is looked at no more."""
+        self._taken = False
+        self._parted = False
         self._stall = Stall()
         self._lingering: asyncio.TimerHandle | None = None
-        self.address = ""
-        self.is_secure = False
-        self.call: Call | None = None
-        self.incoming: Incoming | None = None
-        """The head of the request that is being served."""
+        self.address = incoming.peer
         self.socket: asyncio.Transport | None = None
         """The transport, also when aiohttp has let go of it and it is closing."""
 
@@ -120,119 +119,109 @@ class PageConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.socket = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
-        peer = transport.get_extra_info("peername")
-        self.address = peer[0] if isinstance(peer, tuple) else ""
-        self.is_secure = transport.get_extra_info("sslcontext") is not None
         self._edge.opened(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
-        if self.call is not None:
-            self.call.leave()
+        self.socket = None
         self._edge.closed(self)
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
         """The client sends nothing more: it is taken as gone, since few mean anything else by it."""
-        if self._phase is Phase.BUSY and self.socket is not None:
+        if not self._parted and self.socket is not None:
             self.socket.abort()
 
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    def ask(self, head: bytes, more: bytes) -> None:
+        """The request has come: *head*, checked, and *more* behind it."""
+        super().data_received(head)
+        self._body = self._messages[-1][1]
+        if more:
+            self.data_received(more)
+
     def data_received(self, data: bytes) -> None:
-        before = self._request_count
-        of_head = self._phase is not Phase.BUSY and not self._about_to_begin
-        if data and of_head:  # aiohttp also calls with nothing, to have kept bytes parsed
-            if self._phase is Phase.IDLE:
-                self._wait(Phase.HEAD)
-            self._got_bytes = True
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._request_count == before:
-            if of_head and self._head_bytes > self.max_field_size and not self._force_close:
-                self.refuse(too_much_head())
-        elif self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-            self._broken = True
-            if self.call is not None:
-                self.call.break_body(malformed_body())
+        if not data or self._payload_parser is not None:  # aiohttp's own call, to have kept bytes parsed; a WebSocket
+            super().data_received(data)
+        elif self._parted or self._is_malformed:
+            return
+        elif self._chunks is not None:
+            self._feed(self._chunks, data)
+        else:
+            end = min(self._left, len(data))
+            self._left -= end
+            if end:
+                super().data_received(data[:end])
+            self._keep(data[end:])
+
+    def _feed(self, chunks: ChunkReader, data: bytes) -> None:
+        if chunks.ended:
+            self._keep(data)
+            return
+        pieces: list[bytes] = []
+        try:
+            while data and not chunks.ended:
+                data = data[chunks.feed(data, pieces) :]
+        except ProxyError as error:
+            self._is_malformed = True
+            self._body.set_exception(error)
+            return
+        super().data_received(b"".join(map(chunk, pieces)) + (LAST_CHUNK if chunks.ended else b""))
+        self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        """What follows the request waits until it is answered, and the client with what is too much."""
+        self._rest += data
+        if len(self._rest) > MOST_KEPT_BYTES and not self._held_back and self.socket is not None:
+            self._held_back = True
+            self.socket.pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """aiohttp asks for it after each read of a body, and would parse nothing and resume what was not paused."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
-    @property
-    def _about_to_begin(self) -> bool:
-        """A head is complete but not yet a call, which takes aiohttp some turns of the loop; what comes is its body."""
-        return self._request_count > self._begun
+    # -- what is shown -------------------------------------------------------------------------------------------
 
-    def begin(self, call: Call | None) -> None:
-        """*call* is being served from now on; None: a page is."""
-        self._phase, self.call = Phase.BUSY, call
-        self._begun += 1
-        if self._broken and call is not None:  # before it was a call
-            call.break_body(malformed_body())
+    def take(self) -> bool:
+        """Whether the request that aiohttp has read is the one for the page: there is no other one."""
+        was_taken, self._taken = self._taken, True
+        return not was_taken
 
-    def over(self, call: Call) -> None:
-        """It has been; the next head is waited for."""
-        self.call = None
-        self._edge.over(call)
-        self.idle()
+    def shown(self, *, keep: bool) -> web.StreamResponse:
+        """The answer is written, and the page would *keep* the connection; gives what aiohttp is told."""
+        is_whole = not self._left and (self._chunks is None or self._chunks.ended)
+        if not (keep and self._keeps and is_whole) or self._edge.door.shared.life.draining:
+            self.part()
+            return CLOSE
+        self._loop.call_soon(self._give_back)  # from outside of what aiohttp runs
+        return KEEP
 
-    def idle(self) -> None:
-        """Nothing is being served any more."""
-        self._wait(Phase.IDLE)
+    def _give_back(self) -> None:
+        transport = self.socket
+        if transport is None or transport.is_closing():
+            return
+        is_held_back = self._held_back or self._reading_paused or self._buffer_paused
+        blocked, self.transport = self._paused, None  # aiohttp would close it
+        self.connection_lost(None)
+        if is_held_back:
+            transport.resume_reading()
+        self._back(transport, self._rest, blocked)
 
     def part(self) -> None:
         """Take no more requests, and say so; close when the client has, or a moment later."""
-        self._phase = Phase.PARTED
+        self._parted = True
         self._force_close = True  # of aiohttp's: nothing that comes is looked at, and the transport is left to us
         if self._waiter is not None:
             self._waiter.cancel()
         self._lingering = part(self.socket, self._resume_transport_reading, self._loop) or self._lingering
 
-    def _wait(self, phase: Phase) -> None:
-        self._phase, self._since_s = phase, self._loop.time()
-        self._got_bytes = False
-        self._head_bytes = 0
-
-    # -- the Client of a call ------------------------------------------------------------------------------------
-
-    def write(self, *data: bytes) -> None:
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            raise ClientGone
-        if len(data) == 1:
-            transport.write(data[0])
-        elif sum(map(len, data)) <= SMALL_BYTES:
-            transport.write(b"".join(data))
-        else:
-            for piece in data:
-                transport.write(piece)
-
-    def pass_on(self, data: bytes) -> None:
-        with suppress(ClientGone):
-            self.write(data)
-
-    @property
-    def blocked(self) -> bool:
-        return self._paused
-
-    @property
-    def unsent_bytes(self) -> int:
-        return 0 if self.socket is None else self.socket.get_write_buffer_size()
-
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stall.over()
-
-    async def drain(self) -> None:
-        try:
-            await self._drain_helper()
-        except ConnectionError as error:
-            raise ClientGone from error
-        if self.transport is None:
-            raise ClientGone
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -241,25 +230,13 @@ class PageConnection(RequestHandler):
         transport = self.socket
         if transport is None:
             return
-        if self._phase is Phase.BUSY and (self._reading_paused or self._buffer_paused) and has_left(transport):
+        if (self._held_back or self._reading_paused or self._buffer_paused) and has_left(transport):
             transport.abort()
-            return
-        if self._paused or (transport.is_closing() and transport.get_write_buffer_size()):
+        elif self._paused or (transport.is_closing() and transport.get_write_buffer_size()):
             server = self._edge.door.shared.config
             self._stall.check(transport, now, server.write_timeout_s, server.write_min_bytes_per_s)
-            return
-        self._stall.over()
-        config = self._edge.door.shared.config
-        waited_s = now - self._since_s
-        if transport.is_closing() or self._about_to_begin:
-            return
-        if self._phase is Phase.HEAD and waited_s > config.header_timeout_s:
-            if self._got_bytes:
-                self.refuse(BodyTimeout("The head of the request came too slowly (header_timeout_s)"))
-            elif not has_unread(transport):
-                self.force_close()
-        elif self._phase is Phase.IDLE and waited_s > config.idle_timeout_s and not has_unread(transport):
-            self.force_close()
+        else:
+            self._stall.over()
 
     def close(self) -> None:
         """Close once what was written has reached the client."""
@@ -272,16 +249,14 @@ class PageConnection(RequestHandler):
             self.socket.abort()
 
     def retire(self) -> None:
-        """Close, unless a call is being served: that one closes when it has been answered."""
-        if self._phase is not Phase.BUSY and not self._about_to_begin:
-            self.force_close()
+        """It closes when the page is shown."""
 
     # -- errors of aiohttp's -------------------------------------------------------------------------------------
 
     def refuse(self, error: ProxyError) -> None:
         """Answer what is no request, and close."""
-        with suppress(ClientGone):  # it did not wait for it
-            self.write(*self._edge.refusal(error, self.address))
+        if self.socket is not None and not self.socket.is_closing():
+            self.socket.writelines(self._edge.refusal(error, self.address))
         self.part()
 
     def handle_error(
@@ -297,7 +272,7 @@ class PageConnection(RequestHandler):
         error = too_much_head() if isinstance(exc, LineTooLong) else malformed()
         if status >= 500 and exc is not None:
             broke(exc)
-        elif self._phase is not Phase.PARTED:
+        elif not self._parted:
             self.refuse(error)
         return CLOSE
 

@@ -1,20 +1,16 @@
-"""The aiohttp application behind the pages: theirs are its routes, and all else is served as on the wire."""
+"""The aiohttp application behind the pages."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain
 
 import attrs
 from aiohttp import http_parser, web
 
-from llmproxy_core.errors import ConfigError, Problem, ProxyError
+from llmproxy_core.errors import ConfigError, InternalError, Problem, ProxyError
 from llmproxy_server.door_request import Incoming
-from llmproxy_server.edge import Edge
-from llmproxy_server.pages.body import AiohttpBody
-from llmproxy_server.pages.connection import CLOSE, KEEP, PageConnection
-from llmproxy_server.wire.request_head import too_much_head
+from llmproxy_server.edge import Edge, TakeBack
+from llmproxy_server.pages.connection import CLOSE, PageConnection, broke
 
 Show = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,10 +35,9 @@ def require_c_parser() -> None:
 
 class PageServer:
     """
-    Takes connections over from an edge when a page is asked for on them.
+    Shows pages, on connections that an edge lends for one request each.
 
-    They stay with it. What else is asked for on them goes through the same gateway: a request that follows, or came in
-    one piece with that for the page, is served as if nothing had happened.
+    What else is asked for on them never comes here, also where it came in one piece with the request for a page.
     """
 
     def __init__(self, edge: Edge, pages: Sequence[Page]) -> None:
@@ -54,13 +49,13 @@ class PageServer:
         for page in pages:
             self._app.router.add_route("*", page.path, page.show)
         self._runner = web.AppRunner(self._app, handler_cancellation=True, access_log=None)
-        self._server: _Server
+        self._server: web.Server
 
     async def start(self) -> None:
         await self._runner.setup()
         made = self._runner.server
         assert made is not None
-        self._server = _Server(self._edge, made, self._handle)
+        self._server = web.Server(self._handle, request_factory=made.request_factory, handler_cancellation=True)
 
     async def aclose(self) -> None:
         await self._server.shutdown(0)
@@ -70,58 +65,35 @@ class PageServer:
         """Whether *path* is that of a page."""
         return path in self._paths
 
-    def protocol(self) -> PageConnection:
-        """What takes a connection over."""
-        return self._server()
+    def protocol(self, incoming: Incoming, back: TakeBack) -> PageConnection:
+        """What a connection is lent to, to answer *incoming*."""
+        return PageConnection(self._server, self._edge, incoming, back)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """A request on a connection of ours, checked as strictly as on the wire."""
-        connection = request.protocol
+        """Show the page here, and not after this as aiohttp does: the connection goes back when that is done."""
+        connection, made = request.protocol, self._runner.server
         assert isinstance(connection, PageConnection)
-        raw = request.raw_headers
-        size = sum(map(len, chain.from_iterable(raw))) + len(request.raw_path)
+        assert made is not None
+        if not connection.take():
+            connection.part()
+            return CLOSE
         try:
-            if size > connection.max_field_size:
-                raise too_much_head()
-            lines = [f"{request.method} {request.raw_path} HTTP/{request.version.major}.{request.version.minor}"]
-            lines += [f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in raw]
-            head = "\r\n".join(lines).encode("latin-1", "surrogateescape")
-            connection.incoming = self._edge.heads.read(head, peer=connection.address, secure=connection.is_secure)
-            if is_page := self.claims(connection.incoming.path):
-                self._edge.door.check(connection.incoming)
-        except ProxyError as error:
+            answer = await made.request_handler(request)
+        except web.HTTPException as said:
+            answer = said
+        except ProxyError as error:  # its body is malformed
             connection.refuse(error)
             return CLOSE
-        if not is_page:
-            return await self._serve(request, connection, connection.incoming)
-        made = self._runner.server
-        assert made is not None
-        connection.begin(None)
+        except Exception as bug:  # noqa: BLE001 - of a page: its client is told, if nothing else was told before
+            broke(bug)
+            if request.writer.output_size:
+                connection.part()
+            else:
+                connection.refuse(InternalError("The page could not be shown; the log says why"))
+            return CLOSE
         try:
-            return await made.request_handler(request)
-        finally:
-            connection.idle()
-
-    async def _serve(
-        self, request: web.BaseRequest, connection: PageConnection, incoming: Incoming
-    ) -> web.StreamResponse:
-        """Whatever is no page."""
-        call = self._edge.admit(incoming, AiohttpBody(request.content), connection)
-        connection.begin(call)
-        await call.run()
-        if call.answer.keep_alive and not self._edge.door.shared.life.draining:
-            return KEEP
-        connection.part()
-        return CLOSE
-
-
-class _Server(web.Server):
-    """aiohttp's low-level server, with our protocol."""
-
-    def __init__(self, edge: Edge, made: web.Server, handle: Callable[[web.BaseRequest], object]) -> None:
-        super().__init__(handle, request_factory=made.request_factory, handler_cancellation=True)  # type: ignore[arg-type]
-        self._edge = edge
-        self._running_loop = asyncio.get_running_loop()
-
-    def __call__(self) -> PageConnection:
-        return PageConnection(self, self._edge, loop=self._running_loop)
+            await answer.prepare(request)
+            await answer.write_eof()
+        except ConnectionError:  # the client has left
+            return CLOSE
+        return connection.shown(keep=bool(answer.keep_alive) and not isinstance(answer, web.WebSocketResponse))

@@ -32,7 +32,7 @@ from llmproxy_server.wire.request_body import Arrived, Arriving
 from llmproxy_server.wire.request_head import check_begun, too_much_head
 
 if TYPE_CHECKING:
-    from llmproxy_server.edge import Edge
+    from llmproxy_server.edge import Borrower, Edge
 
 MOST_KEPT_BYTES = 1 << 15
 """Of what follows a request, until that is answered; what one read brings beyond it is kept as well."""
@@ -197,26 +197,37 @@ class Connection(asyncio.Protocol):
         after = end + len(END)
         try:
             incoming = edge.heads.read(data[begin:end], peer=self._peer, secure=self._secure)
+            if is_page := edge.pages is not None and edge.pages.claims(incoming.path):
+                edge.door.check(incoming)
         except ProxyError as error:
             self.refuse(error)
             return None
-        if edge.pages is not None and edge.pages.claims(incoming.path):
-            self._hand_over(edge.pages.protocol(), data)
+        if is_page and edge.pages is not None:
+            self._lend(edge.pages.protocol(incoming, self._take_back), data[begin:after], data[after:])
             return None
         longest = min(last_head.LONGEST, limit + len(END))
         self._last = LastHead(data[begin:after], incoming, edge.door, longest) if after - begin <= longest else None
         return incoming, after, data
 
-    def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
-        """From this request on, *data* being its bytes and what follows, the connection is *other*'s."""
+    def _lend(self, other: Borrower, head: bytes, more: bytes) -> None:
+        """For the request that *head* begins the connection is *other*'s, with what follows."""
         transport, self.socket = self.socket, None
         assert transport is not None
         self._edge.closed(self)
-        transport.set_protocol(other)
+        transport.set_protocol(cast("asyncio.Protocol", other))
         other.connection_made(transport)
         if self.blocked:
             other.pause_writing()
-        other.data_received(data)
+        other.ask(head, more)
+
+    def _take_back(self, transport: asyncio.Transport, rest: bytes, blocked: bool) -> None:
+        """It has been answered."""
+        self.socket, self.blocked = transport, blocked
+        self._phase, self._since_s = IDLE, self._loop.time()
+        transport.set_protocol(self)
+        self._edge.opened(self)
+        if rest:
+            self._read(rest)
 
     def _wait_for_head(self, data: bytes, begin: int, seen: int, limit: int) -> None:
         if self._phase is IDLE and len(data) == begin:  # the empty line alone, and no head has begun with that

@@ -38,7 +38,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 @pytest.fixture(params=["wire"] if ONE_WAY else ["wire", "page"])
 def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Connections stay with the wire, or are handed over to aiohttp by a page that is asked for first."""
+    """Connections stay with the wire, or are lent to aiohttp for a page that is asked for first."""
     if request.param == "wire":
         yield
         return

@@ -1,4 +1,4 @@
-"""Connections that a page was asked for on: aiohttp has them from then on, and no request on them is lost."""
+"""Connections that a page is asked for on: aiohttp has them for that request, and no other one is lost."""
 
 import asyncio
 import ssl
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from aiohttp import http_parser, web
+from aiohttp import ClientSession, WSMsgType, http_parser, web
 
 from llmproxy_core.errors import ConfigError
 from llmproxy_server.pages.server import Page, require_c_parser
@@ -52,7 +52,7 @@ async def test_a_page_may_be_asked_for_in_pieces(cut: int) -> None:
         assert (await answer(client)).status == 200
 
 
-async def test_a_body_in_pieces_and_a_stream_pass_on_a_connection_that_was_handed_over() -> None:
+async def test_a_body_in_pieces_and_a_stream_pass_on_a_connection_that_was_lent() -> None:
     events = sse(chat_chunk("Hello"))
     async with (
         Upstream(stream(chat_chunk("Hello"))) as upstream,
@@ -78,7 +78,7 @@ async def test_a_body_in_pieces_and_a_stream_pass_on_a_connection_that_was_hande
     ],
     ids=["two hosts", "chunked in HTTP/1.0", "space before the colon", "another host"],
 )
-@pytest.mark.parametrize("first", [b"", SHOWN], ids=["first", "handed over"])
+@pytest.mark.parametrize("first", [b"", SHOWN], ids=["first", "after a page"])
 async def test_a_page_is_shown_to_no_request_that_the_wire_would_refuse(bad: bytes, first: bytes) -> None:
     async with ProxyWithPages(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
         if first:
@@ -91,7 +91,7 @@ async def test_a_page_is_shown_to_no_request_that_the_wire_would_refuse(bad: byt
         assert await client.rest() == b""
 
 
-async def test_a_connection_that_was_handed_over_counts_and_is_drained() -> None:
+async def test_a_connection_that_was_lent_counts_and_is_drained() -> None:
     async with ProxyWithPages(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
         assert (await ask(client, SHOWN)).body == b"shown"
         assert len(proxy.server.edges[0].connections) == 1
@@ -102,7 +102,7 @@ async def test_a_connection_that_was_handed_over_counts_and_is_drained() -> None
         assert not proxy.server.edges[0].connections
 
 
-async def test_a_connection_is_handed_over_under_tls_too(tmp_path: Path) -> None:
+async def test_a_connection_is_lent_under_tls_too(tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
@@ -129,7 +129,7 @@ def test_without_the_c_parser_no_page_is_shown(monkeypatch: pytest.MonkeyPatch) 
         require_c_parser()
 
 
-async def test_without_pages_nothing_is_handed_over() -> None:
+async def test_without_pages_nothing_is_lent() -> None:
     async with Proxy(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
         assert proxy.server.edges[0].pages is None
         assert (await ask(client, SHOWN)).status == 404
@@ -145,3 +145,94 @@ async def test_a_page_that_fails_is_a_500_and_the_connection_goes_on() -> None:
     async with Broken(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
         assert (await ask(client, request("GET", "/broken"))).status == 404
         assert (await ask(client, request("GET", "/livez"))).status == 200
+
+
+async def echo(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=await request.read())
+
+
+async def talk(request: web.Request) -> web.StreamResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    await socket.send_str(await socket.receive_str())
+    return socket
+
+
+class ProxyWithForms(Proxy):
+    pages: Sequence[Page] = (Page("/echo", echo), Page("/talk", talk), PAGE)  # type: ignore[misc] # of this class alone
+
+
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request("POST", "/echo", "Content-Length: 5") + b"Hello",
+        CHUNKED + b"2;a=b\r\nHe\r\n3\r\nllo\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n",
+    ],
+    ids=["sized", "in chunks"],
+)
+async def test_a_page_gets_the_body_of_its_request_however_it_is_cut(asked: bytes) -> None:
+    whole = asked + request("GET", "/livez")
+    async with ProxyWithForms(openai_at(NOWHERE)) as proxy:
+        for cut in range(1, len(whole)):
+            async with connected(proxy.port) as client:
+                client.send(whole[:cut])
+                await asyncio.sleep(0)
+                client.send(whole[cut:])
+
+                assert (await answer(client)).body == b"Hello"
+                assert (await answer(client)).status == 200
+
+
+async def test_a_page_gets_no_chunks_that_the_wire_would_refuse() -> None:
+    async with ProxyWithForms(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
+        client.send(CHUNKED + b"5;" + b"x" * 300_000 + b"\r\nHello\r\n0\r\n\r\n")
+
+        got = await answer(client)
+        assert (got.status, got.code, got["connection"]) == (400, "malformed_body", "close")
+        assert await client.rest() == b""
+
+
+async def test_a_page_that_does_not_read_the_body_of_its_request_ends_the_connection() -> None:
+    async with ProxyWithForms(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
+        client.send(request("POST", PATH, "Content-Length: 5") + b"Hell")
+
+        assert (await answer(client)).body == b"shown"
+        assert await client.rest() == b""
+
+
+async def test_a_client_that_wants_the_connection_closed_behind_a_page_has_it_closed() -> None:
+    async with ProxyWithForms(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
+        client.send(request("GET", PATH, "Connection: close") + SHOWN)
+
+        assert (await answer(client)).body == b"shown"
+        assert await client.rest() == b""
+
+
+async def test_a_page_may_make_a_websocket_of_its_connection() -> None:
+    async with (
+        ProxyWithForms(openai_at(NOWHERE)) as proxy,
+        ClientSession() as session,
+        session.ws_connect(f"{proxy.url}/talk") as socket,
+    ):
+        await socket.send_str("Hello")
+
+        assert await socket.receive_str() == "Hello"
+        assert (await socket.receive()).type is WSMsgType.CLOSE
+
+
+async def test_a_page_that_has_a_bug_is_a_500_and_ends_the_connection() -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        raise ValueError("a bug")
+
+    class Broken(Proxy):
+        pages = (Page("/broken", broken),)
+
+    async with Broken(openai_at(NOWHERE)) as proxy, connected(proxy.port) as client:
+        client.send(request("GET", "/broken") + request("GET", "/livez"))
+
+        got = await answer(client)
+        assert (got.status, got.code, got["connection"]) == (500, "internal_error", "close")
+        assert await client.rest() == b""

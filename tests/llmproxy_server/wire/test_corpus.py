@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -11,16 +11,22 @@ from tests.llmproxy_server.wire.corpus import CORPUS
 from tests.llmproxy_server.wire.judge import Sent, check, sent
 from tests.llmproxy_server.wire.rows import Row
 from tests.llmproxy_server.wire.strict import Malformed, read, read_all
+from tests.page_first import PAGE, open_page
+from tests.proxy import Proxy
+from tests.rawclient import opening
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
     return pytest.importorskip("uvloop").new_event_loop  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def told(request: pytest.FixtureRequest) -> Sent:
-    """What became of every row, sent in one write, on both event loops."""
-    return sent(CORPUS.values(), loop_factory=_uvloop() if request.param == "uvloop" else None)
+@pytest.fixture(scope="module", params=["asyncio", "uvloop", "page"])
+def told(request: pytest.FixtureRequest) -> Iterator[Sent]:
+    """What became of every row, sent in one write, on both event loops; and behind a page, which aiohttp shows."""
+    if request.param == "page":
+        opening.first, Proxy.pages = open_page, [PAGE]
+    yield sent(CORPUS.values(), loop_factory=None if request.param == "asyncio" else _uvloop())
+    opening.first, Proxy.pages = None, ()
 
 
 @pytest.mark.parametrize("row", CORPUS.values(), ids=CORPUS)
