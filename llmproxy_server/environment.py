@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from dotenv import dotenv_values
+from dotenv.parser import Original, parse_stream
 
 from llmproxy_core.config_path import Place, written
 from llmproxy_core.config_problem import Problems, shown
@@ -28,18 +28,28 @@ DOTENV = ".env"
 
 
 def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
-    """*environ*, and what `.env` in *directory* adds to it. ConfigError when that file cannot be read."""
+    """*environ*, and what `.env` in *directory* adds to it. ConfigError when that cannot be read."""
     path = directory / DOTENV
     if not path.is_file():
         return dict(environ)
     try:
-        added = dotenv_values(path, interpolate=False, encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            found = list(parse_stream(file))
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(DOTENV, "cannot be read: it is not UTF-8")]) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise ConfigError([Problem(DOTENV, f"cannot be read: {reason}")]) from error
-    return {name: value for name, value in added.items() if value is not None} | dict(environ)
+    if wrong := [_line(each.original) for each in found if each.error]:
+        message = "is no variable; expected NAME=VALUE"  # not what it is: perhaps a key
+        raise ConfigError([Problem(DOTENV, message, line) for line in wrong])
+    return {each.key: each.value for each in found if each.key and each.value is not None} | dict(environ)
+
+
+def _line(statement: Original) -> int:
+    """Where it stands: what is read as one begins with the empty lines before it."""
+    said = statement.string
+    return statement.line + said[: len(said) - len(said.lstrip())].count("\n")
 
 
 # -- the overlay -----------------------------------------------------------------------------------------------------

@@ -253,6 +253,17 @@ def test_no_dot_env_file_is_no_problem(tmp_path: Path) -> None:
     assert read_environment({"A": "1"}, tmp_path) == {"A": "1"}
 
 
+def test_each_line_of_the_env_file_that_is_no_variable_is_told_by_its_place_alone(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nsk-secret and more\n\nB 2\nC=3\n")
+
+    with pytest.raises(ConfigError) as caught:
+        read_environment({}, tmp_path)
+
+    assert [str(it) for it in caught.value.problems] == [
+        f"line {line}: .env: is no variable; expected NAME=VALUE" for line in (2, 4)
+    ]
+
+
 def test_a_dot_env_file_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"A=\xff\xfe\x00secret")
 
