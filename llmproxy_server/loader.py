@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import tomli
 
-from llmproxy_core.config import Config, ServerConfig, structure
+from llmproxy_core.config import Config, structure
 from llmproxy_core.config_path import read_place
 from llmproxy_core.config_problem import shown
 from llmproxy_core.errors import ConfigError, Problem
@@ -72,8 +72,10 @@ def load_text(
     try:
         config, warnings = structure(laid.document, registry, env)
     except ConfigError as error:
-        raise ConfigError(laid.problems + _placed(error.problems, text, laid)) from error
-    unfit = _certificate_problems(config.server) if certificate else []
+        unfit = _certificate_problems(*_named(laid.document)) if certificate else []
+        found = _placed([*error.problems, *unfit], text, laid)
+        raise ConfigError(laid.problems + found) from error
+    unfit = _certificate_problems(config.server.tls_certificate, config.server.tls_key) if certificate else []
     problems = laid.problems + _placed(unfit, text, laid)
     if problems:
         raise ConfigError(problems)
@@ -138,14 +140,22 @@ def _beside(document: dict[str, object], path: Path) -> dict[str, object]:
     return {**document, "server": {**server, **files}}
 
 
-def _certificate_problems(server: ServerConfig) -> list[Problem]:
-    files = {"tls_certificate": server.tls_certificate, "tls_key": server.tls_key}
+def _named(document: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """The certificate and the key that *document* names, whatever else is wrong in it."""
+    server = document.get("server")
+    found = [server.get(key) if isinstance(server, Mapping) else None for key in ("tls_certificate", "tls_key")]
+    certificate, key = (it if isinstance(it, str) else None for it in found)
+    return certificate, key
+
+
+def _certificate_problems(certificate: str | None, key: str | None) -> list[Problem]:
+    files = {"tls_certificate": certificate, "tls_key": key}
     missing = [
         Problem(f"server.{key}", f"there is no file {shown(file)}")
         for key, file in files.items()
         if file is not None and not Path(file).is_file()
     ]
-    unfit = None if missing else tls_problem(server.tls_certificate, server.tls_key)
+    unfit = None if missing else tls_problem(certificate, key)
     return missing if unfit is None else [unfit]
 
 

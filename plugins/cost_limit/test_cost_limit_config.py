@@ -88,7 +88,8 @@ async def test_a_table_without_a_limit_is_a_mistake(keys: Mapping[str, object]) 
         await Limited(limited(URL, keys), wall=Wall()).server.start()
 
     assert str(caught.value) == (
-        "processor.limit: expected at least one limit: per_request_usd, hourly_usd, daily_usd, monthly_usd or total_usd"
+        "processor.limit: it has no limit; expected at least one of per_request_usd, hourly_usd, daily_usd, "
+        "monthly_usd or total_usd"
     )
 
 

@@ -247,6 +247,18 @@ def test_certificates_are_looked_for_beside_the_file(tmp_path: Path) -> None:
     assert found.message.startswith("expected a PEM file"), "the file is found, and is no certificate"
 
 
+@pytest.mark.parametrize(("key", "told"), [('"key.pem"', ["server.tls_key"]), ("7", [])], ids=["none", "no name"])
+def test_a_certificate_that_will_not_do_is_told_with_all_other_mistakes(
+    key: str, told: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "cert.pem").write_text("c")
+    path = write(tmp_path, MINIMAL + f'x = 1\n[server]\ntls_certificate = "cert.pem"\ntls_key = {key}\nprot = 1\n')
+
+    found = {it.path for it in problems(path)}
+
+    assert found >= {"route[1].x", "server.prot", *told}
+
+
 def test_a_long_file_that_is_wrong_throughout_is_told_in_bearable_time(tmp_path: Path) -> None:
     """500 routes with two mistakes each; trying every prefix for every problem would take minutes."""
     routes = "".join(f'[[route]]\npath_prefix = "/r{n}"\ntarget_llm = "locl"\nfoo = 1\n' for n in range(500))

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from llmproxy_core import ConfigError, Money, Problem, Window, count, option
+from llmproxy_core import Money, Window, count, option
 
 IMAGE_TOKENS = 48_169
 """
@@ -71,6 +71,11 @@ class CostLimitConfig:
     )
     store: str = option("The store that keeps the accounts.", default="memory", refers_to="store")
 
+    def __attrs_post_init__(self) -> None:
+        if self.per_request_usd is None and not self.windows:
+            keys = "per_request_usd, hourly_usd, daily_usd, monthly_usd or total_usd"
+            raise ValueError(f"it has no limit; expected at least one of {keys}")
+
     def key_of(self, window: Window) -> str:
         """The key that limits *window*."""
         return next(key for key, it, _ in self.windows if it is window)
@@ -89,9 +94,3 @@ class CostLimitConfig:
             ("hourly_usd", Window.HOUR, self.hourly_usd),
         ]
         return tuple((key, window, amount) for key, window, amount in keys if amount is not None)
-
-    def require_a_limit(self) -> None:
-        """ConfigError when there is none."""
-        if self.per_request_usd is None and not self.windows:
-            keys = "per_request_usd, hourly_usd, daily_usd, monthly_usd or total_usd"
-            raise ConfigError([Problem("", f"expected at least one limit: {keys}")])

@@ -152,8 +152,6 @@ def _dearest(entries: Sequence[ModelPrice], demand: Demand) -> Money:
 
 
 def build(config: CostLimitConfig, services: Services) -> CostLimit:
-    """ConfigError for a table without any limit."""
-    config.require_a_limit()
     ledger = services.store(config.store).ledger(SPACE) if config.windows else None
     # What waits for a store that is down is not lost by a reload.
     books = None if ledger is None else services.kept(("books", id(ledger)), lambda: Books(ledger))
