@@ -12,7 +12,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import InternalError, ProxyError
 from llmproxy_server.client_socket import Stall, has_left, part
 from llmproxy_server.door_request import CHUNKED, Incoming
 from llmproxy_server.log_events import get_logger
@@ -106,7 +106,7 @@ class PageConnection(RequestHandler):
         self._rest = b""
         self._held_back = False
         self._is_malformed = False
-        """What came of a body in chunks, so that the rest is looked at no more."""
+        """Whether what came is no body in chunks; then the rest is not looked at."""
         self._taken = False
         self._parted = False
         self._stall = Stall()
@@ -266,13 +266,21 @@ class PageConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what the parser refused, without a word of what it was."""
-        if exc is not None and status < 500:
+        """Answer what the parser refused, without a word of what it was; a body that is none; a bug of the page."""
+        error: ProxyError
+        if isinstance(exc, ProxyError):
+            error = exc
+        elif status >= 500:
+            error = InternalError("The page could not be shown; the log says why")
+            if exc is not None:
+                broke(exc)
+        else:
+            error = too_much_head() if isinstance(exc, LineTooLong) else malformed()
+        if exc is not None:
             exc.__traceback__ = None  # its frames hold us, and we hold it
-        error = too_much_head() if isinstance(exc, LineTooLong) else malformed()
-        if status >= 500 and exc is not None:
-            broke(exc)
-        elif not self._parted:
+        if self._parted or request.writer.output_size:  # something else was told before
+            self.part()
+        else:
             self.refuse(error)
         return CLOSE
 

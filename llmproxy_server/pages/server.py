@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 from aiohttp import http_parser, web
 
-from llmproxy_core.errors import ConfigError, InternalError, Problem, ProxyError
+from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_server.door_request import Incoming
 from llmproxy_server.edge import Edge, TakeBack
-from llmproxy_server.pages.connection import CLOSE, PageConnection, broke
+from llmproxy_server.pages.connection import CLOSE, PageConnection
 
 Show = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -81,16 +81,6 @@ class PageServer:
             answer = await made.request_handler(request)
         except web.HTTPException as said:
             answer = said
-        except ProxyError as error:  # its body is malformed
-            connection.refuse(error)
-            return CLOSE
-        except Exception as bug:  # noqa: BLE001 - of a page: its client is told, if nothing else was told before
-            broke(bug)
-            if request.writer.output_size:
-                connection.part()
-            else:
-                connection.refuse(InternalError("The page could not be shown; the log says why"))
-            return CLOSE
         try:
             await answer.prepare(request)
             await answer.write_eof()

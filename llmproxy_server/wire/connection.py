@@ -9,7 +9,7 @@ A client connection on the wire (RFC 9112).
 
 One call at a time: what a client sends behind a request is kept, a little of it, until that one is answered. A call
 that is over leads to IDLE, or to PARTED where the connection cannot carry another. Every phase ends with the
-connection.
+connection. For a page it is lent: another protocol has it meanwhile, and what follows begins in IDLE.
 """
 
 from __future__ import annotations
@@ -197,13 +197,14 @@ class Connection(asyncio.Protocol):
         after = end + len(END)
         try:
             incoming = edge.heads.read(data[begin:end], peer=self._peer, secure=self._secure)
-            if is_page := edge.pages is not None and edge.pages.claims(incoming.path):
+            pages = edge.pages if edge.pages is not None and edge.pages.claims(incoming.path) else None
+            if pages is not None:
                 edge.door.check(incoming)
         except ProxyError as error:
             self.refuse(error)
             return None
-        if is_page and edge.pages is not None:
-            self._lend(edge.pages.protocol(incoming, self._take_back), data[begin:after], data[after:])
+        if pages is not None:
+            self._lend(pages.protocol(incoming, self._take_back), data[begin:after], data[after:])
             return None
         longest = min(last_head.LONGEST, limit + len(END))
         self._last = LastHead(data[begin:after], incoming, edge.door, longest) if after - begin <= longest else None
