@@ -80,7 +80,7 @@ class AiohttpTransport(PooledTransport):
         target = targets.of(request.url)
         head = request_head(request, target.begin)
         while True:
-            connection, protocol = await self._connect(target, timeouts, request)
+            connection, protocol = await self._connect(target, timeouts, request, calls.loop.time() - began)
             was_used = protocol is not None and protocol.begin()
             call = UpstreamCall(
                 connection, target.host, timeouts, began, calls, left_s=request.left_s, tasks=self._tasks
@@ -111,14 +111,15 @@ class AiohttpTransport(PooledTransport):
             await self._connector.close()
 
     async def _connect(
-        self, target: Target, timeouts: Timeouts, request: UpstreamRequest
+        self, target: Target, timeouts: Timeouts, request: UpstreamRequest, spent_s: float
     ) -> tuple[aiohttp.connector.Connection, UpstreamProtocol | None]:
         """
-        A connection; a new one where the request goes out again: others that are kept may be closed as well.
+        A connection; a new one where the request goes out again: others that are kept may be closed as well. *spent_s*
+        of the call's time are over.
 
         (SOCKS has protocols of its own, of which we know nothing: no request goes out again there.)
         """
-        connect_s, total_s = timeouts.connect_s or inf, min(timeouts.total_s or inf, request.left_s)
+        connect_s, total_s = timeouts.connect_s or inf, min(timeouts.total_s or inf, request.left_s) - spent_s
         total_ends_first = total_s < connect_s
         limit_s = max(total_s, _LEAST_S) if total_ends_first else timeouts.connect_s or None
         failure: ProxyError
