@@ -156,8 +156,9 @@ def test_it_serves_when_its_output_cannot_be_written(output: Callable[[], int], 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no shell that closes descriptors")
-def test_it_serves_with_its_standard_descriptors_closed(tmp_path: Path) -> None:
-    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "serve"]
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_serves_with_its_standard_descriptors_closed(workers: str, tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "serve", "--workers", workers]
     assert _served(tmp_path, closed, os.open(os.devnull, os.O_WRONLY)) == (200, 0)
 
 
