@@ -27,7 +27,7 @@ from llmproxy_server.process.takeover import Successor, Takeover
 from tests.llmproxy_server.cli_process import environment
 from tests.llmproxy_server.edging import answer, chunks, head, many, post
 from tests.llmproxy_server.process.test_notify import manager
-from tests.rawclient import connected
+from tests.rawclient import Client, connected
 from tests.script import Step
 from tests.upstream import Chunk, End, Head, Upstream, Wait
 from tests.versions import (
@@ -94,54 +94,54 @@ async def test_takeovers_under_load_fail_no_call_and_cut_no_stream(tmp_path: Pat
     assert "Traceback" not in proxy.first.text
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["soon after it", "long after it"])
-async def test_a_stream_that_outlasts_the_takeover_leaves_its_connection_open_for_one_more_call(
-    tmp_path: Path, late: bool
-) -> None:
-    """Its head was sent before, so that nothing has told its client that the connection ends."""
+@asynccontextmanager
+async def outlasted(folder: Path) -> AsyncIterator[tuple[Versions, Client, Client, asyncio.Event]]:
+    """
+    A takeover, two connections of the time before, and what ends the stream that the second one still gets.
+
+    The first one is idle. The head of the stream was sent before, so that nothing has told its client of the end.
+    """
     over = asyncio.Event()
     async with Upstream(timeout_s=60) as endless:
         endless.then([Head(), Chunk(ONE), Wait(over), Chunk(REST), End()])
         async with (
-            versions(tmp_path, CONFIG + ENDLESS.format(endless.base_url)) as proxy,
+            versions(folder, CONFIG + ENDLESS.format(endless.base_url)) as proxy,
             connected(proxy.port) as idle,
             connected(proxy.port) as client,
         ):
             idle.send(post(QUESTION))
             await answer(idle)
             client.send(post(STREAMED, "/long" + CHAT))
-            streaming = await head(client)
+            assert "connection" not in await head(client)
             await proxy.take_over()
-            if late:  # connections that carry nothing have been closed by then
-                await idle.rest()
-            over.set()
-            whole = await asyncio.wait_for(chunks(client), WAIT_S)
-            client.send(post(QUESTION))
-            again = await asyncio.wait_for(answer(client), WAIT_S)
+            yield proxy, idle, client, over
 
-            await proxy.stopped(1)
-            assert ("connection" in streaming, whole) == (False, (ONE + REST, True))
-            assert (again.status, again["connection"]) == (200, "close")
+
+@pytest.mark.parametrize("late", [False, True], ids=["soon after it", "long after it"])
+async def test_a_stream_that_outlasts_the_takeover_leaves_its_connection_open_for_one_more_call(
+    tmp_path: Path, late: bool
+) -> None:
+    async with outlasted(tmp_path) as (proxy, idle, client, over):
+        if late:  # connections that carry nothing have been closed by then
+            await idle.rest()
+        over.set()
+        assert await asyncio.wait_for(chunks(client), WAIT_S) == (ONE + REST, True)
+        client.send(post(QUESTION))
+        again = await asyncio.wait_for(answer(client), WAIT_S)
+
+        await proxy.stopped(1)
+        assert (again.status, again["connection"]) == (200, "close")
 
 
 async def test_a_connection_whose_stream_outlasts_the_takeover_is_closed_when_nothing_more_is_asked_on_it(
     tmp_path: Path,
 ) -> None:
-    over = asyncio.Event()
-    async with Upstream(timeout_s=60) as endless:
-        endless.then([Head(), Chunk(ONE), Wait(over), Chunk(REST), End()])
-        async with (
-            versions(tmp_path, CONFIG + ENDLESS.format(endless.base_url)) as proxy,
-            connected(proxy.port) as client,
-        ):
-            client.send(post(STREAMED, "/long" + CHAT))
-            await head(client)
-            await proxy.take_over()
-            over.set()
-            await asyncio.wait_for(chunks(client), WAIT_S)
+    async with outlasted(tmp_path) as (proxy, _, client, over):
+        over.set()
+        await asyncio.wait_for(chunks(client), WAIT_S)
 
-            await proxy.stopped(1)
-            assert await client.rest() == b""
+        await proxy.stopped(1)
+        assert await client.rest() == b""
 
 
 @BOTH
