@@ -197,7 +197,7 @@ class Dialect(ABC):
             if "read_parameters" in vars(ancestor):
                 return
             if "read_chat" in vars(ancestor):  # it reads otherwise than whose `read_parameters` it would inherit
-                cls.read_parameters = Dialect.read_parameters  # type: ignore[method-assign]
+                cls.read_parameters = Dialect.read_parameters  # type: ignore[method-assign] # of a class that is being made
                 return
 
     # -- where ---------------------------------------------------------------------------------------------------
