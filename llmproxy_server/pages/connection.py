@@ -268,16 +268,15 @@ class PageConnection(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what the parser refused, without a word of what it was; a body that is none; a bug of the page."""
         error: ProxyError
-        if isinstance(exc, ProxyError):
-            error = exc
-        elif status >= 500:
+        if status >= 500 and not isinstance(exc, ProxyError):
             error = InternalError("The page could not be shown; the log says why")
             if exc is not None:
                 broke(exc)
         else:
-            error = too_much_head() if isinstance(exc, LineTooLong) else malformed()
-        if exc is not None:
-            exc.__traceback__ = None  # its frames hold us, and we hold it
+            if exc is not None:
+                exc.__traceback__ = None  # its frames hold us, and we hold it
+            found = too_much_head() if isinstance(exc, LineTooLong) else malformed()
+            error = exc if isinstance(exc, ProxyError) else found
         if self._parted or request.writer.output_size:  # something else was told before
             self.part()
         else:

@@ -223,7 +223,7 @@ async def test_a_page_may_make_a_websocket_of_its_connection() -> None:
         assert (await socket.receive()).type is WSMsgType.CLOSE
 
 
-async def test_a_page_that_has_a_bug_is_a_500_and_ends_the_connection() -> None:
+async def test_a_page_that_has_a_bug_is_a_500_and_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(request: web.Request) -> web.StreamResponse:
         raise ValueError("a bug")
 
@@ -236,3 +236,4 @@ async def test_a_page_that_has_a_bug_is_a_500_and_ends_the_connection() -> None:
         got = await answer(client)
         assert (got.status, got.code, got["connection"]) == (500, "internal_error", "close")
         assert await client.rest() == b""
+    assert 'raise ValueError("a bug")' in caplog.text
