@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 
 import msgspec
 
@@ -16,7 +17,7 @@ from llmproxy_core.llm import LLMClient
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import logs
-from llmproxy_server.health_llm import LLMState
+from llmproxy_server.health_llm import LLMState, best_off
 from llmproxy_server.health_merge import merge
 from llmproxy_server.health_reason import Check, Growing, Reason
 from llmproxy_server.health_store import StoreProbe, look_at
@@ -158,10 +159,13 @@ class Health:
             "uptime_s": round(now - self._began_s, 1),
             "draining": self._life.draining,
             "in_flight": self._in_flight(),
-            "llms": {name: llm.said(now) for name, llm in self.llms.items()},
+            "llms": {name: self._said(llm, now) for name, llm in self.llms.items()},
             "stores": {name: store.said(now) for name, store in self._stores.items()},
         }
         return EndpointReply(msgspec.json.encode(said))
+
+    def _said(self, llm: LLMState, now: float) -> dict[str, object]:
+        return {**llm.said(now), **best_off(llm, self.llms, attrgetter("state")).tries_said(now)}
 
     def _reasons(self, now: float) -> Iterator[Reason]:
         for llm in self.llms.values():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, get_args
 
 import attrs
 
@@ -11,7 +11,7 @@ from llmproxy_core.errors import ProxyError, UpstreamError
 from llmproxy_core.exchange import Attempt
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.places import Places
-from llmproxy_core.llm_config import LLMConfig
+from llmproxy_core.llm_config import GroupConfig, LLMConfig
 from llmproxy_core.resilience.breaker_state import State as BreakerState
 from llmproxy_core.resilience.failure import failure_of
 from llmproxy_server.health_reason import Reason
@@ -19,6 +19,8 @@ from llmproxy_server.health_reason import Reason
 State = Literal["unknown", "ok", "failing"]
 Standing = Literal["ok", "unknown", "failing", "full", "resting", "open", "drained", "disabled"]
 """How an LLM is, the worst last: a State while it can be called, else why it cannot."""
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
+"""From the best to the worst."""
 _OPEN = BreakerState.OPEN
 _WEIGHT = 0.1  # of the last call in the usual latency: some twenty calls count
 _OURS = frozenset(
@@ -109,17 +111,35 @@ class LLMState:
             yield Reason(part, self.code, f"its last call failed{how}", now - self.failed_s)
 
     def said(self, now: float) -> dict[str, object]:
-        said: dict[str, object] = {
-            "provider": self.config.provider,
-            "enabled": self.config.enabled,
-            "state": self.state,
-        }
+        return {"provider": self.config.provider, "enabled": self.config.enabled, **self.tries_said(now)}
+
+    def tries_said(self, now: float) -> dict[str, object]:
+        """What the last attempts showed."""
+        said: dict[str, object] = {"state": self.state}
         if self.tried_s is not None:
             said["tried_age_s"] = round(now - self.tried_s, 1)
         if self.code is not None:
             error: dict[str, object] = {"code": self.code, "age_s": round(now - self.failed_s, 1)}
             said["last_error"] = error if self.status is None else {**error, "status": self.status}
         return said
+
+
+def best_off(
+    llm: LLMState,
+    llms: Mapping[str, LLMState],
+    standing: Callable[[LLMState], Standing],
+    above: frozenset[str] = frozenset(),
+) -> LLMState:
+    """
+    Of a group the member that is best off by *standing*, a group among them by its own best; else *llm* itself.
+
+    *above*: the groups that it is a member of.
+    """
+    if not isinstance(llm.config, GroupConfig) or not llm.config.enabled:
+        return llm
+    names = [name for name in llm.config.members if name in llms and name not in above]
+    found = [best_off(llms[name], llms, standing, above | {llm.name}) for name in names]
+    return min(found, key=lambda it: STANDINGS.index(standing(it)), default=llm)
 
 
 def key_standing(guard: Guarded) -> Literal["ok", "resting", "open"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
@@ -12,9 +13,9 @@ from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.exchange import Clock
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
-from llmproxy_server.health_llm import LLMState, Standing, key_standing
+from llmproxy_server.health_llm import LLMState, best_off, key_standing
 from llmproxy_server.providers_drained import Drained
-from llmproxy_server.providers_merge import STANDINGS, merge_drained, merge_providers, refusal
+from llmproxy_server.providers_merge import merge_drained, merge_providers, refusal
 
 PATH = "/providers"
 
@@ -114,7 +115,8 @@ def _why_not(llm: LLMState) -> str:
 
 
 def _said(llm: LLMState, llms: Mapping[str, LLMState], now: float) -> dict[str, object]:
-    said = {**llm.said(now), "state": _standing(llm, llms, frozenset())}
+    best = best_off(llm, llms, attrgetter("standing"))
+    said = {**llm.said(now), **best.tries_said(now), "state": best.standing}
     if llm.latency_s is not None and llm.usual_latency_s is not None:
         said["latency"] = {"last_s": round(llm.latency_s, 4), "usual_s": round(llm.usual_latency_s, 4)}
     config, places = llm.config, llm.places
@@ -132,15 +134,6 @@ def _said(llm: LLMState, llms: Mapping[str, LLMState], now: float) -> dict[str, 
     if isinstance(config, HttpLLMConfig) and config.probe is not None:
         said["probe_every_s"] = config.probe.every_s
     return said
-
-
-def _standing(llm: LLMState, llms: Mapping[str, LLMState], above: frozenset[str]) -> Standing:
-    """Of a group, that of the member that is best off; *above*: the groups that it is a member of."""
-    if not isinstance(llm.config, GroupConfig) or not llm.config.enabled:
-        return llm.standing
-    names = [name for name in llm.config.members if name in llms and name not in above]
-    found = [_standing(llms[name], llms, above | {llm.name}) for name in names]
-    return min(found, key=STANDINGS.index, default=llm.standing)
 
 
 def _key(guard: Guarded) -> dict[str, object]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from llmproxy_core.endpoint import EndpointReply
-from llmproxy_server.health_llm import Standing
+from llmproxy_server.health_llm import STANDINGS
 from llmproxy_server.health_merge import answer_of, by_name, latest
 
-STANDINGS: tuple[str, ...] = get_args(Standing)
-"""From the best to the worst."""
 _CANNOT_BE_CALLED = STANDINGS[STANDINGS.index("full") :]
 _BREAKERS = ("closed", "half_open", "open")
 

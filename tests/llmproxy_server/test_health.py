@@ -33,9 +33,10 @@ class Clock:
         return self.now
 
 
-def health_of(clock: Clock, life: Life) -> Health:
+def health_of(clock: Clock, life: Life, **more_llms: dict[str, Any]) -> Health:
     mapping = openai_at("http://127.0.0.1:9/v1")
     mapping["llm"]["off"] = {"provider": "openai", "base_url": "http://127.0.0.1:9/v1", "enabled": False}
+    mapping["llm"] |= more_llms
     config, _ = structure(mapping, Registry.of(*STANDARD_PLUGINS), {})
     return Health(config, life, version="1.2", clock=clock, in_flight=lambda: 7)
 
@@ -71,6 +72,25 @@ async def test_everything_is_told() -> None:
         },
         "stores": {},
     }
+
+
+async def test_a_group_is_as_its_member_that_is_best_off() -> None:
+    clock, other = Clock(), {"provider": "openai", "base_url": "http://127.0.0.1:9/v1"}
+    inner = {"provider": "fallback", "members": ["openai", "off"]}
+    outer = {"provider": "fallback", "members": ["other", "inner"]}
+    health = health_of(clock, Life(), other=other, inner=inner, outer=outer)
+    untried = (await told(health))["llms"]["outer"]
+    health.learn([Attempt("openai", "m", 0.0, error=UpstreamCut("gone"))])
+    clock.now += 1
+    failing = (await told(health))["llms"]["inner"]
+    health.learn([Attempt("other", "m", 0.0, status=200)])
+    clock.now += 2
+    llms = (await told(health))["llms"]
+
+    assert untried == {"provider": "fallback", "enabled": True, "state": "unknown"}
+    assert (failing["state"], failing["tried_age_s"], failing["last_error"]["code"]) == ("failing", 1.0, "upstream_cut")
+    assert llms["outer"] == {"provider": "fallback", "enabled": True, "state": "ok", "tried_age_s": 2.0}
+    assert (llms["inner"]["state"], llms["inner"]["tried_age_s"]) == ("failing", 3.0)
 
 
 async def test_the_word_is_that_of_the_process_first() -> None:
