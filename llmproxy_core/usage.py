@@ -25,7 +25,7 @@ class Usage:
 
     *input_tokens* includes the cached, the cache-written and the audio ones, *output_tokens* includes reasoning and
     audio, so that `input_tokens + output_tokens` is the total whatever the provider (protocols differ; dialects
-    convert).
+    convert). Sound that is known to have come from the cache counts as cached alone.
     """
 
     input_tokens: int = 0

@@ -10,6 +10,7 @@ import msgspec
 from llmproxy_core.chat import ChatOrigin, ChatReply, Choice, JSONText, ToolCall, remember
 from llmproxy_core.dialect import ReplyHead
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.usage import Usage
 from llmproxy_core.wire import (
     NUMBER,
     STRING,
@@ -90,6 +91,15 @@ def scan_reply(body: bytes) -> ReplyHead:
     word = finish_word(outline.status, outline.reason)
     usage = read_usage(bytes(outline.usage), outline.service_tier)
     return ReplyHead(usage, outline.model, () if word is None else (word,), outline.id)
+
+
+def read_spent(response: bytes) -> Usage | None:
+    """What *response*, however it ended, says that it used; None when it does not say."""
+    try:
+        outline = _decode(response)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return read_usage(bytes(outline.usage), outline.service_tier)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from llmproxy_core.wire import EventScanner
 from llmproxy_core.wire.splice import json_text
 from llmproxy_openai.responses.failure import stream_error
 from llmproxy_openai.responses.finish import finish_word
-from llmproxy_openai.responses.reply import Outline
+from llmproxy_openai.responses.reply import Outline, read_spent
 from llmproxy_openai.responses.stream_event import TERMINAL, StreamEvent, is_error, read_event
 from llmproxy_openai.responses.usage import read_usage
 
@@ -98,6 +98,7 @@ class ResponseScanner(EventScanner):
         if source.type == "response.failed":
             before = [] if self._pending is None else [self._pending]
             self.error = stream_error([*before, event.data])
+            self.usage = read_spent(bytes(source.response))
         elif is_error(source):
             self._pending = event.data
 

@@ -30,7 +30,7 @@ from llmproxy_openai.responses.answer import BETWEEN_SUMMARIES
 from llmproxy_openai.responses.citations import read_citation
 from llmproxy_openai.responses.failure import stream_error
 from llmproxy_openai.responses.paths import CREATE, DIALECT
-from llmproxy_openai.responses.reply import read_reply
+from llmproxy_openai.responses.reply import read_reply, read_spent
 from llmproxy_openai.responses.stream_event import (
     SAID_IN_PIECES,
     TERMINAL,
@@ -91,7 +91,10 @@ class ResponseReader(EventReader):
 
     def _failed(self, raw: bytes, told: list[StreamEvent]) -> Frame:
         self.is_over = True
-        return Frame(raw, [failed(stream_error([event.data for event in told]))], told[-1])
+        events: list[ChatEvent] = [failed(stream_error([event.data for event in told]))]
+        if (spent := read_spent(bytes(told[-1].response))) is not None:
+            events.insert(0, UsageReported(spent))
+        return Frame(raw, events, told[-1])
 
     # -- the response --------------------------------------------------------------------------------------------
 

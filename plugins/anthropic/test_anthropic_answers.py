@@ -202,6 +202,23 @@ def test_where_only_the_split_is_told_its_sum_was_written() -> None:
     assert (found.input_tokens, found.cache_write_tokens) == (8, 7)
 
 
+def test_what_is_billed_beside_the_whole_is_in_it() -> None:
+    compaction = {"type": "compaction", "input_tokens": 900, "cache_read_input_tokens": 100, "output_tokens": 35}
+    turn = {"type": "message", "input_tokens": 20, "output_tokens": 5}
+    whole = {"input_tokens": 20, "output_tokens": 5, "service_tier": "standard"}
+
+    assert usage(**whole, iterations=[turn]) == Usage(20, 5, service_tier="standard")
+    assert usage(**whole, iterations=[compaction, turn]) == Usage(1020, 40, 100, service_tier="standard")
+    assert usage(**whole, iterations=[{"type": "compaction"}, "x", None]) == Usage(20, 5, service_tier="standard")
+    assert usage(**whole, iterations={"type": "compaction"}) == Usage(20, 5, service_tier="standard")
+
+
+def test_tokens_of_an_adviser_are_an_estimate_since_it_is_another_model() -> None:
+    advice = {"type": "advisor_message", "model": "other", "input_tokens": 70, "output_tokens": 7}
+
+    assert usage(input_tokens=20, output_tokens=5, iterations=[advice]) == Usage(90, 12, source=UsageSource.ESTIMATED)
+
+
 def test_counts_that_cannot_be_are_an_estimate() -> None:
     found = usage(input_tokens=-4, output_tokens=3)
 

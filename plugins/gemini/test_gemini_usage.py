@@ -37,6 +37,16 @@ def usage_of(**members: Any) -> Usage | None:
             },
             Usage(9, 0, audio_input_tokens=4, source=ESTIMATED),
         ),
+        (
+            {
+                "promptTokenCount": 9,
+                "candidatesTokenCount": 1,
+                "cachedContentTokenCount": 5,
+                "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 3}, {"modality": "AUDIO", "tokenCount": 6}],
+                "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 4}, {"modality": "TEXT", "tokenCount": 1}],
+            },
+            Usage(9, 1, 5, audio_input_tokens=2),
+        ),
         ({"promptTokenCount": 1, "candidatesTokenCount": 2, "serviceTier": "flex"}, Usage(1, 2, service_tier="flex")),
         ({"promptTokenCount": 1, "cachedContentTokenCount": 5}, Usage(1, 0, 1, source=ESTIMATED)),
         ({"promptTokenCount": -1, "candidatesTokenCount": 2}, Usage(0, 2, source=ESTIMATED)),

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from llmproxy_core.chat import Failed, Start, TextDelta
+from llmproxy_core.chat import Failed, Start, TextDelta, UsageReported
 from llmproxy_core.errors import UpstreamCut, UpstreamError
 from llmproxy_core.testing.grammar import check_stream
+from llmproxy_core.usage import Usage
 from llmproxy_openai.responses import ResponsesDialect
 from llmproxy_openai.responses.paths import CREATE
 from tests.recordings import recording
@@ -47,6 +48,21 @@ def test_a_reader_tells_the_same_failure_once() -> None:
     told = failures[0]
     error = UpstreamError(told.message, status=told.status, code=told.code, dialect=told.dialect, body=told.body)
     assert out + DIALECT.error_event(error, "id", CREATE, writer) == FAILS
+
+
+@pytest.mark.parametrize("usage", [None, {"input_tokens": 90, "output_tokens": 20, "total_tokens": 110}, "?"])
+def test_what_a_failed_response_has_used_is_known(usage: object) -> None:
+    failed = {**data_in(GOOD)[0]["response"], "status": "failed", "error": {"message": "Oops"}, "usage": usage}
+    stream = event(type="response.failed", sequence_number=9, response=failed)
+    scanner, reader = DIALECT.scanner(CREATE, usage=True), DIALECT.reader(CREATE)
+    scanner.feed(stream)
+    (frame,) = reader.feed(stream)
+
+    known = Usage(90, 20, service_tier="flex") if isinstance(usage, dict) else None
+    assert scanner.error is not None
+    assert scanner.usage == known
+    assert [it.usage for it in frame.events if isinstance(it, UsageReported)] == ([] if known is None else [known])
+    assert isinstance(frame.events[-1], Failed)
 
 
 def test_before_anything_was_sent_the_failure_is_a_body() -> None:

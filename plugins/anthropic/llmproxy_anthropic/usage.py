@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 
-from llmproxy_core import Usage
+from llmproxy_core import Usage, UsageSource
 from llmproxy_core.wire import Counts, encode, join_object, tier_word, true_count
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NOTHING: Mapping[str, Any] = {}
 _ASKED = frozenset({"input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"})
 _ANSWERED = frozenset({"output_tokens", "output_tokens_details"})
+_BESIDE = frozenset({"compaction", "advisor_message"})
+"""Types of iterations whose tokens are billed, and are not in those of the whole (Anthropic's SDK, `BetaUsage`)."""
 _TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "batch": "batch"}
 
 
@@ -36,11 +38,31 @@ def read_usage(text: bytes) -> Usage | None:
 
 def counted(members: Mapping[str, Any]) -> Usage | None:
     """
-    The counts in *members* of a usage; None when there is none.
+    The counts in *members* of a usage, with those that are billed beside it; None when there is none.
 
     Never fails: what cannot be true is taken as not there, one beyond what it is a part of is cut, and the usage is
     then an estimate, as it is where half of it is wanting. Of an input that is not told no part counts as cached.
     """
+    usage = _counted(members)
+    iterations = members.get("iterations")
+    if usage is None or not isinstance(iterations, list):
+        return usage
+    for it in iterations:
+        if isinstance(it, dict) and it.get("type") in _BESIDE and (part := _iteration(it, members)) is not None:
+            usage += part
+    return usage
+
+
+def _iteration(iteration: Mapping[str, Any], whole: Mapping[str, Any]) -> Usage | None:
+    """The counts of one that is billed beside the *whole*."""
+    told = {name: value for name, value in iteration.items() if value is not None}
+    part = _counted({**told, "service_tier": whole.get("service_tier")})
+    if part is None or iteration["type"] == "compaction":
+        return part
+    return part + Usage(source=UsageSource.ESTIMATED, service_tier=part.service_tier)  # another model's, at its price
+
+
+def _counted(members: Mapping[str, Any]) -> Usage | None:
     counts = Counts()
     asked, answered = counts.read(members, "input_tokens"), counts.read(members, "output_tokens")
     halves = counts.halves(asked, answered, None)

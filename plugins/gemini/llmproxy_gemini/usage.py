@@ -93,13 +93,15 @@ def _read_odd(text: bytes, *, has_output: bool = True) -> Usage | None:
     if asked is not None and said is not None:
         output_tokens += max(0, (total or 0) - input_tokens - output_tokens)
     cached = counts.within(input_tokens, counts.read(members, "cachedContentTokenCount"))
+    heard = _spoken(counts, members, "promptTokensDetails")
+    heard_before = min(heard, _spoken(counts, members, "cacheTokensDetails"))
     tier = members.get("serviceTier")
     return Usage(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         cached_input_tokens=cached,
         reasoning_tokens=counts.within(output_tokens, thought),
-        audio_input_tokens=counts.within(input_tokens, _spoken(counts, members, "promptTokensDetails")),
+        audio_input_tokens=counts.within(input_tokens, heard - heard_before),
         audio_output_tokens=counts.within(output_tokens, _spoken(counts, members, "candidatesTokensDetails")),
         service_tier=tier_word(tier if isinstance(tier, str) else None),
         source=counts.source,
