@@ -54,7 +54,7 @@ from llmproxy_core.exchange import Attempt, Caller, ChildCall, Exchange, Note
 from llmproxy_core.frame import Frame
 from llmproxy_core.headers import Headers
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
-from llmproxy_core.http_llm import HttpLLM
+from llmproxy_core.http_llm import COUNTED_HEADER, HttpLLM
 from llmproxy_core.layer import Layer
 from llmproxy_core.llm import FixedHeaders, LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import BaseUrl, GroupConfig, HttpLLMConfig, LLMConfig
@@ -101,7 +101,7 @@ from llmproxy_core.subscription import Keep
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.text import Channel, Replace, TextFilter, Watcher, WordWatcher
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
-from llmproxy_core.translation import Translation, unsupported
+from llmproxy_core.translation import CHANGED_HEADER, Translation, unsupported
 from llmproxy_core.usage import Usage, UsageSource
 
 __all__ = [
@@ -207,6 +207,7 @@ __all__ = [
     "ProviderType",
     "LLMClient",
     "LLMConfig",
+    "COUNTED_HEADER",
     "HttpLLM",
     "HttpLLMConfig",
     "BaseUrl",
@@ -237,6 +238,7 @@ __all__ = [
     "ROUGH",
     "estimated_output",
     "estimated_tokens",
+    "CHANGED_HEADER",
     "Translation",
     "unsupported",
     "Carried",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import llmproxy_gemini
 import llmproxy_mistral
 import pytest
 
+from llmproxy_core import CHANGED_HEADER
 from llmproxy_core.chat import ChatEvent, Finish, Finished, FinishReason, ReasoningDelta, TextDelta
 from llmproxy_core.testing.grammar import check_stream
 from tests.answering import Answering
@@ -58,12 +60,13 @@ class Cached:
 
 
 @asynccontextmanager
-async def cached(llm: Speaker) -> AsyncIterator[Cached]:
+async def cached(llm: Speaker, **route: str) -> AsyncIterator[Cached]:
     async with Upstream() as upstream:
+        chats = {"path_prefix": "/", "target_llm": "main", "operations": ["chat"], "processors": ["cache"]}
         mapping: dict[str, Any] = {
             "llm": {"main": llm_at(llm.name, upstream.url)},
             "processor": {"cache": {"type": "cache"}},
-            "route": [{"path_prefix": "/", "target_llm": "main", "operations": ["chat"], "processors": ["cache"]}],
+            "route": [chats | route],
         }
         async with Proxy(mapping, plugins=PLUGINS) as proxy:
             yield Cached(llm, proxy, upstream)
@@ -103,6 +106,18 @@ async def test_both_forms_of_geminis_streams_are_one_question(llm: Speaker, firs
         assert (seen.header(STATUS), again.header(STATUS)) == ("miss", "hit")
         check(first, seen, stream=True)
         check(then, again, stream=True)
+
+
+async def test_a_hit_says_what_was_left_out_of_the_question() -> None:
+    question = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "safetySettings": []}
+    async with cached(Speaker("openai"), on_unsupported="drop") as stage:
+        stage.upstream.script = Answering(Speaker("openai"), False, SAID).complete()
+        target = stage.proxy.url + Speaker("gemini").path(stream=False, model="a-model")
+        seen = [await post(target, json.dumps(question).encode(), Speaker("gemini").headers()) for _ in range(2)]
+
+        assert [it.header(STATUS) for it in seen] == ["miss", "hit"]
+        assert [it.header(CHANGED_HEADER) for it in seen] == ["safetySettings=dropped"] * 2
+        assert [it.log_fields["changed"] for it in stage.proxy.exchanges] == ["safetySettings=dropped"] * 2
 
 
 @pytest.mark.parametrize("client", SPEAKERS, ids=str)

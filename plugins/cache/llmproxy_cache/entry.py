@@ -9,6 +9,8 @@ from typing import Self
 import msgspec
 
 from llmproxy_core import (
+    CHANGED_HEADER,
+    COUNTED_HEADER,
     Api,
     Dialect,
     Exchange,
@@ -26,6 +28,7 @@ from llmproxy_core.chat import ChatReply, Finished, FinishReason, RefusalDelta, 
 
 _FREE = Price(0, 0)
 _AT_ONCE = 16 << 10  # bytes of a stream that are read in one turn of the loop: less than a millisecond
+_TOLD = frozenset({CHANGED_HEADER, COUNTED_HEADER})
 _WITHHELD = frozenset({FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.ERROR})
 
 
@@ -43,9 +46,12 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.2"
     finish: tuple[str, ...]
     shown: str | None = None
     """The model's name for the client's eyes, where another one was sent."""
+    told: tuple[tuple[str, str], ...] = ()
+    """What the client is told of how the answer was made: (name, value) of headers."""
 
     @classmethod
-    def of(cls, response: Response, kept: KeptBody, *, now: float) -> Self:
+    def of(cls, response: Response, kept: KeptBody, exchange: Exchange, *, now: float) -> Self:
+        """*exchange* is the one that *response* was made in."""
         return cls(
             now,
             response.dialect.name,
@@ -57,6 +63,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, tag="llmproxy.cache.2"
             response.model,
             response.finish_words,
             response.shown_model,
+            tuple(pair for pair in exchange.response_headers if pair[0] in _TOLD),
         )
 
     @classmethod

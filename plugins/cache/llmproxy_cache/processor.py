@@ -13,6 +13,7 @@ from llmproxy_cache.entry import Entry, is_worth_keeping
 from llmproxy_cache.flight import Flight
 from llmproxy_cache.key import NotCacheable, key_of
 from llmproxy_core import (
+    CHANGED_HEADER,
     End,
     Exchange,
     Handler,
@@ -131,7 +132,9 @@ class Cache:
             return None
         response = entry.replay(exchange, self._services.dialects, self._services.tasks)
         if response is not None:
-            exchange.response_headers.append((AGE, str(int(age_s))))
+            exchange.response_headers += [(AGE, str(int(age_s))), *entry.told]
+            if (changed := dict(entry.told).get(CHANGED_HEADER)) is not None:
+                exchange.log_fields["changed"] = changed
             self._mark(exchange, "hit")
         return response
 
@@ -159,7 +162,7 @@ class Cache:
                 return
             if flight.exchange.operation is Operation.CHAT and not await is_worth_keeping(response.dialect, kept):
                 return
-            entry = Entry.of(response, kept, now=self._services.now())
+            entry = Entry.of(response, kept, flight.exchange, now=self._services.now())
             tags = {_tag(model) for model in flight.models}
             await self._ask("write", self._kept.set(key, bytes(entry), ttl_s=self._config.ttl_s, tags=tags))
             if not self._is_current(key, flight):  # emptied while it was written
