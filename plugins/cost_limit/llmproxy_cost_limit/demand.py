@@ -43,14 +43,17 @@ Anthropic, "Tool use": at most 530 for the system prompt, 735 for computer use, 
 MOST_TOKENS = 1_000_000_000
 """No answer is longer and nobody gets more of them: what is asked for beyond that costs no more."""
 
-_CAPS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict"})
-_CHOICES = frozenset({"n", "best_of"})
+_CAPS = frozenset({"maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "npredict", "numpredict"})
+_CHOICES = frozenset({"n", "bestof", "candidatecount"})
 """
-Members that say how long answers may be and how many are made, in some server's protocol.
+Members that say how long answers may be and how many are made, in some server's protocol, without their underscores.
 
-Which of them the upstream goes by, and whether it minds their case (Go's parser does not), nobody here knows: the
-largest counts. `best_of` of OpenAI's older completions makes more answers than it gives.
+Which of them the upstream goes by, and whether it minds their case (Go's parser does not; Google's takes both
+`maxOutputTokens` and `max_output_tokens`), nobody here knows: the largest counts. `best_of` of OpenAI's older
+completions makes more answers than it gives.
 """
+_OPTIONS = frozenset({"generationconfig", "options"})
+"""Objects that some protocols have these in."""
 _MEDIA = re.compile("image|audio|video|file|document|media", re.IGNORECASE).search
 
 
@@ -124,9 +127,19 @@ def _choices(chat: ChatRequest, members: Mapping[str, bytes | msgspec.Raw]) -> i
 
 
 def _numbers(members: Mapping[str, bytes | msgspec.Raw], names: Collection[str]) -> list[int]:
-    """The values of those *members* that have one of *names* in any case, and are numbers."""
-    found = (_number(bytes(text)) for name, text in members.items() if name.casefold() in names)
+    """The values of those *members*, and of their options, that have one of *names* in any case, and are numbers."""
+    found = (_number(bytes(text)) for name, text in _with_options(members) if name in names)
     return [number for number in found if number is not None]
+
+
+def _with_options(members: Mapping[str, bytes | msgspec.Raw]) -> Iterator[tuple[str, bytes | msgspec.Raw]]:
+    """Names without case and underscores, and values."""
+    for name, text in members.items():
+        plain = name.casefold().replace("_", "")
+        yield plain, text
+        if plain in _OPTIONS and bytes(text).startswith(b"{"):
+            inner = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            yield from ((it.casefold().replace("_", ""), value) for it, value in inner.items())
 
 
 def _number(text: bytes) -> int | None:
