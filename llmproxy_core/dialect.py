@@ -57,6 +57,8 @@ class Api:
     """Whether it answers with streams; None: the body says so."""
     query: str = ""
     """What every call to the upstream has in its query (`alt=sse`)."""
+    translated_query: str = ""
+    """What it has besides when the client speaks another protocol, whose own query does not come along."""
     stream_type: str = "text/event-stream"
     """The media type of its streams."""
 

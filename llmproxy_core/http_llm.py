@@ -367,10 +367,13 @@ class HttpLLM:
             name = quote(sent or "", safe=":@" + slash)
             check_path("/" + name)  # dot segments in it would lead to another path of the provider's
             path, base = path.replace("{model}", name), base.replace("{model}", name)
-        if request.query and request.api is not None and request.api.form == api.form:
-            query = passed_query(request.query, request.api, api, self._query)
+        asked = request.api
+        is_own = asked is not None and asked.form == api.form
+        if is_own and asked is not None and request.query:
+            query = passed_query(request.query, asked, api, self._query)
         else:
-            query = f"{api.query}&{self._query}" if api.query and self._query else api.query or self._query
+            parts = (api.query, "" if is_own else api.translated_query, self._query)
+            query = "&".join(part for part in parts if part)
         return f"{base}{path}?{query}" if query else base + path
 
     def _headers(self, request: Request, passed: frozenset[str]) -> list[tuple[str, str]]:

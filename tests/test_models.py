@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import llmproxy_anthropic
+import llmproxy_gemini
 import pytest
 
 from tests.exact import ask
 from tests.proxy import Proxy, openai_at
+from tests.speaking import Speaker, llm_at
 from tests.upstream import Upstream, reply
 
 LISTED = {"models": ["gpt-4o", "org/name", "50%", "gpt-*"]}
@@ -116,3 +119,26 @@ async def test_a_group_lists_what_its_members_name() -> None:
 
     assert [each["id"] for each in answer["data"]] == ["one", "two", "three"]
     assert (found, missing) == (200, 404)
+
+
+GEMINIS = {"models": [{"name": "models/a", "displayName": "A"}]}
+ANTHROPICS = {"data": [{"type": "model", "id": "a", "display_name": "A"}], "has_more": False}
+
+
+@pytest.mark.parametrize(("llm", "told", "page"), [("gemini", GEMINIS, "pageSize"), ("anthropic", ANTHROPICS, "limit")])
+async def test_a_client_of_another_protocol_is_told_of_the_longest_page_that_there_is(
+    llm: str, told: dict[str, Any], page: str
+) -> None:
+    async with Upstream(reply(told)) as upstream:
+        mapping = {
+            "llm": {"main": llm_at(llm, upstream.url)},
+            "route": [{"path_prefix": "/", "target_llm": "main"}],
+        }
+        async with Proxy(mapping, plugins=(llmproxy_gemini, llmproxy_anthropic)) as proxy:
+            seen = await ask("GET", f"{proxy.url}/v1/models?limit=7&after=x")
+            client = Speaker(llm)
+            own = await ask("GET", f"{proxy.url}{client.dialect.roots[0]}/models", headers=client.headers())
+
+    assert [it["id"] for it in json.loads(seen.body)["data"]] == ["a"]
+    assert json.loads(own.body) == told
+    assert [it.target.partition("?")[2] for it in upstream.requests] == [f"{page}=1000", ""]

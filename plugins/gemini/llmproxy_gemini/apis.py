@@ -40,7 +40,8 @@ TUNED_COUNT = Api(
 )
 EMBED_BATCH = Api("gemini.embed_batch", Operation.EMBEDDINGS, "POST", "/models/{model}:batchEmbedContents")
 EMBED = Api("gemini.embed", Operation.EMBEDDINGS, "POST", "/models/{model}:embedContent")
-MODELS = Api("gemini.models", Operation.MODELS, "GET", "/models", has_body=False)
+_LONGEST_PAGE = "pageSize=1000"
+MODELS = Api("gemini.models", Operation.MODELS, "GET", "/models", has_body=False, translated_query=_LONGEST_PAGE)
 MODEL = Api("gemini.model", Operation.MODELS, "GET", "/models/{model}", has_body=False)
 
 APIS = (
