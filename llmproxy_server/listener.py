@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
+from math import inf
 
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.edge import Edge
@@ -18,6 +19,8 @@ BACKLOG = 1024
 AT_ONCE = 64
 """Connections that are accepted each time that the loop turns; then others have their turn."""
 _RETRY_S = 1.0
+_QUIET_S = 60.0
+"""How often it is said that connections cannot be accepted."""
 
 
 class Listener:
@@ -39,6 +42,7 @@ class Listener:
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
+        self._said_s = -inf
 
     @property
     def url(self) -> str:
@@ -87,8 +91,10 @@ class Listener:
         uvloop accepts one each time that it turns (libuv from 1.45 on). That takes a tenth of a second while a thousand
         clients are served, and a thousand others that come at once would wait for minutes.
         """
-        with suppress(OSError):  # the loop meets it as well, and sees to it
+        try:
             self._take_waiting(listening)
+        except OSError as error:  # the loop meets it as well, and sees to it
+            self._say(error)
         return self._edge.protocol()
 
     def _accept_by_hand(self) -> None:
@@ -106,9 +112,16 @@ class Listener:
             try:
                 await _readable(listening, loop)
                 self._take_waiting(listening)
-            except OSError as error:  # the client is gone again, or we are out of descriptors
-                _log.warning("a connection could not be accepted", reason=error.strerror)
+            except OSError as error:
+                self._say(error)
                 await asyncio.sleep(_RETRY_S)
+
+    def _say(self, error: OSError) -> None:
+        """The client is gone again, or we are out of descriptors; then each connection would be told of."""
+        now_s = time.monotonic()
+        if now_s - self._said_s >= _QUIET_S:
+            self._said_s = now_s
+            _log.warning("a connection could not be accepted", reason=error.strerror)
 
     def _take_waiting(self, listening: socket.socket) -> None:
         """Accept the connections that wait in *listening*, some at once, as far as there is room. OSError."""

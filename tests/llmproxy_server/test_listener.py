@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 
 from llmproxy_server.listener import AT_ONCE
+from llmproxy_server.log_events import warm_up
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at, with_server
 
@@ -52,3 +57,39 @@ async def test_no_more_are_taken_at_once_than_there_is_room_for() -> None:
         await until(lambda: len(connections - held) == 2)
         for client in waiting[3:]:
             client.close()
+
+
+@pytest.fixture
+def one_descriptor_left() -> Iterator[Callable[[], None]]:
+    """Called, it leaves the process one more descriptor than it has."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def leave_one() -> None:
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, before[1]))
+
+    yield leave_one
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("most", [0, 1000], ids=["without a bound", "bounded"])
+def test_running_out_of_descriptors_is_said_once(
+    most: int, one_descriptor_left: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run_out() -> None:
+        async with Proxy(with_server(NOWHERE, max_connections=most)) as proxy:
+            connections = proxy.server.edges[0].connections
+            waiting = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(3)]
+            one_descriptor_left()
+            await until(lambda: len(connections) == 1)
+            await until(lambda: "could not be accepted" in caplog.text)
+            for client in waiting:  # each leaves room for another, for a moment
+                client.close()
+                await until(lambda: not connections)
+
+    warm_up()  # as `serve` does: a module could not be read any more
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # asyncio's own says it itself, a thousand times
+        runner.run(run_out())
+
+    assert caplog.text.count("a connection could not be accepted") == 1
