@@ -5,6 +5,7 @@ Names are listed in reading order. What is not in `__all__`, or begins with an u
 `llmproxy_core.chat` (the neutral conversation) and `llmproxy_core.testing` are public modules of their own.
 """
 
+from llmproxy_core.attempt import Attempt, ChildCall
 from llmproxy_core.body import Body, PulledBody, Sink
 from llmproxy_core.carried import SEAL_MARK, Carried, seal, unseal
 from llmproxy_core.dialect import (
@@ -50,7 +51,7 @@ from llmproxy_core.errors import (
     UpstreamGarbage,
     UpstreamTimeout,
 )
-from llmproxy_core.exchange import Attempt, Caller, ChildCall, Exchange, Note
+from llmproxy_core.exchange import Caller, Exchange
 from llmproxy_core.frame import Frame
 from llmproxy_core.headers import Headers
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
@@ -62,6 +63,7 @@ from llmproxy_core.meter import CounterMetric, HistogramMetric, Meter
 from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Money, Price
+from llmproxy_core.notes import Note
 from llmproxy_core.option import (
     between,
     byte_size,

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import attrs
 
+from llmproxy_core.attempt import Attempt, ChildCall, ShownAttempts
 from llmproxy_core.dialect import Operation
-from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.errors import ProxyError
 from llmproxy_core.layer import Layer, running
 from llmproxy_core.money import Money
 from llmproxy_core.node import record
+from llmproxy_core.notes import Notes
 from llmproxy_core.outcome import End, OnFinish, Outcome
 from llmproxy_core.request import ClientView, Request
 from llmproxy_core.resilience.tries import Tries
@@ -25,7 +27,6 @@ from llmproxy_core.tasks import Tasks
 from llmproxy_core.trace_context import TraceContext, new_span_id
 
 _log = logging.getLogger("llmproxy")
-T = TypeVar("T")
 Clock = Callable[[], float]
 """Seconds of a monotonic clock."""
 
@@ -45,118 +46,6 @@ class Caller:
 ANONYMOUS = Caller()
 _DEPTH = itemgetter(0)
 _COMPLETED, _ABANDONED = End.COMPLETED, End.ABANDONED  # as globals a fifth as dear: each call asks for them
-
-
-class Note(Generic[T]):
-    """A typed key for `exchange.notes`: made once at module level by whoever writes the note."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"Note({self.name!r})"
-
-
-class Notes:
-    """What processors tell each other about one exchange, under typed keys."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self) -> None:
-        self._values: dict[Note[Any], Any] = {}
-
-    def __setitem__(self, key: Note[T], value: T) -> None:
-        self._values[key] = value
-
-    def __getitem__(self, key: Note[T]) -> T:
-        value: T = self._values[key]
-        return value
-
-    def get(self, key: Note[T]) -> T | None:
-        return self._values.get(key)
-
-    def copy(self) -> Notes:
-        """The same notes, to be written further apart."""
-        copied = Notes()
-        copied._values.update(self._values)
-        return copied
-
-    def __contains__(self, key: Note[Any]) -> bool:
-        return key in self._values
-
-
-@record
-class Attempt:
-    """One upstream call of an exchange. Times are seconds of the monotonic clock."""
-
-    llm: str
-    model: str | None
-    started_s: float
-    status: int | None = None
-    error: ProxyError | None = None
-    upstream_id: str | None = None
-    """The provider's own id of the call, for its support."""
-    headers_s: float | None = None
-    sent_s: float | None = None
-    """When the first byte of the request was sent."""
-    ended_s: float | None = None
-    """
-    When it failed, or the last of its answer was read; of a stream, when that was over.
-
-    What processors do with a whole answer, and how long its client takes to get it, is no time of the upstream's.
-    """
-    request: Request | None = None
-    """What was asked, with what processors made of it."""
-    outcome: Outcome | None = None
-    """Of the answer that it gave, once that is over."""
-    span_id: int = 0
-    """0: nobody records it."""
-    key: str | None = None
-    """The name of the key that was used, where the LLM has several."""
-    next: str | None = None
-    """Why another attempt followed."""
-
-    def failed(self, error: ProxyError, now: float) -> None:
-        """It gave no answer."""
-        self.error, self.ended_s = error, now
-
-    def answered(self, outcome: Outcome) -> None:
-        """The answer is over."""
-        self.outcome = outcome
-        if self.ended_s is None:
-            self.ended_s = outcome.ended_s
-        if isinstance(outcome.error, UpstreamError):
-            self.error = outcome.error
-
-
-class _ShownAttempts(list[Attempt]):
-    """The attempts of a branch: they are in *whole*, those of its exchange, as soon as they are made."""
-
-    __slots__ = ("_whole",)
-
-    def __init__(self, whole: list[Attempt]) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def append(self, attempt: Attempt) -> None:
-        super().append(attempt)
-        self._whole.append(attempt)
-
-
-@record
-class ChildCall:
-    """A model call of a processor's own: what `exchange.child` was asked for. Times as in Attempt."""
-
-    processor: str
-    """The processor's name in the configuration; "" outside of any."""
-    attempts: list[Attempt]
-    started_s: float
-    ended_s: float | None = None
-    span_id: int = 0
-    calls: list[ChildCall] = attrs.field(factory=list)
-    """Those made in this one's name."""
 
 
 class Owned(Protocol):
@@ -341,7 +230,7 @@ class Exchange:
         branch = self._derive(self.request, parent=self)
         branch.client, branch.tries = self.client, self.tries
         branch._notes = self.notes
-        branch.attempts = _ShownAttempts(self.attempts)
+        branch.attempts = ShownAttempts(self.attempts)
         branch.child_calls = self._shared_calls()
         branch.settling = self.settling
         self._adopt(branch)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import compress
 from urllib.parse import quote
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.carried import SEAL_MARK
 from llmproxy_core.chat import changed
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
@@ -24,7 +25,7 @@ from llmproxy_core.errors import (
     UpstreamTimeout,
 )
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_usage
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.llm import FixedHeaders, Transport, UpstreamRequest, UpstreamResponse
 from llmproxy_core.llm_config import HttpLLMConfig

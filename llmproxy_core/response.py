@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 import msgspec
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.body import Body, Sink
 from llmproxy_core.chat import ChatEvent, ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
@@ -16,7 +17,7 @@ from llmproxy_core.disclosure import shows_nothing
 from llmproxy_core.embeddings import EmbeddingsReply
 from llmproxy_core.errors import ProxyError, UpstreamAuthError, UpstreamError
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_reply, estimated_usage
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.layer import Layer, running
 from llmproxy_core.money import Money, Price
 from llmproxy_core.outcome import End, KeptBody, OnFinish, Outcome

@@ -7,9 +7,9 @@ from operator import attrgetter
 
 import msgspec
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, UpstreamError
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.outcome import End
 from llmproxy_core.trace_context import caller_trace
 from llmproxy_server.log_line import ENVELOPE

@@ -8,12 +8,13 @@ from typing import Any
 
 import attrs
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.body import PulledBody
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.deadline import deadline_exceeded
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.errors import InternalError, ProxyError, RouteNotFound, Unsupported, UpstreamCut, UpstreamError
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.hookspecs import ProviderType, hookimpl
 from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.model_map import ModelMap

@@ -7,9 +7,10 @@ from operator import attrgetter
 
 import msgspec
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.config import Config
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
-from llmproxy_core.exchange import Attempt, Clock, Exchange
+from llmproxy_core.exchange import Clock, Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 import attrs
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError, UpstreamError
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.places import Places
 from llmproxy_core.llm_config import GroupConfig, LLMConfig

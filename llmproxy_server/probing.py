@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, UpstreamError, UpstreamGarbage, UpstreamTimeout, forget_tracebacks
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers

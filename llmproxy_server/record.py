@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.outcome import End, KeptBody, Outcome
 from llmproxy_core.relay import Whole

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.config import Config, ServerConfig
 from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ConfigError, Problem
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError, forget_tracebacks, have_wait
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.resilience.failure import Failure, failure_of
 from llmproxy_core.translation import CHANGED_HEADER
 

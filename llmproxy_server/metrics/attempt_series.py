@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm_config import GroupConfig
 from llmproxy_server.metrics.call_series import CallSeries

@@ -6,8 +6,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from operator import attrgetter
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.money import Money
 from llmproxy_core.outcome import End, Outcome

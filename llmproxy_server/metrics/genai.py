@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from urllib.parse import urlsplit
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.outcome import End, Outcome

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError, UpstreamError
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.outcome import End
 from llmproxy_core.resilience.failure import failure_of
 from llmproxy_server.metrics.families import (

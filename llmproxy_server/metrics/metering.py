@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
-from llmproxy_core.exchange import Attempt
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_server.metrics.call_metrics import CallMetrics
 from llmproxy_server.metrics.llm_gauges import watch_llms

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import attrs
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.estimate import BILLED_OPERATIONS
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm import LLMClient
 from llmproxy_core.llm_config import GroupConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from llmproxy_core.exchange import Attempt
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.outcome import Outcome
 from llmproxy_server.metrics import genai_families
 from llmproxy_server.metrics.call_series import CallSeries

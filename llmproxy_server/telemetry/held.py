@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.chat import Part, ReasoningPart, TextPart, ToolCall, ToolResult
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.outcome import KeptBody
 from llmproxy_core.request import Request
 from llmproxy_server.record import Ended

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.util.types import AttributeValue
 
-from llmproxy_core.exchange import Attempt, ChildCall
+from llmproxy_core.attempt import Attempt, ChildCall
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.outcome import End, KeptBody, Outcome

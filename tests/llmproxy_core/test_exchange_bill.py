@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy_core import End, Exchange, Money, Outcome, Price, Reply, Tasks, Usage
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import ReplyHead
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.pipeline import Step, compose
 from llmproxy_core.trace_context import TraceContext
 from tests.llmproxy_core.conversation import CHAT, COST, DIALECT, PRICE, USED, Doing, exchange, own_request, whole

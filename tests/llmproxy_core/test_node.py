@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from llmproxy_core import chat
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.chat import (
     BuiltinTool,
     ChatRequest,
@@ -27,7 +28,7 @@ from llmproxy_core.chat import (
     remember,
 )
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.llm import UpstreamRequest
 from llmproxy_core.node import record
 from llmproxy_core.relay import Whole

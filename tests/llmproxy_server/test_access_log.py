@@ -12,9 +12,9 @@ import attrs
 import pytest
 
 from llmproxy_core import Exchange, Handler, Response
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import RouteNotFound
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.headers import Headers
 from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.request import Request

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from llmproxy_core import End, Exchange, Operation, Request, Tasks
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.config import Config, structure
 from llmproxy_core.endpoint import EndpointReply, EndpointRequest
 from llmproxy_core.errors import StoreUnavailable, UpstreamAuthError, UpstreamCut, UpstreamError, UpstreamTimeout
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
 from llmproxy_server.health import Health

@@ -11,10 +11,11 @@ from typing import Any
 import attrs
 import pytest
 
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation, ReplyHead
 from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ProxyError, RouteNotFound, UpstreamError
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_core.headers import Headers
 from llmproxy_core.outcome import End, Outcome
 from llmproxy_core.request import Request

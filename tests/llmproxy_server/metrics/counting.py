@@ -10,9 +10,9 @@ import attrs
 
 from llmproxy_core import End as EndOf
 from llmproxy_core import Exchange, Money, Outcome, Request, Services, Tasks, Usage
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.config import structure
 from llmproxy_core.errors import ProxyError
-from llmproxy_core.exchange import Attempt
 from llmproxy_core.gateway import Gateway, build
 from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry

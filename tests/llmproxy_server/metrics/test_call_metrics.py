@@ -9,8 +9,8 @@ import pytest
 
 from llmproxy_core import End as EndOf
 from llmproxy_core import Money, Outcome, Reply, Request, Usage
+from llmproxy_core.attempt import Attempt, ChildCall
 from llmproxy_core.errors import BadRequest, UpstreamConnectError, UpstreamError
-from llmproxy_core.exchange import Attempt, ChildCall
 from llmproxy_server.access_line import access_line
 from llmproxy_server.metrics.families import OVERHEAD_S
 from llmproxy_server.metrics.metering import Metering

@@ -9,8 +9,9 @@ import attrs
 import pytest
 
 from llmproxy_core import End, Money, Outcome, Usage
+from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import UpstreamError
-from llmproxy_core.exchange import Attempt, Exchange
+from llmproxy_core.exchange import Exchange
 from llmproxy_server.record import Ended
 from tests.llmproxy_server.metrics.counting import COST, Call, Counting
 from tests.llmproxy_server.metrics.scraping import MODEL, priced_at
