@@ -15,6 +15,7 @@ from llmproxy_core.chat import (
     TextDelta,
     ToolCallDelta,
 )
+from llmproxy_core.citation_places import CitationPlaces
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.engine import Facts, bug_of, event_steps, failure
 from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
@@ -237,7 +238,7 @@ async def _first(
     keepers: list[Keeper] = []
     steps = event_steps(response, wishes, keepers)
     reader = response.dialect.reader(response.api)
-    facts = Facts(response)
+    facts, places = Facts(response), CitationPlaces()
     while True:
         data = await response.read()
         if read is not None and data:
@@ -247,7 +248,7 @@ async def _first(
             if facts.error is not None:
                 redact_error(facts.error, response.redact)
                 raise facts.error
-            events = steps.apply(frame, frame.events)
+            events = places.place(steps.apply(frame, frame.events), ends_text=frame.ends_text)
             if facts.done:
                 _hand_over(keepers)
             yield events

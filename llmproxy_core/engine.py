@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, TextDelta, UsageReported
+from llmproxy_core.citation_places import CitationPlaces
 from llmproxy_core.dialect import Scanner, StreamWriter
 from llmproxy_core.errors import InternalError, ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
 from llmproxy_core.estimate import TextCount
@@ -247,6 +248,7 @@ class Decoding:
         "_exchange_id",
         "_facts",
         "_keepers",
+        "_places",
         "_reader",
         "_redact",
         "_same_form",
@@ -267,6 +269,7 @@ class Decoding:
         self._same_form = client.api.name == response.api.name
         self._shown = response.shown_model
         self._asked = None if self._same_form else response.exchange.request.model
+        self._places = None if self._same_form else CitationPlaces()
         self._facts = Facts(response)
         self._redact = response.redact
         self._exchange_id = response.exchange.id
@@ -309,6 +312,8 @@ class Decoding:
                 break
             try:
                 events = self._steps.apply(frame, frame.events)
+                if self._places is not None:
+                    events = self._places.place(events, ends_text=frame.ends_text)
                 if self._facts.done and not self._same_form:
                     events = self._with_usage(events)
                 if events and isinstance(events[0], Start):  # it comes first, and once

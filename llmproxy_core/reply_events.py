@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import attrs
 import msgspec
@@ -70,7 +71,7 @@ def _events_of_choice(choice: Choice) -> list[ChatEvent]:
     events: list[ChatEvent] = []
     calls = 0
     logprobs = choice.logprobs
-    for part in choice.content:
+    for part in _placed(choice.content):
         if isinstance(part, ToolCall):
             events.append(_call_start(choice.index, calls, part))
             events.append(ToolCallDelta(choice.index, calls, part.arguments))
@@ -85,6 +86,20 @@ def _events_of_choice(choice: Choice) -> list[ChatEvent]:
     if choice.finish is not None:
         events.append(Finished(choice.index, choice.finish))
     return events
+
+
+def _placed(parts: Iterable[Part]) -> Iterator[Part]:
+    """*parts*, the citations of texts that follow each other with their places in these together: they become one."""
+    for is_text, run in groupby(parts, lambda part: isinstance(part, TextPart)):
+        together, offset = list(run), 0
+        if not is_text or len(together) == 1:
+            yield from together
+            continue
+        for part in together:
+            assert isinstance(part, TextPart)
+            length = len(part.text)
+            yield attrs.evolve(part, citations=tuple(it.moved(offset, length) for it in part.citations))
+            offset += length
 
 
 def _call_start(choice: int, index: int, call: ToolCall) -> ToolCallStart:

@@ -63,6 +63,17 @@ class Citation:
     end: int | None = None
     raw: Raw | None = attrs.field(init=False, default=None, eq=False, repr=False)
 
+    def moved(self, offset: int, length: int) -> Citation:
+        """The same in a longer text, in which the part that it cites, of *length* characters, begins at *offset*."""
+        start = offset + (self.start or 0)
+        end = offset + length if self.start is None else None if self.end is None else offset + self.end
+        if (start, end) == (self.start, self.end):
+            return self
+        moved = attrs.evolve(self, start=start, end=end)
+        if self.raw is None or self.start is not None:  # what was read tells the place that it had
+            return moved
+        return remember(moved, self.raw.api, self.raw.text)
+
 
 @node
 class TextPart:

@@ -21,8 +21,12 @@ def read_citation(text: bytes, place: str, wire: Wire) -> Citation:
     return remember(citation, wire.api, text)
 
 
-def write_citation(citation: Citation, wire: Wire) -> bytes:
-    """A citation as an annotation: of a URL where it has one, else of a file that it names."""
+def write_citation(citation: Citation, wire: Wire, length: int = 0) -> bytes:
+    """
+    A citation as an annotation: of a URL where it has one, else of a file that it names.
+
+    *length* is that of the text that it cites, in characters.
+    """
     if (kept := wire.kept(citation.raw)) is not None:
         return kept
     title = encode(citation.title or citation.text or "")
@@ -39,6 +43,6 @@ def write_citation(citation: Citation, wire: Wire) -> bytes:
             "url": encode(citation.url),
             "title": title,
             "start_index": encode(citation.start or 0),
-            "end_index": encode(citation.end or 0),
+            "end_index": encode(length if citation.end is None else citation.end),
         }
     return join_object(members)

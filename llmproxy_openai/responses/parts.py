@@ -154,7 +154,7 @@ def write_part(part: Part, place: str, wire: Wire, *, spoken: bool = False) -> b
     members: dict[str, bytes]
     match part:
         case TextPart() if spoken:
-            annotations = join_array(write_citation(each, wire) for each in part.citations)
+            annotations = join_array(write_citation(each, wire, len(part.text)) for each in part.citations)
             members = {"type": b'"output_text"', "text": encode(part.text), "annotations": annotations}
         case TextPart():
             members = {"type": b'"input_text"', "text": encode(part.text)}

@@ -87,7 +87,7 @@ class ResponseReader(EventReader):
             self._has_begun = True
             if not isinstance(events[0], Start):
                 events.insert(0, Start("", ""))
-        return [Frame(event.raw, events, source)]
+        return [Frame(event.raw, events, source, ends_text=source.type in _ENDS_OF_TEXTS)]
 
     def _failed(self, raw: bytes, told: list[StreamEvent]) -> Frame:
         self.is_over = True
@@ -228,6 +228,7 @@ class ResponseReader(EventReader):
             events.append(CitationAdded(0, read_citation(text, "annotation", self._wire)))
 
 
+_ENDS_OF_TEXTS = frozenset({"response.content_part.done", "response.output_item.done"})
 _Read = Callable[[ResponseReader, StreamEvent, list[ChatEvent]], None]
 
 _READERS: dict[str, _Read] = {

@@ -76,7 +76,8 @@ class MessageReader(EventReader):
             raise UpstreamGarbage("An event of the provider's stream cannot be understood") from error
         kind = payload.type or event.event
         source = EventSource(event.data, kind, payload.index)
-        return [Frame(event.raw, self._events(kind, payload, event, source), source)]
+        events = self._events(kind, payload, event, source)
+        return [Frame(event.raw, events, source, ends_text=kind == "content_block_stop" and source.block == "text")]
 
     def _events(self, kind: str, payload: Payload, event: Event, source: EventSource) -> list[ChatEvent]:
         match kind:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from llmproxy_core import ReplyHead, UpstreamGarbage
-from llmproxy_core.chat import ChatOrigin, ChatReply, Choice, Part, TextPart, ToolCall, remember
+from llmproxy_core.chat import ChatOrigin, ChatReply, Choice, Citation, Part, TextPart, ToolCall, remember
 from llmproxy_core.wire import Members, Wire, decode_object, garbage
 from llmproxy_gemini.apis import FORM
 from llmproxy_gemini.call_ids import CallIds
@@ -92,20 +94,26 @@ def _read_choice(text: bytes, position: int, chunk: Chunk) -> Choice:
 
 
 def _cited(parts: list[Part], grounding: bytes, citation: bytes) -> tuple[Part, ...]:
-    """*parts* with the citations on the last text, where a stream tells them too."""
+    """*parts* with the citations on the texts that they begin in; those without a place are on the last."""
     if grounding in NULLS and citation in NULLS:
         return tuple(parts)
-    said = [place for place, part in enumerate(parts) if isinstance(part, TextPart)]
-    text = Utf8Places()
-    for part in parts:
+    begins: dict[int, int] = {}
+    text, length = Utf8Places(), 0
+    for index, part in enumerate(parts):
         if isinstance(part, TextPart):
+            begins[index] = length
             text.add(part.text)
-    citations = read_citations(grounding, citation, text)
-    if not said or not citations:
-        return tuple(parts)
-    last = parts[said[-1]]
-    assert isinstance(last, TextPart)
-    cited: TextPart = attrs.evolve(last, citations=tuple(citations))
-    if last.raw is not None:
-        remember(cited, last.raw.api, last.raw.text)
-    return (*parts[: said[-1]], cited, *parts[said[-1] + 1 :])
+            length += len(part.text)
+    found: dict[int, list[Citation]] = {}
+    for each in read_citations(grounding, citation, text) if begins else ():
+        start = length if each.start is None else each.start
+        index, begin = next(it for it in reversed(begins.items()) if it[1] <= start)
+        found.setdefault(index, []).append(each if each.start is None else each.moved(-begin, 0))
+    return tuple(_citing(part, found.get(index, ())) for index, part in enumerate(parts))
+
+
+def _citing(part: Part, citations: Sequence[Citation]) -> Part:
+    if not isinstance(part, TextPart) or not citations:
+        return part
+    cited: TextPart = attrs.evolve(part, citations=tuple(citations))
+    return cited if part.raw is None else remember(cited, part.raw.api, part.raw.text)

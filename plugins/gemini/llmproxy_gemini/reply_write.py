@@ -95,7 +95,13 @@ def write_parts(parts: Sequence[Part]) -> list[bytes]:
 
 def _citations(parts: Sequence[Part]) -> list[Citation]:
     """Their places count in the part; together the texts are one."""
-    return [citation for part in parts if isinstance(part, TextPart) for citation in part.citations]
+    found: list[Citation] = []
+    offset = 0
+    for part in parts:
+        if isinstance(part, TextPart):
+            found += [citation.moved(offset, len(part.text)) for citation in part.citations]
+            offset += len(part.text)
+    return found
 
 
 # -- writing again ---------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class _Call:
 class _Candidate:
     """One candidate of the stream: what waits for its end."""
 
-    __slots__ = ("_thinker", "calls", "citations", "finish", "grown", "text")
+    __slots__ = ("_begin", "_length", "_thinker", "calls", "citations", "finish", "grown", "text")
 
     def __init__(self) -> None:
         self._thinker: str | None = None
@@ -67,6 +67,20 @@ class _Candidate:
         self.citations: list[Citation] = []
         self.finish: Finish | None = None
         self.text: list[str] = []
+        self._begin = 0
+        """Where in the text the part begins that is being said: citations count in it."""
+        self._length = 0
+
+    def note(self, event: ChatEvent) -> None:
+        """Take what is said, a source that is named, or what ends a part of the text."""
+        match event:
+            case TextDelta(text=text):
+                self.text.append(text)
+                self._length += len(text)
+            case CitationAdded(citation=citation):
+                self.citations.append(citation.moved(self._begin, self._length - self._begin))
+            case _:
+                self._begin = self._length
 
     def seal(self, event: ChatEvent | None) -> list[bytes]:
         """The part that ends thinking which was not signed, where *event* (None: the end) is not more of it."""
@@ -106,7 +120,7 @@ class ChunkRenderer:
         elif isinstance(event, Finished):
             self._finished.add(event.choice)
         elif isinstance(event, TextDelta):
-            self._candidate(event.choice).text.append(event.text)
+            self._candidate(event.choice).note(event)
 
     def _candidate(self, choice: int) -> _Candidate:
         if (found := self._candidates.get(choice)) is None:
@@ -123,9 +137,10 @@ class ChunkRenderer:
             case Finished(choice=choice, finish=finish):
                 if choice not in self._finished:
                     self._candidate(choice).finish = finish
-            case CitationAdded(choice=choice, citation=citation):
-                self._candidate(choice).citations.append(citation)
+            case CitationAdded(choice=choice):
+                self._candidate(choice).note(event)
             case ToolCallStart(choice=choice, index=index):
+                self._candidate(choice).note(event)
                 self._candidate(choice).calls[index] = _Call(event)
             case ToolCallDelta(choice=choice, index=index, arguments=arguments):
                 candidate = self._candidate(choice)
@@ -138,13 +153,13 @@ class ChunkRenderer:
 
     def _said(self, event: ChatEvent) -> list[bytes]:
         choice = getattr(event, "choice", None)
-        part = _part(event)
-        if part is None or choice is None:
+        if choice is None:
             return []
         candidate = self._candidate(choice)
+        candidate.note(event)
+        if (part := _part(event)) is None:
+            return []
         calls = [*candidate.seal(event), *self._complete(candidate)]
-        if isinstance(event, TextDelta):
-            candidate.text.append(event.text)
         members: dict[str, bytes] = {}
         if isinstance(event, TextDelta) and event.logprobs is not None:
             logprobs = write_logprobs(event.logprobs)
