@@ -263,3 +263,35 @@ def test_a_result_with_an_id_answers_a_call_of_its_name_that_has_none() -> None:
     body = json.loads(openai.write_chat(api, gemini.read_chat(asked, json.dumps({"contents": contents}).encode())))
 
     assert body["messages"][1]["tool_calls"][0]["id"] == body["messages"][2]["tool_call_id"]
+
+
+# -- an answer that has begun ------------------------------------------------------------------------------------------
+
+
+def begun_by_a_client_of_anthropic(name: str, *, drops: bool = False) -> Any:
+    """What the provider of the dialect *name* is sent of a request that ends with the beginning of its answer."""
+    anthropic, dialect = UPSTREAMS["anthropic"], UPSTREAMS[name]
+    turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is"}]
+    body = json.dumps({"model": "m", "max_tokens": 9, "messages": turns}).encode()
+    chat = anthropic.read_chat(anthropic.apis[0], body)
+    api = dialect.api_for(Operation.CHAT, stream=False)
+    assert api is not None
+    return json.loads(dialect.write_chat(api, chat, Translation(drops=drops)))
+
+
+@pytest.mark.parametrize("name", [name for name in UPSTREAMS if name not in {"anthropic", "mistral"}])
+def test_an_answer_that_has_begun_is_refused_where_none_goes_on_with_it(name: str) -> None:
+    with pytest.raises(Unsupported) as refused:
+        begun_by_a_client_of_anthropic(name)
+
+    assert refused.value.param == "messages[1].prefix"
+
+
+def test_an_answer_that_has_begun_goes_on_where_its_mark_is_known() -> None:
+    messages = begun_by_a_client_of_anthropic("mistral")["messages"]
+
+    assert messages[1] == {"role": "assistant", "content": "It is", "prefix": True}
+
+
+def test_an_answer_that_has_begun_is_a_turn_where_that_may_be_left_out() -> None:
+    assert begun_by_a_client_of_anthropic("openai", drops=True)["messages"][1]["content"] == "It is"

@@ -90,6 +90,14 @@ def test_a_changed_prompt_keeps_the_note_that_nobody_else_was_shown() -> None:
     assert write(attrs.evolve(chat(), messages=tuple(messages))) == AGENT.replace(b'"Rules"', b'"New rules"')
 
 
+def test_a_begun_answer_that_goes_on_stays_a_string() -> None:
+    asked = b'{"max_tokens":9,"messages":[{"role":"user","content":"2+2?"},{"role":"assistant", "content":"It"}]}'
+    chat = DIALECT.read_chat(MESSAGES, asked)
+    resumed = attrs.evolve(with_text(chat.messages[-1], "It is"), prefix=False)  # as a group that resumes asks
+
+    assert write(attrs.evolve(chat, messages=(*chat.messages[:-1], resumed))) == asked.replace(b'"It"', b'"It is"')
+
+
 def test_a_message_that_is_put_in_leaves_the_others_their_bytes() -> None:
     request = chat()
     more = Message("user", (TextPart("more"),))

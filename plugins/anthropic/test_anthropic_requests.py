@@ -696,6 +696,24 @@ def test_thinking_is_read_in_all_its_forms() -> None:
     assert reasoning({"type": "between_tools"}) == ReasoningConfig(between_tools=True)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "begun"),
+    [
+        ("The answer is", True),
+        ([{"type": "text", "text": "The answer is"}], True),
+        ([{"type": "text", "text": "x"}, {"type": "tool_use", "id": "t", "name": "weather", "input": {}}], False),
+        ([{"type": "redacted_thinking", "data": "x"}], False),
+        ("", False),
+    ],
+    ids=["string", "block", "with a call", "only thinking", "empty"],
+)
+def test_a_text_of_the_assistant_at_the_end_is_to_be_continued(blocks: Any, begun: bool) -> None:
+    turns = [{"role": role, "content": blocks if role == "assistant" else "q"} for role in ("assistant", "user")]
+    *_, before, _, last = read(messages=[*turns, turns[0]]).messages
+
+    assert (before.prefix, last.prefix) == (False, begun)
+
+
 def test_a_wrong_type_is_named_with_its_place() -> None:
     for members, place in (
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages[0].content[0].text"),

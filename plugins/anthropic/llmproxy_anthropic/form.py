@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from llmproxy_anthropic.cache_mark import CACHE, take_mark, write_mark
 from llmproxy_anthropic.conversation import SYSTEM_ROLES, Conversation
-from llmproxy_anthropic.messages_read import read_message
+from llmproxy_anthropic.messages_read import perhaps_begun, read_message
 from llmproxy_anthropic.messages_write import write_again
 from llmproxy_anthropic.output_limit import output_limit
 from llmproxy_anthropic.sampling import SAMPLING, UNSAYABLE
@@ -52,6 +52,8 @@ def _read_messages(members: Members, wire: Wire) -> Values:
         for index, text in enumerate(members.array("messages"))
         for message in read_message(text, f"{place}[{index}]", wire)
     ]
+    if spoken:
+        spoken[-1] = perhaps_begun(spoken[-1], wire)
     return {"messages": tuple(spoken) if system is None else (system, *spoken)}
 
 

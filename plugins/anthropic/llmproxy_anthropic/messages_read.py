@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from llmproxy_anthropic.block_read import read_content
-from llmproxy_core.chat import Message, Part, Role, ToolResult, remember
+from llmproxy_core.chat import Message, Part, Role, TextPart, ToolCall, ToolResult, remember
 from llmproxy_core.wire import STRING, Members, Wire, plain_turn
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
@@ -40,6 +42,14 @@ def read_message(text: bytes, place: str, wire: Wire) -> list[Message]:
         message = Message(own, run, extra=extra if index == 0 else {})
         messages.append(remember(message, wire.api, text if index == 0 else CONTINUED))
     return messages
+
+
+def perhaps_begun(last: Message, wire: Wire) -> Message:
+    """The *last* message: a text of the assistant's there is to be continued; with calls it waits for their results."""
+    kinds = {type(part) for part in last.content}
+    if last.raw is None or last.role != "assistant" or TextPart not in kinds or ToolCall in kinds:
+        return last
+    return remember(attrs.evolve(last, prefix=True), wire.api, last.raw.text)
 
 
 def _runs(parts: Sequence[Part]) -> list[tuple[Part, ...]]:

@@ -66,7 +66,7 @@ def _rewritten(now: Sequence[Message], unit: _Unit, place: str, wire: Wire) -> b
     was = unit.messages
     if all(new is old or new == old for new, old in zip(now, was, strict=True)):
         return unit.text
-    if any(attrs.evolve(new, content=old.content) != old for new, old in zip(now, was, strict=True)):
+    if any(attrs.evolve(new, content=old.content, prefix=old.prefix) != old for new, old in zip(now, was, strict=True)):
         blocks = [block for message in now for block in _blocks(message, place, wire)]
         return _element(now[0], blocks, wire, place)
     before = bytes(decode_object(unit.text)["content"])
