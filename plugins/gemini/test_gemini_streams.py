@@ -17,6 +17,7 @@ from llmproxy_core import Api, Carried, Frame, UpstreamError, UpstreamGarbage, U
 from llmproxy_core.chat import (
     ChatEvent,
     ChatReply,
+    Choice,
     Citation,
     CitationAdded,
     End,
@@ -408,6 +409,16 @@ def test_choices_of_others_are_candidates() -> None:
     assert not check_stream("gemini", stream)
     choices = reply_of(events(read(STREAM, stream))).choices
     assert [(it.text, it.finish.word if it.finish else None) for it in choices] == [("a", "MAX_TOKENS"), ("b", "STOP")]
+
+
+def test_a_time_that_no_calendar_has_is_left_out() -> None:
+    start = Start("id-1", "gpt-5", created=1733467121000)  # as milliseconds
+
+    stream = written(STREAM, start, TextDelta(0, "Hi"), Finished(0, STOP), End())
+    reply = ChatReply("id-1", "gpt-5", (Choice(0, (), None),), None, created=10**20)
+    plain = json.loads(GEMINI.write_reply(GENERATE, reply))
+
+    assert all("createTime" not in it for it in [*chunks_of(STREAM, stream), plain])
 
 
 def test_there_are_no_keep_alives() -> None:

@@ -55,9 +55,17 @@ def write_reply(reply: ChatReply) -> bytes:
 def head(reply_id: str, model: str, created: int | None) -> dict[str, bytes]:
     """What every chunk of an answer repeats."""
     members = {"modelVersion": encode(model)}
-    if created is not None:
-        members["createTime"] = encode(datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z"))
+    if created is not None and (time := _write_time(created)) is not None:
+        members["createTime"] = encode(time)
     return members | {"responseId": encode(reply_id)}
+
+
+def _write_time(seconds: int) -> str | None:
+    """The time in UTC; None for one that no calendar has, as of servers that count milliseconds."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def new_id() -> str:
