@@ -208,6 +208,14 @@ def test_a_call_in_pieces_is_one_call() -> None:
     assert len({it.id for it in calls}) == len(calls)
 
 
+@each("odd", [1, "x", None, ["x"]])
+def test_what_is_no_part_amid_a_call_in_pieces_is_garbage(odd: Any) -> None:
+    begun = chunk({"functionCall": {"name": "f", "willContinue": True}})
+
+    with pytest.raises(UpstreamGarbage, match="not an object"):
+        read(STREAM, stream_of(STREAM, begun, chunk(odd)))
+
+
 def test_arguments_that_came_in_pieces_can_be_rewritten() -> None:
     stream = stream_of(
         STREAM,

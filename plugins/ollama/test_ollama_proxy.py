@@ -317,6 +317,18 @@ async def test_an_ollama_client_is_answered_by_openai() -> None:
         assert told["created_at"] == "2023-11-14T22:13:20Z"
 
 
+async def test_probabilities_of_another_kind_are_left_out() -> None:
+    """Servers that are compatible with OpenAI's protocol send lists, too."""
+    answer: Any = completion("Light scatters.")
+    answer["choices"][0]["logprobs"] = []
+
+    async with served_by_openai(reply(answer)) as (proxy, _):
+        status, _, body = await post(proxy, "/api/chat", ASKED | {"stream": False})
+
+    assert (status, json.loads(body)["message"]["content"]) == (200, "Light scatters.")
+    assert "logprobs" not in json.loads(body)
+
+
 async def test_an_ollama_client_that_says_nothing_of_it_gets_a_stream() -> None:
     script = stream(chat_chunk("Light "), chat_chunk("scatters.", finish="stop"), usage_chunk())
 

@@ -20,7 +20,7 @@ from llmproxy_core.chat import (
     ToolCallDelta,
     ToolCallStart,
 )
-from llmproxy_core.wire import Wire, text_tool
+from llmproxy_core.wire import Wire, text_tool, usual
 from llmproxy_gemini.call_ids import CallIds
 from llmproxy_gemini.chunk import NULLS, Candidate
 from llmproxy_gemini.citations import read_citations
@@ -31,7 +31,7 @@ from llmproxy_gemini.partial_args import PartialArgs
 from llmproxy_gemini.stream_source import NOWHERE, Place
 from llmproxy_gemini.utf8_places import Utf8Places
 
-_decode_part = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_part = usual(dict[str, Any])
 
 
 class _PlainText(msgspec.Struct, forbid_unknown_fields=True):
@@ -147,7 +147,7 @@ class CandidateReader:
         """Whether *text* begins a call whose arguments come later, or goes on with the one that is open."""
         if self._open is None and b'"willContinue"' not in text and b'"partialArgs"' not in text:
             return False
-        call = _decode_part(text).get("functionCall")
+        call = (_decode_part(text) or {}).get("functionCall")
         if not isinstance(call, dict):
             return False
         if call.get("name"):

@@ -208,6 +208,7 @@ def usage_members(usage: Usage) -> dict[str, bytes]:
 
 
 def logprobs_members(text: JSONText | None) -> dict[str, bytes]:
-    content = None if text is None else decode_object(text).get("content")
+    """`logprobs`; nothing where the provider's are of another kind, as a list."""
+    content = decode_object(text).get("content") if text is not None and text.startswith(b"{") else None
     listed = b"" if content is None else bytes(content)
     return {"logprobs": one_line(listed)} if listed.startswith(b"[") else {}
