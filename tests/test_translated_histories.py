@@ -22,6 +22,7 @@ from llmproxy_core.chat import (
     Message,
     Part,
     Raw,
+    ResponseFormat,
     Role,
     Source,
     TextPart,
@@ -295,3 +296,13 @@ def test_an_answer_that_has_begun_goes_on_where_its_mark_is_known() -> None:
 
 def test_an_answer_that_has_begun_is_a_turn_where_that_may_be_left_out() -> None:
     assert begun_by_a_client_of_anthropic("openai", drops=True)["messages"][1]["content"] == "It is"
+
+
+# -- what an answer is -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", UPSTREAMS)
+def test_what_an_answer_is_reaches_every_provider(name: str) -> None:
+    wanted = ResponseFormat("json_schema", "a", b'{"type":"object","properties":{}}', description="dates in ISO form")
+
+    assert "dates in ISO form" in json.dumps(written(name, tools=(), response_format=wanted))

@@ -10,6 +10,7 @@ from llmproxy_core.jsontext import scan
 from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
 from llmproxy_core.sse import encode as encode_event
 from llmproxy_core.wire import text_signature, text_tool
+from llmproxy_core.wire.answer_schema import answer_schema
 from llmproxy_core.wire.counts import MOST_TOKENS, Counts, tier_word, true_count
 from llmproxy_core.wire.envelope import Envelope, read_body
 from llmproxy_core.wire.event_reader import UNSEEN, EventReader, failed
@@ -78,6 +79,7 @@ __all__ = [
     "SSEError",
     "Values",
     "Wire",
+    "answer_schema",
     "array",
     "auth_error",
     "bad_request",

@@ -17,6 +17,7 @@ from llmproxy_core.wire import (
     Members,
     Values,
     Wire,
+    answer_schema,
     encode,
     join_object,
     with_members,
@@ -103,8 +104,9 @@ def _format(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> by
         return None
     if not before and not claude(chat.model).takes_format:
         return None  # a tool says it
-    schema = wanted.schema if before else strict_schema(wanted.schema)
-    if schema != wanted.schema:
+    said = answer_schema(wanted, wire) or wanted.schema
+    schema = said if before else strict_schema(said)
+    if schema != said:
         wire.convert("response_format", "cleaned")
     return join_object({"type": b'"json_schema"', "schema": schema})
 

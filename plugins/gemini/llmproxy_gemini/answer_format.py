@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmproxy_core.chat import ResponseFormat
-from llmproxy_core.wire import STRING, Changes, encode
+from llmproxy_core.wire import STRING, Changes, Wire, answer_schema, encode
 from llmproxy_gemini.schema import to_json_schema
 from llmproxy_gemini.spelling import Spelled
 
@@ -28,12 +28,12 @@ def read_format(config: Spelled) -> ResponseFormat | None:
     return ResponseFormat("json_object" if kind == encode(_JSON) else "text")
 
 
-def write_format(wanted: ResponseFormat | None) -> Changes:
-    """The members for *wanted*. A schema's name, description and strictness have no place: it is always strict."""
+def write_format(wanted: ResponseFormat | None, wire: Wire) -> Changes:
+    """The members for *wanted*. A schema's name and strictness have no place: it is always strict."""
     changes: Changes = dict.fromkeys(("responseMimeType", "responseSchema", *_SCHEMAS))
     if wanted is None or wanted.kind == "text":
         return changes
     changes["responseMimeType"] = encode(_JSON)
-    if wanted.kind == "json_schema" and wanted.schema is not None:
-        changes[_SCHEMAS[0]] = wanted.schema
+    if wanted.kind == "json_schema":
+        changes[_SCHEMAS[0]] = answer_schema(wanted, wire)
     return changes

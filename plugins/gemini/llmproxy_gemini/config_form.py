@@ -171,7 +171,7 @@ def _modalities(chat: ChatRequest, wire: Wire) -> Changes:
 def _format(chat: ChatRequest, wire: Wire) -> Changes:
     if chat.response_format is not None and chat.response_format.strict and not wire.own:
         wire.convert("response_format.strict", "dropped")  # the answer keeps to the schema, as far as it is known
-    return write_format(chat.response_format)
+    return write_format(chat.response_format, wire)
 
 
 _WRITERS: Mapping[str, Callable[[ChatRequest, Wire], Changes]] = {

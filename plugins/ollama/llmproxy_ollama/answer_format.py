@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from llmproxy_core.chat import ChatRequest, JSONText, ResponseFormat
-from llmproxy_core.wire import Changes, Group, Members, Values, Wire
+from llmproxy_core.wire import Changes, Group, Members, Values, Wire, answer_schema
 
 _JSON = b'"json"'
 
@@ -27,7 +27,7 @@ def _write(chat: ChatRequest, wire: Wire, before: Mapping[str, JSONText]) -> Cha
         return {"format": _JSON}
     if wanted.strict:
         wire.convert("response_format.strict", "implied")
-    return {"format": wanted.schema}
+    return {"format": answer_schema(wanted, wire)}
 
 
 FORMAT = Group(("response_format",), _read, _write, frozenset({"format"}), says_nothing=True)
