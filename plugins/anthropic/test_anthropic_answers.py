@@ -1,6 +1,7 @@
 """Whole answers, usage, errors, lists, and what tells this protocol's clients from others."""
 
 import json
+import re
 from typing import Any
 
 import attrs
@@ -42,6 +43,7 @@ from llmproxy_core.chat import (
     TextPart,
     ToolCall,
 )
+from llmproxy_core.reply_events import events_of
 from llmproxy_openai import OpenAIDialect
 from tests.recordings import recording
 
@@ -154,6 +156,15 @@ def test_ids_are_made_where_there_are_none() -> None:
     assert body["id"].startswith("msg_")
     assert len(set(ids)) == 2
     assert all(each.startswith("toolu_") for each in ids)
+
+
+def test_two_answers_without_ids_have_calls_of_different_ids() -> None:
+    reply = ChatReply("", "gemini", (Choice(0, (ToolCall("", "a", "{}"),), STOP),))
+
+    plain = [DIALECT.write_reply(MESSAGES, reply) for _ in range(2)]
+    streamed = [DIALECT.writer(MESSAGES, usage=True).write(events_of(reply), None) for _ in range(2)]
+
+    assert len(set(re.findall(rb"toolu_\w+", b"".join(plain + streamed)))) == 4
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"content": 1}', b'{"content": [{"text": "a"}]}'])

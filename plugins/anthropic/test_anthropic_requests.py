@@ -149,6 +149,25 @@ def test_ids_that_are_not_taken_are_others_for_call_and_result_alike() -> None:
     assert turns[2]["content"][0]["tool_use_id"] == sent
 
 
+def test_ids_that_come_again_are_others_for_call_and_result_alike() -> None:
+    """Some servers count the calls of each turn anew; Anthropic refuses an id that was there before."""
+    loop = [
+        turn
+        for said in ("one", "two")
+        for turn in (
+            Message("assistant", (ToolCall("call_0", "weather", "{}"),)),
+            Message("tool", (ToolResult("call_0", (TextPart(said),)),)),
+        )
+    ]
+
+    turns = written(asked(text("user", "q"), *loop, tools=(WEATHER,)))["messages"]
+
+    ids = [turn["content"][0]["id"] for turn in turns if turn["role"] == "assistant"]
+    results = [turn["content"][0] for turn in turns[1:] if turn["role"] == "user"]
+    assert ids[0] == "call_0" != ids[1]
+    assert [(it["tool_use_id"], it["content"]) for it in results] == [(ids[0], "one"), (ids[1], "two")]
+
+
 def test_calls_without_ids_are_answered_in_their_order() -> None:
     calls = (ToolCall("", "weather", '{"n":1}'), ToolCall("", "weather", '{"n":2}'))
     results = tuple(ToolResult("", (TextPart(word),), name="weather") for word in ("one", "two"))

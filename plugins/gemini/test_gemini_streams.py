@@ -208,6 +208,18 @@ def test_a_call_in_pieces_is_one_call() -> None:
     assert len({it.id for it in calls}) == len(calls)
 
 
+def test_calls_of_answers_without_ids_have_ids_of_their_own() -> None:
+    answer = chunk({"functionCall": {"name": "f", "args": {}}}, finish="STOP")
+    del answer["responseId"]
+    body = json.dumps(answer).encode()
+
+    plain = [GEMINI.read_reply(GENERATE, body) for _ in range(2)]
+    streamed = [reply_of(events(read(STREAM, stream_of(STREAM, answer)))) for _ in range(2)]
+
+    calls = [part for reply in plain + streamed for part in reply.choices[0].content if isinstance(part, ToolCall)]
+    assert len({call.id for call in calls}) == 4
+
+
 @each("odd", [1, "x", None, ["x"]])
 def test_what_is_no_part_amid_a_call_in_pieces_is_garbage(odd: Any) -> None:
     begun = chunk({"functionCall": {"name": "f", "willContinue": True}})

@@ -42,13 +42,13 @@ def write_reply(reply: ChatReply) -> bytes:
     if origin is not None and origin.api == MESSAGES.form and isinstance(origin.value, ChatReply):
         return with_members(origin.text, _changes(reply, origin.value, origin.members["content"]))
     choice = reply.choices[0] if reply.choices else Choice(0, (), None)
-    parts = choice.content
+    reply_id = reply.id or message_id(reply.model)
     members = {
-        "id": encode(reply.id or message_id(reply.model)),
+        "id": encode(reply_id),
         "type": b'"message"',
         "role": b'"assistant"',
         "model": encode(reply.model),
-        "content": join_array(_client_blocks(parts, reply.id)),
+        "content": join_array(_client_blocks(choice.content, reply_id)),
     }
     members |= _finish(choice)
     members["usage"] = write_usage(reply.usage or Usage())

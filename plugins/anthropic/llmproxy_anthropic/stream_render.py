@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import attrs
 
 from llmproxy_anthropic.apis import MESSAGES, NAME
@@ -286,7 +288,7 @@ class MessageRenderer:
     # -- calls ---------------------------------------------------------------------------------------------------
 
     def _call(self, event: ToolCallStart) -> None:
-        call_id = event.id or made_id(self._start.id, event.index, prefix="toolu_")
+        call_id = event.id or made_id(self._start.id or time.time_ns(), event.index, prefix="toolu_")
         if event.signature is not None:
             self._whole(call_signature(event.signature, call_id))
         call = {

@@ -17,20 +17,25 @@ class ToolPairs:
     """
     The ids of a conversation's calls and results, in the order in which they are met.
 
-    An id with characters that are not taken is another one here, the same for a call and its result. Where a protocol
-    has none, the results of a name answer its calls in their order. BadRequest for a call without a result in the turn
-    after it, and for a result without a call: the provider would refuse both.
+    An id with characters that are not taken, or of a call before (`call_0` in each turn, as some servers count), is
+    another one here, the same for a call and its result. Where a protocol has none, the results of a name answer its
+    calls in their order. BadRequest for a call without a result in the turn after it, and for a result without a call:
+    the provider would refuse both.
     """
 
     def __init__(self) -> None:
         self._open = OpenCalls[str]()  # their ids as they are sent
         self._made = 0
+        self._sent: set[str] = set()
         self._place = ""
 
     def call(self, call: ToolCall, place: str) -> str:
         """The id that *call* is sent with."""
         self._made += 1
-        sent = sent_id(call.id) or made_id(call.name, self._made, prefix=_PREFIX)
+        sent = sent_id(call.id)
+        if not sent or sent in self._sent:
+            sent = made_id(sent or call.name, self._made, prefix=_PREFIX)
+        self._sent.add(sent)
         self._open.add(call.id, call.name, sent)
         self._place = place
         return sent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from llmproxy_core.wire import OpenCalls, made_id
 
 _PREFIX = "call_gg"
@@ -10,6 +12,11 @@ _PREFIX = "call_gg"
 def is_made(call_id: str) -> bool:
     """Whether we made *call_id*, so that the provider knows nothing of it."""
     return call_id.startswith(_PREFIX) or not call_id
+
+
+def new_id() -> str:
+    """An id for an answer that came without: the calls of the next such answer are to have others."""
+    return secrets.token_urlsafe(17)
 
 
 class CallIds:

@@ -21,7 +21,7 @@ from llmproxy_core.chat import (
     ToolCallStart,
 )
 from llmproxy_core.wire import Wire, text_tool, usual
-from llmproxy_gemini.call_ids import CallIds
+from llmproxy_gemini.call_ids import CallIds, new_id
 from llmproxy_gemini.chunk import NULLS, Candidate
 from llmproxy_gemini.citations import read_citations
 from llmproxy_gemini.finish import read_finish
@@ -66,7 +66,7 @@ class CandidateReader:
     def __init__(self, index: int, response_id: str | None, wire: Wire) -> None:
         self._index = index
         self._wire = wire
-        self._ids = CallIds(response_id, index)
+        self._ids = CallIds(response_id or new_id(), index)
         self._text: list[str] = []  # what was said since the last citations
         self._places = Utf8Places()
         self._calls = 0

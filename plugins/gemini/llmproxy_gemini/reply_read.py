@@ -10,7 +10,7 @@ from llmproxy_core import ReplyHead, UpstreamGarbage
 from llmproxy_core.chat import ChatOrigin, ChatReply, Choice, Citation, Part, TextPart, ToolCall, remember
 from llmproxy_core.wire import Members, Wire, decode_object, garbage
 from llmproxy_gemini.apis import FORM
-from llmproxy_gemini.call_ids import CallIds
+from llmproxy_gemini.call_ids import CallIds, new_id
 from llmproxy_gemini.chunk import NULLS, Chunk, decode_candidate, decode_chunk, error_in
 from llmproxy_gemini.citations import read_citations
 from llmproxy_gemini.finish import blocked, read_finish
@@ -72,7 +72,7 @@ def read_reply(body: bytes) -> ChatReply:
 def _read_choice(text: bytes, position: int, chunk: Chunk) -> Choice:
     candidate = decode_candidate(text)
     index = position if candidate.index is None else candidate.index
-    ids = CallIds(chunk.response_id, index)
+    ids = CallIds(chunk.response_id or new_id(), index)
     texts = (candidate.content.parts if candidate.content is not None else None) or ()
     parts: list[Part] = []
     for place, raw in enumerate(texts):

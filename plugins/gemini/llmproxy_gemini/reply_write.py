@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -28,6 +27,7 @@ from llmproxy_core.wire import (
     with_members,
 )
 from llmproxy_gemini.apis import FORM
+from llmproxy_gemini.call_ids import new_id
 from llmproxy_gemini.citations import write_citations
 from llmproxy_gemini.finish import write_finish
 from llmproxy_gemini.logprobs import write_logprobs
@@ -66,11 +66,6 @@ def _write_time(seconds: int) -> str | None:
         return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def new_id() -> str:
-    """An id for an answer that came without."""
-    return secrets.token_urlsafe(17)
 
 
 def _write_choice(choice: Choice, *, own: bool) -> bytes:

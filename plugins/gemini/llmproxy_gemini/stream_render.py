@@ -21,11 +21,11 @@ from llmproxy_core.chat import (
 )
 from llmproxy_core.wire import ObjectPieces, encode, join_array, join_object, text_tool
 from llmproxy_gemini.apis import FORM, NAME
-from llmproxy_gemini.call_ids import is_made
+from llmproxy_gemini.call_ids import is_made, new_id
 from llmproxy_gemini.citations import write_citations
 from llmproxy_gemini.finish import write_finish
 from llmproxy_gemini.logprobs import write_logprobs
-from llmproxy_gemini.reply_write import content, head, new_id
+from llmproxy_gemini.reply_write import content, head
 from llmproxy_gemini.response_object import write_arguments
 from llmproxy_gemini.seals import signature_for_client
 from llmproxy_gemini.usage import write_usage
