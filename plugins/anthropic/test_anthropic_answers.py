@@ -284,6 +284,13 @@ def test_an_error_about_our_key_tells_nothing_of_it() -> None:
             529,
             "overloaded_error",
         ),
+        (UpstreamError("u", status=404, error_type="invalid_request_error", dialect="openai"), 404, "not_found_error"),
+        (
+            UpstreamError("u", status=413, error_type="invalid_request_error", dialect="openai"),
+            413,
+            "request_too_large",
+        ),
+        (UpstreamError("u", status=400, error_type="billing_error", dialect="anthropic"), 400, "billing_error"),
         (UpstreamError("u", status=422, error_type="strange"), 422, "invalid_request_error"),
     ],
 )

@@ -388,10 +388,11 @@ async def test_what_openai_cannot_say_is_refused_in_the_words_of_ollama() -> Non
 
 
 async def test_an_error_of_openai_is_told_in_the_words_of_ollama() -> None:
-    async with served_by_openai(reply(error("Slow down"), 429)) as (proxy, _):
-        status, _, body = await post(proxy, "/api/chat", ASKED)
+    for upstreams, ours in ((429, 429), (529, 503)):
+        async with served_by_openai(reply(error("Slow down"), upstreams)) as (proxy, _):
+            status, _, body = await post(proxy, "/api/chat", ASKED)
 
-        assert (status, json.loads(body)) == (429, {"error": "Slow down"})
+            assert (status, json.loads(body)) == (ours, {"error": "Slow down"})
 
 
 async def test_a_cut_of_openai_ends_the_stream_with_an_error() -> None:

@@ -27,8 +27,9 @@ def write_error(error: ProxyError, request_id: str) -> bytes:
 
 
 def _kind(error: ProxyError) -> str:
-    if isinstance(error, UpstreamError) and error.error_type is not None and is_word(error.error_type):
-        return error.error_type
+    """The provider's word, where it speaks this protocol: another's for the same status is often another word here."""
+    if isinstance(error, UpstreamError) and error.dialect == NAME and is_word(error.error_type):
+        return error.error_type or ""
     return word_of(error_status(error))
 
 

@@ -92,6 +92,9 @@ class OllamaDialect(Dialect):
     def write_error(self, error: ProxyError, request_id: str) -> bytes:
         return errors.write_error(error)
 
+    def error_status(self, error: ProxyError) -> int:
+        return errors.error_status(error)
+
     def error_event(
         self,
         error: ProxyError,

@@ -7,6 +7,9 @@ from llmproxy_core.wire import Envelope, decode_object, encode, join_object, rea
 from llmproxy_core.wire import read_error as read_any_error
 from llmproxy_ollama.apis import NAME
 
+_OVERLOADED = 529
+_BUSY = 503
+
 
 def _is_own(body: bytes) -> bool:
     """Whether clients of Ollama can read *body*: its `error` is a text."""
@@ -26,6 +29,12 @@ def told_error(body: bytes) -> UpstreamError:
     own = _is_own(body)
     envelope = read_body(body) or Envelope("The provider failed without saying why")
     return reported_error(NAME, envelope, body, is_own=lambda _: own)
+
+
+def error_status(error: ProxyError) -> int:
+    """The status of *error*: Ollama knows no 529."""
+    is_own = isinstance(error, UpstreamError) and error.dialect == NAME
+    return _BUSY if error.status == _OVERLOADED and not is_own else error.status
 
 
 def write_error(error: ProxyError) -> bytes:
