@@ -371,10 +371,11 @@ def test_calls_one_at_a_time() -> None:
 
 
 def test_of_a_subset_only_its_tools_are_offered() -> None:
-    tools = (WEATHER, Tool("news"), Tool("time"))
+    tools, translation = (WEATHER, Tool("news"), Tool("time")), told()
 
-    body = written(asked(tools=tools, tool_choice=ToolChoice("named", ("news", "time"))))
+    body = written(asked(tools=tools, tool_choice=ToolChoice("named", ("news", "time"))), translation)
 
+    assert translation.changes["tools"] == "narrowed"
     assert [tool["name"] for tool in body["tools"]] == ["news", "time"]
     assert body["tool_choice"] == {"type": "any"}
     assert body["tools"][0]["input_schema"] == {"type": "object", "properties": {}}
@@ -621,6 +622,23 @@ def test_other_tools_may_be_called_before_the_answer() -> None:
 
     assert len(body["tools"]) == 2
     assert body["tool_choice"]["type"] == "any"
+
+
+@pytest.mark.parametrize(
+    ("choice", "word"),
+    [
+        (ToolChoice("named", ("weather",)), "converted"),
+        (ToolChoice("required"), "converted"),
+        (ToolChoice("auto"), None),
+        (ToolChoice("none"), None),
+    ],
+)
+def test_that_a_tool_must_be_called_before_the_answer_cannot_be_said(choice: ToolChoice, word: str | None) -> None:
+    translation, wanted = told(), ResponseFormat("json_schema", "a", SCHEMA)
+
+    written(asked(model=OLD, response_format=wanted, tools=(WEATHER,), tool_choice=choice), translation)
+
+    assert translation.changes.get("tool_choice") == word
 
 
 def test_any_json_at_all_is_asked_for_in_words() -> None:

@@ -151,6 +151,7 @@ def _offered(chat: ChatRequest, wire: Wire) -> list[bytes]:
     written = []
     for index, tool in enumerate(chat.tools):
         if only and _name(tool) not in only:
+            wire.convert("tools", "narrowed")
             continue
         place = f"tools[{index}]"
         text = wire.attempt(lambda tool=tool, place=place: _write_tool(tool, place, chat, wire))  # type: ignore[misc]
@@ -253,7 +254,7 @@ def forces_a_tool(chat: ChatRequest) -> bool:
 
 
 def _with_answer_tool(chat: ChatRequest, offered: Sequence[bytes], wire: Wire) -> Changes:
-    """The answer as a tool; with others beside it, the model may call those first."""
+    """The answer as a tool; with others beside it, the model may call those first, also where it would have to."""
     wanted = chat.response_format
     assert wanted is not None
     wire.convert("response_format", "tool")
@@ -264,6 +265,8 @@ def _with_answer_tool(chat: ChatRequest, offered: Sequence[bytes], wire: Wire) -
     }
     others: Iterable[bytes] = () if chat.tool_choice is not None and chat.tool_choice.mode == "none" else offered
     tools = [*others, join_object(members)]
+    if others and chat.tool_choice is not None and chat.tool_choice.mode in {"required", "named"}:
+        wire.convert("tool_choice", "converted")
     choice = {"type": b'"any"'} if len(tools) > 1 else {"type": b'"tool"', "name": encode(ANSWER)}
     choice["disable_parallel_tool_use"] = b"true"
     return {"tools": join_array(tools), "tool_choice": join_object(choice)}
