@@ -708,6 +708,21 @@ def test_schemas_in_capitals_are_json_schema_to_others() -> None:
     assert body["response_format"]["json_schema"]["schema"] == expected
 
 
+def test_properties_stand_in_the_order_that_is_asked_for() -> None:
+    """The model thinks first only where that member comes first."""
+    inner = {"type": "OBJECT", "properties": {"b": {}, "a": {}}, "property_ordering": ["a", "none", 1]}
+    ordering = ["reasoning", "answer"]
+    schema = {"type": "OBJECT", "properties": {"answer": {}, "more": inner, "reasoning": {}}}
+    config = {"responseMimeType": "application/json", "responseSchema": schema | {"propertyOrdering": ordering}}
+    chat = own({"contents": [{"parts": [{"text": "Hi"}]}], "generationConfig": config})
+
+    body = json.loads(OPENAI.write_chat(CHAT, chat, Translation()))
+
+    properties = body["response_format"]["json_schema"]["schema"]["properties"]
+    assert list(properties) == ["reasoning", "answer", "more"]
+    assert list(properties["more"]["properties"]) == ["a", "b"]
+
+
 # -- counts and embeddings -----------------------------------------------------------------------------------------
 
 

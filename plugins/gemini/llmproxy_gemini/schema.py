@@ -58,6 +58,15 @@ def _converted(schema: dict[str, Any]) -> dict[str, Any]:
         elif name == "properties" and isinstance(value, dict):
             value = {key: _converted(each) if isinstance(each, dict) else each for key, each in value.items()}
         found[name] = value
+    if isinstance(found.get("properties"), dict):
+        found["properties"] = _ordered(found["properties"], schema)
     if schema.get("nullable") is True and isinstance(found.get("type"), str):
         found["type"] = [found["type"], "null"]
     return found
+
+
+def _ordered(properties: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """*properties* as *schema* orders them, which others tell by where they stand; those that it does not name last."""
+    named = schema.get("propertyOrdering") or schema.get("property_ordering")
+    first = [name for name in named if isinstance(name, str) and name in properties] if isinstance(named, list) else []
+    return {name: properties[name] for name in dict.fromkeys([*first, *properties])}
