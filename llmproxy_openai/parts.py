@@ -35,6 +35,15 @@ _NESTED = ("image_url", "input_audio", "file", "video_url", "cache_control")
 
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 
+_MP3_FRAMES = tuple(f"//{letter}" for letter in "IJKLMNOPopqrstuv")
+_SOUNDS = (
+    (("SUQz", *_MP3_FRAMES), "audio/mp3"),
+    (("UklG",), "audio/wav"),
+    (("T2dn",), "audio/ogg"),
+    (("Zkxh",), "audio/flac"),
+)
+"""How sound begins in base64, and what it is."""
+
 
 # -- reading -------------------------------------------------------------------------------------------------
 
@@ -80,11 +89,17 @@ def _audio(members: Members) -> Part:
     if raw is not None and raw.startswith(b'"'):  # Mistral's short form: the data, or a URL of it
         sound = members.need("input_audio", STRING)
         by_url = sound.startswith(("http://", "https://", "data:"))
-        return AudioPart(source_of_url(sound) if by_url else Source(data=sound), extra=members.rest())
+        source = source_of_url(sound) if by_url else Source(data=sound, media_type=_sound(sound))
+        return AudioPart(source, extra=members.rest())
     audio = members.need_object("input_audio")
     form = audio.take("format", STRING)
     source = Source(data=audio.need("data", STRING), media_type=None if form is None else f"audio/{form}")
     return AudioPart(source, extra=members.rest() | audio.rest("input_audio."))
+
+
+def _sound(data: str) -> str | None:
+    """The kind of the sound *data*, by its first bytes; None for one that they do not tell."""
+    return next((kind for begins, kind in _SOUNDS if data.startswith(begins)), None)
 
 
 def _file(members: Members) -> Part:

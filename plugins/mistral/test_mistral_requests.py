@@ -94,6 +94,18 @@ def test_members_that_nobody_else_knows_are_kept() -> None:
             DocumentPart(Source(url="https://a"), "A"),
         ),
         ({"type": "input_audio", "input_audio": "AAAA"}, AudioPart(Source(data="AAAA"))),
+        (
+            {"type": "input_audio", "input_audio": "SUQzBAAA"},
+            AudioPart(Source(data="SUQzBAAA", media_type="audio/mp3")),
+        ),
+        (
+            {"type": "input_audio", "input_audio": "//uQZAAA"},
+            AudioPart(Source(data="//uQZAAA", media_type="audio/mp3")),
+        ),
+        (
+            {"type": "input_audio", "input_audio": "UklGRiQA"},
+            AudioPart(Source(data="UklGRiQA", media_type="audio/wav")),
+        ),
         ({"type": "input_audio", "input_audio": "https://a"}, AudioPart(Source(url="https://a"))),
         ({"type": "file", "file_id": "f"}, DocumentPart(Source(file_id="f"))),
         (
@@ -109,7 +121,18 @@ def test_members_that_nobody_else_knows_are_kept() -> None:
             ReasoningPart("hm", signature="s", provider="anthropic", member="thinking"),
         ),
     ],
-    ids=["image", "document", "sound", "sound by URL", "file", "thinking", "carried thinking"],
+    ids=[
+        "image",
+        "document",
+        "sound",
+        "MP3",
+        "MP3 without tags",
+        "WAV",
+        "sound by URL",
+        "file",
+        "thinking",
+        "carried thinking",
+    ],
 )
 def test_a_part_is_understood_and_keeps_its_bytes(part: dict[str, Any], node: Part) -> None:
     chat = read(messages=[{"role": "assistant" if part["type"] == "thinking" else "user", "content": [part]}])
