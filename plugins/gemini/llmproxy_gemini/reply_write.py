@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from llmproxy_core.chat import (
+    AudioPart,
     ChatOrigin,
     ChatReply,
     Choice,
@@ -70,7 +71,7 @@ def _write_time(seconds: int) -> str | None:
 
 def _write_choice(choice: Choice, *, own: bool) -> bytes:
     """A new candidate; *own*: its unknown members are of this protocol."""
-    parts = write_parts(choice.content)
+    parts = write_parts(_spoken(choice.content))
     members = {"content": content(parts)}
     if choice.finish is not None:
         members["finishReason"] = encode(write_finish(choice.finish))
@@ -82,6 +83,20 @@ def _write_choice(choice: Choice, *, own: bool) -> bytes:
     if citations := _citations(choice.content):
         members["groundingMetadata"] = write_citations(citations, choice.text)
     return join_object({**(choice.extra if own else {}), **members})
+
+
+def _spoken(parts: Sequence[Part]) -> list[Part]:
+    """*parts*; of speech, which is another provider's, what was said as a text, and the sound alone."""
+    told: list[Part] = []
+    for part in parts:
+        if not isinstance(part, AudioPart):
+            told.append(part)
+            continue
+        if part.transcript:
+            told.append(TextPart(part.transcript))
+        if part.source.data:
+            told.append(AudioPart(part.source))
+    return told
 
 
 def content(parts: Sequence[bytes]) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from llmproxy_core import Carried, Usage, seal
 from llmproxy_core.chat import (
     AudioDelta,
@@ -147,6 +149,9 @@ class ChunkRenderer:
                 if (call := candidate.calls.get(index)) is not None:
                     call.arguments.add(arguments)
                     candidate.grown.add(index)
+            case AudioDelta(transcript=str(text), data=str()) if text:
+                heard = AudioDelta(event.choice, transcript=text)
+                return [*self._said(heard), *self._said(attrs.evolve(event, transcript=None))]
             case _:
                 return self._said(event)
         return []

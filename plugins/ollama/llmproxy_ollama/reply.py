@@ -8,6 +8,7 @@ import msgspec
 
 from llmproxy_core import ReplyHead, Usage
 from llmproxy_core.chat import (
+    AudioPart,
     ChatOrigin,
     ChatReply,
     Choice,
@@ -171,10 +172,19 @@ def _only(reply: ChatReply) -> Choice:
 
 def _message(reply: ChatReply) -> dict[str, bytes]:
     content = _only(reply).content
-    texts = [part.text for part in content if isinstance(part, TextPart | RefusalPart)]
+    texts = [_said(part) for part in content]
     thoughts = [part.text for part in content if isinstance(part, ReasoningPart)]
     calls = [part for part in content if isinstance(part, ToolCall)]
     return message_members(texts, thoughts, [WIRE.kept(call.raw) or _written(call) for call in calls])
+
+
+def _said(part: Part) -> str:
+    """What *part* says as text: of speech, which has no place here, its transcript."""
+    match part:
+        case TextPart(text=text) | RefusalPart(text=text) | AudioPart(transcript=str(text)):
+            return text
+        case _:
+            return ""
 
 
 def _written(call: ToolCall) -> bytes:

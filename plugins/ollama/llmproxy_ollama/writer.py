@@ -6,6 +6,7 @@ import attrs
 
 from llmproxy_core import Frame, Usage
 from llmproxy_core.chat import (
+    AudioDelta,
     ChatEvent,
     End,
     Failed,
@@ -101,6 +102,8 @@ class ChatWriter:
                 self._head = head_members(event.id, event.model, event.created)
             case TextDelta() | RefusalDelta() if event.text or getattr(event, "logprobs", None):
                 return self._line(_message([event]), _members([event]))
+            case AudioDelta(transcript=str(text)) if text:
+                return self._line(message_members([text], [], []))
             case ReasoningDelta() if event.text:
                 return self._line(_message([event]))
             case ToolCallStart():
