@@ -181,7 +181,10 @@ class Dialect(ABC):
     """Response headers (lower-case) that cross to the client."""
     response_header_prefixes: tuple[str, ...] = ()
     field_names: Mapping[str, str] = FrozenMap()
-    """How clients of this protocol spell fields of ChatRequest that are spelt otherwise there."""
+    """
+    How clients of this protocol spell fields of ChatRequest that are spelt otherwise there; besides, `content` of a
+    message, and `system`: the member in which a first message of the system stands, apart from the others.
+    """
     own_members: frozenset[str] = frozenset()
     """Top-level members of requests that no other dialect has which shares a path with this one."""
     versioned_base: bool = True

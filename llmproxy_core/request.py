@@ -286,6 +286,7 @@ class Request:
         model = chat.model if model is None else model
         if (model, streams, wants_usage) != (chat.model, chat.stream, chat.wants_usage):
             chat = changed(chat, model=model, stream=streams, wants_usage=wants_usage)
+        translation.is_led = _is_led(chat)
         return dialect.write_chat(api, chat, translation)
 
 
@@ -302,3 +303,12 @@ def client_view(request: Request, *, drops_unsupported: bool = False) -> ClientV
         return ClientView(request.dialect, request.api, drops_unsupported=drops_unsupported)
     head = request.head
     return ClientView(request.dialect, request.api, head.stream, head.wants_usage, head.model, drops_unsupported)
+
+
+def _is_led(chat: ChatRequest) -> bool:
+    """Whether the first message of *chat* was read from a member of its own."""
+    origin = chat.origin
+    if origin is None or not isinstance(origin.value, ChatRequest) or not origin.value.messages:
+        return False
+    first = origin.value.messages[0]
+    return first.role == "system" and first.raw is not None and first.raw.text in origin.members.values()

@@ -25,7 +25,7 @@ class Translation:
     (a clamped number, a cleaned schema) is done either way. Both are recorded, for the client and the log.
     """
 
-    __slots__ = ("_names", "changes", "drops", "llm", "max_output_tokens")
+    __slots__ = ("_names", "changes", "drops", "is_led", "llm", "max_output_tokens")
 
     def __init__(
         self,
@@ -41,6 +41,8 @@ class Translation:
         self.max_output_tokens = max_output_tokens
         """What to ask for where the protocol needs a bound and the client gave none; None: nothing is configured."""
         self._names = names
+        self.is_led = False
+        """Whether the first message was said apart from the list, where places in the client's request begin."""
         self.changes: dict[str, str] = {}
         """A word for each place that was changed: `dropped`, `clamped`, `cleaned`, `defaulted`."""
 
@@ -85,7 +87,20 @@ class Translation:
     def _own(self, place: str) -> str:
         field, dot, rest = place.partition(".")
         name, bracket, index = field.partition("[")
+        if name == "messages" and bracket:
+            return self._of_message(int(index.rstrip("]")), dot + rest)
         return self._names.get(name, name) + bracket + index + dot + rest
+
+    def _of_message(self, position: int, rest: str) -> str:
+        """The place *rest* of the message at *position*, which counts a prompt that clients say apart from the list."""
+        prompt = self._names.get("system")
+        if prompt is not None and self.is_led:
+            if position == 0:
+                return prompt
+            position -= 1
+        if rest.startswith(".content"):
+            rest = "." + self._names.get("content", "content") + rest.removeprefix(".content")
+        return f"{self._names.get('messages', 'messages')}[{position}]{rest}"
 
     def summary(self) -> str:
         """The value of the header: `logit_bias=dropped, temperature=clamped`; "" when nothing was changed."""

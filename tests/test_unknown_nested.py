@@ -539,7 +539,7 @@ def _is_named(told: str, place: Place) -> bool:
 
 def _is_within(place: Place, told: str) -> bool:
     """Whether the object stands in what *told* names, in which it is left out."""
-    path = str(place).partition(".")[2].replace(".parts[", ".content[")
+    path = str(place).partition(".")[2]
     return path == told or path.startswith((f"{told}.", f"{told}["))
 
 

@@ -60,6 +60,7 @@ class ResponsesDialect(OpenAIDialect):
     field_names = FrozenMap(
         {
             "messages": "input",
+            "system": "instructions",
             "response_format": "text.format",
             "verbosity": "text.verbosity",
             "cache_key": "prompt_cache_key",

@@ -64,6 +64,7 @@ class AnthropicDialect(Dialect):
     request_id_header = "request-id"
     prefill = "last-turn"
     field_names = {  # noqa: RUF012 - as declared by the contract; nobody changes it
+        "system": "system",
         "max_output_tokens": "max_tokens",
         "stop": "stop_sequences",
         "user": "metadata.user_id",

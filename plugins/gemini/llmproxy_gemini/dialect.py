@@ -33,6 +33,8 @@ from llmproxy_gemini.stream_write import ArrayWriter, EventWriter
 
 _FIELD_NAMES: Mapping[str, str] = {
     "messages": "contents",
+    "system": "systemInstruction",
+    "content": "parts",
     **{field: f"{CONFIG}.{name}" for field, (name, _) in SCALARS.items()},
     "stop": f"{CONFIG}.stopSequences",
     "modalities": f"{CONFIG}.responseModalities",
