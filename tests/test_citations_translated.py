@@ -45,10 +45,10 @@ def page(url: str) -> dict[str, Any]:
 
 
 BLOCKS = [
-    ("Ich las: ", None),
-    ("Zürich ist größer", page("http://z")),
-    (" \N{GRINNING FACE} und ", None),
-    ("Köln ist älter", page("http://k")),
+    ("Voilà : ", None),
+    ("Zürich s’étend", page("http://z")),
+    (" \N{GRINNING FACE} et ", None),
+    ("Köln vieillit", page("http://k")),
     (".", None),
 ]
 MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None}
@@ -81,7 +81,7 @@ def link(start: int, end: int) -> dict[str, Any]:
     return {"type": "url_citation", "url": "http://x", "title": "T", "start_index": start, "end_index": end}
 
 
-MESSAGES = [("Erst Zürich. ", link(5, 11)), ("Dann Köln.", link(5, 9))]
+MESSAGES = [("Voir Zürich. ", link(5, 11)), ("Puis Köln.", link(5, 9))]
 RESPONSE = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m"}
 SPENT = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
 
@@ -143,7 +143,7 @@ async def asked(client: Speaker, llm: str, script: list[Step], *, stream: bool) 
 async def test_what_a_block_of_anthropics_cites_is_all_of_the_block(client: Speaker, stream: bool) -> None:
     got = await asked(client, "anthropic", anthropic(stream=stream), stream=stream)
 
-    assert cited(got) == ["Zürich ist größer", "Köln ist älter"]
+    assert cited(got) == ["Zürich s’étend", "Köln vieillit"]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
