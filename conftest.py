@@ -49,6 +49,7 @@ FOREIGN_VARIABLES = frozenset(
         "PROXY_API_DEBUG",
         "PROXY_API_HOST",
         "PROXY_API_PORT",
+        "PYTHONUNBUFFERED",
     }
 )
 

@@ -374,6 +374,8 @@ def _check_values(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
             value = msgspec.json.decode(raw)
         except msgspec.ValidationError as error:
             raise BadRequest(f"A number in {_shown(name)} is out of range", code="invalid_json") from error
+        except RecursionError as error:
+            raise _too_deep(name, limits) from error
         is_deeper, inner_nodes = _measure(value, limits.max_depth - 1)
         if is_deeper:
             raise _too_deep(name, limits)
@@ -400,7 +402,11 @@ def _measure(value: object, max_depth: int) -> tuple[bool, int]:
 
 def _check_depth(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
     for name, raw in raws.items():
-        if _is_deeper(bytes(raw), limits.max_depth - 1):
+        try:
+            is_deeper = _is_deeper(bytes(raw), limits.max_depth - 1)
+        except RecursionError:  # at how many levels, depends on the interpreter; what passes by values, it does not read
+            is_deeper = True
+        if is_deeper:
             raise _too_deep(name, limits)
 
 

@@ -55,4 +55,5 @@ class Tasks:
         left = list(self._running)
         for task in left:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        if left:
+            await asyncio.wait(left)  # also for what follows their ends: `gather` takes no turn where all have ended

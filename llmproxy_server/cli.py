@@ -181,6 +181,16 @@ def main() -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an old locale cannot say every character
     try:
+        return _guarded()
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:  # what was not said to a full disk is no reason to end with another code
+            _silence(sys.stderr)
+
+
+def _guarded() -> int:
+    try:
         return _run()
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):

@@ -127,7 +127,8 @@ async def _forgotten(proxy: Proxy, upstream: Upstream) -> set[End]:
     """Waits until nothing is open but kept connections to nobody, and forgets what the test remembers; the ends."""
     async with asyncio.timeout(10):
         await proxy.outcome(len(proxy.exchanges))
-        while proxy.server._front.connections or upstream.connections_open:  # noqa: ASYNC110 - nothing tells it
+        front = proxy.server._front
+        while front.connections or front.has_calls or upstream.connections_open:  # noqa: ASYNC110 - nothing tells it
             await asyncio.sleep(0)
     assert proxy.server.admission.in_flight == proxy.server.admission.buffered_bytes == 0
     ends = {outcome.end for outcome in proxy.outcomes}

@@ -175,3 +175,17 @@ async def test_nothing_is_left_running_whatever_cancelled_tasks_start() -> None:
 
 async def test_draining_nothing_returns() -> None:
     await asyncio.wait_for(Tasks().drain(SOON_S), SOON_S)
+
+
+async def test_what_ended_in_this_very_turn_is_drained() -> None:
+    """Its end is not told of yet; to ask again and again would leave no turn for that."""
+    tasks, told = Tasks(), asyncio.Event()
+
+    async def work() -> None:
+        told.set()
+
+    _ = tasks.start(work(), name="work")
+    await told.wait()
+    await tasks.drain(0)
+
+    assert len(tasks) == 0

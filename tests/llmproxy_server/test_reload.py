@@ -347,7 +347,7 @@ async def test_a_process_that_ends_does_not_wait_for_the_tasks_of_a_gateway_that
     mapping = with_server(processed(openai_at(NOWHERE)), drain_timeout_s=600, settle_timeout_s=0)
     async with Reloadable(tmp_path, mapping, plugins=[plugin]) as proxy:
         await proxy.reload(with_server(mapping, max_in_flight=7))
-        assert plugin.running == 2
+        await until(lambda: plugin.running == 2)
         await asyncio.wait_for(proxy.server.stop(), TIMEOUT_S)
 
         assert plugin.running == 0

@@ -120,10 +120,10 @@ def read_usage(members: Members, *, has_output: bool = True) -> Usage | None:
 
 
 def _value(text: JSONText | None) -> object:
-    """The value of a count, whatever it is; a number out of all range is no number."""
+    """The value of a count, whatever it is; a number out of all range is no number, nor what is nested too deep."""
     try:
         return None if text is None else msgspec.json.decode(text)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return math.nan
 
 
