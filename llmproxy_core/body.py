@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from llmproxy_core.errors import InternalError, ProxyError
+from llmproxy_core.errors import InternalError, ProxyError, raise_unless_bug
 from llmproxy_core.tasks import Tasks
 
 
@@ -110,7 +110,8 @@ class Pumped(ABC):
                 await self._unpaused()  # paused by the sink: not to read is what holds the upstream
         except ProxyError as error:
             self._tell(sink, error)
-        except Exception:  # the sink's bug: it must still learn that nothing more comes; Tasks logs it
+        except BaseException as bug:  # the sink's bug: it must still learn that nothing more comes; Tasks logs it
+            raise_unless_bug(bug)
             self._tell(sink, InternalError("The answer could not be passed on"))
             raise
         else:

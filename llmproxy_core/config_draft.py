@@ -227,9 +227,7 @@ class DraftReader:
         place: Place = ("processor", name)
         own_keys = [field.name for field, _ in options(ProcessorTable)]
         kind = self._type(table, place, "type", self._registry.processors)
-        common = self._tables.read(
-            ProcessorTable, {key: table[key] for key in own_keys if key in table} | {"type": ""}, place
-        )
+        common = self._read(ProcessorTable, {key: table[key] for key in own_keys if key in table} | {"type": ""}, place)
         if kind is None:
             return None
         merged: dict[str, object] = {key: value for key, value in table.items() if key not in own_keys}

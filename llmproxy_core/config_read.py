@@ -18,6 +18,7 @@ from cattrs.errors import (
 from llmproxy_core.config_path import Place, value_at
 from llmproxy_core.config_problem import Problems, nearest, shown
 from llmproxy_core.config_types import HIDDEN, expectation, structured
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.option import Misread, Misreadings, options
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ class _Fault:
     place: Place
     message: str
     shows_value: bool = True
+    is_secret: bool = False
+    """Its value is shown by no message, its author's neither."""
 
 
 @attrs.frozen
@@ -91,14 +94,20 @@ class TableReader:
     def _attempt(self, config: type[T], table: object, needs_secrets: bool) -> _Attempt[T]:
         try:
             return _Attempt(structured(config, table, self._env, needs_secrets=needs_secrets))
-        except Exception as error:  # noqa: BLE001 - a plugin's own check may raise anything; no table may stop the others
+        except BaseException as error:  # noqa: BLE001 - a plugin's own check may raise anything; no table may stop the others
+            raise_unless_bug(error)
             return _Attempt(None, list(_faults(error, config, ())))
 
     def _report(self, fault: _Fault, table: object, place: Place, moved: Mapping[str, Place]) -> None:
         message = fault.message
-        if fault.shows_value and message.startswith("expected") and ", got " not in message:
+        if fault.is_secret:
             with contextlib.suppress(LookupError):
-                message += f", got {shown(value_at(table, fault.place))}"
+                message = _without(message, value_at(table, fault.place))
+        elif fault.shows_value and message.startswith("expected") and ", got " not in message:
+            with contextlib.suppress(LookupError):
+                value = value_at(table, fault.place)
+                if fault.place or not isinstance(value, Mapping):  # it is wrong as a whole, which its author knows
+                    message += f", got {shown(value)}"
         first, rest = fault.place[:1], fault.place[1:]
         where = moved[str(first[0])] if first and str(first[0]) in moved else place + first
         self._problems.add(where + rest, message)
@@ -115,17 +124,26 @@ def _faults(error: BaseException, kind: Any, place: Place) -> Iterator[_Fault]:
                 continue
             hidden = HIDDEN in getattr(inner, "__notes__", ())
             for fault in _faults(inner, kind if part is None else inner_kind, below):
-                yield attrs.evolve(fault, shows_value=False) if hidden else fault
+                yield attrs.evolve(fault, is_secret=True) if hidden else fault
     elif isinstance(error, ForbiddenExtraKeysError):
         yield from (_unknown_key(str(key), error.cl, place) for key in sorted(error.extra_fields, key=str))
     elif isinstance(error, Misreadings):
         for one in error.found:
-            yield _Fault(place + one.path, str(one), shows_value=HIDDEN not in getattr(error, "__notes__", ()))
+            yield _Fault(place + one.path, str(one), is_secret=HIDDEN in getattr(error, "__notes__", ()))
     elif isinstance(error, Misread):
-        yield _Fault(place + error.path, str(error), shows_value=HIDDEN not in getattr(error, "__notes__", ()))
+        yield _Fault(place + error.path, str(error), is_secret=HIDDEN in getattr(error, "__notes__", ()))
     else:
         text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        yield _Fault(place, text or "not valid", shows_value=HIDDEN not in getattr(error, "__notes__", ()))
+        yield _Fault(place, text or "not valid", is_secret=HIDDEN in getattr(error, "__notes__", ()))
+
+
+def _without(message: str, value: object) -> str:
+    """*message*, which is not to show *value*, nor how it begins."""
+    begun = value[:8] if isinstance(value, str) else ", got "
+    if not begun or begun not in message:
+        return message
+    message = message.partition(", got ")[0]
+    return "not valid" if begun in message else message
 
 
 def _missing(key: str, kind: Any, config: type[Any], place: Place) -> _Fault:

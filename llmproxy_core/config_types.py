@@ -12,7 +12,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from enum import Enum
 from types import NoneType, UnionType
@@ -24,9 +24,10 @@ from cattrs.cols import homogenous_tuple_structure_factory, mapping_structure_fa
 from cattrs.gen import make_dict_structure_fn, override
 
 from llmproxy_core.config_problem import shown
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.money import Money
-from llmproxy_core.option import Option, WrittenAs, option_of
+from llmproxy_core.option import Option, WrittenAs, option_of, options
 from llmproxy_core.secret import Secret
 
 T = TypeVar("T")
@@ -144,6 +145,36 @@ def _is_table(kind: Any) -> bool:
 
 def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, UnionType)
+
+
+def unreadable(config: type[Any], path: str = "") -> Iterator[tuple[str, object]]:
+    """The keys of *config*, and of tables in it, whose type no value of TOML is read as; each with that type."""
+    for field, _ in options(config):
+        yield from _unreadable(field.type, f"{path}{field.name}", (config,))
+
+
+def _unreadable(kind: Any, path: str, within: tuple[type[Any], ...]) -> Iterator[tuple[str, object]]:
+    arguments = [it for it in get_args(kind) if it not in (NoneType, ...)]
+    if kind in _READ or _is_anything(kind) or _written_as(kind) is not None or kind in within:
+        return
+    if attrs.has(kind):
+        for field, _ in options(kind):
+            yield from _unreadable(field.type, f"{path}.{field.name}", (*within, kind))
+    elif _is_literal(kind):
+        if not all(isinstance(it, str) for it in arguments):
+            yield path, kind
+    elif get_origin(kind) is Annotated:
+        yield from _unreadable(arguments[0], path, within)
+    elif _is_union(kind) or _is_array(kind):
+        for it in arguments:
+            yield from _unreadable(it, path, within)
+    elif _is_mapping(kind) and arguments[0] is str:
+        yield from _unreadable(arguments[1], path, within)
+    elif not (isinstance(kind, type) and issubclass(kind, Enum)):
+        yield path, kind
+
+
+_READ = frozenset({bool, int, float, str, datetime.date, datetime.time, datetime.datetime, Money, Secret})
 
 
 # -- scalars ---------------------------------------------------------------------------------------------------------
@@ -320,10 +351,13 @@ def _field(kind: Any, declared: Option, converter: Converter) -> Hook:
             found = converter.structure(value, kind)
             if declared.validator is not None and found is not None:
                 declared.validator(found)
-        except Exception as error:
+        except BaseException as error:
             if declared.secret:
                 error.add_note(HIDDEN)
-            raise
+            if isinstance(error, Exception):
+                raise
+            raise_unless_bug(error)  # cattrs gathers what is an Exception, and so finds what else is wrong
+            raise TypeError(f"its check ended with {type(error).__name__}: {error}") from error
         return found
 
     return read

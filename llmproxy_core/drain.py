@@ -18,7 +18,7 @@ from llmproxy_core.chat import (
 from llmproxy_core.citation_places import CitationPlaces
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.engine import Facts, bug_of, event_steps, failure
-from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage
+from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage, raise_unless_bug
 from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
@@ -159,7 +159,8 @@ async def reply_of(response: Reply) -> ChatReply:
             reply = await _applied(wish, reply)
         except ProxyError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, or is logged and left out
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told, or is logged and left out
+            raise_unless_bug(error)
             failed = bug_of(wish.owner, error, response.exchange.id, only_looks=isinstance(wish, Watch))
             if failed is not None:
                 raise failed from None
@@ -291,7 +292,8 @@ async def _named(replace: Replace, source: AsyncIterator[ChatEvent], exchange_id
             yield event
     except ProxyError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
+        raise_unless_bug(error)
         failed = bug_of(replace.owner, error, exchange_id, only_looks=False)
         assert failed is not None
         raise failed from None

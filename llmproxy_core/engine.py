@@ -14,7 +14,14 @@ from typing import Protocol
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, Start, TextDelta, UsageReported
 from llmproxy_core.citation_places import CitationPlaces
 from llmproxy_core.dialect import Scanner, StreamWriter
-from llmproxy_core.errors import InternalError, ProcessorFailed, ProxyError, UpstreamCut, UpstreamError
+from llmproxy_core.errors import (
+    InternalError,
+    ProcessorFailed,
+    ProxyError,
+    UpstreamCut,
+    UpstreamError,
+    raise_unless_bug,
+)
 from llmproxy_core.estimate import TextCount
 from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper
@@ -56,14 +63,15 @@ class EventSteps:
                 events = step(frame, events)
             except ProxyError:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, or is logged and left out
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is told, or is logged and left out
+                raise_unless_bug(error)
                 if (failure := bug_of(owner, error, self._exchange_id, only_looks=only_looks)) is not None:
                     raise failure from None
                 self._steps = [it for it in self._steps if it is not place]
         return events
 
 
-def bug_of(owner: Layer, bug: Exception, exchange_id: str, *, only_looks: bool) -> ProcessorFailed | None:
+def bug_of(owner: Layer, bug: BaseException, exchange_id: str, *, only_looks: bool) -> ProcessorFailed | None:
     """
     The error that names who made the watcher, filter or replacement that raised *bug*; None: it may be left out.
 
@@ -324,7 +332,8 @@ class Decoding:
             except ProxyError as error:  # a watcher's verdict, its bug, or what the client's dialect cannot say
                 self.error = error
                 break
-            except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
+            except BaseException as bug:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
+                raise_unless_bug(bug)
                 _log.exception("the answer to exchange %s could not be written", self._exchange_id)
                 self.error = InternalError("The answer could not be passed on")
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import attrs
@@ -70,6 +71,30 @@ def have_wait(error: ProxyError, wait_s: float | None) -> None:
     error.retry_after_s = wait_s
     if isinstance(error, UpstreamError):
         error.headers = tuple(pair for pair in error.headers if pair[0] not in _WAITS)
+
+
+def raise_unless_bug(error: BaseException) -> None:
+    """
+    Raise *error* again if it ends what runs on purpose (this task's cancellation, Ctrl-C, a generator's end).
+
+    For `except BaseException` around what plugins wrote: all else is a bug of theirs. `sys.exit` is, which would end
+    the process; so is the panic of a library in Rust, which is no Exception, and the cancellation of some other task.
+    """
+    try:
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            raise error
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise error
+    finally:
+        del error  # it holds this frame, which would hold it
+
+
+def _is_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a thread of its own
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def forget_tracebacks(error: BaseException | None) -> None:

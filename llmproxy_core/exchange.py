@@ -15,7 +15,7 @@ import attrs
 
 from llmproxy_core.attempt import Attempt, ChildCall, ShownAttempts
 from llmproxy_core.dialect import Operation
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.layer import Layer, running
 from llmproxy_core.money import Money
 from llmproxy_core.node import record
@@ -529,7 +529,8 @@ class Exchange:
         """Run one callback, isolated from the others: a sync one here, an async one in a task of the gateway's."""
         try:
             waiting = callback(outcome)
-        except Exception:  # noqa: BLE001 - isolated: whatever one plugin's callback does, the others still run
+        except BaseException as bug:  # noqa: BLE001 - isolated: whatever one plugin's callback does, the others still run
+            raise_unless_bug(bug)
             _log.exception("a finish callback of exchange %s failed", self.id)
             return
         if waiting is not None and inspect.isawaitable(waiting):

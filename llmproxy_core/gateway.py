@@ -17,6 +17,7 @@ from llmproxy_core.errors import (
     Problem,
     RouteNotFound,
     StreamingNotAllowed,
+    raise_unless_bug,
 )
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.fingerprint import fingerprint
@@ -120,7 +121,8 @@ class Gateway:
         for name, llm in self.llms.items():
             try:
                 await llm.aclose()
-            except Exception:  # noqa: BLE001 - a plugin's bug must not keep the others open
+            except BaseException as bug:  # noqa: BLE001 - a plugin's bug must not keep the others open
+                raise_unless_bug(bug)
                 _log.exception("the LLM %s could not be closed", name)
         await self.services.lease.release()
 
@@ -196,8 +198,12 @@ def _reported(path: str, problems: list[Problem], origin: Origin | None, *, need
     try:
         yield
     except ConfigError as error:
+        if not error.problems or not all(isinstance(it, Problem) for it in error.problems):
+            problems.append(Problem(path, f"{origin or 'its plugin'} raised a ConfigError without a Problem"))
+            return
         problems.extend(attrs.evolve(it, path=f"{path}.{it.path}" if it.path else path) for it in error.problems)
-    except Exception as bug:  # noqa: BLE001 - it is a plugin's code that runs here, and its author is not here to see it
+    except BaseException as bug:  # noqa: BLE001 - it is a plugin's code that runs here, and its author is not here to see it
+        raise_unless_bug(bug)
         said = f"{origin or 'its plugin'} could not build it ({type(bug).__name__}: {bug})"
         _log.exception("%s: %s", path, said)
         if needed:

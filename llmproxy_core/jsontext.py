@@ -404,7 +404,7 @@ def _check_depth(raws: Mapping[str, msgspec.Raw], limits: Limits) -> None:
     for name, raw in raws.items():
         try:
             is_deeper = _is_deeper(bytes(raw), limits.max_depth - 1)
-        except RecursionError:  # at how many levels, depends on the interpreter; what passes by values, it does not read
+        except RecursionError:  # at how many levels depends on the interpreter
             is_deeper = True
         if is_deeper:
             raise _too_deep(name, limits)

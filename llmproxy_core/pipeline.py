@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-from llmproxy_core.errors import InternalError, ProcessorFailed, ProcessorTimeout, ProxyError, RequestRejected
+from llmproxy_core.errors import (
+    InternalError,
+    ProcessorFailed,
+    ProcessorTimeout,
+    ProxyError,
+    RequestRejected,
+    raise_unless_bug,
+)
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.layer import Layer, running
 from llmproxy_core.outcome import End
@@ -63,7 +70,8 @@ def _of_llm(send: Handler) -> Handler:
             return response if isinstance(response, _RESPONSES) else _response(response)
         except ProxyError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            raise_unless_bug(error)
             raise InternalError("The LLM's provider plugin failed") from error
 
     return run
@@ -80,7 +88,9 @@ def _plain(step: Step, inner: Handler, layer: Layer) -> Handler:
             return response if isinstance(response, _RESPONSES) else _response(response)
         except ProxyError:
             raise
-        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - raised below
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised below
             fault = _verdict(error) or _failure(step, error)
         finally:
             running.set(outside)
@@ -101,7 +111,9 @@ def _guarded(step: Step, inner: Handler, layer: Layer) -> Handler:
             return _response(await inside.run(step.processor))
         except ProxyError:
             raise
-        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - raised below, or logged
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised below, or logged
             fault = _verdict(error)
             if fault is None:
                 fault = _failure(step, error, timed_out=inside.timed_out)

@@ -12,9 +12,10 @@ import attrs
 import pluggy
 
 from llmproxy_core import hookspecs
+from llmproxy_core.config_types import unreadable
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint
-from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.errors import ConfigError, Problem, raise_unless_bug
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.hookspecs import PROJECT, ProcessorType, ProviderType, StoreType
 from llmproxy_core.llm_config import LLMConfig
@@ -26,6 +27,7 @@ GROUP = PROJECT
 RESERVED = frozenset({"type", "config_value", "additional_config", "uncovered", "timeout_s", "on_error"})
 """Keys of every processor's table, which a type's own cannot be named like."""
 
+_PATH = re.compile(r"/(?:(?![?#])[!-~])*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -122,7 +124,8 @@ def _loaded(point: EntryPoint, distribution: str | None) -> _Plugin | BrokenPlug
     origin = Origin(distribution, point.module)
     try:
         plugin = point.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin does at import, the others are to work
+    except BaseException as error:  # noqa: BLE001 - whatever a plugin does at import, the others are to work
+        raise_unless_bug(error)
         return BrokenPlugin(origin, f"cannot be imported ({_said(error)})")
     return _asked(plugin, origin)
 
@@ -145,12 +148,17 @@ def _asked(plugin: object, origin: Origin) -> _Plugin | BrokenPlugin:
             stores=[_checked_store(it) for it in _answers(hooks.llmproxy_stores)],
             endpoints=[_checked_endpoint(it) for it in _answers(hooks.llmproxy_endpoints)],
         )
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - as above, for what it does when it is asked
+    except BaseException as error:  # noqa: BLE001 - as above, for what it does when it is asked
+        raise_unless_bug(error)
         return BrokenPlugin(origin, _said(error))
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - its own message may be the next mistake
+        message = "with a message that cannot be shown"
+    return " ".join(f"{type(error).__name__}: {message}".split())
 
 
 def _answers(hook: pluggy.HookCaller) -> Iterator[object]:
@@ -178,8 +186,9 @@ def _checked_dialect(found: object) -> Dialect:
 def _checked_endpoint(found: object) -> Endpoint:
     if not isinstance(found, Endpoint):
         raise TypeError(f"expected an Endpoint, got {found!r}")
-    if not found.path.startswith("/") or not found.method.isupper():
-        raise ValueError(f"{found.method} {found.path}: a method is in capitals, a path begins with /")
+    if not _PATH.fullmatch(found.path) or not found.method.isupper():
+        message = "a method is in capitals; a path begins with / and has no spaces, ?, # or letters beyond ASCII"
+        raise ValueError(f"{found.method} {found.path}: {message}")
     return found
 
 
@@ -232,6 +241,12 @@ def _check_parts(kind: ProcessorType[Any] | ProviderType[Any] | StoreType[Any]) 
     config: object = kind.config
     if not isinstance(config, type) or not attrs.has(config) or not attrs.inspect(config).is_frozen:
         raise TypeError(f"{kind.name}: config must be a class made with attrs.frozen, not {config!r}")
+    for key, it in unreadable(config):
+        readable = (
+            "bool, int, float, str, dates, tuple[T, ...], frozenset[T], Mapping[str, T], Literal, Enum, Secret, Money"
+        )
+        message = f"a value cannot be {it!r}; expected {readable}, a class made with attrs.frozen, or these or None"
+        raise TypeError(f"{kind.name}: {key}: {message}")
 
 
 def _registry(found: Iterable[_Plugin | BrokenPlugin]) -> Registry:

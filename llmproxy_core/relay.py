@@ -17,7 +17,7 @@ from llmproxy_core.chat import ChatReply, End
 from llmproxy_core.dialect import Api, Operation, StreamWriter
 from llmproxy_core.drain import drain, failing, reply_of, subscribed_events
 from llmproxy_core.engine import Engine, engine_for
-from llmproxy_core.errors import InternalError, ProxyError, Unsupported
+from llmproxy_core.errors import InternalError, ProxyError, Unsupported, raise_unless_bug
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.keeping import keep_whole
 from llmproxy_core.model_shown import rename_reply, renamer, show_model
@@ -327,7 +327,8 @@ class Flow:
                     return
         except ProxyError as error:
             yield self._failed(b"", error)
-        except Exception:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
+        except BaseException as bug:  # noqa: BLE001 - after the status was sent only an error event can tell of a bug
+            raise_unless_bug(bug)
             _log.exception("the answer to exchange %s could not be written", self._response.exchange.id)
             yield self._failed(b"", InternalError("The answer could not be passed on"))
 

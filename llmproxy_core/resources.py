@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from llmproxy_core.errors import raise_unless_bug
+
 _log = logging.getLogger("llmproxy")
 T = TypeVar("T")
 Close = Callable[[], Awaitable[None]]
@@ -89,5 +91,6 @@ async def _close(it: _Held) -> None:
         return
     try:
         await it.close()
-    except Exception:  # noqa: BLE001 - a plugin's bug must not keep the others open
+    except BaseException as bug:  # noqa: BLE001 - a plugin's bug must not keep the others open
+        raise_unless_bug(bug)
         _log.exception("the %s could not be closed", it.name or "resource")

@@ -15,7 +15,7 @@ from llmproxy_core.chat import ChatEvent, ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.disclosure import shows_nothing
 from llmproxy_core.embeddings import EmbeddingsReply
-from llmproxy_core.errors import ProxyError, UpstreamAuthError, UpstreamError
+from llmproxy_core.errors import ProxyError, UpstreamAuthError, UpstreamError, raise_unless_bug
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_reply, estimated_usage
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.layer import Layer, running
@@ -287,7 +287,8 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
         """What was sent and read, counted here: an estimate."""
         try:
             return estimated_usage(self._request or self.exchange.request, self._read_tokens(), self.tokenizer)
-        except Exception:  # noqa: BLE001 - a dialect's bug must not keep the response from ending
+        except BaseException as bug:  # noqa: BLE001 - a dialect's bug must not keep the response from ending
+            raise_unless_bug(bug)
             _log.exception("what exchange %s used could not be estimated", self.exchange.id)
             return None
 

@@ -4,11 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
 _log = logging.getLogger("llmproxy")
 T = TypeVar("T")
+
+
+class _Contained(Coroutine[Any, Any, T]):
+    """
+    *inner*, whose SystemExit is a bug as any other: asyncio would end the loop by it, and so the process.
+
+    No coroutine that awaits it: cancelled before its first step, that would never begin it.
+    """
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Coroutine[Any, Any, T]) -> None:
+        self._inner = inner
+
+    def send(self, value: Any) -> Any:
+        try:
+            return self._inner.send(value)
+        except SystemExit as error:
+            raise RuntimeError("a task tried to end the process") from error
+
+    def throw(self, *raised: Any) -> Any:
+        try:
+            return self._inner.throw(*raised)
+        except SystemExit as error:
+            raise RuntimeError("a task tried to end the process") from error
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._inner.__await__()
 
 
 class Tasks:
@@ -19,7 +50,7 @@ class Tasks:
 
     def start(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run *coroutine* now, with a reference kept until it ends (the loop itself keeps only weak ones)."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        task = asyncio.get_running_loop().create_task(_Contained(coroutine), name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.outcome import End, KeptBody
 from llmproxy_core.relay import Whole
 from llmproxy_core.request import Request
@@ -128,7 +128,8 @@ class Said:
         try:
             self.size = len(request.body)
             """About how many bytes it holds in memory."""
-        except Exception:  # noqa: BLE001 - a conversation that its own dialect cannot write; its line says why it ended
+        except BaseException as bug:  # noqa: BLE001 - a conversation that its own dialect cannot write; its line says why it ended
+            raise_unless_bug(bug)
             self.size = 0
         self.size += 0 if body is None else len(body.data)
 

@@ -14,7 +14,7 @@ from llmproxy_core.body import Passing
 from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline, deadline_exceeded
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
-from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError, forget_tracebacks
+from llmproxy_core.errors import BadRequest, InternalError, Overloaded, ProxyError, forget_tracebacks, raise_unless_bug
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.node import record
@@ -139,7 +139,8 @@ class Call:
                 raise
             except ProxyError as known:
                 error = known
-            except Exception as bug:  # noqa: BLE001 - the last seam: the client gets an answer, the log the cause
+            except BaseException as bug:  # noqa: BLE001 - the last seam: the client gets an answer, the log the cause
+                raise_unless_bug(bug)
                 error = self._internal(bug)
             await self._fail(error)
         except ClientGone:

@@ -59,7 +59,9 @@ def serve(
     needs none. The command line wins over the environment, and that over the file; `.env` fills what is not set.
     """
     from llmproxy_server.runtime import load_quickly
+    from llmproxy_server.signals import hear
 
+    hear()
     load_quickly()
     from llmproxy_server.cli_serve import serve as run
 
@@ -201,7 +203,9 @@ def _guarded() -> int:
             return ExitCode.BROKEN_PIPE
         mention(f"llmproxy: the output cannot be written: {error.strerror}")
         return ExitCode.NO_OUTPUT
-    except Exception as error:  # noqa: BLE001 - the last seam: a person gets a sentence, and a traceback on demand
+    except (KeyboardInterrupt, SystemExit):
+        raise  # the second is a shell's completion, done
+    except BaseException as error:  # noqa: BLE001 - the last seam: a person gets a sentence, and a traceback on demand
         return _internal(error)
 
 
@@ -223,9 +227,12 @@ def _run() -> int:
     try:
         # Not `llmproxy.main`: it ends with 1, which is `check`'s word for problems, when nobody reads the output.
         with llmproxy.make_context("llmproxy", sys.argv[1:]) as context:
-            llmproxy.invoke(context)
-    except (KeyboardInterrupt, click.Abort):
-        return ExitCode.INTERRUPTED
+            try:
+                llmproxy.invoke(context)
+            except SystemExit as error:
+                raise RuntimeError("a plugin tried to end the process") from error
+    except (KeyboardInterrupt, click.Abort) as ended:
+        return ExitCode.OK if _is_sigterm(ended) else ExitCode.INTERRUPTED
     except click.exceptions.Exit as end:
         code = end.exit_code
     except click.ClickException as error:
@@ -236,6 +243,12 @@ def _run() -> int:
     return code
 
 
+def _is_sigterm(ended: BaseException) -> bool:
+    from llmproxy_server.signals import Terminated  # only where it was raised is it there already
+
+    return isinstance(ended, Terminated)
+
+
 def _silence(stream: IO[str]) -> None:
     """Let *stream* go nowhere: the interpreter flushes it at its end, and would complain again."""
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -243,7 +256,7 @@ def _silence(stream: IO[str]) -> None:
     os.close(nothing)
 
 
-def _internal(error: Exception) -> int:
+def _internal(error: BaseException) -> int:
     name = type(error).__name__
     mention(f"llmproxy: internal error ({name}): a mistake in llmproxy or in a plugin; please report it.")
     if os.environ.get("PROXY_API_DEBUG", "").lower() in ("1", "true", "yes", "on"):

@@ -12,6 +12,7 @@ from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.plugins import Registry
 from llmproxy_core.routing import Route
 from llmproxy_server.cli_exit import ExitCode, counted, problems_of
+from llmproxy_server.cli_explain import own_endpoints
 from llmproxy_server.cli_llm import answer_forms, chain_words, llm_words, reached
 from llmproxy_server.cli_load import LookTransport, load_configuration, load_registry, look_at
 from llmproxy_server.cli_models import model_warnings
@@ -36,6 +37,7 @@ def check(file: str) -> None:
 
 
 async def _report(gateway: Gateway, _: LookTransport) -> list[str]:
+    own_endpoints(gateway)  # ConfigError where a plugin has one of the proxy's own
     return [line for route in gateway.routes for line in _route(route, gateway)]
 
 

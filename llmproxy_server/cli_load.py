@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from llmproxy_core.errors import ConfigError, UpstreamConnectError
+import attrs
+
+from llmproxy_core.errors import ConfigError, Problem, UpstreamConnectError
 from llmproxy_core.gateway import Gateway, build
 from llmproxy_core.llm import LLMClient, Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.plugins import Registry
@@ -16,6 +20,8 @@ from llmproxy_core.services import Services
 from llmproxy_core.tasks import Tasks
 from llmproxy_server.cli_exit import ExitCode, Refusal, problems_of
 from llmproxy_server.loader import Loaded
+from llmproxy_server.log_redact import Redaction
+from llmproxy_server.logs import secrets_of
 from llmproxy_server.source import Source, with_lines
 
 T = TypeVar("T")
@@ -70,6 +76,30 @@ class LookTransport:
         """Nothing is open."""
 
 
+def as_told(problems: Sequence[Problem], loaded: Loaded) -> list[Problem]:
+    """*problems* that a type's own factory has found, with their lines, and without the keys that it was given."""
+    without_secrets = Redaction(secrets_of(loaded.config))
+    return [attrs.evolve(it, message=without_secrets(it.message)) for it in with_lines(problems, loaded)]
+
+
+@contextmanager
+def _log_to_stderr(without_secrets: Redaction) -> Iterator[None]:
+    """Inside, what is logged is for whoever reads this command's output: a plugin's bug with its traceback."""
+
+    class Form(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return without_secrets(super().format(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Form())
+    log = logging.getLogger("llmproxy")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 Look = Callable[[Gateway, LookTransport], Awaitable[T]]
 
 
@@ -89,9 +119,10 @@ async def _look_at(loaded: Loaded, registry: Registry, look: Look[T]) -> T:
         return Services(llm=llm, transport=lambda pool: transport, tasks=tasks)
 
     try:
-        gateway = build(loaded.config, registry, services)
+        with _log_to_stderr(Redaction(secrets_of(loaded.config))):
+            gateway = build(loaded.config, registry, services)
     except ConfigError as error:
-        raise ConfigError(with_lines(error.problems, loaded)) from error
+        raise ConfigError(as_told(error.problems, loaded)) from error
     try:
         return await look(gateway, transport)
     finally:

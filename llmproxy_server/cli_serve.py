@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llmproxy_core.errors import ConfigError
 from llmproxy_core.plugins import Registry
 from llmproxy_server.cli_exit import Refusal, problems_of
-from llmproxy_server.cli_load import load_registry, load_source, named
+from llmproxy_server.cli_load import as_told, load_registry, load_source, named
 from llmproxy_server.cli_terminal import mention
 from llmproxy_server.installed import VERSION
 from llmproxy_server.loader import Loaded
@@ -18,7 +18,7 @@ from llmproxy_server.process.activation import inherited
 from llmproxy_server.process.inherited import Inherited
 from llmproxy_server.process.notify import Announced, Notifier
 from llmproxy_server.process.predecessor import handed_down as handed_down_by_another
-from llmproxy_server.source import Source, with_lines
+from llmproxy_server.source import Source
 
 if TYPE_CHECKING:
     from llmproxy_server.server import Server
@@ -130,7 +130,7 @@ def _refused(error: ConfigError, loaded: Loaded) -> Exception:
     """*error* for a person: an address that cannot be had is a sentence, not a mistake of the file."""
     cause, problem = error.__cause__, error.problems[0]
     if not isinstance(cause, OSError) or problem.path not in _ADDRESSES:
-        return ConfigError(with_lines(error.problems, loaded))
+        return ConfigError(as_told(error.problems, loaded))
     advice = _ADVICE.get(cause.errno or 0)
     if problem.path != "server.host":
         advice = "[server] own_endpoints asks for it"

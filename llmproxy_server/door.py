@@ -239,10 +239,15 @@ def _with_head(methods: Iterable[str]) -> tuple[str, ...]:
 
 
 def by_path(endpoints: Iterable[Endpoint]) -> Endpoints:
-    """*endpoints* to be looked up; the first of two for the same method and path counts."""
+    """*endpoints* to be looked up. ConfigError when two are for the same method and path: a plugin's is one of ours."""
     found: dict[str, dict[str, Endpoint]] = {}
+    problems = []
     for endpoint in endpoints:
-        found.setdefault(endpoint.path, {}).setdefault(endpoint.method, endpoint)
+        if found.setdefault(endpoint.path, {}).setdefault(endpoint.method, endpoint) is not endpoint:
+            message = f"a plugin registers the endpoint {endpoint.method} {endpoint.path}, which is the proxy's own"
+            problems.append(Problem("plugins", message))
+    if problems:
+        raise ConfigError(problems)
     return found
 
 

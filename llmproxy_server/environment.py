@@ -16,7 +16,7 @@ from dotenv.parser import Original, parse_stream
 
 from llmproxy_core.config_path import Place, written
 from llmproxy_core.config_problem import Problems, shown
-from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.errors import Problem
 from llmproxy_core.llm_config import FallbackConfig, HttpLLMConfig, LLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
@@ -27,23 +27,31 @@ COMMAND_LINE = "command line"
 DOTENV = ".env"
 
 
-def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
-    """*environ*, and what `.env` in *directory* adds to it. ConfigError when that cannot be read."""
-    path = directory / DOTENV
-    if not path.is_file():
-        return dict(environ)
+@attrs.frozen
+class Environment:
+    """The *variables* that are set, and what is wrong with the file of those that are not."""
+
+    variables: Mapping[str, str] = attrs.field(repr=False)
+    problems: tuple[Problem, ...] = ()
+
+
+def read_environment(environ: Mapping[str, str], directory: Path) -> Environment:
+    """*environ*, and what `.env` in *directory* adds to it."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with (directory / DOTENV).open(encoding="utf-8") as file:
             found = list(parse_stream(file))
-    except UnicodeDecodeError as error:
-        raise ConfigError([Problem(DOTENV, "cannot be read: it is not UTF-8")]) from error
+    except (FileNotFoundError, IsADirectoryError):
+        return Environment(dict(environ))
+    except UnicodeDecodeError:
+        return Environment(dict(environ), (Problem(DOTENV, "cannot be read: it is not UTF-8"),))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise ConfigError([Problem(DOTENV, f"cannot be read: {reason}")]) from error
-    if wrong := [_line(each.original) for each in found if each.error]:
-        message = "is no variable; expected NAME=VALUE"  # not what it is: perhaps a key
-        raise ConfigError([Problem(DOTENV, message, line) for line in wrong])
-    return {each.key: each.value for each in found if each.key and each.value is not None} | dict(environ)
+        return Environment(dict(environ), (Problem(DOTENV, f"cannot be read: {reason}"),))
+    said = {each.key: each.value for each in found if each.key and each.value is not None}
+    message = "is no variable; expected NAME=VALUE"  # not what it is: perhaps a key
+    # The line is in the path: `line` is that of the configuration.
+    wrong = (Problem(f"{DOTENV} line {_line(each.original)}", message) for each in found if each.error)
+    return Environment(said | dict(environ), tuple(wrong))
 
 
 def _line(statement: Original) -> int:

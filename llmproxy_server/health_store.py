@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.exchange import Clock
 from llmproxy_core.stores import Store
 from llmproxy_core.tasks import Tasks
@@ -65,7 +65,8 @@ class StoreProbe:
             await self.store.key_value(_SPACE, max_bytes=_SPACE_BYTES).get(_KEY)
         except ProxyError as error:
             self._is("failing", own_code(error))
-        except (Exception, SystemExit) as bug:  # noqa: BLE001 - whatever a store's plugin does, health tells of it
+        except BaseException as bug:  # noqa: BLE001 - whatever a store's plugin does, health tells of it
+            raise_unless_bug(bug)
             self._is("failing", "store_failed", bug)
         else:
             self._is("ok")

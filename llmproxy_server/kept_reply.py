@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from llmproxy_core.chat import ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.outcome import KeptBody
 from llmproxy_core.reply_events import Assembler
 
@@ -29,7 +29,8 @@ class ReplyReader:
         dialect, api = found
         try:
             return _folded(dialect, api, body.data) if body.stream else dialect.read_reply(api, body.data)
-        except Exception:  # noqa: BLE001 - a dialect's bug, or an answer that is none: the call is over, and was served
+        except BaseException as bug:  # noqa: BLE001 - a dialect's bug, or an answer that is none: the call is over, and was served
+            raise_unless_bug(bug)
             return None
 
 

@@ -25,6 +25,7 @@ from llmproxy_core.chat import (
     VideoPart,
 )
 from llmproxy_core.dialect import Dialect, Operation
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.outcome import KeptBody
 from llmproxy_core.request import Request
 from llmproxy_server.kept_reply import ReplyReader
@@ -47,7 +48,8 @@ class ContentText:
         if request.operation is Operation.CHAT:
             try:
                 return chat_text(request.chat)
-            except Exception:  # noqa: BLE001 - a dialect's bug, or the caller's mistake: the bytes say it too
+            except BaseException as bug:  # noqa: BLE001 - a dialect's bug, or the caller's mistake: the bytes say it too
+                raise_unless_bug(bug)
                 return as_text(request.body)
         return as_text(request.body)
 

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator
 
 from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation
-from llmproxy_core.errors import ProxyError, UpstreamError, UpstreamGarbage, UpstreamTimeout, forget_tracebacks
+from llmproxy_core.errors import (
+    ProxyError,
+    UpstreamError,
+    UpstreamGarbage,
+    UpstreamTimeout,
+    forget_tracebacks,
+    raise_unless_bug,
+)
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.groups.guarded import Guarded
@@ -160,7 +167,8 @@ class Prober:
             else:  # its protocol has no list of models
                 self._complain(error)
             forget_tracebacks(error)  # they hold what was read: a cycle that nobody collects for a long time
-        except Exception as bug:  # noqa: BLE001 - of a plugin's: it must not end the probes, nor go unseen
+        except BaseException as bug:  # noqa: BLE001 - of a plugin's: it must not end the probes, nor go unseen
+            raise_unless_bug(bug)
             self._complain(bug)
         finally:
             if passed is not None:
@@ -180,7 +188,7 @@ class Prober:
         # Of a client's call that would be the caller's fault; this one is our own, and right.
         return UpstreamGarbage(f"The provider answered the question for its models with status {status}")
 
-    def _complain(self, why: Exception) -> None:
+    def _complain(self, why: BaseException) -> None:
         """Nobody asked for the probe, so nobody but the log is told that it could not even be made; once is enough."""
         if not self._complained:
             self._complained = True

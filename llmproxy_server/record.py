@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy_core.attempt import Attempt
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.outcome import End, KeptBody, Outcome
@@ -288,7 +288,8 @@ class Record(Ended):
             if bill is outcome and metrics.counted_whole(self):
                 return True
             metrics.ended(self)
-        except Exception:  # noqa: BLE001 - the line and the spans of the call can still be written
+        except BaseException as bug:  # noqa: BLE001 - the line and the spans of the call can still be written
+            raise_unless_bug(bug)
             _log.exception("the end of exchange %s could not be counted", self.exchange.id)
         return False
 
@@ -303,7 +304,8 @@ class Record(Ended):
             line = by.log.ended(self)
             if by.recent is not None:
                 by.recent.ended(self, line, ago_s=ago_s)
-        except Exception:  # noqa: BLE001 - the metrics, the spans and the health can still be told of the call
+        except BaseException as bug:  # noqa: BLE001 - the metrics, the spans and the health can still be told of the call
+            raise_unless_bug(bug)
             _log.exception("the line of exchange %s could not be written", self.exchange.id)
         if not is_counted and by.metrics is not None:
             by.metrics.billed(self, bill)

@@ -108,10 +108,9 @@ def report(done: Reloaded, cause: str, name: str) -> None:
         _log.warning("a warning about the configuration", configuration=name, **problem_fields(warning, "warning"))
     if done.unchanged:
         _log.info("reloaded: unchanged", cause=cause, configuration=name, generation=done.generation)
-        return
-    _log.info(
-        "reloaded", cause=cause, configuration=name, generation=done.generation, changes=list(done.changes[:_MOST_TOLD])
-    )
+    else:
+        changes = list(done.changes[:_MOST_TOLD])
+        _log.info("reloaded", cause=cause, configuration=name, generation=done.generation, changes=changes)
     for it in done.kept_settings:
         _log.warning(
             "a setting changes only by a restart", setting=it.name, running=written(it.running), given=written(it.given)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.errors import ConfigError, Problem, raise_unless_bug
 from llmproxy_core.plugins import Registry
 from llmproxy_server.difference import difference
+from llmproxy_server.generation import kept_settings
 from llmproxy_server.loader import Loaded
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.reload import Reloaded, about_to_end, read_aside, report, result_of, tell_health
@@ -54,7 +55,8 @@ class LocalReloader:
                 return about_to_end(self._server.number, cause)
             try:
                 done = await self._reload()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the proxy goes on, and somebody waits to be told
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the proxy goes on, and somebody waits to be told
+                raise_unless_bug(error)
                 done = Reloaded(False, self._server.number, tuple(_as_problem(error).problems))
             else:
                 self._watch_or_not()
@@ -65,13 +67,15 @@ class LocalReloader:
     async def _reload(self) -> Reloaded:
         loaded = await read_aside(self._load)
         if self._server.is_serving(loaded.config):
-            return Reloaded(True, self._server.number, unchanged=True, warnings=loaded.warnings)
+            _, kept = kept_settings(self._server.config.server, loaded.config.server)
+            return Reloaded(True, self._server.number, kept_settings=kept, unchanged=True, warnings=loaded.warnings)
         return await serve(self._server, loaded)
 
     def _load(self) -> Loaded:
         try:
             return self._source.read().load(self._registry)
-        except Exception as bug:
+        except BaseException as bug:
+            raise_unless_bug(bug)
             raise _as_problem(bug) from bug
 
 

@@ -9,16 +9,50 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
+class _Waits:
+    """Remembers that a signal came before anybody handled it."""
+
+    came = False
+
+    def __call__(self, *_: object) -> None:
+        self.came = True
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, while the process starts. No Exception, and no SystemExit: nobody who plugins in takes it for a bug."""
+
+
+def hear() -> None:
+    """
+    From now on SIGHUP and SIGUSR2 wait until they are `handled`, and SIGTERM raises Terminated.
+
+    A process that starts would end by the first two; the third is ignored where nobody handles it, in a container. What
+    is ignored stays so.
+    """
+    for name in ("SIGHUP", "SIGUSR2"):
+        if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _Waits())
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(*_: object) -> None:
+    raise Terminated
+
+
 @contextmanager
 def handled(handlers: Mapping[int, Callable[[], object]]) -> Iterator[None]:
-    """Inside, each of these signals calls its handler, in the running event loop."""
+    """Inside, each of these signals calls its handler, in the running event loop; so does one that waits for it."""
     loop = asyncio.get_running_loop()
     before: dict[int, object] = {}
     for number, handler in handlers.items():
+        early = signal.getsignal(number)
         try:
             loop.add_signal_handler(number, handler)
         except NotImplementedError:  # pragma: no cover - Windows
             before[number] = signal.signal(number, lambda *_, it=handler: loop.call_soon_threadsafe(it))
+        if isinstance(early, _Waits) and early.came:
+            loop.call_soon(handler)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from llmproxy_core.config_path import read_place
-from llmproxy_core.errors import Problem
+from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.plugins import Registry
 from llmproxy_server.embedded import EMBEDDED
 from llmproxy_server.environment import DOTENV, read_environment
@@ -24,13 +24,14 @@ class Snapshot:
     """
     One reading: what `load` gives depends on nothing else, so that all who load it have the same configuration.
 
-    *text* is None for the embedded default. It and *env* may hold keys: they are not shown.
+    *text* is None for the embedded default. It and *env* may hold keys: they are not shown. *problems* are `.env`'s.
     """
 
     path: Path | None
     text: str | None = attrs.field(repr=False)
     env: Mapping[str, str] = attrs.field(repr=False)
     command_line: Mapping[str, object]
+    problems: tuple[Problem, ...] = ()
 
     def load(self, registry: Registry, *, certificate: bool = True) -> Loaded:
         """
@@ -38,10 +39,17 @@ class Snapshot:
 
         Opens no file but those of the certificate; without *certificate* none.
         """
-        return load_text(self.path, self.text, registry, self.env, self.command_line, certificate=certificate)
+        found = list(self.problems)
+        try:
+            loaded = load_text(self.path, self.text, registry, self.env, self.command_line, certificate=certificate)
+        except ConfigError as error:
+            raise ConfigError([*found, *error.problems]) from error
+        if found:
+            raise ConfigError(found)
+        return loaded
 
     def to_bytes(self) -> bytes:
-        """JSON, for another process. It holds the environment: it goes over private channels only."""
+        """JSON, for another process, of what can be loaded. It holds the environment: for private channels only."""
         path = None if self.path is None else str(self.path)
         said = {"path": path, "text": self.text, "env": dict(self.env), "command_line": dict(self.command_line)}
         return json.dumps(said).encode()  # not msgspec's: a variable need not be UTF-8
@@ -113,8 +121,12 @@ class Source:
         return found
 
     def _read(self) -> Snapshot:
-        env = read_environment(self.environ, self.directory)
-        return Snapshot(self.path, None if self.path is None else read_text(self.path), env, self.command_line)
+        said = read_environment(self.environ, self.directory)
+        try:
+            text = None if self.path is None else read_text(self.path)
+        except ConfigError as error:
+            raise ConfigError([*said.problems, *error.problems]) from error
+        return Snapshot(self.path, text, said.variables, self.command_line, said.problems)
 
 
 def with_lines(problems: Iterable[Problem], loaded: Loaded) -> list[Problem]:

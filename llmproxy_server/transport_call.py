@@ -11,6 +11,7 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
 
 from llmproxy_core.body import Pumped
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.headers import Headers
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.tasks import Tasks
@@ -79,7 +80,7 @@ class UpstreamCall(Pumped):
         self._host = host
         self._timeouts = timeouts
         self._taken = 0  # bytes
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._upload: asyncio.Task[None] | None = None
         self._until_close = False
         self._loop = under_way.loop
@@ -141,7 +142,8 @@ class UpstreamCall(Pumped):
             await self._protocol._drain_helper()
         except aiohttp.ClientConnectionResetError:
             return  # lost
-        except Exception as error:  # noqa: BLE001 - the caller's iterator may raise what it likes, and it passes on
+        except BaseException as error:  # noqa: BLE001 - the caller's iterator may raise what it likes, and it passes on
+            raise_unless_bug(error)
             self._upload = None
             self.fail(error)
         else:
@@ -254,14 +256,14 @@ class UpstreamCall(Pumped):
 
     # -- failure -------------------------------------------------------------------------------------------------
 
-    def _failed(self, error: BaseException) -> Exception:
+    def _failed(self, error: BaseException) -> BaseException:
         """Our word for *error*; the connection is closed."""
         if self._failure is None:
             self._failure = transport_errors.upstream_error(error, self._host)
         self._abort()
         return self._failure
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Have the reader raise *error* after what has come, unless something failed before; close the connection."""
         source = self._protocol if self._content is None else self._content
         if self._held and source.exception() is None:

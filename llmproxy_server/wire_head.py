@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http
+import logging
 import re
 from collections.abc import Collection
 from email.utils import formatdate
 
+_log = logging.getLogger("llmproxy")
 LAST_CHUNK = b"0\r\n\r\n"
 CHUNK = b"%x\r\n%b\r\n"
 """What is made a chunk of by `CHUNK % (len(data), data)`; *data* is not empty, as that would be the last one."""
@@ -64,12 +66,15 @@ class HeadWriter:
 
         Without *length* and not *chunked* the body, if any, lasts until the connection is closed. Control characters
         in values, and fields whose name is none or that tell of the connection, are left out: what an upstream or a
-        plugin gave cannot end a line or change the framing.
+        plugin gave cannot end a line or change the framing. So is what is no pair, which the log tells.
         """
         names, fields, kind, framing = self._names, "", "", ""
         if headers:
-            lines = [f"{names[name]}{value}" for name, value in headers]
-            text = "".join(lines)  # looked at once: nearly all may be sent as they are
+            try:
+                lines = [f"{names[name]}{value}" for name, value in headers]
+                text = "".join(lines)  # looked at once: nearly all may be sent as they are
+            except Exception:  # noqa: BLE001 - a processor's list may have anything in it; what, is found below
+                lines, text = [], _NOT_SENT
             if text.isprintable() and not (but and but in text):
                 fields = "\r\n".join(lines) + "\r\n"
             else:
@@ -92,10 +97,15 @@ class HeadWriter:
     def _checked(self, headers: Collection[tuple[str, object]], but: str) -> str:
         """The lines of *headers*, each looked at."""
         fields = ""
-        for name, value in headers:
-            prefix = self._names[name]
+        for field in headers:
+            try:
+                name, value = field
+                prefix, text = self._names[name], _CONTROLS.sub("", str(value))
+            except Exception:  # noqa: BLE001 - as above: an answer is worth more than a field of it
+                _log.exception("a field of an answer is no name and value, and is left out (exchange.response_headers)")
+                continue
             if prefix != _NOT_SENT and name != but:
-                fields += f"{prefix}{_CONTROLS.sub('', str(value))}\r\n"
+                fields += f"{prefix}{text}\r\n"
         return fields
 
     def _dated(self, second: int) -> str:

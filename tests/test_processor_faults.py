@@ -85,6 +85,19 @@ async def exiting(call: Exchange, call_next: Handler) -> Response:
     raise SystemExit(3)
 
 
+class Panic(BaseException):
+    """As a library in Rust raises it: no Exception."""
+
+
+async def panicking(call: Exchange, call_next: Handler) -> Response:
+    raise Panic
+
+
+async def wrongly_labelled(call: Exchange, call_next: Handler) -> Response:
+    call.response_headers.extend([("x-one",), "x-two: 2", (b"x-three", "3"), ("x-left", "4")])  # type: ignore[list-item]
+    return await call_next(call)
+
+
 async def counting(call: Exchange, call_next: Handler) -> Response:
     call.response_headers.append(("x-left", 3))  # type: ignore[arg-type]  # as an author forgets it
     return await call_next(call)
@@ -142,8 +155,10 @@ STATED = pytest.mark.parametrize(
         (before, {"timeout_s": 5.0}, "processor_failed"),
         (exiting, {}, "processor_failed"),
         (exiting, {"timeout_s": 5.0}, "processor_failed"),
+        (panicking, {}, "processor_failed"),
+        (panicking, {"timeout_s": 5.0}, "processor_failed"),
     ],
-    ids=["before", "after", "consumed", "too slow", "in time", "exits", "exits in time"],
+    ids=["before", "after", "consumed", "too slow", "in time", "exits", "exits in time", "panics", "panics in time"],
 )
 
 
@@ -152,6 +167,66 @@ async def test_a_header_that_is_no_text_does_not_break_the_answer(wants_stream: 
     seen, _, _ = await _asked(counting, wants_stream=wants_stream)
 
     assert (seen.status, seen.whole, seen.header("x-left")) == (200, True, "3")
+
+
+@WAYS
+async def test_a_header_that_is_no_name_and_value_is_left_out_and_told(
+    wants_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, _, _ = await _asked(wrongly_labelled, wants_stream=wants_stream)
+
+    assert (seen.status, seen.whole, seen.header("x-left")) == (200, True, "4")
+    assert [name for name in ("x-one", "x-two", "x-three") if seen.header(name) is not None] == []
+    assert sum("exchange.response_headers" in message for message in caplog.messages) == 3
+
+
+ENDINGS = pytest.mark.parametrize("ending", [SystemExit(3), Panic()], ids=["exit", "panic"])
+
+
+@WAYS
+@ENDINGS
+async def test_whatever_a_callback_raises_ends_nothing_but_itself(
+    ending: BaseException, wants_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(outcome: object) -> None:
+        raise ending
+
+    async def fail_later(outcome: object) -> None:
+        raise ending
+
+    async def calling_back(call: Exchange, call_next: Handler) -> Response:
+        call.on_finish(fail)
+        call.on_finish(fail_later)
+        call.on_billed(fail)
+        response = await call_next(call)
+        response.on_finish(fail)
+        return response
+
+    seen, proxy, _ = await _asked(calling_back, wants_stream=wants_stream)
+
+    assert (seen.status, seen.whole, proxy.outcomes[0].end) == (200, True, End.COMPLETED)
+    assert len(_causes(caplog)) == 4
+
+
+@WAYS
+@ENDINGS
+@pytest.mark.parametrize("way", ["watch", "rewrite", "replace"])
+async def test_whatever_a_maker_raises_fails_its_call_alone(
+    way: str, ending: BaseException, wants_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(channel: object) -> Any:
+        raise ending
+
+    async def making(call: Exchange, call_next: Handler) -> Response:
+        response = await call_next(call)
+        getattr(response, way)(make)
+        return response
+
+    seen, proxy, _ = await _asked(making, wants_stream=wants_stream)
+
+    assert seen.status == 500 or not seen.whole
+    assert proxy.outcomes[0].end is End.FAILED
+    assert ending in _causes(caplog)
 
 
 @WAYS
@@ -169,7 +244,7 @@ async def test_a_processor_that_fails_is_named_in_the_clients_dialect(
     assert proxy.outcomes[0].end is End.FAILED
     _nothing_inside_is_told(seen.body)
     (cause,) = _causes(caplog)
-    assert cause is BUG or isinstance(cause, TimeoutError | SystemExit)
+    assert cause is BUG or isinstance(cause, TimeoutError | SystemExit | Panic)
 
 
 @WAYS

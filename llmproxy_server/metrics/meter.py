@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_server.log_events import get_logger
 from llmproxy_server.metrics.values import SCRATCH, Cells, Family, Values, labels_of
 
@@ -93,7 +94,8 @@ class Sampler:
     def _asked(self, index: int, read: Read, otherwise: float) -> float:
         try:
             return float(read())
-        except Exception:  # noqa: BLE001 - a plugin's bug must not hide what all others have to say
+        except BaseException as bug:  # noqa: BLE001 - a plugin's bug must not hide what all others have to say
+            raise_unless_bug(bug)
             if index not in self._failed:
                 self._failed.add(index)
                 _log.exception("a gauge could not be read; it stays at what it was")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import attrs
 
 from llmproxy_core.attempt import Attempt
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.estimate import BILLED_OPERATIONS
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.llm import LLMClient
@@ -168,7 +168,8 @@ def _at_once(coroutine: Coroutine[Any, Any, T]) -> T | None:
     except StopIteration as done:
         result: T = done.value
         return result
-    except Exception:  # noqa: BLE001 - an LLM of a plugin's that cannot say its prices; its calls tell of that
+    except BaseException as bug:  # noqa: BLE001 - an LLM of a plugin's that cannot say its prices; its calls tell of that
+        raise_unless_bug(bug)
         return None
     coroutine.close()
     return None

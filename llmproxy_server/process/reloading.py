@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.errors import ConfigError, Problem, raise_unless_bug
 from llmproxy_core.plugins import Registry
 from llmproxy_server import logs
 from llmproxy_server.difference import difference
@@ -54,9 +54,9 @@ class Reloading:
     async def reload(self) -> Reloaded:
         """Read the configuration and have all workers serve it. ConfigError: nothing has changed."""
         snapshot, loaded, digest = await read_aside(self._read)  # workers are kept and answered meanwhile
-        if loaded.config == self._given and digest == self._digest:
-            return Reloaded(True, self.number, unchanged=True, warnings=loaded.warnings)
         server, kept = kept_settings(self.config.server, loaded.config.server)
+        if loaded.config == self._given and digest == self._digest:
+            return Reloaded(True, self.number, kept_settings=kept, unchanged=True, warnings=loaded.warnings)
         found = difference(self.config, loaded.config)
         await self._serve(snapshot)
         changes = [str(change) for change in found.taking_effect]
@@ -74,7 +74,8 @@ class Reloading:
             return snapshot, loaded, Certificate.read(effective).digest
         except ConfigError:
             raise
-        except Exception as bug:
+        except BaseException as bug:
+            raise_unless_bug(bug)
             _log.error("the configuration could not be loaded", exc_info=bug)
             message = f"could not be loaded ({type(bug).__name__}): a mistake in llmproxy or in a plugin; see the log"
             raise ConfigError([Problem("", message)]) from bug

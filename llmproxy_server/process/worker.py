@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
-from llmproxy_core.errors import ConfigError, PayloadTooLarge, Problem
+from llmproxy_core.errors import ConfigError, PayloadTooLarge, Problem, raise_unless_bug
 from llmproxy_core.headers import Headers
 from llmproxy_core.plugins import Registry
 from llmproxy_server import logs
@@ -178,7 +178,9 @@ class Worker:
                 problems = with_lines(error.problems, loaded)
         except ConfigError as error:
             problems = error.problems
-        except (Exception, asyncio.CancelledError) as bug:  # a plugin's code runs here; the parent says it
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as bug:  # a plugin's code runs here; the parent says it
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -205,7 +207,8 @@ class Worker:
         headers = Headers([(name, value) for name, value in asked.headers])
         try:
             reply = await self._server.ask(asked.method, asked.path, asked.query, headers, asked.body)
-        except Exception as error:  # noqa: BLE001 - whatever the endpoint raises, who asked is answered
+        except BaseException as error:  # noqa: BLE001 - whatever the endpoint raises, who asked is answered
+            raise_unless_bug(error)
             _log.error("an endpoint failed", path=asked.path, exc_info=error)
             reply = EndpointReply(b"{}", status=500)
         if not self._channel.send(messages.Answer(asked.id, Reply.of(reply))):

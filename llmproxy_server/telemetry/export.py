@@ -18,6 +18,7 @@ from typing import Protocol
 import attrs
 
 from llmproxy_core.config import TelemetryConfig
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.secret import Secret
 from llmproxy_server.log_events import get_logger
@@ -182,7 +183,8 @@ class Export:
             try:
                 for span in over.spans.of(over.ended, over.bill, over.behind_ns):
                     self._keep(span)
-            except Exception as bug:  # noqa: BLE001 - a span that cannot be made must not end all others
+            except BaseException as bug:  # noqa: BLE001 - a span that cannot be made must not end all others
+                raise_unless_bug(bug)
                 self._lost(1, f"a span could not be made: {type(bug).__name__}", bug)
 
     def _keep(self, span: bytes) -> None:

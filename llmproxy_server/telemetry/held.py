@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from llmproxy_core.attempt import Attempt
 from llmproxy_core.chat import Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.outcome import KeptBody
 from llmproxy_core.request import Request
 from llmproxy_server.record import Ended
@@ -52,7 +53,8 @@ def _request(request: Request) -> int:
         if request.api is not None or request.dialect is not None:
             return 0
         return sum(_part(part) for turn in request.chat.messages for part in turn.content)
-    except Exception:  # noqa: BLE001 - what its own dialect cannot write, or nothing that has a body: its spans say why
+    except BaseException as bug:  # noqa: BLE001 - what its own dialect cannot write, or nothing that has a body: its spans say why
+        raise_unless_bug(bug)
         return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llmproxy_core.dialect import Operation
-from llmproxy_core.errors import ProxyError
+from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.request import Request
 from llmproxy_server.log_events import get_logger
@@ -39,7 +39,8 @@ def request_attributes(request: Request, redact: Redaction) -> dict[str, Attribu
         chat = request.parameters
     except ProxyError:  # the provider may read what we cannot
         return found
-    except Exception:  # noqa: BLE001 - a mistake in a dialect; there is more to tell of the call
+    except BaseException as bug:  # noqa: BLE001 - a mistake in a dialect; there is more to tell of the call
+        raise_unless_bug(bug)
         _log.exception("the parameters of a request cannot be told", api=request.api and request.api.name)
         return found
     said: dict[str, AttributeValue | None] = {

@@ -203,6 +203,6 @@ def _may_repeat(request: UpstreamRequest, call: UpstreamCall, connection: Upstre
     return request.body is None or isinstance(request.body, bytes)
 
 
-def _raisable(failure: Exception) -> Exception:
+def _raisable(failure: BaseException) -> BaseException:
     """What is raised has a traceback; the call must not hold it, since its frames hold the call."""
     return copy.copy(failure) if isinstance(failure, ProxyError) else failure

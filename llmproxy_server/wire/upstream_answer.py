@@ -158,7 +158,7 @@ class Answer:
     stage: Stage
     parts: list[bytes]
     """What of the body has come, in order; to be taken out by whoever reads it."""
-    failure: Exception | None
+    failure: BaseException | None
     """Once BROKEN. Never raised itself: its traceback would hold us in a cycle."""
     status: int
     headers: Headers | None
@@ -210,7 +210,7 @@ class Answer:
         else:
             self.break_off(transport_words.cut(self._host))
 
-    def break_off(self, failure: Exception) -> None:
+    def break_off(self, failure: BaseException) -> None:
         """No more is read; the first failure stays."""
         if self.stage is not COMPLETE and self.stage is not BROKEN:
             self.stage, self.failure = BROKEN, failure

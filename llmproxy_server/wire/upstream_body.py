@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import inf
 
 from llmproxy_core.body import Passing, Sink
-from llmproxy_core.errors import InternalError, ProxyError
+from llmproxy_core.errors import InternalError, ProxyError, raise_unless_bug
 from llmproxy_core.llm import Timeouts
 from llmproxy_server import transport_words
 from llmproxy_server.transport_clock import UnderWay
@@ -198,7 +198,8 @@ class UpstreamBody(Answer):
                     sink.end(failure if failure is None or isinstance(failure, ProxyError) else _not_passed_on())
             elif self._waiting_bytes > MOST_WAITING_BYTES:
                 self._hold_back()
-        except Exception:  # noqa: BLE001 - the sink's bug; the connection must live on without it
+        except BaseException as bug:  # noqa: BLE001 - the sink's bug; the connection must live on without it
+            raise_unless_bug(bug)
             self._give_up(sink)
         finally:
             self._feeding = False

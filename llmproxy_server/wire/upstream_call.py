@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from math import inf
 from time import monotonic
 
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.llm import Timeouts, UpstreamRequest
 from llmproxy_core.tasks import Tasks
 from llmproxy_server import transport_words
@@ -104,7 +105,8 @@ class UpstreamCall(UpstreamBody):
                 if piece:  # an empty chunk would be the last one
                     await connection.write(chunk(piece))
             await connection.write(LAST_CHUNK)
-        except Exception as error:  # noqa: BLE001 - the caller's iterator may raise what it likes, and it passes on
+        except BaseException as error:  # noqa: BLE001 - the caller's iterator may raise what it likes, and it passes on
+            raise_unless_bug(error)
             self._upload = None
             self.fail(error)
         else:
@@ -168,7 +170,8 @@ class UpstreamCall(UpstreamBody):
                     passing.passed = True
                     passing.send(data)
                     return
-            except Exception:  # noqa: BLE001 - as in `_feed`
+            except BaseException as bug:  # noqa: BLE001 - as in `_feed`
+                raise_unless_bug(bug)
                 if self._sink is not None:
                     self._give_up(self._sink)
                 return
@@ -189,7 +192,8 @@ class UpstreamCall(UpstreamBody):
             self._due = self._time() + self._idle_s
             try:
                 passing = sink.feed(piece)
-            except Exception:  # noqa: BLE001 - as in `_feed`
+            except BaseException as bug:  # noqa: BLE001 - as in `_feed`
+                raise_unless_bug(bug)
                 self._give_up(sink)
             else:
                 if passing is not None and self._sink is sink and not self._paused:
@@ -224,7 +228,7 @@ class UpstreamCall(UpstreamBody):
             self._let_go()
             self._tell()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Have *error* told after what has come, unless all is over; close the connection."""
         if self._connection is not None:
             self.break_off(error)

@@ -521,6 +521,18 @@ def test_a_guard_may_stand_where_nothing_passes_it_by(processor: str, route: str
     assert config.routes[0].processors == ("guard",)
 
 
+def test_a_wrong_time_of_a_guard_hides_nothing_else_of_it() -> None:
+    found = problems(GUARD + 'timeout_s = 0\non_error = "no"\n' + MINIMAL + 'processors = ["guard"]')
+
+    assert found.keys() == {"processor.guard.timeout_s", "processor.guard.on_error", "route[1].processors[1]"}
+
+
+def test_what_may_be_allowed_is_no_problem_until_that_can_be_read() -> None:
+    found = problems(GUARD + 'uncovered = "sometimes"\n' + MINIMAL + 'processors = ["guard"]')
+
+    assert found.keys() == {"processor.guard.uncovered"}
+
+
 def test_opaque_calls_pass_every_guard_by() -> None:
     found = problems(GUARD + MINIMAL + 'processors = ["guard"]\noperations = ["chat", "opaque"]')
 

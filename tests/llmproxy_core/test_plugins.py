@@ -90,6 +90,36 @@ class Thawed:
     """Not frozen."""
 
 
+@attrs.frozen(kw_only=True)
+class Names:
+    names: list[str] = option("Names.")
+
+
+@attrs.frozen(kw_only=True)
+class Listed:
+    """A type that is not read, in a table of its own."""
+
+    within: Names = option("A table.")
+
+
+@attrs.frozen(kw_only=True)
+class Pathed:
+    file: Path = option("A file.")
+
+
+class Panic(BaseException):
+    """No Exception, and with a bug in its message."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class Panics:
+    @hookimpl
+    def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
+        raise Panic
+
+
 class Raises:
     @hookimpl
     def llmproxy_processors(self) -> Iterable[ProcessorType[Any]]:
@@ -170,6 +200,15 @@ ANY: Any = object()
         (others("llmproxy_endpoints", 3), "expected an Endpoint, got 3"),
         (others("llmproxy_endpoints", Endpoint("get", "/x", answer)), "a method is in capitals"),
         (others("llmproxy_endpoints", Endpoint("GET", "x", answer)), "a path begins with /"),
+        (others("llmproxy_endpoints", Endpoint("GET", "/a b", answer)), "has no spaces"),
+        (others("llmproxy_endpoints", Endpoint("GET", "/\u00e9", answer)), "letters beyond ASCII"),
+        (others("llmproxy_endpoints", Endpoint("GET", "/a?b", answer)), "has no spaces, ?"),
+        (processors(ProcessorType("x", Listed, never_built, CHAT)), "x: within.names: a value cannot be list[str]"),
+        (
+            processors(ProcessorType("x", Pathed, never_built, CHAT)),
+            "x: file: a value cannot be <class 'pathlib.Path'>",
+        ),
+        (Panics(), "Panic: with a message that cannot be shown"),
     ],
 )
 def test_a_broken_plugin_is_named_and_takes_nobody_down(plugin: object, reason: str) -> None:

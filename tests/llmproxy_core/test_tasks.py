@@ -189,3 +189,31 @@ async def test_what_ended_in_this_very_turn_is_drained() -> None:
     await tasks.drain(0)
 
     assert len(tasks) == 0
+
+
+async def test_a_task_that_would_end_the_process_is_a_bug_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio would end the loop by it."""
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise SystemExit(3)
+
+    tasks = Tasks()
+    task = tasks.start(work(), name="sweep")
+    await _over(task)
+
+    assert "background task sweep failed" in caplog.text
+    assert len(tasks) == 0
+
+
+async def test_a_task_that_is_cancelled_before_it_began_is_closed(recwarn: pytest.WarningsRecorder) -> None:
+    async def work() -> None:
+        raise AssertionError
+
+    task = Tasks().start(work(), name="work")
+    task.cancel()
+    await _over(task)
+    del task
+    gc.collect()
+
+    assert [str(it.message) for it in recwarn] == []

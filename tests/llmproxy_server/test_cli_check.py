@@ -394,6 +394,109 @@ def test_what_a_factory_refuses_is_found_too_with_its_line(here: Path) -> None:
     assert result.stderr == "config.toml has 1 problem:\n  line 3: llm.picky.models: this provider wants none\n"
 
 
+TELLS = """
+import attrs
+from llmproxy_core import ConfigError, Operation, Problem, ProcessorType, Secret, hookimpl, option
+
+@attrs.frozen
+class Telling:
+    key: Secret = option("A key.")
+    how: str = option("How it fails.")
+    mode: str = option("A secret too.", default="", secret=True, validator=lambda it: never(it))
+    low: int = option("Below high.", default=0)
+    high: int = option("Above low.", default=1)
+
+    def __attrs_post_init__(self):
+        if self.low > self.high:
+            raise ValueError("expected low below high")
+
+def never(value):
+    if value:
+        raise ValueError(f"expected another, got {value!r}")
+
+def build(config, services):
+    if config.how == "bug":
+        raise RuntimeError(f"no login with {config.key.reveal()}")
+    if config.how == "exit":
+        raise SystemExit(0)
+    if config.how == "no problem":
+        raise ConfigError([])
+    raise ConfigError([Problem("key", f"{config.key.reveal()} is too old")])
+
+@hookimpl
+def llmproxy_processors():
+    return [ProcessorType("tells", Telling, build, frozenset(Operation))]
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("bug", "processor.p: llmproxy_tells of llmproxy-tells could not build it (RuntimeError: no login with ***)"),
+        ("exit", "processor.p: llmproxy_tells of llmproxy-tells could not build it (SystemExit: 0)"),
+        ("no problem", "processor.p: llmproxy_tells of llmproxy-tells raised a ConfigError without a Problem"),
+        ("problem", "processor.p.key: *** is too old"),
+    ],
+)
+def test_what_a_factory_does_is_a_problem_that_shows_no_key(
+    how: str, said: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLD_KEY", SECRET)
+    install_plugin(here, "tells", TELLS)
+    table = f'[processor.p]\ntype = "tells"\nkey = {{ env = "TOLD_KEY" }}\nhow = "{how}"\n'
+
+    result = check(
+        f'{table}[llm.a]\nprovider = "demo"\n[[route]]\npath_prefix = "/v1"\ntarget_llm = "a"\nprocessors = ["p"]\n'
+    )
+
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert SECRET not in result.output
+
+
+def test_no_message_shows_the_value_of_a_secret_option(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLD_KEY", "x")
+    install_plugin(here, "tells", TELLS)
+
+    result = check(
+        f'{WHOLE}[processor.p]\ntype = "tells"\nkey = {{ env = "TOLD_KEY" }}\nhow = "x"\nmode = "{SECRET}"\n'
+    )
+
+    assert "processor.p.mode: expected another\n" in result.stderr
+    assert SECRET[:8] not in result.output
+
+
+def test_a_mistake_of_a_table_as_a_whole_is_told_in_its_authors_words(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLD_KEY", "x")
+    install_plugin(here, "tells", TELLS)
+
+    result = check(f'{WHOLE}[processor.p]\ntype = "tells"\nkey = {{ env = "TOLD_KEY" }}\nhow = "x"\nlow = 2\n')
+
+    assert result.stderr.endswith("processor.p: expected low below high\n")
+
+
+TAKES = """
+from llmproxy_core import Endpoint, hookimpl
+
+@hookimpl
+def llmproxy_endpoints():
+    async def handle(request):
+        raise AssertionError
+    return [Endpoint("GET", "/health", handle)]
+"""
+
+
+def test_a_plugins_endpoint_that_is_the_proxys_own_is_a_problem(here: Path) -> None:
+    install_plugin(here, "takes", TAKES)
+
+    result = check('[llm.a]\nprovider = "demo"\n[[route]]\npath_prefix = "/v1"\ntarget_llm = "a"\n')
+
+    assert result.exit_code == 1
+    assert "plugins: a plugin registers the endpoint GET /health, which is the proxy's own" in result.stderr
+
+
 DOUBTS = """
 import attrs
 from llmproxy_core import LLMConfig, Operation, Problem, ProcessorType, ProviderType, hookimpl, option
@@ -444,10 +547,11 @@ def test_what_a_type_finds_doubtful_is_a_warning_with_its_line(here: Path) -> No
 def test_an_env_file_that_cannot_be_read_is_said(here: Path) -> None:
     (here / ".env").write_bytes(b"\xff\xfe\x00")
 
-    result = check(WHOLE)
+    result = check(WHOLE + "[nonsense]\n")
 
     assert result.exit_code == 1
-    assert ".env: cannot be read" in result.stderr
+    assert result.stderr.startswith("config.toml has 2 problems:\n  .env: cannot be read")
+    assert ": nonsense: " in result.stderr
 
 
 def test_the_real_command_gives_the_same_codes(here: Path) -> None:

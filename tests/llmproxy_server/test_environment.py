@@ -1,11 +1,11 @@
 """The environment and the command line over the file."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmproxy_core.errors import ConfigError
 from llmproxy_server.environment import Overlaid, overlay, read_environment
 from llmproxy_server.variables import read_seconds
 from tests.registry import registry
@@ -246,26 +246,38 @@ def test_a_dot_env_file_fills_what_is_unset(tmp_path: Path) -> None:
 
     found = read_environment({"A": "set"}, tmp_path)
 
-    assert found == {"A": "set", "B": "two # words", "C": "3", "F": "${A}"}
+    assert found.variables == {"A": "set", "B": "two # words", "C": "3", "F": "${A}"}
 
 
 def test_no_dot_env_file_is_no_problem(tmp_path: Path) -> None:
-    assert read_environment({"A": "1"}, tmp_path) == {"A": "1"}
+    found = read_environment({"A": "1"}, tmp_path)
+
+    assert (found.variables, found.problems) == ({"A": "1"}, ())
 
 
 def test_each_line_of_the_env_file_that_is_no_variable_is_told_by_its_place_alone(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("A=1\nsk-secret and more\n\nB 2\nC=3\n")
 
-    with pytest.raises(ConfigError) as caught:
-        read_environment({}, tmp_path)
+    found = read_environment({}, tmp_path)
 
-    assert [str(it) for it in caught.value.problems] == [
-        f"line {line}: .env: is no variable; expected NAME=VALUE" for line in (2, 4)
+    assert [str(it) for it in found.problems] == [
+        f".env line {line}: is no variable; expected NAME=VALUE" for line in (2, 4)
     ]
 
 
 def test_a_dot_env_file_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"A=\xff\xfe\x00secret")
 
-    with pytest.raises(ConfigError, match=r"^\.env: cannot be read: it is not UTF-8$"):
-        read_environment({}, tmp_path)
+    found = read_environment({"B": "1"}, tmp_path)
+
+    assert [str(it) for it in found.problems] == [".env: cannot be read: it is not UTF-8"]
+    assert found.variables == {"B": "1"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_dot_env_file_that_cannot_be_opened_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to(".env")
+
+    assert [str(it) for it in read_environment({}, tmp_path).problems] == [
+        ".env: cannot be read: Too many levels of symbolic links"
+    ]

@@ -392,7 +392,12 @@ BAD = {
     "refused by the factory": None,
     "a bug of the factory": None,
     "an exit of the factory": None,
+    "a panic of the factory": None,
 }
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it: no Exception."""
 
 
 class Refusing:
@@ -427,9 +432,12 @@ async def test_a_bad_configuration_leaves_the_old_one_serving(
             written = BAD[bad]
             if written is None:
                 refused = ConfigError([Problem("key", "expected more")])
-                plugin.error = {"refused": refused, "a bug": ValueError("oh"), "an exit": SystemExit(3)}[
-                    bad.partition(" of ")[0].partition(" by ")[0]
-                ]
+                plugin.error = {
+                    "refused": refused,
+                    "a bug": ValueError("oh"),
+                    "an exit": SystemExit(3),
+                    "a panic": Panic(),
+                }[bad.partition(" of ")[0].partition(" by ")[0]]
                 proxy.write(with_server(mapping, max_in_flight=7))
             else:
                 proxy.write_text(written)
@@ -564,4 +572,5 @@ async def test_host_port_own_endpoints_and_workers_stay_and_the_log_says_so(
         assert (await ask(client, request("GET", "/livez"))).status == 200
         told = [it for it in caplog.records if it.getMessage() == "a setting changes only by a restart"]
         assert [it.__dict__["fields"]["setting"] for it in told] == [it.name for it in done.kept_settings]
-        assert (await proxy.reload()).unchanged
+        again = await proxy.reload()
+        assert (again.unchanged, again.kept_settings) == (True, done.kept_settings)

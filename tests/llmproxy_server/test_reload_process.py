@@ -9,12 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.llmproxy_server.cli_process import COMMAND, TIMEOUT_S, environment
+from tests.llmproxy_server.cli_process import COMMAND, TIMEOUT_S, environment, install_plugin
 from tests.llmproxy_server.test_cli_serve import Serving, serving
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
@@ -78,6 +79,38 @@ def test_sighup_reads_the_file_again(file: Path) -> None:
         hang_up(proxy)
         assert said(proxy, "reloaded")["message"] == "reloaded: unchanged"
         assert proxy.end(signal.SIGTERM)[0] == 0
+
+
+SLOW = """
+import pathlib, time
+pathlib.Path("begun").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, None), (signal.SIGUSR2, None), (signal.SIGTERM, 0)])
+def test_a_signal_that_comes_while_it_starts_does_not_kill_it(
+    number: signal.Signals, code: int | None, workers: str, file: Path
+) -> None:
+    install_plugin(file.parent, "slow", SLOW)
+    command = [*COMMAND, "serve", "--config", file.name, "--port", "0", "--workers", workers]
+    with subprocess.Popen(
+        command, cwd=file.parent, env=environment(PYTHONPATH=str(file.parent)), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while not (file.parent / "begun").exists():
+                threading.Event().wait(0.01)
+            process.send_signal(number)
+            if code is None:
+                (file.parent / "go").touch()
+                assert process.stderr is not None
+                assert any("Stop it with Ctrl-C" in line for line in process.stderr)
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_S) == (code or 0)
+        finally:
+            process.kill()
 
 
 def test_a_broken_file_is_told_with_its_lines_and_the_old_one_goes_on(file: Path) -> None:

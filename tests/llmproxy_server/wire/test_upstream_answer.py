@@ -32,7 +32,7 @@ class Read:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
-    failure: type[Exception] | None
+    failure: type[BaseException] | None
     follows: bool
 
 
