@@ -107,10 +107,17 @@ class _Parts:
                 await self._resume(error)
 
     async def _copied(self) -> bytes:
-        """Of the first part: its own bytes, whole events."""
+        """Of the first part: its own bytes, whole events; b"" at its end alone."""
         part = self._part
         assert isinstance(part, Stream)
-        data = await part.read()
+        while True:
+            data = await part.read()
+            out = self._whole_events(part, data)
+            if out or not data or self._facts.done:
+                return out
+
+    def _whole_events(self, part: Stream, data: bytes) -> bytes:
+        """The events of *part* that are whole with *data*, b"" at its end. Raises what it failed with, if that is all."""
         out: list[bytes] = []
         for frame in self._reader.feed(data) if data else self._reader.end():
             self._facts.look(frame.events)

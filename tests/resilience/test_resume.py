@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,10 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmproxy_core.body import PulledBody
 from llmproxy_core.chat import ChatEvent, Finish, Finished, FinishReason, Start, TextDelta, UsageReported
 from llmproxy_core.chat import End as LastEvent
-from llmproxy_core.groups.resumed import _Seam
+from llmproxy_core.dialect import Operation
+from llmproxy_core.exchange import Exchange
+from llmproxy_core.groups.resumed import _Seam, resumable
 from llmproxy_core.outcome import End
+from llmproxy_core.request import Request
+from llmproxy_core.response import Response, Stream
+from llmproxy_core.tasks import Tasks
 from llmproxy_core.testing.grammar import check_stream
 from llmproxy_core.usage import Usage
 from tests.answers import chat_chunk, sse, stream, usage_chunk
@@ -103,6 +110,48 @@ async def test_nothing_is_another_where_nothing_breaks() -> None:
             told_plain.model,
             told_plain.finish,
         )
+
+
+@pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic", "gemini", "mistral", "ollama"])
+@given(size=st.integers(1, 400), at=st.integers(0, 400))
+def test_an_answer_that_does_not_break_is_passed_on_however_it_is_cut(name: str, size: int, at: int) -> None:
+    """A read in which no event ends is not the end."""
+    dialect = dialects()[name]
+    api = dialect.api_for(Operation.CHAT, stream=True)
+    assert api is not None
+    events: list[ChatEvent] = [Start("1", "m", 1_700_000_000), TextDelta(0, "A herd"), TextDelta(0, " of llamas" * 30)]
+    events += [Finished(0, Finish(FinishReason.STOP)), UsageReported(Usage(3, 4)), LastEvent()]
+    writer = dialect.writer(api, usage=True)
+    whole = b"".join(writer.write([event], None) for event in events)
+    cuts = [0, *range(min(at, len(whole)), len(whole), size), len(whole)]
+
+    async def read() -> tuple[bytes, End, int]:
+        pieces = iter([whole[begin:end] for begin, end in pairwise(cuts) if end > begin])
+        tasks, request = Tasks(), Request(operation=Operation.CHAT, dialect=dialect, api=api, body=b"{}")
+        exchange = Exchange(request, id="1", route="/", tasks=tasks, clock=time.monotonic)
+
+        async def piece() -> bytes:
+            return next(pieces, b"")
+
+        async def nobody(*_: object) -> Response:
+            raise AssertionError
+
+        first = Stream(exchange, PulledBody(piece, tasks=tasks), dialect=dialect, api=api)
+        found = resumable(first, request, nobody, tasks)
+        out = b""
+        while data := await found.read():
+            out += data
+        assert first.outcome is not None
+        assert first.outcome.usage is not None
+        return out, first.outcome.end, first.outcome.usage.output_tokens
+
+    assert asyncio.run(read()) == (whole, End.COMPLETED, 4)
+
+
+async def test_an_answer_that_breaks_off_in_an_event_is_gone_on_with() -> None:
+    begun = [*broken("A herd", " ")[:-1], Chunk(b'data: {"id": "half'), Cut()]
+    async with Upstream(begun) as a, Upstream(stream(*REST)) as b, Proxy(resuming(a, b)) as proxy:
+        assert text_of(await ask(proxy, stream=True)) == "A herd of llamas"
 
 
 @pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic", "gemini", "mistral"])
