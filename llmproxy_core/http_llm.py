@@ -63,7 +63,7 @@ OPAQUE_RESPONSE_HEADERS = frozenset(
 # As globals a fifth as dear: each call asks for them.
 _CHAT, _MODELS, _OPAQUE = Operation.CHAT, Operation.MODELS, Operation.OPAQUE
 _MAX_ERROR_BYTES = 1 << 20  # some validators quote the whole request
-_AUTH_STATUSES = frozenset({401, 402, 403, 407})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _IDENTITY = ("accept-encoding", "identity")
 _JSON = ("content-type", "application/json")
 _WITHOUT_USAGE = frozenset({Operation.MODELS, Operation.COUNT_TOKENS})
@@ -639,7 +639,7 @@ class HttpLLM:
     # -- opaque --------------------------------------------------------------------------------------------------
 
     async def _send_opaque(self, exchange: Exchange) -> Response:
-        """Whatever it is, both ways in a stream; only the head is ours."""
+        """Whatever it is, both ways in a stream; only the head is ours, and what an error quotes of our keys."""
         request = exchange.request
         query = without_credentials(request.query)
         if self._query:
@@ -654,11 +654,12 @@ class HttpLLM:
         exchange.attempts.append(attempt)
         if exchange.deadline_s is not None:
             upstream.left_s = exchange.deadline_s - attempt.started_s
+        upstream.may_repeat = request.method in _SAFE_METHODS  # what others do may be done, though nobody said so
         try:
             answer = await self._transport.open(upstream, self._clocks)
             self._note(attempt, exchange, answer)
-            if answer.status in _AUTH_STATUSES:
-                raise await self._error(answer, attempt)
+            if answer.status >= 400:
+                raise await self._opaque_error(answer, attempt, request)
         except ProxyError as error:
             attempt.failed(error, exchange.clock())
             raise
@@ -676,6 +677,16 @@ class HttpLLM:
             llm=self._config.name,
             attempt=attempt,
         )
+
+    async def _opaque_error(self, answer: UpstreamResponse, attempt: Attempt, request: Request) -> UpstreamError:
+        """As `_error`; its body goes to the client as it came, whatever that one speaks."""
+        error = await self._error(answer, attempt)
+        if error.received is not None:
+            assert request.dialect is not None
+            error.dialect = request.dialect.name
+        more = answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
+        error.headers = tuple(dict.fromkeys([*error.headers, *more]))
+        return error
 
 
 def _span_lines(trace: TraceContext, attempt: Attempt) -> str:

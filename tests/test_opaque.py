@@ -78,15 +78,49 @@ async def test_an_upload_of_several_parts_passes_as_it_is() -> None:
         assert upstream.requests[0].header("authorization") == f"Bearer {SECRET}"
 
 
-async def test_what_is_whole_is_sent_again_where_a_kept_connection_was_closed_without_a_word() -> None:
+async def test_what_changes_nothing_is_sent_again_where_a_kept_connection_was_closed_without_a_word() -> None:
     async with opaque(*reply({"text": "hello"})) as (upstream, proxy):
         upstream.then(reply({}), [Cut()])
         for _ in range(2):
-            seen = await ask("POST", f"{proxy.url}/v1/files", b"\x00body")
+            seen = await ask("GET", f"{proxy.url}/v1/files")
             assert seen.status == 200
 
-        assert [sent.body for sent in upstream.requests] == [b"\x00body"] * 3
-        assert upstream.requests[0].header("content-length") == "5"
+        assert len(upstream.requests) == 3
+
+
+@pytest.mark.parametrize(("method", "body"), [("POST", b"\x00body"), ("POST", b""), ("DELETE", b""), ("PATCH", b"{}")])
+async def test_what_may_have_been_done_is_not_sent_again(method: str, body: bytes) -> None:
+    async with opaque(*reply({})) as (upstream, proxy):
+        upstream.then(reply({}), [Cut()])
+        await ask("GET", f"{proxy.url}/v1/files")
+        seen = await ask(method, f"{proxy.url}/v1/files/x/cancel", body)
+
+        assert (seen.status, json.loads(seen.body)["error"]["code"]) == (502, "upstream_cut")
+        assert [sent.method for sent in upstream.requests] == ["GET", method]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 429, 500, 529])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+async def test_an_error_that_quotes_our_key_passes_without_it(status: int, kind: str) -> None:
+    quoting = b'{"error": {"message": "bad: authorization: Bearer %b"}}' % SECRET.encode()
+    async with opaque(*reply(quoting, status, {"content-type": kind, "etag": '"1"'})) as (_, proxy):
+        seen = await ask("GET", f"{proxy.url}/v1/files")
+        outcome = await proxy.outcome()
+
+    assert (seen.status, seen.header("content-type"), seen.header("etag")) == (status, kind, '"1"')
+    assert seen.body == quoting.replace(SECRET.encode(), b"***")
+    assert outcome.end is Ending.FAILED
+
+
+async def test_failures_open_the_breaker_and_a_wait_that_was_asked_for_is_kept() -> None:
+    async with Upstream(reply({}, 500)) as upstream:
+        mapping = openai_at(upstream.base_url, route=OPAQUE, breaker={"window_s": 60})
+        async with Proxy(mapping) as proxy:
+            codes = [(await ask("GET", f"{proxy.url}/v1/files")).status for _ in range(30)]
+
+        assert codes[0] == 500
+        assert codes[-1] == 503
+        assert len(upstream.requests) < 30
 
 
 # -- without buffering -----------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class _Parts:
                 return out
 
     def _whole_events(self, part: Stream, data: bytes) -> bytes:
-        """The events of *part* that are whole with *data*, b"" at its end. Raises what it failed with, if that is all."""
+        """What is whole of *part* with *data*, b"" at its end. Raises what it failed with, if that is all."""
         out: list[bytes] = []
         for frame in self._reader.feed(data) if data else self._reader.end():
             self._facts.look(frame.events)

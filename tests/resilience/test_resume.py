@@ -112,7 +112,7 @@ async def test_nothing_is_another_where_nothing_breaks() -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic", "gemini", "mistral", "ollama"])
+@pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic", "gemini", "mistral"])
 @given(size=st.integers(1, 400), at=st.integers(0, 400))
 def test_an_answer_that_does_not_break_is_passed_on_however_it_is_cut(name: str, size: int, at: int) -> None:
     """A read in which no event ends is not the end."""
