@@ -18,7 +18,7 @@ from llmproxy_core.chat import (
 from llmproxy_core.citation_places import CitationPlaces
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.engine import Facts, bug_of, event_steps, failure
-from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage, raise_unless_bug
+from llmproxy_core.errors import InternalError, ProxyError, UpstreamCut, UpstreamGarbage, raise_unless_bug, too_long
 from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
@@ -137,7 +137,8 @@ class failing:  # noqa: N801 - as a context manager it reads as a verb
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ProxyError):
             self._response.finish(Ending.of(error), error)
-        elif isinstance(error, Exception):
+        elif error is not None:
+            raise_unless_bug(error)
             internal = InternalError("A processor failed on this answer", code="processor_failed")
             self._response.finish(Ending.FAILED, internal)
             raise internal from error
@@ -240,10 +241,14 @@ async def _first(
     steps = event_steps(response, wishes, keepers)
     reader = response.dialect.reader(response.api)
     facts, places = Facts(response), CitationPlaces()
+    size = 0
     while True:
         data = await response.read()
         if read is not None and data:
             read.append(data)
+            size += len(data)
+            if response.max_bytes is not None and size > response.max_bytes:
+                raise too_long(response.max_bytes)
         for frame in reader.feed(data) if data else reader.end():
             facts.look(frame.events)
             if facts.error is not None:

@@ -21,6 +21,7 @@ from llmproxy_core.errors import (
     UpstreamCut,
     UpstreamError,
     raise_unless_bug,
+    too_long,
 )
 from llmproxy_core.estimate import TextCount
 from llmproxy_core.frame import Frame
@@ -256,11 +257,13 @@ class Decoding:
         "_exchange_id",
         "_facts",
         "_keepers",
+        "_most_bytes",
         "_places",
         "_reader",
         "_redact",
         "_same_form",
         "_shown",
+        "_size",
         "_steps",
         "_writer",
         "begun",
@@ -278,6 +281,8 @@ class Decoding:
         self._shown = response.shown_model
         self._asked = None if self._same_form else response.exchange.request.model
         self._places = None if self._same_form else CitationPlaces()
+        self._most_bytes = None if self._same_form else response.max_bytes  # writers may gather what an end repeats
+        self._size = 0
         self._facts = Facts(response)
         self._redact = response.redact
         self._exchange_id = response.exchange.id
@@ -292,6 +297,11 @@ class Decoding:
         return self._writer
 
     def feed(self, data: bytes) -> bytes:
+        if self._most_bytes is not None:
+            self._size += len(data)
+            if self._size > self._most_bytes:
+                self.error = too_long(self._most_bytes)
+                return b""
         try:
             frames = self._reader.feed(data)
         except UpstreamError as error:

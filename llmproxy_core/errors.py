@@ -325,6 +325,11 @@ class UpstreamGarbage(UpstreamError):
     code = "upstream_garbage"
 
 
+def too_long(max_bytes: int) -> UpstreamGarbage:
+    """The error of an answer that has more than *max_bytes*."""
+    return UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
+
+
 class UpstreamAuthError(UpstreamError):
     """The provider refused our key (401, 402, 403, 407): the operator must act, not the caller."""
 

@@ -23,6 +23,7 @@ from llmproxy_core.errors import (
     UpstreamError,
     UpstreamGarbage,
     UpstreamTimeout,
+    too_long,
 )
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_usage
 from llmproxy_core.exchange import Exchange
@@ -41,7 +42,7 @@ from llmproxy_core.services import Services
 from llmproxy_core.token_clock import clocked
 from llmproxy_core.trace_context import TraceContext
 from llmproxy_core.translation import CHANGED_HEADER, Translation
-from llmproxy_core.upstream_read import read_head, read_whole, too_long
+from llmproxy_core.upstream_read import read_head, read_whole
 from llmproxy_core.upstream_url import base_url, passed_query, without_credentials
 
 SPAN_HEADERS = frozenset({"traceparent", "tracestate"})
@@ -63,6 +64,7 @@ OPAQUE_RESPONSE_HEADERS = frozenset(
 # As globals a fifth as dear: each call asks for them.
 _CHAT, _MODELS, _OPAQUE = Operation.CHAT, Operation.MODELS, Operation.OPAQUE
 _MAX_ERROR_BYTES = 1 << 20  # some validators quote the whole request
+_EVENTS_LONGER = 4  # than the same answer in one piece: each of them repeats what stands around its few words
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _IDENTITY = ("accept-encoding", "identity")
 _JSON = ("content-type", "application/json")
@@ -471,6 +473,7 @@ class HttpLLM:
         )
         stream.shown_model = self._shown(exchange, attempt)
         stream.tokenizer = self._services.tokenizer
+        stream.max_bytes = self._config.max_response_bytes * _EVENTS_LONGER
         return stream
 
     def _broken_off(

@@ -412,6 +412,8 @@ class Stream(ResponseBase, eq=False):
     """When the first event that answers something was there; None: not yet, or nobody waited for it."""
     begun_by: ChatEvent | None = None
     """That event."""
+    max_bytes: int | None = None
+    """Of all of it, where it is gathered to a whole; None: whoever made it has bounded it."""
 
     if TYPE_CHECKING:
 

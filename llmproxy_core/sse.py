@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-DEFAULT_MAX_EVENT_BYTES = 1 << 20
+DEFAULT_MAX_EVENT_BYTES = 32 << 20
+"""As long as a plain answer may be by default: images and documents come in one event."""
 LF, CR = b"\n\r"
 """As numbers: `in` finds one in bytes ten times as quickly as a byte string."""
 BOM = b"\xef\xbb\xbf"

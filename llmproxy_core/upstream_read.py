@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.errors import UpstreamError, too_long
 from llmproxy_core.llm import UpstreamResponse
 
 
@@ -15,10 +15,6 @@ async def read_whole(answer: UpstreamResponse, max_bytes: int, pieces: list[byte
         pieces.append(data)
     if size > max_bytes:
         raise too_long(max_bytes)
-
-
-def too_long(max_bytes: int) -> UpstreamGarbage:
-    return UpstreamGarbage(f"The upstream's answer is longer than {max_bytes} bytes (max_response_bytes)")
 
 
 async def read_head(answer: UpstreamResponse, max_bytes: int) -> tuple[bytes, bool]:

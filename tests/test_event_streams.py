@@ -141,3 +141,37 @@ async def test_a_content_type_is_read_as_the_standard_says() -> None:
         seen = await post(f"{proxy.base_url}/chat/completions", asked)
 
     assert seen.body == PLAIN
+
+
+@pytest.mark.parametrize("filtered", [False, True], ids=["copied", "filtered"])
+async def test_an_event_with_an_image_in_it_passes(filtered: bool) -> None:
+    image: Any = chat_chunk("my secret")
+    image["choices"][0]["delta"]["images"] = ["data:image/png;base64," + "QUJD" * 500_000]
+
+    seen, proxy = await go(events(text(image), B, USAGE, DONE), "whole", filtered=filtered)
+
+    assert (seen.status, seen.whole) == (200, True)
+    assert b"QUJD" * 500_000 in seen.body
+    _check_complete(proxy)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+@pytest.mark.parametrize("wants_stream", [False, True])
+async def test_what_is_gathered_of_a_stream_has_a_bound(path: str, wants_stream: bool) -> None:
+    """A plain client gets the whole of it; one of Responses has all of it repeated at the end."""
+    long = [text(chat_chunk("x" * 500)) for _ in range(100)]
+    body = events(*long, USAGE, DONE)
+    question: dict[str, Any] = {"model": "m", "stream": wants_stream}
+    question |= {"input": "hi"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "hi"}]}
+    async with Upstream(
+        [Head(200, {"content-type": "text/event-stream"}), *map(Chunk, pieces(body, 1000)), Complete()]
+    ) as upstream:
+        mapping = openai_at(upstream.base_url, max_response_bytes=4096)
+        async with Proxy(mapping) as proxy:
+            seen = await post(f"{proxy.url}{path}", json.dumps(question).encode())
+            outcome = await proxy.outcome()
+
+    copied = wants_stream and path == "/v1/chat/completions"
+    assert outcome.end is (End.COMPLETED if copied else End.FAILED)
+    assert (b"longer than 16384 bytes (max_response_bytes)" in seen.body) is not copied
+    assert seen.status == (200 if wants_stream else 502)

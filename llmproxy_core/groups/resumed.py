@@ -93,6 +93,7 @@ class _Parts:
             redact=first.redact,
         )
         whole.shown_model, whole.tokenizer = first.shown_model, first.tokenizer
+        whole.max_bytes = first.max_bytes
 
     async def _read(self) -> bytes:
         """The next bytes of the whole."""

@@ -45,7 +45,7 @@ class EventScanner(ABC):
     """
 
     max_event_bytes: ClassVar[int] = DEFAULT_MAX_EVENT_BYTES
-    """The longest event: a protocol that sends images in one needs more."""
+    """The longest event."""
 
     def __init__(self) -> None:
         self._splitter = EventSplitter(self.max_event_bytes)
