@@ -1,7 +1,10 @@
-"""What a scanner of events need not be fed, and who is fed all the same."""
+"""What a scanner of events need not be fed, who is fed all the same, and what it lets through."""
 
 import re
 
+import pytest
+
+from llmproxy_core.errors import UpstreamGarbage
 from llmproxy_core.sse import Event
 from llmproxy_core.wire import EventScanner
 
@@ -78,3 +81,77 @@ def test_after_the_end_nothing_passes() -> None:
     assert scanner.done
     assert scanner.passes is None
     assert scanner.feed(EVENT) == b""
+
+
+LINE_ENDS = pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+NAMED = b'event: say\ndata: {"say":"hello"}\n\n'
+SAYS_DATA = b'data: {"say":"data: {"}\n\n'
+PAGE = b"data: <html>bad gateway</html>\n\n"
+
+
+def passed(scanner: EventScanner, *reads: bytes) -> bytes:
+    return b"".join(map(scanner.feed, reads)) + scanner.end()
+
+
+@LINE_ENDS
+@pytest.mark.parametrize("before", [b"", EVENT, NAMED, SAYS_DATA], ids=["alone", "event", "named", "says data"])
+@pytest.mark.parametrize(
+    "garbage",
+    [PAGE, b"event: say\n" + PAGE, b'data: {"say":\n\n', b"data: {}]\n\n"],
+    ids=["page", "named", "cut", "more"],
+)
+def test_garbage_ends_the_stream_whatever_its_line_ends_and_what_it_came_with(
+    garbage: bytes, before: bytes, end: bytes
+) -> None:
+    scanner = Telling()
+
+    out = passed(scanner, (before + garbage + EVENT).replace(b"\n", end))
+
+    assert isinstance(scanner.error, UpstreamGarbage)
+    assert out == before.replace(b"\n", end)
+
+
+def test_garbage_is_found_where_line_ends_are_mixed() -> None:
+    scanner = Telling()
+
+    assert passed(scanner, EVENT, b"data: <html>\n\r\n") == EVENT
+    assert isinstance(scanner.error, UpstreamGarbage)
+
+
+@LINE_ENDS
+@pytest.mark.parametrize("before", [b"", EVENT, NAMED, SAYS_DATA], ids=["alone", "event", "named", "says data"])
+@pytest.mark.parametrize("block", [b"event: ping\n\n", b"id: 4\n\n", b"data:\n\n"], ids=["event", "id", "empty"])
+def test_a_block_without_data_is_left_out_whatever_its_line_ends_and_what_it_came_with(
+    block: bytes, before: bytes, end: bytes
+) -> None:
+    scanner = Telling()
+
+    out = passed(scanner, (before + block + EVENT).replace(b"\n", end))
+
+    assert out == (before + EVENT).replace(b"\n", end)
+    assert scanner.error is None
+
+
+@LINE_ENDS
+@pytest.mark.parametrize(
+    "event",
+    [
+        EVENT,
+        NAMED,
+        b'data:{"say":"hello"}\n\n',
+        b'event:say\ndata:{"say":"hello"}\n\n',
+        b'id: 4\nevent: say\ndata: {"say":"hello"}\n\n',
+        b'data: {"say":\ndata: "hello"}\n\n',
+        b'data: {"say":"hello"}\nevent: say\n\n',
+        b'data: {"say":"hello"} \n\n',
+        b": ping\n\n",
+        b"\n" + EVENT,
+    ],
+)
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_objects_and_comments_pass_in_every_form(event: bytes, times: int, end: bytes) -> None:
+    scanner = Telling()
+    stream = (event * times + NAMED).replace(b"\n", end)
+
+    assert passed(scanner, stream) == stream
+    assert scanner.error is None
