@@ -7,7 +7,7 @@ stream and looks only at the events that tell something.
 """
 
 from llmproxy_core.jsontext import scan
-from llmproxy_core.sse import Event, SSEDecoder, SSEError, parse_event
+from llmproxy_core.sse import BOM, Event, SSEDecoder, SSEError, event_start, parse_event, split_events
 from llmproxy_core.sse import encode as encode_event
 from llmproxy_core.wire import text_signature, text_tool
 from llmproxy_core.wire.answer_schema import answer_schema
@@ -53,6 +53,7 @@ from llmproxy_core.wire.tool_pairs import Answered, check_choice, paired, uses_t
 from llmproxy_core.wire.wire import Wire, nested
 
 __all__ = [
+    "BOM",
     "BOOLEAN",
     "INTEGER",
     "MOST_TOKENS",
@@ -90,6 +91,7 @@ __all__ = [
     "decode_object",
     "encode",
     "encode_event",
+    "event_start",
     "failed",
     "garbage",
     "is_plain",
@@ -111,6 +113,7 @@ __all__ = [
     "read_request",
     "reported_error",
     "scan",
+    "split_events",
     "strings",
     "text_signature",
     "results_next",

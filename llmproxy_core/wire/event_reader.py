@@ -8,7 +8,7 @@ from typing import Final
 from llmproxy_core.chat import Failed, Ping
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
 from llmproxy_core.frame import Frame
-from llmproxy_core.sse import DEFAULT_MAX_EVENT_BYTES, Event, SSEDecoder, SSEError, parse_event
+from llmproxy_core.sse import BOM, DEFAULT_MAX_EVENT_BYTES, Event, SSEDecoder, SSEError, parse_event
 from llmproxy_core.wire.last_event import completed
 
 
@@ -58,7 +58,7 @@ class EventReader(ABC):
         events = self._decoder.end()
         if events and not events[0].complete:
             whole = completed(events[0].raw)
-            events = [parse_event(whole)] if whole else []
+            events = [parse_event(whole.removeprefix(BOM), raw=whole)] if whole else []
         frames = self._frames(events)
         return frames if self.is_over else [*frames, *self.close()]
 

@@ -6,10 +6,13 @@ import re
 from typing import ClassVar
 
 from llmproxy_core import UpstreamGarbage
-from llmproxy_core.wire import Event, EventScanner, parse_event
+from llmproxy_core.wire import BOM, Event, EventScanner, event_start, parse_event, split_events
 from llmproxy_gemini.array_split import MAX_ELEMENT_BYTES, ArraySplitter
 from llmproxy_gemini.chunk import NULLS, decode_candidate, decode_chunk, error_in
 from llmproxy_gemini.usage import read_usage
+
+_USAGE = re.compile(rb'"usageMetadata"\s*+:\s*+\{\s*+"').match
+"""Matches where it is not empty."""
 
 
 class ChunkScanner(EventScanner):
@@ -17,7 +20,7 @@ class ChunkScanner(EventScanner):
     A Scanner for streams of events.
 
     Every chunk tells the usage so far, and the last one counts: so one event of each read is decoded, besides those
-    that finish a candidate or report an error.
+    that finish a candidate or report an error. (Of what came before an error, too: it is billed.)
     """
 
     telling: ClassVar[re.Pattern[bytes]] = re.compile(rb'"(?:finishReason|blockReason|error)"\s*+:')
@@ -33,15 +36,22 @@ class ChunkScanner(EventScanner):
     def feed(self, data: bytes) -> bytes:
         """See Scanner."""
         out = super().feed(data)
-        if out and self.error is None:
+        if out:
             self._look_at_last(out)
         return out
 
+    def end(self) -> bytes:
+        """See Scanner."""
+        out = super().end()
+        if out:
+            self._look_at_last(out)
+            self.ended()
+        return out
+
     def _look_at_last(self, block: bytes) -> None:
-        end = len(block.rstrip(b"\r\n"))
-        start = max(block.rfind(b"\n\n", 0, end) + 2, block.rfind(b"\r\n\r\n", 0, end) + 4)
-        event = parse_event(block[start:] if start > 3 else block)
-        if event.data.strip() and self.telling.search(event.data) is None:
+        """Note what *block* tells last: behind it there may be comments, and an error."""
+        event = _last_telling(block)
+        if event.data.strip() and self.telling.search(event.data) is None:  # or: it was noted
             self.decoded += 1
             self.note(event)
 
@@ -54,7 +64,7 @@ class ChunkScanner(EventScanner):
 
     def _take(self, data: bytes) -> None:
         chunk = decode_chunk(data)
-        self.error = error_in(chunk, data)
+        self.error = error_in(chunk, data) or self.error
         self.model = chunk.model_version or self.model
         self.id = chunk.response_id or self.id
         if bytes(chunk.usage_metadata) not in NULLS:
@@ -73,6 +83,22 @@ class ChunkScanner(EventScanner):
     def ended(self) -> None:
         """The answer is complete when each candidate that was seen has finished."""
         self.done = self._begun <= self._finished.keys() if self._begun else self._is_blocked
+
+
+def _last_telling(block: bytes) -> Event:
+    """The last event of *block*, of whole events, that tells a usage; where none does, the last that has data."""
+    if block.count(b"data:") == 1:  # nearly every read
+        return _parsed(block)
+    place = len(block)
+    while (place := block.rfind(b'"usageMetadata"', 0, place)) >= 0:
+        if _USAGE(block, place) is not None:
+            return _parsed(next(split_events(block[event_start(block, place) :])))
+    events = [_parsed(raw) for raw in split_events(block)]
+    return next((event for event in reversed(events) if event.data.strip()), events[-1])
+
+
+def _parsed(raw: bytes) -> Event:
+    return parse_event(raw.removeprefix(BOM))
 
 
 class ArrayScanner(ChunkScanner):
