@@ -129,11 +129,11 @@ class ChunkScanner:
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on."""
         if not block.endswith(_END):
-            return self._look(block)
+            return self._noted(self._look(block))
         before = block[: -len(_END)]
         if before and not before.endswith(b"\n\n"):  # the line belongs to a longer event
-            return self._look(block)
-        out = self._look(before) if before else b""
+            return self._noted(self._look(block))
+        out = self._noted(self._look(before)) if before else b""
         if self._is_over:
             return out
         self.done = self._is_over = True
@@ -142,8 +142,6 @@ class ChunkScanner:
     def _look(self, block: bytes) -> bytes:
         if self._reads_for_model:
             self._look_for_model(block)
-        if block.find(b"data:") >= 0:  # comments say nothing
-            self._note(block)
         first, last = self._quiet_part(block)
         if last - first == len(block):
             return block
@@ -190,11 +188,13 @@ class ChunkScanner:
         rest = self._each(block[start:])
         return block if len(rest) == len(block) - start else block[:start] + rest
 
-    def _note(self, block: bytes) -> None:
-        """Count *block*, and keep it when it stands at the beginning."""
-        if self._sample.left > 0:
-            self._sample.add(block)
-        self._size += len(block)
+    def _noted(self, out: bytes) -> bytes:
+        """*out*, which goes on and so is counted, and kept when it stands at the beginning."""
+        if out.find(b"data:") >= 0:  # comments say nothing
+            if self._sample.left > 0:
+                self._sample.add(out)
+            self._size += len(out)
+        return out
 
     def _look_for_model(self, block: bytes) -> None:
         self._reads_for_model -= 1

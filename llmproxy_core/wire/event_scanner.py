@@ -120,12 +120,15 @@ class EventScanner(ABC):
         return -(-tokens * size // len(sample))
 
     def _pass(self, block: bytes) -> bytes:
-        """What of *block*, of whole events, may go on."""
+        """What of *block*, of whole events, may go on; what may not is not counted either."""
+        out = block if self._tells_nothing(block) else self._each(block)
         if self._sample.left > 0:
-            self._sample.add(block)
-        self._size += len(block)
-        if self._tells_nothing(block):
-            return block
+            self._sample.add(out)
+        self._size += len(out)
+        return out
+
+    def _each(self, block: bytes) -> bytes:
+        """*block* event by event, up to one that ends the stream."""
         kept: list[bytes] = []
         for raw in split_events(block):
             event = parse_event(raw.removeprefix(BOM))

@@ -73,6 +73,17 @@ def test_what_a_broken_stream_cost_is_estimated() -> None:
     assert 400 <= scanner.output_tokens() <= 600
 
 
+@pytest.mark.parametrize("before", [b"", said("four") * 20], ids=["first", "later"])
+@pytest.mark.parametrize("end", [b'{"error":"stopped"}\n', b"<html>\n"], ids=["error", "garbage"])
+def test_what_stands_behind_an_error_in_the_same_read_costs_nothing(before: bytes, end: bytes) -> None:
+    scanner, other = OLLAMA.scanner(CHAT, usage=False), OLLAMA.scanner(CHAT, usage=False)
+
+    scanner.feed(before + end + said("four") * 20)
+    other.feed(before)
+
+    assert scanner.output_tokens() == other.output_tokens()
+
+
 @pytest.mark.parametrize(
     "rest",
     [b'{"error":"stopped"}\n', b"<html>\n", b"[]\n", b'{"error":"stopped"}'],

@@ -135,6 +135,17 @@ def test_garbage_after_good_events_does_not_hide_them() -> None:
     assert 20 <= _estimate([good, b"data: {garbage}\n\n", good]) <= 60
 
 
+@pytest.mark.parametrize("before", [0, 20])
+@pytest.mark.parametrize("end", [b'data: {"error":{"message":"busy"}}\n\n', b"data: junk\n\n", b"data: [DONE]\n\n"])
+def test_what_stands_behind_the_end_of_a_stream_counts_for_nothing_in_the_same_read_either(
+    end: bytes, before: int
+) -> None:
+    said = sse(*[chat_chunk(WORD)] * before, done=False)
+    behind = sse(*[chat_chunk(WORD)] * 20, done=False)
+
+    assert _estimate([said + end + behind]) == _estimate([said])
+
+
 def test_one_huge_event_counts_by_its_length() -> None:
     assert _estimate([sse(chat_chunk("x" * 40_000), done=False)]) == pytest.approx(10_000, rel=0.1)
 

@@ -67,14 +67,18 @@ class ChatScanner:
         return self.done or self.error is not None
 
     def _pass(self, block: bytes) -> bytes:
-        """What of *block*, of whole lines, may go on."""
+        """What of *block*, of whole lines, may go on; what may not is not counted either."""
         if not block:
             return b""
+        is_quiet = self._has_begun and _TELLING.search(block) is None and _is_plain(block)
+        out = block if is_quiet else self._each(block)
         if self._size < _SAMPLE_BYTES:
-            self._beginning.append(block[: _SAMPLE_BYTES - self._size])
-        self._size += len(block)
-        if self._has_begun and _TELLING.search(block) is None and _is_plain(block):
-            return block
+            self._beginning.append(out[: _SAMPLE_BYTES - self._size])
+        self._size += len(out)
+        return out
+
+    def _each(self, block: bytes) -> bytes:
+        """*block* line by line, up to one that ends the stream."""
         kept: list[bytes] = []
         for line in lines_of(block):
             if line.strip() and (not self._has_begun or _TELLING.search(line) or not line.startswith(b"{")):

@@ -74,6 +74,18 @@ def test_tokens_are_estimated_alike_where_nearly_all_passed_from_the_beginning_o
     assert passed.output_tokens() == fed(Telling(), 1000).output_tokens()
 
 
+@pytest.mark.parametrize("before", [0, 1, 20])
+@pytest.mark.parametrize("end", [b'data: {"over":1}\n\n', b"data: junk\n\n"])
+def test_what_stands_behind_the_end_counts_for_nothing_in_the_same_read_either(end: bytes, before: int) -> None:
+    scanner, other = Telling(), Telling()
+
+    out = scanner.feed(EVENT * before + end + EVENT * 20)
+    other.feed(out)
+
+    assert scanner.output_tokens() == other.output_tokens()
+    assert bool(scanner.output_tokens()) == bool(before)
+
+
 def test_after_the_end_nothing_passes() -> None:
     scanner = fed(Telling())
     scanner.feed(b'data: {"over":1}\n\n')
