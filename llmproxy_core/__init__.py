@@ -79,7 +79,7 @@ from llmproxy_core.option import (
     seconds,
     some_seconds,
 )
-from llmproxy_core.outcome import End, KeptBody, Outcome
+from llmproxy_core.outcome import MOST_FINISH_WORDS, End, KeptBody, Outcome
 from llmproxy_core.prices import ModelPrice, Prices
 from llmproxy_core.processor import Handler, Processor
 from llmproxy_core.request import ClientView, Request
@@ -148,6 +148,7 @@ __all__ = [
     "Shared",
     "share",
     "Outcome",
+    "MOST_FINISH_WORDS",
     "End",
     "Channel",
     "TextFilter",

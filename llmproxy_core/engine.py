@@ -28,6 +28,7 @@ from llmproxy_core.frame import Frame
 from llmproxy_core.keeping import Keeper
 from llmproxy_core.layer import OUTSIDE, Layer
 from llmproxy_core.model_shown import renamer, show_model
+from llmproxy_core.outcome import MOST_FINISH_WORDS
 from llmproxy_core.reply_events import answers
 from llmproxy_core.request import ClientView
 from llmproxy_core.response import Stream, redact_error
@@ -226,7 +227,7 @@ class Facts:
                 response.usage = event.usage
             elif isinstance(event, Finished):
                 word = event.finish.word or event.finish.reason.value
-                response.finish_words = (*response.finish_words, word)
+                response.finish_words = (*response.finish_words, word)[-MOST_FINISH_WORDS:]
             elif isinstance(event, Failed):
                 self.error = failure(event)
             elif isinstance(event, End):

@@ -10,6 +10,9 @@ from llmproxy_core.money import Money
 from llmproxy_core.node import record
 from llmproxy_core.usage import Usage
 
+MOST_FINISH_WORDS = 128
+"""How many an outcome has: as many as a request may ask choices for. Of a stream that tells more, the last."""
+
 
 class End(StrEnum):
     """The four ways an answer can end."""
@@ -58,7 +61,7 @@ class Outcome:
     response_id: str | None = None
     """The provider's own id of the answer."""
     finish: tuple[str, ...] = ()
-    """The provider's finish words, one per choice."""
+    """The provider's finish words, one per choice; at most MOST_FINISH_WORDS of a stream."""
     body: KeptBody | None = None
     started_s: float = 0.0
     first_byte_s: float | None = None

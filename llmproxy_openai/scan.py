@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from llmproxy_core.errors import UpstreamError, UpstreamGarbage
+from llmproxy_core.outcome import MOST_FINISH_WORDS
 from llmproxy_core.sse import BOM, CR, EventSplitter, SSEError, event_start, parse_event, split_events
 from llmproxy_core.token_estimate import ROUGH, Tokenizer, estimated_output, estimated_tokens
 from llmproxy_core.usage import Usage
@@ -178,7 +179,8 @@ class ChunkScanner:
     def _look_at_all(self, block: bytes) -> bytes:
         """As `_look`, with a look at every byte."""
         if _FINISH_START(block) is not None:
-            self.finish += tuple(word.decode(errors="replace") for word in _FINISH.findall(block))
+            words = [word.decode(errors="replace") for word in _FINISH.findall(block)[-MOST_FINISH_WORDS:]]
+            self.finish = (*self.finish, *words)[-MOST_FINISH_WORDS:]
         if not _is_plain(block):
             return self._each(block)
         first = _first_fact(block)

@@ -10,7 +10,7 @@ from llmproxy_anthropic import AnthropicDialect
 from llmproxy_anthropic.apis import MESSAGES
 from llmproxy_anthropic.stream_write import MessageWriter
 
-from llmproxy_core import Carried, Replace, UpstreamCut, UpstreamGarbage, Usage, seal, unseal
+from llmproxy_core import MOST_FINISH_WORDS, Carried, Replace, UpstreamCut, UpstreamGarbage, Usage, seal, unseal
 from llmproxy_core.chat import (
     ChatEvent,
     Citation,
@@ -646,3 +646,11 @@ def test_the_output_that_a_message_begins_with_is_not_all_of_it() -> None:
     assert scanner.usage is not None
     assert (scanner.usage.input_tokens, scanner.usage.output_tokens) == (5, 0)
     assert scanner.output_tokens() > 0
+
+
+def test_of_an_endless_number_of_finish_words_the_last_are_kept() -> None:
+    scanner = DIALECT.scanner(MESSAGES, usage=True)
+    for word in ["end_turn"] * 500 + ["max_tokens"]:
+        scanner.feed(frame("message_delta", delta={"stop_reason": word}, usage={"output_tokens": 1}))
+
+    assert scanner.finish == (*["end_turn"] * (MOST_FINISH_WORDS - 1), "max_tokens")

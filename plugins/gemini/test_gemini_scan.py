@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from llmproxy_gemini import GeminiDialect
 from llmproxy_gemini.apis import STREAM
 
+from llmproxy_core import MOST_FINISH_WORDS
 from llmproxy_core.chat import End, Failed, Finished, Start, UsageReported
 
 GEMINI = GeminiDialect()
@@ -16,8 +17,8 @@ ERROR = b'data: {"error":{"code":503,"message":"overloaded","status":"UNAVAILABL
 PING = b": ping\n\n"
 
 
-def chunk(text: str = "a", *, usage: Any = None, finish: str | None = None) -> bytes:
-    candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
+def chunk(text: str = "a", *, usage: Any = None, finish: str | None = None, index: int = 0) -> bytes:
+    candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": index}
     if finish is not None:
         candidate["finishReason"] = finish
     body = {"candidates": [candidate], "modelVersion": "gemini-x", "responseId": "r1"}
@@ -122,3 +123,14 @@ def test_events_that_come_in_one_read_are_complete_whatever_their_line_ends(end:
     assert scanner.end() == b""
     assert scanner.error is None
     assert scanner.done
+
+
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_of_an_endless_number_of_finish_words_the_last_are_kept(at_once: int) -> None:
+    scanner = GEMINI.scanner(STREAM, usage=True)
+    stream = [chunk(finish="STOP", index=index) for index in range(999)] + [chunk(finish="MAX_TOKENS", index=999)]
+
+    for at in range(0, len(stream), at_once):
+        scanner.feed(b"".join(stream[at : at + at_once]))
+
+    assert scanner.finish == (*["STOP"] * (MOST_FINISH_WORDS - 1), "MAX_TOKENS")

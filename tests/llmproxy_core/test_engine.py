@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy_core import (
+    MOST_FINISH_WORDS,
     Stream,
     UpstreamError,
 )
 from llmproxy_core.chat import End, Finish, Finished, FinishReason
 from llmproxy_core.engine import Copying, Decoding, Facts, Opaque, engine_for, event_steps
 from llmproxy_core.subscription import Replace as Replacement
-from tests.answers import DONE, pieces
+from tests.answers import DONE, chat_chunk, pieces, sse
 from tests.llmproxy_core.conversation import (
     COMPLETIONS,
     ERROR_EVENT,
@@ -172,6 +173,18 @@ def test_a_last_event_without_its_blank_line_is_made_whole(which: int) -> None:
 
     assert out == WITHOUT_USAGE
     assert (engine.done, engine.error) == (True, None)
+
+
+@BOTH
+@pytest.mark.parametrize("split", ["whole", "bytes"])
+def test_of_an_endless_number_of_finish_words_the_last_are_kept(which: int, split: str) -> None:
+    response, engine = both()[which]
+    words = ["stop"] * 200 + ["length"]
+    choices = [{"index": index, "delta": {}, "finish_reason": word} for index, word in enumerate(words)]
+
+    play(engine, *pieces(sse(*[chat_chunk(None) | {"choices": [it]} for it in choices]), split))  # type: ignore[arg-type]
+
+    assert response.finish_words == (*["stop"] * (MOST_FINISH_WORDS - 1), "length")
 
 
 def test_a_finish_without_a_word_of_the_providers_is_told_by_its_reason() -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from llmproxy_anthropic.reply import decode_outline, error_in, text_in
 from llmproxy_anthropic.usage import at_start, counted, merged, read_members
+from llmproxy_core import MOST_FINISH_WORDS
 from llmproxy_core.wire import Event, EventScanner
 
 
@@ -52,7 +53,8 @@ class MessageScanner(EventScanner):
                 self._usage = merged(self._usage, read_members(bytes(told.usage)))
                 self.usage = counted(self._usage) or self.usage
                 word = None if told.delta is None else text_in(told.delta.stop_reason)
-                self.finish += () if word is None else (word,)
+                if word is not None:
+                    self.finish = (*self.finish, word)[-MOST_FINISH_WORDS:]
             case "message_stop":
                 self.done = True
             case "error":

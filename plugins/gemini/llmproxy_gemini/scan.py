@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import ClassVar
 
-from llmproxy_core import UpstreamGarbage
+from llmproxy_core import MOST_FINISH_WORDS, UpstreamGarbage
 from llmproxy_core.wire import BOM, Event, EventScanner, event_start, parse_event, split_events
 from llmproxy_gemini.array_split import MAX_ELEMENT_BYTES, ArraySplitter
 from llmproxy_gemini.chunk import NULLS, decode_candidate, decode_chunk, error_in
@@ -78,7 +79,8 @@ class ChunkScanner(EventScanner):
             self._begun.add(index)
             if candidate.finish_reason:
                 self._finished[index] = candidate.finish_reason
-                self.finish = tuple(self._finished.values())
+                last = islice(reversed(self._finished.values()), MOST_FINISH_WORDS)
+                self.finish = tuple(last)[::-1]
 
     def ended(self) -> None:
         """The answer is complete when each candidate that was seen has finished."""
