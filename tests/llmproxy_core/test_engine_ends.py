@@ -20,6 +20,7 @@ from llmproxy_core import (
 from llmproxy_core.dialect import StreamWriter
 from llmproxy_core.engine import Engine, engine_for
 from llmproxy_core.frame import Frame
+from llmproxy_core.sse import DEFAULT_MAX_EVENT_BYTES
 from llmproxy_core.text import Replace
 from llmproxy_core.token_estimate import ROUGH, Tokenizer
 from llmproxy_openai import OpenAIDialect
@@ -86,7 +87,7 @@ def test_half_an_event_is_never_sent(which: int) -> None:
 def test_an_endless_event_is_garbage(which: int) -> None:
     _, engine = both()[which]
 
-    out = engine.feed(b"data: " + b"x" * (2 << 20))
+    out = engine.feed(b"data: " + b"x" * DEFAULT_MAX_EVENT_BYTES)
 
     assert out == b""
     assert isinstance(engine.error, UpstreamGarbage)

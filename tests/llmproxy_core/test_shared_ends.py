@@ -27,6 +27,7 @@ from llmproxy_core import (
 from llmproxy_core.chat import ChatEvent, TextDelta
 from llmproxy_core.relay import Whole, deliver
 from llmproxy_core.shared import SharedStream
+from llmproxy_core.sse import DEFAULT_MAX_EVENT_BYTES
 from llmproxy_core.testing import ScriptedBody
 from llmproxy_core.text import Replace, WordWatcher
 from tests.llmproxy_core.conversation import (
@@ -110,7 +111,7 @@ BROKEN: list[tuple[str, Sequence[Chunk], type[ProxyError]]] = [
     ("ended early", ANSWER[:2], UpstreamCut),
     ("garbage", [*ANSWER[:2], b"data: {garbage\n\n" * 2], UpstreamGarbage),
     ("error event", [*ANSWER[:2], ERROR_EVENT], UpstreamError),
-    ("too long an event", [*ANSWER[:2], b"data: " + b"x" * (2 << 20)], UpstreamGarbage),
+    ("too long an event", [*ANSWER[:2], b"data: " + b"x" * DEFAULT_MAX_EVENT_BYTES], UpstreamGarbage),
     ("cut at once", [UpstreamCut("reset")], UpstreamCut),
 ]
 
