@@ -40,6 +40,8 @@ class Attempt:
     """The name of the key that was used, where the LLM has several."""
     next: str | None = None
     """Why another attempt followed."""
+    repeated: bool = False
+    """Whether it was sent twice: a kept connection had been closed, with not a byte said."""
 
     def failed(self, error: ProxyError, now: float) -> None:
         """It gave no answer."""

@@ -22,6 +22,7 @@ from llmproxy_core.node import record
 from llmproxy_core.notes import Notes
 from llmproxy_core.outcome import End, OnFinish, Outcome
 from llmproxy_core.request import ClientView, Request
+from llmproxy_core.resilience.budget import RetryBudget
 from llmproxy_core.resilience.tries import Tries
 from llmproxy_core.tasks import Tasks
 from llmproxy_core.trace_context import TraceContext, new_span_id
@@ -140,6 +141,8 @@ class Exchange:
     """What it detached and is not yet billed for."""
     tries: Tries | None = attrs.field(init=False, default=None)
     """Those that are left, while an LLM that tries again answers it."""
+    retry_budget: RetryBudget | None = attrs.field(init=False, default=None)
+    """Of the LLM that is being asked, where that has one."""
     awaited: Clock | None = attrs.field(init=False, default=None)
     """Gives `until_s` where that is no matter of its own deadline: of a call that several wait for."""
     passed_over: Sequence[Attempt] = attrs.field(init=False, default=())
@@ -434,7 +437,7 @@ class Exchange:
             completed_s,
         )
         self._responses.clear()  # as in `finish`
-        self.tries = self._recording = None
+        self.tries = self.retry_budget = self._recording = None
         self.awaited = _never
         self._told = True
         return outcome
@@ -455,7 +458,7 @@ class Exchange:
         self._sum(outcome, children)
         # They hold the exchange: the cycle would keep the bodies of all in memory until a collection.
         self._responses.clear()
-        self._children = self.tries = None
+        self._children = self.tries = self.retry_budget = None
         self.awaited = _never
         outcome.ended_s = self.clock() if completed_s is None else completed_s
         if self._call_made is not None:
@@ -535,6 +538,11 @@ class Exchange:
             return
         if waiting is not None and inspect.isawaitable(waiting):
             self.settling.append(self._tasks.start(_wait(waiting), name="settle"))
+
+    def may_repeat(self) -> bool:
+        """Whether a call that a kept connection has lost may be made again; it is a try as any other, and a retry."""
+        tries, budget = self.tries, self.retry_budget
+        return tries is None or (tries.left > 0 and (budget is None or budget.take()))
 
     async def settled(self, timeout_s: float) -> None:
         """Wait until the async callbacks are done, at most *timeout_s* seconds; they go on after that."""

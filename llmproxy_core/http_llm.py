@@ -28,7 +28,7 @@ from llmproxy_core.errors import (
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_usage
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.llm import FixedHeaders, Transport, UpstreamRequest, UpstreamResponse
+from llmproxy_core.llm import FixedHeaders, Transport, UpstreamRequest, UpstreamResponse, never
 from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.money import Price
@@ -188,7 +188,7 @@ class HttpLLM:
         elif not plan[5] or (body := request.body).rfind(SEAL_MARK) >= 0:
             body = self._body(exchange, plan[0], plan[1])
         api, sent, url, _, _, _ = plan
-        attempt, tries, trace = exchange.attempt(self._config.name, sent), exchange.tries, exchange.trace
+        attempt, trace = exchange.attempt(self._config.name, sent), exchange.trace
         passed, span = self._passed, ""
         if trace is not None and not self._names_trace:
             passed, span = self._passed_traced, _span_lines(trace, attempt)
@@ -202,7 +202,7 @@ class HttpLLM:
             self._fixed if body is None else self._fixed_with_body,
             span,
             None,
-            tries is None or tries.left > 0,
+            exchange.may_repeat,
         )
         exchange.attempts.append(attempt)
         if exchange.deadline_s is not None:
@@ -219,8 +219,8 @@ class HttpLLM:
             raise
         finally:
             attempt.sent_s = upstream.sent_s
-            if upstream.repeated and exchange.tries is not None:
-                exchange.tries.left -= 1  # it was a call as any other, also where it failed
+            if upstream.repeated:
+                _count_twice(exchange, attempt)
         streams = api.operation is _CHAT and api.streams is not False
         streams = streams and first.get("content-type", "").lower().startswith(api.stream_type)
         if not streams and "content-encoding" not in first and (whole := answer.body.whole()) is not None:
@@ -657,7 +657,8 @@ class HttpLLM:
         exchange.attempts.append(attempt)
         if exchange.deadline_s is not None:
             upstream.left_s = exchange.deadline_s - attempt.started_s
-        upstream.may_repeat = request.method in _SAFE_METHODS  # what others do may be done, though nobody said so
+        # What others do may be done, though nobody has said so.
+        upstream.may_repeat = exchange.may_repeat if request.method in _SAFE_METHODS else never
         try:
             answer = await self._transport.open(upstream, self._clocks)
             self._note(attempt, exchange, answer)
@@ -668,6 +669,8 @@ class HttpLLM:
             raise
         finally:
             attempt.sent_s = upstream.sent_s
+            if upstream.repeated:
+                _count_twice(exchange, attempt)
         crossing = self._crossing(answer, attempt) + answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
         return Stream(
             exchange,
@@ -690,6 +693,13 @@ class HttpLLM:
         more = answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
         error.headers = tuple(dict.fromkeys([*error.headers, *more]))
         return error
+
+
+def _count_twice(exchange: Exchange, attempt: Attempt) -> None:
+    """It was sent again over a new connection: a call as any other, also where it failed."""
+    attempt.repeated = True
+    if exchange.tries is not None:
+        exchange.tries.left -= 1
 
 
 def _span_lines(trace: TraceContext, attempt: Attempt) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from math import inf
 from typing import Protocol
 
@@ -91,6 +91,14 @@ class FixedHeaders:
 _NO_HEADERS = FixedHeaders()
 
 
+def always() -> bool:
+    return True
+
+
+def never() -> bool:
+    return False
+
+
 @record(eq=False, repr=False)
 class UpstreamRequest:
     """
@@ -112,8 +120,8 @@ class UpstreamRequest:
 
     From then on the upstream may work on it.
     """
-    may_repeat: bool = True
-    """Whether it may be sent once more where a kept connection turns out to be closed, with not a byte said."""
+    may_repeat: Callable[[], bool] = always
+    """Whether it may be sent once more: asked where a kept connection turns out to be closed, with not a byte said."""
     left_s: float = inf
     """Seconds that the whole exchange has left: where the total clock gives it more, its deadline ends the call."""
     repeated: bool = False

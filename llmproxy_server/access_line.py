@@ -29,6 +29,8 @@ class AttemptLine(msgspec.Struct, omit_defaults=True, gc=False):
     """The name of the key, where the LLM has several."""
     next: str | None = None
     """Why another followed."""
+    repeated: bool = False
+    """Whether it was sent twice."""
 
 
 class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
@@ -174,6 +176,7 @@ def _attempt(it: Attempt) -> AttemptLine:
         None if ended_s is None else milliseconds(ended_s - it.started_s),
         it.key,
         it.next,
+        it.repeated,
     )
 
 

@@ -152,7 +152,9 @@ class AiohttpTransport(PooledTransport):
 
 
 def _may_repeat(request: UpstreamRequest) -> bool:
-    return request.may_repeat and not request.repeated and (request.body is None or isinstance(request.body, bytes))
+    if request.repeated or not (request.body is None or isinstance(request.body, bytes)):
+        return False
+    return request.may_repeat()
 
 
 _LEAST_S = 0.001  # no time at all is none to aiohttp

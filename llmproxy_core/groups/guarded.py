@@ -94,6 +94,7 @@ class Guarded:
             else:
                 tries.reached += (self.name,)
                 self._budget.called(began_s)
+            exchange.retry_budget = self._budget
         if refusal is not None:
             raise self._refused(exchange, refusal, has_place=no_place is None)
         try:

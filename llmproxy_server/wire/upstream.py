@@ -198,9 +198,9 @@ class _Parts:
 
 def _may_repeat(request: UpstreamRequest, call: UpstreamCall, connection: UpstreamConnection) -> bool:
     """Whether *call* has failed as it does where its *connection* was closed while it was kept."""
-    if not (request.may_repeat and connection.reused and call.unheard and isinstance(call.failure, UpstreamCut)):
+    if not (connection.reused and call.unheard and isinstance(call.failure, UpstreamCut)):
         return False
-    return request.body is None or isinstance(request.body, bytes)
+    return (request.body is None or isinstance(request.body, bytes)) and request.may_repeat()
 
 
 def _raisable(failure: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ from tests.answers import chat_chunk, sse, stream, usage_chunk
 from tests.llmproxy_server.transporting import until
 from tests.proxy import SECRET, Proxy
 from tests.resilience.flocks import QUICK, ask, fails, one, says, told
-from tests.upstream import EVENT_STREAM, Chunk, Cut, Head, Reset, Stall, Step, Upstream
+from tests.upstream import EVENT_STREAM, Chunk, Cut, Head, Reset, Stall, Step, Upstream, Wait
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 529])
@@ -169,6 +169,27 @@ async def test_in_an_outage_an_upstream_sees_little_more_than_its_calls() -> Non
 
 
 # ------------------------------------------------------------------------------------------------ keys
+
+
+async def test_in_an_outage_kept_connections_that_break_are_no_calls_beyond_that() -> None:
+    """The request was read, so it may have been worked on: to send it over a new connection is a retry."""
+    calls = 40
+    all_there = asyncio.Event()
+    async with Upstream([Wait(all_there), *says("good")]) as upstream, Proxy(one(upstream)) as proxy:
+        async with asyncio.TaskGroup() as warm:
+            for _ in range(calls):
+                warm.create_task(ask(proxy))
+            await upstream.received(calls)
+            all_there.set()
+
+        upstream.script, upstream.requests = [Cut()], []
+        seen = await asyncio.gather(*(ask(proxy) for _ in range(calls)))
+
+        assert {it.status for it in seen} == {502}
+        assert calls < len(upstream.requests) <= calls + 3 + 0.2 * 2 * calls
+        attempts = [it for exchange in proxy.exchanges for it in exchange.attempts]
+        assert sum(1 + it.repeated for it in attempts) == calls + len(upstream.requests)
+        assert any(it.repeated for it in attempts)
 
 
 async def test_a_key_that_is_limited_gives_way_to_the_next_and_rests() -> None:
