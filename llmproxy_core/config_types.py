@@ -154,8 +154,9 @@ def unreadable(config: type[Any], path: str = "") -> Iterator[tuple[str, object]
 
 
 def _unreadable(kind: Any, path: str, within: tuple[type[Any], ...]) -> Iterator[tuple[str, object]]:
+    kind = getattr(kind, "__supertype__", kind)  # of a NewType
     arguments = [it for it in get_args(kind) if it not in (NoneType, ...)]
-    if kind in _READ or _is_anything(kind) or _written_as(kind) is not None or kind in within:
+    if any(kind is it for it in (*_READ, *within)) or _is_anything(kind) or _written_as(kind) is not None:
         return
     if attrs.has(kind):
         for field, _ in options(kind):
@@ -174,7 +175,7 @@ def _unreadable(kind: Any, path: str, within: tuple[type[Any], ...]) -> Iterator
         yield path, kind
 
 
-_READ = frozenset({bool, int, float, str, datetime.date, datetime.time, datetime.datetime, Money, Secret})
+_READ = (bool, int, float, str, datetime.date, datetime.time, datetime.datetime, Money, Secret)
 
 
 # -- scalars ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The registry: what plugins offer, and what their mistakes do to the others."""
 
-from collections.abc import Iterable, Iterator
+import datetime
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NewType
 
 import attrs
 import pytest
@@ -11,10 +12,13 @@ from llmproxy_core.config import structure
 from llmproxy_core.dialect import Operation
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.errors import ConfigError
+from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.llm_config import LLMConfig
+from llmproxy_core.money import Money
 from llmproxy_core.option import option
 from llmproxy_core.plugins import Origin, Registry
+from llmproxy_core.secret import Secret
 from tests.registry import EnhanceConfig, Keeping, Plugin, never_built
 
 CHAT = frozenset({Operation.CHAT})
@@ -105,6 +109,30 @@ class Listed:
 @attrs.frozen(kw_only=True)
 class Pathed:
     file: Path = option("A file.")
+
+
+Name = NewType("Name", str)
+
+
+@attrs.frozen(kw_only=True)
+class Readable:
+    """All that an option may be."""
+
+    name: Name = option("A type of its own.")
+    level: Annotated[int, "a note"] | None = option("With a note.", default=None)
+    day: datetime.date | None = option("A day.", default=None)
+    tables: Mapping[str, tuple[frozenset[str], ...]] = option("Within each other.", default=FrozenMap())
+    mode: Literal["a", "b"] = option("One of two.", default="a")
+    operation: Operation = option("An Enum.", default=Operation.CHAT)
+    limit: Money | None = option("Dollars.", default=None)
+    key: Secret | None = option("A key.", default=None)
+    anything: object = option("Anything.", default=None)
+
+
+def test_a_plugin_may_have_options_of_every_type_that_is_read() -> None:
+    plugin = processors(ProcessorType("x", Readable, never_built, CHAT))
+
+    assert Registry.of(plugin).broken == ()
 
 
 class Panic(BaseException):
