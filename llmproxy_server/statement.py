@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import attrs
 import tomli
 
 from llmproxy_core.config_path import Place, value_at
@@ -15,47 +16,73 @@ class Statements:
     """
     The statements of a file that parses, and which of them defines what.
 
-    The first prefix of the file that holds a place ends with the statement that defines it; prefixes are tried by
-    halving, and only where a statement ends. Made when there is something to report.
+    The first prefix of the file that holds a place ends with the line that defines it; prefixes are tried by halving,
+    first where statements end, then in the one that was found, with its open brackets closed. Made when there is
+    something to report.
     """
 
     def __init__(self, text: str) -> None:
         self._lines = text.replace("\r\n", "\n").split("\n")
         self._spans = _spans(self._lines)
-        self._prefixes: dict[int, Mapping[str, object]] = {}
+        self._prefixes: dict[tuple[int, str], Mapping[str, object]] = {}
 
     def line(self, place: Place) -> int | None:
         """The line, counted from 1, of *place*, or of the nearest table around it; None when there is none."""
         while place:
-            found = bisect_left(range(len(self._spans)), True, key=lambda index: self._holds(index, place))
+            found = bisect_left(self._spans, True, key=lambda span: self._holds(span.end, "", place))
             if found < len(self._spans):
-                return self._spans[found][0] + 1
+                return self._within(self._spans[found], place) + 1
             place = place[:-1]
         return None
 
-    def _holds(self, index: int, place: Place) -> bool:
-        if index not in self._prefixes:
-            self._prefixes[index] = tomli.loads("\n".join(self._lines[: self._spans[index][1]]))
+    def _within(self, span: _Span, place: Place) -> int:
+        """The line of *span* that defines *place*."""
+        last = bisect_left(range(len(span.closing)), True, key=lambda index: self._holds_up_to(span, index, place))
+        while last and span.closing[last - 1] is None:  # the value is a string, which ends here
+            last -= 1
+        return span.start + last
+
+    def _holds_up_to(self, span: _Span, index: int, place: Place) -> bool:
+        """Whether the lines of *span* up to that one, with what they leave open closed, hold *place*."""
+        while index and span.closing[index] is None:
+            index -= 1
+        closing = span.closing[index]
+        return closing is not None and self._holds(span.start + index + 1, closing, place)
+
+    def _holds(self, end: int, closing: str, place: Place) -> bool:
+        if (end, closing) not in self._prefixes:
+            self._prefixes[end, closing] = tomli.loads("\n".join([*self._lines[:end], closing]))
         try:
-            value_at(self._prefixes[index], place)
+            value_at(self._prefixes[end, closing], place)
         except LookupError:
             return False
         return True
 
 
-def _spans(lines: list[str]) -> list[tuple[int, int]]:
-    """First line, and line after the last, of each statement of a valid file."""
-    spans: list[tuple[int, int]] = []
+@attrs.frozen
+class _Span:
+    """A statement: its first line, the line after its last, and what closes the brackets that each line leaves open."""
+
+    start: int
+    end: int
+    closing: Sequence[str | None]
+    """None: the line ends in a string."""
+
+
+def _spans(lines: list[str]) -> list[_Span]:
+    """The statements of a valid file."""
+    spans: list[_Span] = []
     start: int | None = None
-    inside = _Inside()
+    inside, closing = _Inside(), list[str | None]()
     for number, line in enumerate(lines):
         if start is None:
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
-            start = number
+            start, closing = number, []
         inside.read(line)
-        if inside.is_over:
-            spans.append((start, number + 1))
+        closing.append(inside.closing)
+        if inside.closing == "":
+            spans.append(_Span(start, number + 1, closing))
             start = None
     return spans
 
@@ -67,16 +94,20 @@ _PIECE = re.compile(r"""(?P<begins>"{3}|'{3})|"(?:[^"\\]|\\.)*"|'[^']*'|#.*|(?P<
 _END = {'"""': re.compile(r'(?:[^"\\]|\\(?:.|$)|"{1,2}(?!"))*?"{3,5}'), "'''": re.compile(r".*?'{3,5}")}
 
 
+_CLOSES = {"[": "]", "{": "}"}
+
+
 class _Inside:
-    """How deep in brackets, and in which string of many lines, the end of the lines read is."""
+    """In which brackets, and in which string of many lines, the end of the lines read is."""
 
     def __init__(self) -> None:
-        self._depth = 0
+        self._open: list[str] = []
         self._quote: str | None = None
 
     @property
-    def is_over(self) -> bool:
-        return self._depth <= 0 and self._quote is None
+    def closing(self) -> str | None:
+        """What closes all that is open; None inside a string."""
+        return None if self._quote is not None else "".join(_CLOSES[it] for it in reversed(self._open))
 
     def read(self, line: str) -> None:
         place = 0
@@ -91,4 +122,7 @@ class _Inside:
                 return
             place = piece.end()
             self._quote = piece["begins"]
-            self._depth += bool(piece["opens"]) - bool(piece["closes"])
+            if piece["opens"]:
+                self._open.append(piece["opens"])
+            elif piece["closes"]:
+                self._open.pop()

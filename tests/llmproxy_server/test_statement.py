@@ -55,8 +55,12 @@ y = 1
         (("llm", "x"), 10),
         (("llm", "a"), 10),
         (("llm", "a", "models"), 11),
-        (("llm", "a", "models", 1), 11),
-        (("llm", "a", "headers", "c", "env"), 16),
+        (("llm", "a", "models", 0), 12),
+        (("llm", "a", "models", 1), 13),
+        (("llm", "a", "models", 7), 11),
+        (("llm", "a", "headers", "a"), 17),
+        (("llm", "a", "headers", "c", "env"), 18),
+        (("llm", "a", "headers", "d"), 16),
         (("llm", "a", "quoted.key"), 20),
         (("llm", "a", "a", "b", "c"), 21),
         (("llm", "a", "base_url"), 10),
@@ -104,6 +108,49 @@ def test_a_statement_ends_where_its_brackets_and_strings_do(statement: str) -> N
     tomli.loads(text)
 
     assert Statements(text).line(("last", "key")) == statement.count("\n") + 3
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (("x", 0), 2),
+        (("x", 1), 4),
+        (("x", 1, "b"), 6),
+        (("x", 1, "b", 1), 9),
+        (("x", 1, "c"), 11),
+        (("x", 2), 14),
+        (("last",), 16),
+    ],
+)
+def test_a_value_in_brackets_is_found_on_its_own_line(place: Place, line: int) -> None:
+    text = '''x = [ # {
+  "[",
+  # {
+  {
+    a = "}",
+    b = [ """
+ ] "
+ """, # [
+      1,
+    ],
+    c = """
+  d = 1 {
+""" },
+  5
+]
+last = 1
+'''
+    tomli.loads(text)
+
+    assert Statements(text).line(place) == line
+
+
+def test_a_value_deep_in_a_long_array_is_found_in_bearable_time() -> None:
+    text = "x = [\n" + "".join(f"{{ a = {number},\n b = 1 }},\n" for number in range(10_000)) + "]"
+    started = perf_counter()
+
+    assert Statements(text).line(("x", 7_000, "b")) == 14_003
+    assert perf_counter() - started < 20
 
 
 def test_a_long_array_is_passed_in_bearable_time() -> None:
