@@ -24,11 +24,15 @@ from llmproxy_core.keeping import Keeper, keep_whole
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.reply_events import Assembler, answers, events_of
 from llmproxy_core.response import Reply, Response, Stream, redact_error
+from llmproxy_core.sse import DEFAULT_MAX_EVENT_BYTES
 from llmproxy_core.stages import Filtering, Watching, apply_to_reply
 from llmproxy_core.subscription import Keep, Replace, Rewrite, Subscription, Watch
 
-MOST_BEFORE_BEGUN = 4 << 20
-"""Bytes of a stream that are kept until it has begun: some providers first repeat all instructions and tools."""
+MOST_BEFORE_BEGUN = DEFAULT_MAX_EVENT_BYTES
+"""
+Bytes of a stream that are kept until it has begun: its first event may be a picture, and some providers first repeat
+all instructions and tools.
+"""
 _MOST_PIECES = 256
 
 

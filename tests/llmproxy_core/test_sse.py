@@ -292,6 +292,7 @@ SIZE = 1 << 15
     [
         (b"data: " + b"x" * ((1 << 18) - 8) + b"\n\n", 1),  # one event, byte by byte
         (b"data: " + b"x" * SIZE + b"\r\n\r\n", 1),
+        (b"data: " + b"x" * (1 << 22) + b"\n\n", 1 << 14),  # a picture
         (b"\n" * SIZE, 1),  # blank lines only
         (b"data\n\n" * SIZE, 6 * SIZE),  # as many events as possible in one chunk
         (b"data\r\n\r\n" * SIZE, 8 * SIZE),
@@ -299,7 +300,7 @@ SIZE = 1 << 15
         (b"data\n" * SIZE + b"\n", 10),  # as many lines as possible in one event
         (b"x\r" * SIZE, 3),
     ],
-    ids=["lf", "crlf", "blank", "events_lf", "events_crlf", "events_split", "lines", "cr"],
+    ids=["lf", "crlf", "picture", "blank", "events_lf", "events_crlf", "events_split", "lines", "cr"],
 )
 def test_the_work_is_linear_for_any_chunks(stream: bytes, size: int) -> None:
     decoder, splitter = sse.SSEDecoder(), sse.EventSplitter()
