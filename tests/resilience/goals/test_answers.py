@@ -117,9 +117,9 @@ IN_BUFFERS_MB = 8
 ENDLESS: dict[str, tuple[bool, int, Script]] = {
     "plain": (False, 32, [Head(200, JSON), Chunk(b'{"choices":["'), Flood(PIECE)]),
     "error": (False, 1, [Head(500, JSON), Chunk(b'{"error":"'), Flood(PIECE)]),
-    "event": (True, 1, [Head(), Chunk(ONE), Chunk(b'data: {"x":"'), Flood(PIECE)]),
-    "line": (True, 1, [Head(), Chunk(ONE), Flood(PIECE)]),
-    "comments": (True, 1, [Head(), Flood(b": " + PIECE)]),
+    "event": (True, 32, [Head(), Chunk(ONE), Chunk(b'data: {"x":"'), Flood(PIECE)]),
+    "line": (True, 32, [Head(), Chunk(ONE), Flood(PIECE)]),
+    "comments": (True, 32, [Head(), Flood(b": " + PIECE)]),
 }
 """Whether it is a stream, how many MB of it may be read, and what it says."""
 

@@ -107,9 +107,12 @@ async def test_what_breaks_before_its_first_byte_is_saved_by_the_other_member(
         broken, others = count // 3, len(b.requests)
         record_property("row 23", f"{how}: saved {saved} of {calls}; {broken} broke, {others} went to the other member")
         assert saved == calls
-        # A kept connection that closes without a byte is opened once more by the transport, and is then no failure.
         assert len(a.requests) + others == calls + broken
-        assert others == (0 if how in ("reset", "closed") else broken)
+        # A kept connection that closes without a byte is opened once more, as often as the retry budget allows it.
+        if how in ("reset", "closed"):
+            assert broken - (0.2 * calls + 3) <= others < broken
+        else:
+            assert others == broken
 
 
 @pytest.mark.parametrize("how", BREAKING)
