@@ -149,7 +149,12 @@ class StreamReader(Protocol):
 
 
 class StreamWriter(Protocol):
-    """Events to the bytes of a stream, one call per frame read, one wire write per call."""
+    """
+    Events to the bytes of a stream, one call per frame read, one wire write per call.
+
+    One that remembers what was said, for an end that repeats it, also where it gives frames back as they came, has
+    `gathers = True`: it is given no more than `Stream.max_bytes` of an upstream.
+    """
 
     def write(self, events: Sequence[ChatEvent], frame: Frame | None) -> bytes:
         """

@@ -248,11 +248,11 @@ async def _first(
     size = 0
     while True:
         data = await response.read()
+        size += len(data)
+        if response.max_bytes is not None and size > response.max_bytes:
+            raise too_long(response.max_bytes)
         if read is not None and data:
             read.append(data)
-            size += len(data)
-            if response.max_bytes is not None and size > response.max_bytes:
-                raise too_long(response.max_bytes)
         for frame in reader.feed(data) if data else reader.end():
             facts.look(frame.events)
             if facts.error is not None:

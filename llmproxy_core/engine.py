@@ -282,7 +282,8 @@ class Decoding:
         self._shown = response.shown_model
         self._asked = None if self._same_form else response.exchange.request.model
         self._places = None if self._same_form else CitationPlaces()
-        self._most_bytes = None if self._same_form else response.max_bytes  # writers may gather what an end repeats
+        gathers = not self._same_form or getattr(self._writer, "gathers", False)  # what an end repeats
+        self._most_bytes = response.max_bytes if gathers else None
         self._size = 0
         self._facts = Facts(response)
         self._redact = response.redact

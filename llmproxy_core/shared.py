@@ -156,6 +156,7 @@ class SharedStream(Shared):
             billed=False,
             redact=made.redact,
         )
+        joined.max_bytes = made.max_bytes
         if joined.outcome is None:  # one whose exchange is over has left before it came, and was not the last
             self._readers.add(reader)
         return joined

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from llmproxy_core.chat import ChatEvent, End, Failed, Finished, OpaqueEvent, Start
 from llmproxy_core.frame import Frame
@@ -45,6 +46,8 @@ class ResponseWriter:
     The bytes of an untouched frame are given back, as long as nothing before it was changed. From then on the answer is
     told anew, piece by piece in the provider's own events, for each text of it stands in four of them.
     """
+
+    gathers: ClassVar[bool] = True
 
     def __init__(self, asked: Mapping[str, bytes] = SILENCE) -> None:
         """*asked* are the members of the response that repeat the request, where it is made anew (`repeated`)."""

@@ -79,6 +79,7 @@ def broken(source: Stream, course: Course, exchange: Exchange, attempt: Attempt 
         redact=source.redact,
     )
     stream.shown_model, stream.tokenizer = source.shown_model, source.tokenizer
+    stream.max_bytes = source.max_bytes
     stream.subscriptions, source.subscriptions = source.subscriptions, []
     source.billed, source.price = False, None
     if attempt is not None:
