@@ -687,11 +687,11 @@ class HttpLLM:
     async def _opaque_error(self, answer: UpstreamResponse, attempt: Attempt, request: Request) -> UpstreamError:
         """As `_error`; its body goes to the client as it came, whatever that one speaks."""
         error = await self._error(answer, attempt)
-        if error.received is not None:
+        if error.received is not None:  # else the body is ours, and these are not about it
             assert request.dialect is not None
             error.dialect = request.dialect.name
-        more = answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
-        error.headers = tuple(dict.fromkeys([*error.headers, *more]))
+            more = answer.headers.pick(OPAQUE_RESPONSE_HEADERS)
+            error.headers = tuple(dict.fromkeys([*error.headers, *more]))
         return error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -110,6 +111,17 @@ async def test_an_error_that_quotes_our_key_passes_without_it(status: int, kind:
     assert (seen.status, seen.header("content-type"), seen.header("etag")) == (status, kind, '"1"')
     assert seen.body == quoting.replace(SECRET.encode(), b"***")
     assert outcome.end is Ending.FAILED
+
+
+async def test_an_error_in_which_no_key_can_be_found_is_told_in_our_words() -> None:
+    packed = gzip.compress(b'{"error": {"message": "Bearer %b"}}' % SECRET.encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip", "etag": '"1"', "retry-after": "7"}
+    async with opaque(*reply(packed, 503, headers)) as (_, proxy):
+        seen = await ask("GET", f"{proxy.url}/v1/files")
+
+    assert (seen.status, seen.header("retry-after")) == (503, "7")
+    assert (seen.header("content-encoding"), seen.header("etag")) == (None, None)
+    assert json.loads(seen.body)["error"]["message"]
 
 
 async def test_failures_open_the_breaker_and_a_wait_that_was_asked_for_is_kept() -> None:
