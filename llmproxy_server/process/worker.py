@@ -178,12 +178,8 @@ class Worker:
                 problems = with_lines(error.problems, loaded)
         except ConfigError as error:
             problems = error.problems
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as bug:  # a plugin's code runs here; the parent says it
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
+        except BaseException as bug:  # noqa: BLE001 - a plugin's code runs here; the parent says it
+            raise_unless_bug(bug)
             _log.error("a configuration could not be prepared", exc_info=bug)
             problems = [
                 Problem("", f"could not be prepared ({type(bug).__name__}): a mistake in llmproxy or in a plugin")
