@@ -14,7 +14,7 @@ from llmproxy_core.config_path import Place, read_place
 from llmproxy_core.config_problem import Problems, nearest, safe
 from llmproxy_core.config_routes import check_routes
 from llmproxy_core.config_tables import ServerConfig
-from llmproxy_core.errors import Problem, raise_unless_bug
+from llmproxy_core.errors import Problem, bug_words, raise_unless_bug
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType
 from llmproxy_core.llm_config import ByModelConfig, FallbackConfig, GroupConfig, LLMConfig
 from llmproxy_core.plugins import Registry
@@ -183,7 +183,7 @@ def _ask_types(draft: Draft, registry: Registry, problems: Problems) -> None:
         except BaseException as bug:  # noqa: BLE001 - it is a plugin's code that runs here; what it asks is no condition
             raise_unless_bug(bug)
             origin = registry.origins.get((section, kind.name)) or "its plugin"
-            found = [(place, f"{origin} could not look for what is doubtful ({type(bug).__name__}: {safe(str(bug))})")]
+            found = [(place, f"{origin} could not look for what is doubtful ({safe(bug_words(bug))})")]
         for where, message in found:
             problems.warn(where, message)
 

@@ -18,7 +18,7 @@ from cattrs.errors import (
 from llmproxy_core.config_path import Place, value_at
 from llmproxy_core.config_problem import Problems, nearest, shown
 from llmproxy_core.config_types import HIDDEN, expectation, structured
-from llmproxy_core.errors import raise_unless_bug
+from llmproxy_core.errors import bug_words, own_words, raise_unless_bug
 from llmproxy_core.option import Misread, Misreadings, options
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ def _faults(error: BaseException, kind: Any, place: Place) -> Iterator[_Fault]:
     elif isinstance(error, Misread):
         yield _Fault(place + error.path, str(error), is_secret=HIDDEN in getattr(error, "__notes__", ()))
     else:
-        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        text = own_words(error) if isinstance(error, ValueError) else bug_words(error)
         yield _Fault(place, text or "not valid", is_secret=HIDDEN in getattr(error, "__notes__", ()))
 
 

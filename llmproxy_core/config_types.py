@@ -24,7 +24,7 @@ from cattrs.cols import homogenous_tuple_structure_factory, mapping_structure_fa
 from cattrs.gen import make_dict_structure_fn, override
 
 from llmproxy_core.config_problem import shown
-from llmproxy_core.errors import raise_unless_bug
+from llmproxy_core.errors import bug_words, raise_unless_bug
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.money import Money
 from llmproxy_core.option import Option, WrittenAs, option_of, options
@@ -358,7 +358,7 @@ def _field(kind: Any, declared: Option, converter: Converter) -> Hook:
             if isinstance(error, Exception):
                 raise
             raise_unless_bug(error)  # cattrs gathers what is an Exception, and so finds what else is wrong
-            raise TypeError(f"its check ended with {type(error).__name__}: {error}") from error
+            raise TypeError(f"its check ended with {bug_words(error)}") from error
         return found
 
     return read

@@ -89,6 +89,19 @@ def raise_unless_bug(error: BaseException) -> None:
         del error  # it holds this frame, which would hold it
 
 
+def bug_words(error: BaseException) -> str:
+    """The type of *error*, which a plugin's code raised, and its message, on one line."""
+    return " ".join(f"{type(error).__name__}: {own_words(error)}".split())
+
+
+def own_words(error: BaseException) -> str:
+    """The message of *error*, which a plugin's code raised."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - what makes the message is the plugin's, too
+        return "with a message that cannot be shown"
+
+
 def _is_cancelled() -> bool:
     try:
         task = asyncio.current_task()

@@ -17,6 +17,7 @@ from llmproxy_core.errors import (
     Problem,
     RouteNotFound,
     StreamingNotAllowed,
+    bug_words,
     raise_unless_bug,
 )
 from llmproxy_core.exchange import Exchange
@@ -204,7 +205,7 @@ def _reported(path: str, problems: list[Problem], origin: Origin | None, *, need
         problems.extend(attrs.evolve(it, path=f"{path}.{it.path}" if it.path else path) for it in error.problems)
     except BaseException as bug:  # noqa: BLE001 - it is a plugin's code that runs here, and its author is not here to see it
         raise_unless_bug(bug)
-        said = f"{origin or 'its plugin'} could not build it ({type(bug).__name__}: {bug})"
+        said = f"{origin or 'its plugin'} could not build it ({bug_words(bug)})"
         _log.exception("%s: %s", path, said)
         if needed:
             problems.append(Problem(path, said))

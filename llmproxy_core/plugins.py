@@ -15,7 +15,7 @@ from llmproxy_core import hookspecs
 from llmproxy_core.config_types import unreadable
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint
-from llmproxy_core.errors import ConfigError, Problem, raise_unless_bug
+from llmproxy_core.errors import ConfigError, Problem, bug_words, raise_unless_bug
 from llmproxy_core.frozenmap import FrozenMap
 from llmproxy_core.hookspecs import PROJECT, ProcessorType, ProviderType, StoreType
 from llmproxy_core.llm_config import LLMConfig
@@ -126,7 +126,7 @@ def _loaded(point: EntryPoint, distribution: str | None) -> _Plugin | BrokenPlug
         plugin = point.load()
     except BaseException as error:  # noqa: BLE001 - whatever a plugin does at import, the others are to work
         raise_unless_bug(error)
-        return BrokenPlugin(origin, f"cannot be imported ({_said(error)})")
+        return BrokenPlugin(origin, f"cannot be imported ({bug_words(error)})")
     return _asked(plugin, origin)
 
 
@@ -150,15 +150,7 @@ def _asked(plugin: object, origin: Origin) -> _Plugin | BrokenPlugin:
         )
     except BaseException as error:  # noqa: BLE001 - as above, for what it does when it is asked
         raise_unless_bug(error)
-        return BrokenPlugin(origin, _said(error))
-
-
-def _said(error: BaseException) -> str:
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - its own message may be the next mistake
-        message = "with a message that cannot be shown"
-    return " ".join(f"{type(error).__name__}: {message}".split())
+        return BrokenPlugin(origin, bug_words(error))
 
 
 def _answers(hook: pluggy.HookCaller) -> Iterator[object]:

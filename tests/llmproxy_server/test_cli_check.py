@@ -409,6 +409,15 @@ class Telling:
     def __attrs_post_init__(self):
         if self.low > self.high:
             raise ValueError("expected low below high")
+        if self.how in ("unsaid", "unsaid value"):
+            raise Mute() if self.how == "unsaid" else MuteValue()
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+class MuteValue(Mute, ValueError):
+    pass
 
 def never(value):
     if value:
@@ -419,6 +428,8 @@ def build(config, services):
         raise RuntimeError(f"no login with {config.key.reveal()}")
     if config.how == "exit":
         raise SystemExit(0)
+    if config.how == "mute":
+        raise Mute()
     if config.how == "no problem":
         raise ConfigError([])
     raise ConfigError([Problem("key", f"{config.key.reveal()} is too old")])
@@ -434,11 +445,14 @@ def llmproxy_processors():
     [
         ("bug", "processor.p: llmproxy_tells of llmproxy-tells could not build it (RuntimeError: no login with ***)"),
         ("exit", "processor.p: llmproxy_tells of llmproxy-tells could not build it (SystemExit: 0)"),
+        ("mute", "could not build it (Mute: with a message that cannot be shown)"),
+        ("unsaid", "processor.p: Mute: with a message that cannot be shown"),
+        ("unsaid value", "processor.p: with a message that cannot be shown"),
         ("no problem", "processor.p: llmproxy_tells of llmproxy-tells raised a ConfigError without a Problem"),
         ("problem", "processor.p.key: *** is too old"),
     ],
 )
-def test_what_a_factory_does_is_a_problem_that_shows_no_key(
+def test_what_a_plugin_does_with_its_options_is_a_problem_that_shows_no_key(
     how: str, said: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOLD_KEY", SECRET)
