@@ -122,6 +122,11 @@ class TraceContext:
         """The header for a call made under the span *span_id*; None: under the call's own."""
         return f"00-{self.trace_hex}-{self._span if span_id is None else f'{span_id:016x}'}-{_FLAGS[self._flags]}"
 
+    def lines(self, span_id: int | None = None) -> str:
+        """`traceparent`, as of `traceparent()`, and `tracestate`, as a head has them."""
+        line = f"traceparent: {self.traceparent(span_id)}\r\n"
+        return f"{line}tracestate: {self.state}\r\n" if self.state else line
+
 
 @record
 class Parent:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
-from llmproxy_core import http_llm, memory_ledger, model_map, routing
+from llmproxy_core import http_answer, http_plan, http_prices, memory_ledger, model_map, routing
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.groups import by_model
 from llmproxy_core.groups.by_model import ByModel
@@ -239,21 +239,21 @@ BOUNDS = (
     ),
     Bound(
         "prices",
-        "llmproxy_core.http_llm.HttpLLM._prices",
-        lambda it: sum(len(llm._prices) for llm in _llms(it, HttpLLM)),
-        _each(http_llm._REMEMBERED, lambda it: _llms(it, HttpLLM)),
+        "llmproxy_core.http_prices.ModelPrices._known",
+        lambda it: sum(len(llm._prices._known) for llm in _llms(it, HttpLLM)),
+        _each(http_prices._REMEMBERED, lambda it: _llms(it, HttpLLM)),
     ),
     Bound(
         "calls_planned",
-        "llmproxy_core.http_llm.HttpLLM._plans",
-        lambda it: sum(len(llm._plans) for llm in _llms(it, HttpLLM)),
-        _each(http_llm._REMEMBERED, lambda it: _llms(it, HttpLLM)),
+        "llmproxy_core.http_plan.Plans.kept",
+        lambda it: sum(len(llm._plans.kept) for llm in _llms(it, HttpLLM)),
+        _each(http_plan._REMEMBERED, lambda it: _llms(it, HttpLLM)),
     ),
     Bound(
         "response_headers",
-        "llmproxy_core.http_llm.HttpLLM._crosses",
-        lambda it: sum(llm._crosses.cache_info().currsize for llm in _llms(it, HttpLLM)),
-        _each(http_llm._REMEMBERED_HEADS, lambda it: _llms(it, HttpLLM)),
+        "llmproxy_core.http_answer.Crossing._crosses",
+        lambda it: sum(llm._crossing._crosses.cache_info().currsize for llm in _llms(it, HttpLLM)),
+        _each(http_answer._REMEMBERED_HEADS, lambda it: _llms(it, HttpLLM)),
     ),
     Bound(
         "hosts",

@@ -148,7 +148,7 @@ async def test_the_memory_of_models_is_bounded(tasks: Tasks) -> None:
     for number in range(2000):
         await called.names(f"model-{number}")
 
-    assert len(called.llm._prices) <= 512
+    assert len(called.llm._prices._known) <= 512
 
 
 # -- what a response costs -------------------------------------------------------------------------------------------

@@ -317,9 +317,9 @@ def usual_heads(proxy: Proxy, number: int) -> None:
 def plans(proxy: Proxy, number: int) -> None:
     llm = proxy.gateway.llms["openai"]
     assert isinstance(llm, HttpLLM)
-    api, model = llm._apis["openai.chat"], f"model-{number}"
+    api, model = llm._plans._apis["openai.chat"], f"model-{number}"
     request = Request(operation=api.operation, dialect=llm._dialect, api=api, body=b'{"model":"%b"}' % model.encode())
-    llm._remember((api.name, model, False, False), request, (api, model, "http://url", None, True, True))
+    llm._plans._keep((api.name, model, False, False), request, (api, model, "http://url", None, True, True))
 
 
 def hosts(proxy: Proxy, number: int) -> None:
@@ -340,7 +340,7 @@ def picked(proxy: Proxy, number: int) -> None:
 def upstream_headers(proxy: Proxy, number: int) -> None:
     llm = proxy.gateway.llms["openai"]
     assert isinstance(llm, HttpLLM)
-    llm._crosses((f"x-{number}",))
+    llm._crossing._crosses((f"x-{number}",))
 
 
 def upstream_header_lines(proxy: Proxy, number: int) -> None:
