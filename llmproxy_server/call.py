@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from math import inf
 
-import attrs
-
-from llmproxy_core.body import Passing
 from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline, deadline_exceeded
 from llmproxy_core.dialect import Dialect, Operation
 from llmproxy_core.endpoint import Endpoint, EndpointRequest
@@ -27,8 +24,9 @@ from llmproxy_server.abandoned import Abandoned, drains
 from llmproxy_server.admission import Ticket
 from llmproxy_server.answer import Answer
 from llmproxy_server.call_body import ComingBody
+from llmproxy_server.call_stream import CallStream
 from llmproxy_server.door import Door
-from llmproxy_server.door_answer import STREAM_HEADERS, endpoint_answer, error_answer, made_here
+from llmproxy_server.door_answer import endpoint_answer, error_answer, made_here
 from llmproxy_server.door_body import check_body, check_coding, check_json, too_large
 from llmproxy_server.door_origin import is_preflight, preflight_headers
 from llmproxy_server.door_request import BodySource, Client, ClientGone, Incoming
@@ -38,12 +36,6 @@ _log = logging.getLogger("llmproxy")
 # As globals a fifth as dear: each call asks for them.
 _OPAQUE, _COMPLETED, _ABANDONED = Operation.OPAQUE, End.COMPLETED, End.ABANDONED
 
-HEAD_HELD_S = 1.0
-"""
-How long the head of a stream waits for the first piece, which waits for something that is answered.
-
-They go out in one write, and an answer that fails before that can still have its own status.
-"""
 GRACE_S = 0.1
 """How long after its deadline a call is ended from here: its LLM, or the queue it is in, knows better what was late."""
 
@@ -64,7 +56,7 @@ class Call:
     """What it began with."""
     incoming: Incoming
     _source: BodySource
-    _client: Client
+    client: Client
     _limited: UnderWay[Call]
     """Where those with a deadline are looked at."""
     request_id: str
@@ -79,28 +71,17 @@ class Call:
     _ticket: Ticket | ComingBody | None = None
     """What it holds of what there is for all."""
     _coming: ComingBody | None = None
-    _flow: Flow | None = None
+    stream: CallStream | None = None
+    """Once it is known that the answer is one, until all is over."""
+    handed_on: bool = False
+    """The end is no more the business of the task that runs it."""
     _stopping: ProxyError | None = None
     """What its client is told, while it is being stopped."""
     _due_s: float = inf
     """When it is to be ended: its deadline, from its head on, and a little more."""
-    _handed_on: bool = False
-    """The end is no more the business of the task that runs it."""
-    _pushing: bool = False
     _task: asyncio.Task[None] | None = None
     _abandoned: Abandoned | None = None
     """In the client's place, which has left: the answer is drained."""
-
-    # Of a stream alone, set with its `_flow`:
-    _head_due_s: float | None = None
-    _pulse_due_s: float | None = None
-    _pulse_s: float = 0.0
-    """0.0: none."""
-    _last_piece: bytes = b""
-    """Of a pushed stream, while it ends."""
-    _passing: Passing | None = None
-    """Of a pushed stream, once its head is sent."""
-    _clock: Callable[[], float] = attrs.field(init=False)
 
     # -- for the log ---------------------------------------------------------------------------------------------
 
@@ -142,15 +123,15 @@ class Call:
             except BaseException as bug:  # noqa: BLE001 - the last seam: the client gets an answer, the log the cause
                 raise_unless_bug(bug)
                 error = self._internal(bug)
-            await self._fail(error)
+            await self.fail(error)
         except ClientGone:
             self._abandon()
         except asyncio.CancelledError:
             self._abandon()
             raise
         finally:
-            if not self._handed_on:
-                self._over()
+            if not self.handed_on:
+                self.end()
 
     def _abandon(self) -> None:
         if self.exchange is not None:
@@ -158,41 +139,48 @@ class Call:
         elif not self.status:
             self.door.shared.recorder.left(self)
 
-    def _over(self) -> None:
-        self._pushing = False
-        self._flow = self._task = None  # each may hold us
+    def end(self) -> None:
+        """Nothing is left to be done."""
+        if self.stream is not None:
+            self.stream.pushing = False
+        self.stream = self._task = None  # each may hold us
         if self._ticket is not None:
             self._ticket.leave()
-        self._client.over(self)
+        self.client.over(self)
 
     def leave(self) -> None:
         """The client has left: the call ends, or its answer is drained, as its route says."""
-        if not self._goes_on():
+        if not self.goes_on():
             self._cut()
 
-    def _goes_on(self) -> bool:
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its client has left, and it goes on."""
+        return self._abandoned is not None
+
+    def goes_on(self) -> bool:
         """Whether the call goes on without its client, as its route says: from now on nobody is in that one's place."""
         if self._abandoned is not None:  # a write has failed before anybody told of it
             return True
-        exchange, flow = self.exchange, self._flow
+        exchange, stream = self.exchange, self.stream
         if exchange is None or exchange.outcome is not None or not self._source.complete:
             return False
         policy = next(it.config for it in self._gateway.routes if it.name == exchange.route).on_disconnect
-        if not drains(policy, exchange, flow):
+        if not drains(policy, exchange, None if stream is None else stream.flow):
             return False
         exchange.forsake()
-        self._abandoned = abandoned = Abandoned(self._client, policy, exchange, self._cut)
-        self._client = self.answer.client = abandoned
-        if self._pushing and flow is not None:
-            flow.resume()  # a client that took nothing may have held it
+        self._abandoned = abandoned = Abandoned(self.client, policy, exchange, self._cut)
+        self.client = self.answer.client = abandoned
+        if stream is not None:
+            stream.go_on()  # a client that took nothing may have held it
         abandoned.watch()
         return True
 
     def _cut(self) -> None:
         """End the call now, without a word."""
-        if self._pushing:
+        if self.stream is not None and self.stream.pushing:
             self._abandon()
-            self._over()
+            self.end()
         elif self._task is not None:
             self._task.cancel()
 
@@ -204,9 +192,8 @@ class Call:
         """End the call now, and tell its client of *error*."""
         if self._abandoned is not None:
             self._cut()
-        elif self._pushing:
-            self._pushing = False
-            self._rest(self._fail(error))
+        elif self.stream is not None and self.stream.pushing:
+            self.rest(self.fail(error))
         elif self._task is not None and not self._task.done():
             self._stopping = error
             self._task.cancel()
@@ -228,22 +215,9 @@ class Call:
         """Called now and then while it runs: what is due by the clock. *now* is of the gateway's clock."""
         if self._coming is not None:
             self._coming.tick(now)
-        flow = self._flow
-        if flow is None:
-            return
-        with suppress(ClientGone):  # the task that runs the call learns of it by its cancellation
-            if self._head_due_s is not None and now >= self._head_due_s:
-                held = flow.release()
-                self._begin(flow, held)
-                if held:
-                    self._expect_pulse()
-            elif self._pulse_due_s is not None:
-                if (passing := self._passing) is not None and passing.passed:
-                    passing.passed = False
-                    self._pulse_due_s = now + self._pulse_s
-                elif now >= self._pulse_due_s and not self._client.blocked:
-                    self._pulse_due_s = now + self._pulse_s
-                    self.answer.write(flow.keepalive)
+        if self.stream is not None:
+            with suppress(ClientGone):  # the task that runs the call learns of it by its cancellation
+                self.stream.tick(now)
 
     def _why(self, cancelled: asyncio.CancelledError) -> ProxyError | None:
         """
@@ -370,8 +344,8 @@ class Call:
             return
         self.answer.send(made_here(whole) if whole.own else whole, exchange.response_headers)
         recorded.completed(len(whole.body))  # it may be written down at once, with the status that was sent
-        if self._client.blocked:
-            await shared.admission.unsent.taken(self._client)
+        if self.client.blocked:
+            await shared.admission.unsent.taken(self.client)
 
     async def _deliver(self, response: Response, whole: Whole | None, exchange: Exchange) -> None:
         """Send *response*, as *whole* if that is known, when all is told of it that there is to be told."""
@@ -381,13 +355,14 @@ class Call:
         else:
             delivered = await deliver(response, exchange.client)
             if isinstance(delivered, Flow):
-                await self._stream(delivered, exchange)
+                self.stream = CallStream(self, delivered, exchange)
+                await self.stream.send()
                 return
             whole = delivered
         self.answer.status = whole.status
         exchange.finish(_COMPLETED if self._abandoned is None else _ABANDONED)
         if exchange.settling:
-            await self._settle(exchange)
+            await self.settle(exchange)
         await self._send(made_here(whole) if whole.own else whole)
 
     def _deadline(self, most_s: float | None, *, asked: bool) -> float | None:
@@ -418,155 +393,13 @@ class Call:
 
     async def _send(self, whole: Whole) -> None:
         self.answer.send(whole, [] if self.exchange is None else self.exchange.response_headers)
-        if self._client.blocked:
-            await self.door.shared.admission.unsent.taken(self._client)
+        if self.client.blocked:
+            await self.door.shared.admission.unsent.taken(self.client)
 
-    async def _stream(self, flow: Flow, exchange: Exchange) -> None:
-        """Send an answer as it comes. It ends with the last chunk when it is complete, and without it when not."""
-        shared = self.door.shared
-        self._flow, self._pulse_s = flow, shared.config.keepalive_s if flow.keepalive else 0.0
-        self.answer.status = flow.status  # it may end, and be written down, before its head is sent
-        self._clock = shared.gateway.services.clock
-        self._head_due_s = self._clock() + HEAD_HELD_S
-        if self._client.pushes and flow.pushes:
-            self._push(flow)
-            return
-        answer, client = self.answer, self._client
-        pieces = flow.pieces()
-        try:
-            piece = await anext(pieces, b"")
-            self._head_due_s = None
-            if self._failed_first(flow):
-                flow.finish()
-                assert flow.error is not None
-                raise flow.error
-            try:
-                self._begin(flow, piece)
-            except ClientGone:
-                self._check_going_on()
-            if client.blocked:
-                client = await self._taken()
-            self._expect_pulse()
-            async for piece in pieces:
-                try:
-                    answer.write(piece)
-                except ClientGone:
-                    self._check_going_on()
-                if client.blocked:
-                    client = await self._taken()
-                self._expect_pulse()
-        finally:
-            self._pulse_due_s = None
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()
-        self._finish(flow, exchange)
-        await self._settle(exchange)
-        self._end(flow)
-
-    async def _taken(self) -> Client:
-        """Wait until the client has taken enough; gives the client from now on. ClientGone when all ends with it."""
-        try:
-            await self._client.drain()
-        except ClientGone:
-            self._check_going_on()
-        return self._client
-
-    def _check_going_on(self) -> None:
-        """The client is found to have left: ClientGone again, unless the call goes on without it."""
-        if not self._goes_on():
-            raise ClientGone
-
-    def _failed_first(self, flow: Flow) -> bool:
-        """Whether a stream failed so early that its error can still have a status of its own, for who gets it."""
-        if flow.error is None or self.answer.head_sent:
-            return False
-        return flow.only_failed and self._abandoned is None
-
-    def _finish(self, flow: Flow, exchange: Exchange) -> None:
-        if self._abandoned is not None:  # the answer is complete, and yet nobody got it
-            flow.finish_response()
-            exchange.finish(_ABANDONED, flow.error)
-        flow.finish()
-        exchange.finish(End.of(flow.error), flow.error)  # its own exchange may be another: a background one's answer
-
-    def _end(self, flow: Flow, last: bytes = b"") -> None:
-        """End the answer, with *last* as its last piece."""
-        if flow.error is None:
-            self.answer.end(last)
-        else:
-            self.answer.break_off()
-            forget_tracebacks(flow.error)
-            self.answer.write(last)
-
-    # -- the answer, pushed --------------------------------------------------------------------------------------
-
-    def _push(self, flow: Flow) -> None:
-        """Have *flow* pushed to the client from now on. It may be over before this returns."""
-        self._handed_on = self._pushing = True
-        try:
-            flow.attach(self._pushed, self._push_over)
-        except BaseException:
-            self._handed_on = self._pushing = False
-            raise
-        if self._client.blocked:  # since before this call: it will not be told again
-            self.hold()
-
-    def _pushed(self, piece: bytes) -> Passing | None:
-        """A piece of the stream has come; gives how others like it may pass."""
-        if (flow := self._flow) is None:
-            return None
-        if flow.ending and self._pushing:
-            self._last_piece = piece  # goes out with the end, in one write
-            return None
-        answer = self.answer
-        try:
-            if answer.head_sent:
-                answer.write(piece)
-            elif self._failed_first(flow):
-                return None
-            else:
-                self._begin(flow, piece)
-        except ClientGone:
-            return None  # of which we are about to be told
-        if self._pulse_s:
-            self._pulse_due_s = self._clock() + self._pulse_s
-        if self._passing is None and (send := answer.sends_chunks) is not None:
-            self._passing = Passing(send)
-        return self._passing
-
-    def _push_over(self) -> None:
-        """The stream has ended."""
-        flow, exchange = self._flow, self.exchange
-        if flow is None or exchange is None or not self._pushing:
-            return
-        self._pulse_due_s = self._head_due_s = None
-        if self._failed_first(flow):
-            flow.finish()
-            assert flow.error is not None
-            self._rest(self._fail(flow.error))
-            return
-        self._finish(flow, exchange)
-        last, self._last_piece = self._last_piece, b""
-        with suppress(ClientGone):  # of which we are about to be told
-            if exchange.settling or not self.answer.head_sent:
-                self._begin(flow, last)
-                last = b""
-            if not exchange.settling:
-                self._end(flow, last)
-        if exchange.settling:
-            self._rest(self._end_settled(flow, exchange))
-        else:
-            self._over()
-
-    async def _end_settled(self, flow: Flow, exchange: Exchange) -> None:
-        if not self.answer.head_sent:
-            self._begin(flow, b"")
-        await self._settle(exchange)
-        self._end(flow)
-
-    def _rest(self, work: Coroutine[None, None, None]) -> None:
+    def rest(self, work: Coroutine[None, None, None]) -> None:
         """Do what is left of a pushed stream in a task."""
-        self._pushing = False
+        if self.stream is not None:
+            self.stream.pushing = False
         self._task = asyncio.get_running_loop().create_task(self._to_end(work))
 
     async def _to_end(self, work: Coroutine[None, None, None]) -> None:
@@ -578,34 +411,19 @@ class Call:
             self._abandon()
             raise
         finally:
-            self._over()
+            self.end()
 
     def hold(self) -> None:
-        """The client does not take what was written: a pushed stream waits."""
-        if self._pushing and self._flow is not None:
-            self._flow.pause()
+        """The client does not take what was written."""
+        if self.stream is not None:
+            self.stream.hold()
 
     def go_on(self) -> None:
         """The client takes more."""
-        if self._pushing and self._flow is not None:
-            self._flow.resume()
+        if self.stream is not None:
+            self.stream.go_on()
 
-    def _expect_pulse(self) -> None:
-        """From now on the silence counts after which the client is sent a sign of life; between events it may be."""
-        if self._pulse_s:
-            self._pulse_due_s = self._clock() + self._pulse_s
-
-    def _begin(self, flow: Flow, piece: bytes) -> None:
-        """Send the head, unless that is done, and *piece*."""
-        self._head_due_s = None
-        if self.answer.head_sent:
-            self.answer.write(piece)
-            return
-        assert self.exchange is not None
-        headers = flow.headers if flow.is_opaque else [*STREAM_HEADERS, *flow.headers]
-        self.answer.begin(flow.status, headers, flow.content_type, self.exchange.response_headers, piece)
-
-    async def _settle(self, exchange: Exchange) -> None:
+    async def settle(self, exchange: Exchange) -> None:
         """Give the effects of the exchange's end their time, also when that to drain is over."""
         try:
             await exchange.settled(self.door.shared.config.settle_timeout_s)
@@ -616,7 +434,7 @@ class Call:
 
     # -- failure -------------------------------------------------------------------------------------------------
 
-    async def _fail(self, error: ProxyError) -> None:
+    async def fail(self, error: ProxyError) -> None:
         """Tell the client of *error*: by a status, or in the stream that has begun."""
         if isinstance(error, InternalError) and error.__cause__ is not None:
             _log.error("request %s failed: %s", self.request_id, error.message, exc_info=error.__cause__)
@@ -627,7 +445,7 @@ class Call:
             return
         if exchange is not None:
             exchange.finish(End.of(error), error)
-            await self._settle(exchange)
+            await self.settle(exchange)
         else:
             self.door.shared.recorder.refused(self, error)
         if not self.answer.head_sent:
@@ -635,9 +453,9 @@ class Call:
             whole = error_answer(error, dialect, self.request_id)
             self.door.shared.recorder.log.told(self, whole)
             await self._send(whole)
+        elif self.stream is not None:
+            self.stream.break_off(error)
         else:
-            if self._flow is not None and self._flow.error is None and exchange is not None:
-                self.answer.write(self._flow.last_words(error))
             self.answer.break_off()
         forget_tracebacks(error)
 

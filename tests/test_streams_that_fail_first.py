@@ -142,7 +142,7 @@ async def test_an_end_after_the_start_has_a_status(speaker: Speaker, llm: str, e
 async def test_what_has_been_said_goes_on_at_once_and_then_the_error_is_an_event(
     speaker: Speaker, llm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmproxy_server.call.HEAD_HELD_S", 3600)
+    monkeypatch.setattr("llmproxy_server.call_stream.HEAD_HELD_S", 3600)
     go_on = asyncio.Event()
     steps: Script = [
         Head(200, EVENT_STREAM),
