@@ -53,12 +53,13 @@ from llmproxy_core.errors import (
 )
 from llmproxy_core.exchange import Caller, Exchange
 from llmproxy_core.frame import Frame
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.headers import Headers
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.http_llm import COUNTED_HEADER, HttpLLM
 from llmproxy_core.layer import Layer
 from llmproxy_core.llm import FixedHeaders, LLMClient, Timeouts, Transport, UpstreamRequest, UpstreamResponse
-from llmproxy_core.llm_config import BaseUrl, GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.llm_config import BaseUrl, HttpLLMConfig, LLMConfig
 from llmproxy_core.meter import CounterMetric, HistogramMetric, Meter
 from llmproxy_core.model_list import ModelInfo
 from llmproxy_core.model_map import ModelMap

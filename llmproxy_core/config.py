@@ -26,7 +26,8 @@ from llmproxy_core.config_tables import (
 )
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.frozenmap import FrozenMap
-from llmproxy_core.llm_config import GroupConfig, LLMConfig, Rank
+from llmproxy_core.group_config import GroupConfig, Rank
+from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.plugins import Registry
 
 __all__ = [

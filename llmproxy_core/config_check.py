@@ -15,8 +15,9 @@ from llmproxy_core.config_problem import Problems, nearest, safe
 from llmproxy_core.config_routes import check_routes
 from llmproxy_core.config_tables import ServerConfig
 from llmproxy_core.errors import Problem, bug_words, raise_unless_bug
+from llmproxy_core.group_config import ByModelConfig, FallbackConfig, GroupConfig
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType
-from llmproxy_core.llm_config import ByModelConfig, FallbackConfig, GroupConfig, LLMConfig
+from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.plugins import Registry
 
 

@@ -9,7 +9,7 @@ import attrs
 
 from llmproxy_core.config_names import references
 from llmproxy_core.config_tables import Config, RouteConfig
-from llmproxy_core.llm_config import GroupConfig
+from llmproxy_core.group_config import GroupConfig
 
 
 def fingerprint(route: RouteConfig, config: Config) -> str:

@@ -11,7 +11,8 @@ from llmproxy_core.config import Config
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.gateway import Gateway
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.group_config import GroupConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.routing import Route
 from llmproxy_server.cli_llm import model_words, reached, token_names
 from llmproxy_server.cli_terminal import columns, strong

@@ -12,10 +12,11 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError, RouteNotFound, UpstreamConnectError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.gateway import Gateway, ModelList
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.groups.by_model import ByModel
 from llmproxy_core.groups.layers import layers
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
+from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.request import Request
 from llmproxy_core.routing import Match

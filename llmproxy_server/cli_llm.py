@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from llmproxy_core.config import RouteConfig
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.group_config import GroupConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.plugins import Registry
 from llmproxy_core.upstream_url import base_url
 

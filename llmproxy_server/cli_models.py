@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from llmproxy_core.config import Config
-from llmproxy_core.llm_config import FallbackConfig, GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.group_config import FallbackConfig, GroupConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_server.prices import known_models
 

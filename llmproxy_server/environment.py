@@ -17,7 +17,8 @@ from dotenv.parser import Original, parse_stream
 from llmproxy_core.config_path import Place, written
 from llmproxy_core.config_problem import Problems, shown
 from llmproxy_core.errors import Problem
-from llmproxy_core.llm_config import FallbackConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.group_config import FallbackConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
 from llmproxy_server.environment_proxy import proxy_variable

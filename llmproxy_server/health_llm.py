@@ -9,9 +9,10 @@ import attrs
 
 from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.places import Places
-from llmproxy_core.llm_config import GroupConfig, LLMConfig
+from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.resilience.breaker_state import State as BreakerState
 from llmproxy_core.resilience.failure import failure_of
 from llmproxy_server.health_reason import Reason

@@ -11,8 +11,9 @@ import msgspec
 from llmproxy_core.config_problem import nearest, safe
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.exchange import Clock
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.groups.guarded import Guarded
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
+from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_server.health_llm import LLMState, best_off, key_standing
 from llmproxy_server.providers_drained import Drained
 from llmproxy_server.providers_merge import merge_drained, merge_providers, refusal

@@ -8,9 +8,10 @@ import attrs
 from llmproxy_core.dialect import Api, Dialect, Operation
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.hookspecs import ProcessorType, ProviderType, StoreType, hookimpl
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.money import Money
 from llmproxy_core.option import Check, count, option, plain_text, positive, some_seconds
 from llmproxy_core.plugins import Registry

@@ -17,8 +17,9 @@ from llmproxy_core.config_tables import (
     StoreTable,
     TelemetryConfig,
 )
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.hookspecs import ProcessorType, StoreType
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, PoolTable, TimeoutsTable
+from llmproxy_core.llm_config import HttpLLMConfig, PoolTable, TimeoutsTable
 from llmproxy_core.option import options
 from llmproxy_core.plugins import Registry
 from llmproxy_core.price_config import PriceTable, ServiceTierTable, TierTable

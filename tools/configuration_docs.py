@@ -18,7 +18,8 @@ from llmproxy_core.config_path import escaped, written
 from llmproxy_core.config_problem import shown
 from llmproxy_core.config_schema import json_schema, meaning, type_schema
 from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable, TelemetryConfig
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.group_config import GroupConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.money import Money
 from llmproxy_core.option import Check, Option, WrittenAs, options
 from llmproxy_core.plugins import Registry

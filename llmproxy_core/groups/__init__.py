@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from llmproxy_core.group_config import BalanceConfig, ByModelConfig, FallbackConfig, RaceConfig, StickyConfig
 from llmproxy_core.groups.by_model import ByModel
 from llmproxy_core.groups.making import make_balance, make_fallback, make_priority, make_race, make_sticky
 from llmproxy_core.hookspecs import ProviderType, hookimpl
-from llmproxy_core.llm_config import BalanceConfig, ByModelConfig, FallbackConfig, RaceConfig, StickyConfig
 
 
 @hookimpl

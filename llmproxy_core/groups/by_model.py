@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from llmproxy_core.errors import BadRequest, RouteNotFound
 from llmproxy_core.exchange import Exchange
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.groups.members import Members
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import GroupConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.response import Response

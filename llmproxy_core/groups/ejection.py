@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+from llmproxy_core.group_config import FallbackConfig
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import FallbackConfig, LLMConfig
+from llmproxy_core.llm_config import LLMConfig
 from llmproxy_core.resilience.breaker import Breaker, Ejections
 from llmproxy_core.resilience.breaker_state import State
 

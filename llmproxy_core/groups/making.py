@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 import attrs
 
+from llmproxy_core.group_config import BalanceConfig, ByModelConfig, FallbackConfig, RaceConfig, StickyConfig
 from llmproxy_core.groups.group import Group, Order
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.keys import Keys
@@ -27,15 +28,7 @@ from llmproxy_core.groups.rest import Rest
 from llmproxy_core.groups.said import of_conversation, of_header, of_user
 from llmproxy_core.groups.tried import Tried
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import (
-    BalanceConfig,
-    ByModelConfig,
-    FallbackConfig,
-    HttpLLMConfig,
-    LLMConfig,
-    RaceConfig,
-    StickyConfig,
-)
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.resilience.backoff import Retries
 from llmproxy_core.resilience.breaker import Breaker
 from llmproxy_core.resilience.budget import RetryBudget

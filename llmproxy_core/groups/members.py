@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import GroupConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.services import Services

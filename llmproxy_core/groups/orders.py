@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from llmproxy_core.exchange import Exchange
+from llmproxy_core.group_config import Rank
 from llmproxy_core.groups.group import Order
 from llmproxy_core.groups.measured import Measured
 from llmproxy_core.groups.members import Members
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import Rank
 
 
 def as_written(members: Members) -> Order:

@@ -13,10 +13,10 @@ from llmproxy_core.dialect import Operation
 from llmproxy_core.effects import has_effects
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
+from llmproxy_core.group_config import RaceConfig
 from llmproxy_core.groups.explained import explain
 from llmproxy_core.groups.members import Members
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import RaceConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.prices import ModelPrice
 from llmproxy_core.resilience.failure import BY_KIND, Failure, failure_of

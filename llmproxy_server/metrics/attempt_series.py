@@ -9,7 +9,7 @@ from llmproxy_core.attempt import Attempt
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ProxyError
 from llmproxy_core.gateway import Gateway
-from llmproxy_core.llm_config import GroupConfig
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_server.metrics.call_series import CallSeries
 from llmproxy_server.metrics.families import DURATION_S, SERVES
 from llmproxy_server.metrics.genai import GenAI, GenAISeries

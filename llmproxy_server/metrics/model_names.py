@@ -16,8 +16,8 @@ from llmproxy_core.attempt import Attempt
 from llmproxy_core.errors import ProxyError, raise_unless_bug
 from llmproxy_core.estimate import BILLED_OPERATIONS
 from llmproxy_core.gateway import Gateway
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.llm import LLMClient
-from llmproxy_core.llm_config import GroupConfig
 from llmproxy_core.model_map import ModelMap
 from llmproxy_core.option import options
 from llmproxy_core.prices import ModelPrice

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from llmproxy_core.config import Config, RouteConfig
-from llmproxy_core.llm_config import FallbackConfig, GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.group_config import FallbackConfig, GroupConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_server.cli_llm import reached
 from llmproxy_server.rehearsal.diverted import origin_of
 from llmproxy_server.rehearsal.script import WELL, Fault, Phase

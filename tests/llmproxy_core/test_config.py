@@ -10,9 +10,10 @@ import tomli
 from llmproxy_core.config import Config, LogConfig, RouteConfig, ServerConfig, structure
 from llmproxy_core.dialect import Operation
 from llmproxy_core.errors import ConfigError, Problem
+from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.hookspecs import ProviderType, hookimpl
 from llmproxy_core.llm import Timeouts
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
+from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.money import Price
 from llmproxy_core.plugins import Registry
 from llmproxy_core.secret import Secret

@@ -13,7 +13,8 @@ from llmproxy_core.config import structure
 from llmproxy_core.config_path import Place
 from llmproxy_core.config_tables import ProcessorTable, RouteConfig, ServerConfig, StoreTable
 from llmproxy_core.errors import ConfigError, Problem
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig, LLMConfig
+from llmproxy_core.group_config import GroupConfig
+from llmproxy_core.llm_config import HttpLLMConfig, LLMConfig
 from llmproxy_core.option import options
 from tests.registry import DiskConfig, EnhanceConfig, KeeperConfig, LimitConfig, registry
 

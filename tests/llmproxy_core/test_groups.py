@@ -22,9 +22,9 @@ from llmproxy_core import (
     Tasks,
     Unsupported,
 )
+from llmproxy_core.group_config import ByModelConfig
 from llmproxy_core.groups import llmproxy_providers
 from llmproxy_core.groups.by_model import ByModel
-from llmproxy_core.llm_config import ByModelConfig
 from tests.llmproxy_core.conversation import CHAT, DIALECT, SOON_S, exchange, question, whole
 from tests.llmproxy_core.transport_double import ScriptedTransport, services
 

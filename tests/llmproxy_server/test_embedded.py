@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from llmproxy_core.llm_config import GroupConfig, HttpLLMConfig
+from llmproxy_core.group_config import GroupConfig
+from llmproxy_core.llm_config import HttpLLMConfig
 from llmproxy_core.secret import Secret
 from llmproxy_server.embedded import DEMO_MODELS, KNOWN_PROVIDERS, embedded_config
 from llmproxy_server.loader import load

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from llmproxy_core import ConfigError, End, Money, Request
 from llmproxy_core.dialect import Operation
 from llmproxy_core.effects import has_effects
+from llmproxy_core.group_config import RaceConfig
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.layers import layers
 from llmproxy_core.groups.race import Pace, Share, Times
-from llmproxy_core.llm_config import RaceConfig
 from llmproxy_openai.responses import ResponsesDialect
 from tests.answers import chat_chunk, completion, reply, sse, stream, usage_chunk
 from tests.exact import WAIT_S, post
