@@ -16,16 +16,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from llmproxy_core.config_tables import DrainUpTo, OnDisconnect
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.money import Money
 from llmproxy_core.relay import Flow
-
-if TYPE_CHECKING:
-    from llmproxy_server.call import Call
-    from llmproxy_server.door_request import Client
+from llmproxy_server.door_request import Client
 
 PERIOD_S, MOST_S = 0.1, 1.0
 """How often it is looked at what a call has cost that is drained up to an amount: at most, and at least."""
@@ -100,11 +96,11 @@ class Abandoned:
     def abort(self) -> None:
         """Nobody is there to be cut."""
 
-    def over(self, call: Call) -> None:
+    def over(self) -> None:
         """See Client: whoever held the connection still counts the call."""
         if self._next is not None:
             self._next.cancel()
         who_left, self._who_left = self._who_left, None
         self._exchange = self._cut = self._next = None  # each holds the call, which holds us
         if who_left is not None:
-            who_left.over(call)
+            who_left.over()

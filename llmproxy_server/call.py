@@ -146,7 +146,7 @@ class Call:
         self.stream = self._task = None  # each may hold us
         if self._ticket is not None:
             self._ticket.leave()
-        self.client.over(self)
+        self.client.over()
 
     def leave(self) -> None:
         """The client has left: the call ends, or its answer is drained, as its route says."""

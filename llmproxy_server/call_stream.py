@@ -8,20 +8,19 @@ An answer that goes to its client as it comes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from llmproxy_core.body import Passing
 from llmproxy_core.errors import ProxyError, forget_tracebacks
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.outcome import End
 from llmproxy_core.relay import Flow
+from llmproxy_server.answer import Answer
+from llmproxy_server.door import Door
 from llmproxy_server.door_answer import STREAM_HEADERS
 from llmproxy_server.door_request import Client, ClientGone
-
-if TYPE_CHECKING:
-    from llmproxy_server.call import Call
 
 HEAD_HELD_S = 1.0
 """
@@ -29,6 +28,44 @@ How long the head of a stream waits for the first piece, which waits for somethi
 
 They go out in one write, and an answer that fails before that can still have its own status.
 """
+
+
+class StreamedCall(Protocol):
+    """What a stream knows of the call that it answers."""
+
+    door: Door
+    answer: Answer
+    client: Client
+    """Now."""
+    stream: CallStream | None
+    """Until all is over."""
+    handed_on: bool
+    """Set once the end is no more the business of the task that runs it."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its client has left, and it goes on."""
+        ...
+
+    def goes_on(self) -> bool:
+        """Asked when the client is found to have left: whether the call goes on without it."""
+        ...
+
+    async def settle(self, exchange: Exchange) -> None:
+        """Give the effects of the exchange's end their time."""
+        ...
+
+    async def fail(self, error: ProxyError) -> None:
+        """Tell the client of *error*."""
+        ...
+
+    def rest(self, work: Coroutine[None, None, None]) -> None:
+        """Do what is left of a pushed stream in a task, and end."""
+        ...
+
+    def end(self) -> None:
+        """Nothing is left to be done."""
+        ...
 
 
 class CallStream:
@@ -48,7 +85,7 @@ class CallStream:
         "pushing",
     )
 
-    def __init__(self, call: Call, flow: Flow, exchange: Exchange) -> None:
+    def __init__(self, call: StreamedCall, flow: Flow, exchange: Exchange) -> None:
         shared = call.door.shared
         self._call = call
         self.flow = flow

@@ -9,7 +9,6 @@ from llmproxy_core.node import record
 
 if TYPE_CHECKING:
     from llmproxy_core.routing import Match
-    from llmproxy_server.call import Call
 
 
 class ClientGone(Exception):
@@ -79,8 +78,8 @@ class Client(Protocol):
         """Whether an answer may go on when nothing of its call runs: it then tells the call to hold and to go on."""
         ...
 
-    def over(self, call: Call) -> None:
-        """Told once, when *call* has been answered as far as it ever will be."""
+    def over(self) -> None:
+        """Told once, when its call has been answered as far as it ever will be."""
         ...
 
     def write(self, data: bytes, more: bytes = b"", /) -> None:

@@ -299,10 +299,9 @@ class Connection(asyncio.Protocol):
         if self.call is not None:
             self.call.go_on()
 
-    def over(self, call: Call) -> None:
-        """*call* has been answered, as far as it ever will be."""
-        self.call = None
-        edge = self._edge
+    def over(self) -> None:
+        call, self.call, edge = self.call, None, self._edge
+        assert call is not None
         edge.over(call)
         if self.socket is None:
             return

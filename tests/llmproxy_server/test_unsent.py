@@ -42,7 +42,7 @@ class Reader:
 
     pass_on = write
 
-    def over(self, call: object) -> None: ...
+    def over(self) -> None: ...
 
 
 @attrs.define(eq=False)
