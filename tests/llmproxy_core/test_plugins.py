@@ -234,7 +234,7 @@ ANY: Any = object()
         (processors(ProcessorType("x", Listed, never_built, CHAT)), "x: within.names: a value cannot be list[str]"),
         (
             processors(ProcessorType("x", Pathed, never_built, CHAT)),
-            "x: file: a value cannot be <class 'pathlib.Path'>",
+            f"x: file: a value cannot be {Path!r};",  # which has another name in Python 3.13
         ),
         (Panics(), "Panic: with a message that cannot be shown"),
     ],
