@@ -98,7 +98,8 @@ def own_words(error: BaseException) -> str:
     """The message of *error*, which a plugin's code raised."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - what makes the message is the plugin's, too
+    except BaseException as bug:  # noqa: BLE001 - what makes the message is the plugin's, too
+        raise_unless_bug(bug)
         return "with a message that cannot be shown"
 
 

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from typing import Protocol
 
+from llmproxy_core.errors import raise_unless_bug
+
 _log = logging.getLogger("llmproxy")
 WAIT_S = 0.02
 """How long the first one waits for others."""
@@ -60,5 +62,6 @@ class Backlog:
         for over in waiting:
             try:
                 over.write()
-            except Exception:  # noqa: BLE001 - a bug in the end of one call must not lose the others, which wait behind it
+            except BaseException as bug:  # noqa: BLE001 - one call's end must not lose the others', which wait behind it
+                raise_unless_bug(bug)
                 _log.exception("a call could not be written down")

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_server.log_line import Entry, Lines
 from llmproxy_server.log_output import Output
 
@@ -210,7 +211,7 @@ class LineWriter:
                 warm_up, self._warm_up = self._warm_up, None
                 if warm_up is not None:
                     warm_up()
-            except Exception:  # noqa: BLE001 - what was not written is counted; the thread must outlive a bug in a form
+            except BaseException:  # noqa: BLE001 - what was not written is counted; the thread must outlive any bug
                 self._breath.wait(GATHER_S)
         self.output.close()
 
@@ -247,11 +248,12 @@ class LineWriter:
         try:
             lines = self.lines.quickly(entries)
             return Made([self._encoded(entry) for entry in entries] if lines is None else lines, size)
-        except Exception:  # noqa: BLE001 - a bug in a form: what it cannot say is lost, and counted
+        except BaseException as bug:  # noqa: BLE001 - a bug in a form: what it cannot say is lost, and counted
             with self._lock:
                 self._bytes -= size
                 self._dropped += len(entries)
             self._count(len(entries))
+            raise_unless_bug(bug)
             return Made([], 0)
 
     def _count(self, entries: int) -> None:
@@ -272,7 +274,8 @@ class LineWriter:
     def _encoded(self, entry: Entry) -> bytes:
         try:
             line = self.lines.line(entry)
-        except Exception as bug:  # noqa: BLE001 - a value that cannot be said costs its own line alone
+        except BaseException as bug:  # noqa: BLE001 - a plugin's value that cannot be said costs its own line alone
+            raise_unless_bug(bug)
             said = {"error_type": type(bug).__name__}
             broken = Entry(entry.created, entry.logger, logging.ERROR, "a log line could not be made", said)
             line = self.lines.line(broken)

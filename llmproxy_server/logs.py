@@ -14,6 +14,7 @@ from typing import TextIO
 import attrs
 
 from llmproxy_core.config import Config, LogConfig, ServerConfig
+from llmproxy_core.errors import raise_unless_bug
 from llmproxy_core.secret import Secret
 from llmproxy_server import log_crash, log_events
 from llmproxy_server.log_line import ENVELOPE, TRACE, Content, Entry, Fields, JsonLines, Lines
@@ -73,7 +74,8 @@ class BatchHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             entry = self._entry(record)
-        except Exception as bug:  # noqa: BLE001 - a log must not stop what it tells of
+        except BaseException as bug:  # noqa: BLE001 - a log must not stop what it tells of
+            raise_unless_bug(bug)
             fields = {"error_type": type(bug).__name__}
             entry = Entry(record.created, record.name, logging.ERROR, "a log line could not be made", fields)
         self._writer.put(entry)

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection
 from email.utils import formatdate
 
+from llmproxy_core.errors import raise_unless_bug
+
 _log = logging.getLogger("llmproxy")
 LAST_CHUNK = b"0\r\n\r\n"
 CHUNK = b"%x\r\n%b\r\n"
@@ -73,7 +75,8 @@ class HeadWriter:
             try:
                 lines = [f"{names[name]}{value}" for name, value in headers]
                 text = "".join(lines)  # looked at once: nearly all may be sent as they are
-            except Exception:  # noqa: BLE001 - a processor's list may have anything in it; what, is found below
+            except BaseException as bug:  # noqa: BLE001 - a processor's list may have anything in it; what, is found below
+                raise_unless_bug(bug)
                 lines, text = [], _NOT_SENT
             if text.isprintable() and not (but and but in text):
                 fields = "\r\n".join(lines) + "\r\n"
@@ -101,7 +104,8 @@ class HeadWriter:
             try:
                 name, value = field
                 prefix, text = self._names[name], _CONTROLS.sub("", str(value))
-            except Exception:  # noqa: BLE001 - as above: an answer is worth more than a field of it
+            except BaseException as bug:  # noqa: BLE001 - as above: an answer is worth more than a field of it
+                raise_unless_bug(bug)
                 _log.exception("a field of an answer is no name and value, and is left out (exchange.response_headers)")
                 continue
             if prefix != _NOT_SENT and name != but:

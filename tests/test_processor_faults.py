@@ -185,6 +185,25 @@ ENDINGS = pytest.mark.parametrize("ending", [SystemExit(3), Panic()], ids=["exit
 
 @WAYS
 @ENDINGS
+async def test_whatever_the_value_of_a_header_raises_costs_that_header_alone(
+    ending: BaseException, wants_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise ending
+
+    async def labelling(call: Exchange, call_next: Handler) -> Response:
+        call.response_headers.extend([("x-bad", Unspeakable()), ("x-left", "4")])  # type: ignore[list-item]
+        return await call_next(call)
+
+    seen, _, _ = await _asked(labelling, wants_stream=wants_stream)
+
+    assert (seen.status, seen.whole, seen.header("x-bad"), seen.header("x-left")) == (200, True, None, "4")
+    assert ending in _causes(caplog)
+
+
+@WAYS
+@ENDINGS
 async def test_whatever_a_callback_raises_ends_nothing_but_itself(
     ending: BaseException, wants_stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -351,13 +351,24 @@ async def test_a_line_waits_for_others_but_not_for_long(writers: list[LineWriter
     await until(lambda: bool(out.getvalue()))
 
 
-def test_a_value_that_cannot_be_said_costs_its_own_line_only(writers: list[LineWriter]) -> None:
+class Panic(BaseException):
+    """As a library in Rust raises it: no Exception."""
+
+
+@pytest.mark.parametrize("in_loop", [False, True], ids=["in the thread", "in the loop"])
+@pytest.mark.parametrize("bug", [ZeroDivisionError, SystemExit, Panic])
+async def test_a_value_that_cannot_be_said_costs_its_own_line_only(
+    bug: type[BaseException], in_loop: bool, writers: list[LineWriter]
+) -> None:
     class Unspeakable:
         def __str__(self) -> str:
-            raise ZeroDivisionError("sk-never-shown")
+            raise bug("sk-never-shown")
 
     out = io.StringIO()
     writer = writer_to(out, writers)
+    if in_loop:
+        writer.start()
+        writer.follow(asyncio.get_running_loop())
     for value in (1, Unspeakable(), 2):
         writer.put(Entry(1.0, "x", logging.INFO, "m", {"n": value}))
 
@@ -365,21 +376,24 @@ def test_a_value_that_cannot_be_said_costs_its_own_line_only(writers: list[LineW
         value: object
 
     writer.put(Entry(1.0, "x", logging.INFO, "m", Broken(Unspeakable())))
-    assert writer.flush(WAIT_S)
+    await until(lambda: not writer.waiting)
 
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line.get("n") for line in lines] == [1, None, 2, None]
-    assert [line.get("error_type") for line in lines] == [None, "ZeroDivisionError", None, "TypeError"]
+    assert [line.get("error_type") for line in lines] == [None, bug.__name__, None, "TypeError"]
     assert "sk-never-shown" not in out.getvalue()
 
 
-def test_a_form_that_fails_altogether_is_counted_and_the_next_one_is_used(writers: list[LineWriter]) -> None:
+@pytest.mark.parametrize("bug", [ZeroDivisionError, SystemExit, Panic])
+def test_a_form_that_fails_altogether_is_counted_and_the_next_one_is_used(
+    bug: type[BaseException], writers: list[LineWriter]
+) -> None:
     class Broken:
         def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
-            raise ZeroDivisionError
+            raise bug
 
         def line(self, entry: Entry) -> str:
-            raise ZeroDivisionError
+            raise bug
 
     out = io.StringIO()
     writer = writer_to(out, writers, Broken())
@@ -484,13 +498,16 @@ async def test_a_flush_writes_what_a_loop_has_not_made_yet(writers: list[LineWri
     assert numbers([json.loads(line) for line in out.getvalue().splitlines()]) == [1]
 
 
-async def test_a_form_that_fails_in_a_loop_is_counted_and_fails_no_call(writers: list[LineWriter]) -> None:
+@pytest.mark.parametrize("bug", [ZeroDivisionError, SystemExit, Panic])
+async def test_a_form_that_fails_in_a_loop_is_counted_and_fails_no_call(
+    bug: type[BaseException], writers: list[LineWriter]
+) -> None:
     class Broken:
         def quickly(self, entries: Sequence[Entry]) -> list[bytes] | None:
             return None
 
         def line(self, entry: Entry) -> str:
-            raise ZeroDivisionError
+            raise bug
 
     writer = writer_to(io.StringIO(), writers, Broken())
     writer.start()
