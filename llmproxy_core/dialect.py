@@ -119,7 +119,11 @@ class Scanner(Protocol):
         ...
 
     def output_tokens(self, tokenizer: Tokenizer = ROUGH) -> int:
-        """An estimate of the tokens in what has passed, for a stream that ends without having told its usage."""
+        """
+        An estimate of the tokens in what has passed, for a stream that ends without having told its usage.
+
+        0 until it answers something: that is how it is known when it begins to.
+        """
         ...
 
 

@@ -120,16 +120,18 @@ class Engine(Protocol):
 class Opaque:
     """Whatever it is, it passes; the end of the body is the end of the answer."""
 
-    __slots__ = ("begun", "done", "error")
+    __slots__ = ("_response", "begun", "done", "error")
     told = None
     passes: Passes = None
 
-    def __init__(self) -> None:
+    def __init__(self, response: Stream) -> None:
+        self._response = response
         self.begun = True
         self.done = False
         self.error: ProxyError | None = None
 
     def feed(self, data: bytes) -> bytes:
+        self._response.note_begun()
         return data
 
     def end(self) -> bytes:
@@ -192,6 +194,8 @@ class Copying:
         scanner, response = self._scanner, self._response
         response.usage, response.model, response.finish_words = scanner.usage, scanner.model, scanner.finish
         response.response_id = scanner.id
+        if response.first_byte_s is None and (scanner.output_tokens() or scanner.finish or scanner.done):
+            response.note_begun()
         if scanner.error is not None:
             redact_error(scanner.error, response.redact)
             self.error = scanner.error
@@ -204,16 +208,20 @@ class Copying:
 class Facts:
     """Notes on a response what its events say about it; finds out whether they end it."""
 
-    __slots__ = ("_count", "done", "error", "response")
+    __slots__ = ("_count", "_is_silent", "done", "error", "response")
 
     def __init__(self, response: Stream) -> None:
         self.response = response
         self._count = TextCount()
         response.output_tokens = self._count.tokens
+        self._is_silent = True
         self.done = False
         self.error: UpstreamError | None = None
 
     def look(self, events: list[ChatEvent]) -> None:
+        if self._is_silent and any(map(answers, events)):
+            self._is_silent = False
+            self.response.note_begun()
         if len(events) == 1 and type(events[0]) is TextDelta:  # nearly all frames
             self._count.note(events[0].text)
             return
@@ -413,7 +421,7 @@ def _keep_step(keeper: Keeper, writer: StreamWriter | None) -> EventStep:
 def engine_for(response: Stream, client: ClientView) -> Engine:
     """The cheapest engine that does what was subscribed to; no Replace among it."""
     if response.api is None:
-        return Opaque()
+        return Opaque(response)
     same_form = client.api is not None and client.api.name == response.api.name
     wishes = response.subscriptions
     if same_form and (not wishes or all(isinstance(wish, Keep) for wish in wishes)):

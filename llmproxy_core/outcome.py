@@ -65,6 +65,7 @@ class Outcome:
     body: KeptBody | None = None
     started_s: float = 0.0
     first_byte_s: float | None = None
+    """When a whole answer was there, or the first event of a stream that answers something."""
     ended_s: float = 0.0
 
 

@@ -377,8 +377,6 @@ class Flow:
         engine = self._engine
         if engine is None or self._ended is None or engine.done or engine.error is not None:
             return None
-        if self._response.first_byte_s is None:
-            self._response.note_first_byte()
         out = engine.feed(data)
         if self._begun and not engine.done and engine.error is None:
             if out and self._write is not None:

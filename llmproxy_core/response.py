@@ -107,6 +107,7 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
     outcome: Outcome | None = None
     started_s: float = 0.0
     first_byte_s: float | None = None
+    """When it began to answer: a whole one when it was there, a stream with the first event that answers something."""
     _request: Request | None = None
     """What was asked, as it was when the answer came."""
     _callbacks: list[OnFinish] | None = None
@@ -408,10 +409,8 @@ class Stream(ResponseBase, eq=False):
     redact: Callable[[bytes], bytes] | None = None
     _peeked: list[bytes] = msgspec.field(default_factory=list)
     _begun: bool = False
-    begun_s: float | None = None
-    """When the first event that answers something was there; None: not yet, or nobody waited for it."""
     begun_by: ChatEvent | None = None
-    """That event."""
+    """The first event that answers something; None: not yet, or nobody waited for it."""
     max_bytes: int | None = None
     """Of all of it, where it is gathered to a whole; None: whoever made it has bounded it."""
 
@@ -451,7 +450,7 @@ class Stream(ResponseBase, eq=False):
 
         try:
             await read_until_meaningful(
-                self._read_on, self.dialect, self.api, self._peeked, chars=chars, note=self._note_begun
+                self.body.read, self.dialect, self.api, self._peeked, chars=chars, note=self._note_begun
             )
         except ProxyError as error:
             if isinstance(error, UpstreamError):
@@ -463,7 +462,8 @@ class Stream(ResponseBase, eq=False):
 
     def _note_begun(self, event: ChatEvent) -> None:
         if self.begun_by is None:
-            self.begun_by, self.begun_s = event, self.exchange.clock()
+            self.begun_by = event
+            self.note_begun()
 
     # -- for relay and drain -------------------------------------------------------------------------------------
 
@@ -471,25 +471,19 @@ class Stream(ResponseBase, eq=False):
         """
         The next bytes, those that `started` kept first; b"" at the end. Raises an UpstreamError.
 
-        Straight from the body once it has begun: all waits go through what stands in between.
+        Straight from the body: all waits go through what stands in between.
         """
-        return self.body.read() if self.first_byte_s is not None and not self._peeked else self._receive()
+        return self._read_kept() if self._peeked else self.body.read()
 
     def rewind(self, pieces: Iterable[bytes]) -> None:
         """Give *pieces*, all that was read, once more."""
         self._peeked[:0] = pieces
 
-    async def _receive(self) -> bytes:
-        return self._peeked.pop(0) if self._peeked else await self._read_on()
+    async def _read_kept(self) -> bytes:
+        return self._peeked.pop(0)
 
-    async def _read_on(self) -> bytes:
-        data = await self.body.read()
-        if data:
-            self.note_first_byte()
-        return data
-
-    def note_first_byte(self) -> None:
-        """Called with each piece of the body; the first one counts."""
+    def note_begun(self) -> None:
+        """It answers something; the first time counts."""
         if self.first_byte_s is None:
             self.first_byte_s = self.exchange.clock()
 

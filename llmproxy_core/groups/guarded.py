@@ -109,7 +109,7 @@ class Guarded:
             self._sign(exchange, attempts)
             key_rest.answered()
         if stream is not None:
-            stream.on_finish(partial(self._ended, passed, began_s, stream.begun_s))
+            stream.on_finish(partial(self._ended, passed, began_s))
             return response
         # It has been read whole, and said something: what becomes of it now is not the LLM's doing.
         places.leave()
@@ -181,13 +181,13 @@ class Guarded:
         """Whether other keys are to be used first: this one was limited, for nobody knows how long."""
         return self._key_rest.is_in_doubt
 
-    def _ended(self, passed: Pass | None, began_s: float, begun_s: float | None, outcome: Outcome) -> None:
-        """The stream has ended. *begun_s*: when its first token was there, where that was waited for."""
+    def _ended(self, passed: Pass | None, began_s: float, outcome: Outcome) -> None:
+        """The stream has ended."""
         self.places.leave()
         if passed is None:
             return
         error = outcome.error
-        seconds = (begun_s or outcome.first_byte_s or outcome.ended_s) - began_s
+        seconds = (outcome.first_byte_s or outcome.ended_s) - began_s
         if outcome.end is End.COMPLETED:
             passed.succeeded(seconds)
         elif isinstance(error, UpstreamError) and failure_of(error).is_upstreams:

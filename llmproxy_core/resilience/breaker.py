@@ -77,8 +77,7 @@ class BreakerConfig:
     )
     slow_call_s: float | None = option(
         "A call is slow that takes as many seconds to fail, or to be answered: a plain answer whole, a stream up to "
-        "its first token (its first byte, where neither `commit` nor `first_token_s` waits for a token). How long a "
-        "stream goes on does not matter. Without it none is slow.",
+        "its first token. How long a stream goes on does not matter. Without it none is slow.",
         default=None,
         example=30.0,
         validator=some_seconds,

@@ -39,7 +39,8 @@ class EventScanner(ABC):
     """Matches somewhere in every event that `note` must see; best in few others."""
     texts: ClassVar[re.Pattern[bytes]]
     """
-    Finds what is said, as JSON text without its quotes in group 1, to estimate the tokens of a broken stream.
+    Finds what is said, as JSON text without its quotes in group 1: to know when a stream begins to answer, and to
+    estimate the tokens of one that breaks.
 
     Whether an event tells something must not depend on that: of events that are the same but for it, one is searched.
     """
@@ -122,9 +123,10 @@ class EventScanner(ABC):
     def _pass(self, block: bytes) -> bytes:
         """What of *block*, of whole events, may go on; what may not is not counted either."""
         out = block if self._tells_nothing(block) else self._each(block)
-        if self._sample.left > 0:
-            self._sample.add(out)
-        self._size += len(out)
+        if out.find(b"data:") >= 0:  # comments say nothing
+            if self._sample.left > 0:
+                self._sample.add(out)
+            self._size += len(out)
         return out
 
     def _each(self, block: bytes) -> bytes:

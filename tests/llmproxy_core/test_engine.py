@@ -81,7 +81,9 @@ def test_a_replacement_is_no_step_of_an_engine() -> None:
 
 
 def test_opaque_bytes_pass_as_they_are_and_their_end_is_the_end() -> None:
-    engine = Opaque()
+    response = response_of(api=None)
+    engine = Opaque(response)
+    assert response.first_byte_s is None
 
     passed = engine.feed(b"\x00\xff data: [DONE]\n\n")
     before = engine.done
@@ -89,6 +91,7 @@ def test_opaque_bytes_pass_as_they_are_and_their_end_is_the_end() -> None:
 
     assert passed == b"\x00\xff data: [DONE]\n\n"
     assert (before, last, engine.done, engine.error) == (False, b"", True, None)
+    assert response.first_byte_s is not None
 
 
 # -- the same bytes --------------------------------------------------------------------------------------------------

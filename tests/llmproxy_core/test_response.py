@@ -142,9 +142,9 @@ async def test_times_are_of_the_clock_of_the_exchange(tasks: Tasks) -> None:
     clock = FakeClock(50.0)
     response, _ = a_stream(tasks, b"x", clock=clock)
     clock.advance(1.0)
-    await response.read()
+    response.note_begun()
     clock.advance(1.0)
-    await response.read()
+    response.note_begun()
     clock.advance(1.0)
 
     response.finish(End.COMPLETED)
@@ -153,7 +153,7 @@ async def test_times_are_of_the_clock_of_the_exchange(tasks: Tasks) -> None:
     assert (response.outcome.started_s, response.outcome.first_byte_s, response.outcome.ended_s) == (50.0, 51.0, 53.0)
 
 
-async def test_an_answer_without_a_byte_has_no_first_one(tasks: Tasks) -> None:
+async def test_a_stream_that_nobody_has_looked_at_has_not_begun(tasks: Tasks) -> None:
     response, _ = a_stream(tasks)
 
     assert await response.read() == b""
