@@ -249,7 +249,7 @@ def failure(event: Failed) -> UpstreamError:
         status=event.status,
         code=event.code,
         error_type=event.error_type,
-        upstream_status=event.status,
+        upstream_status=200,  # that of the stream; *status* is what the event stands for
         param=event.param,
         retryable=event.retryable,
         retry_after_s=event.retry_after_s,

@@ -269,15 +269,30 @@ class ReceivedBody:
     """"" where the provider named none."""
 
 
+FAILED_CODES = frozenset(
+    {
+        "upstream_auth",
+        "upstream_connect",
+        "upstream_cut",
+        "upstream_garbage",
+        "upstream_timeout_first_byte",
+        "upstream_timeout_first_token",
+        "upstream_timeout_between_tokens",
+        "upstream_timeout_idle",
+        "upstream_timeout_total",
+        "deadline_exceeded",
+    }
+)
+"""Our own codes of an LLM that was asked and failed."""
+
+
 class UpstreamError(ProxyError):
     """
     The provider failed, or answered with an error of its own.
 
     *body* is what the provider said, as JSON that a client of *dialect* may be told, also as an event of its stream.
-    Codes of our own: upstream_connect, upstream_timeout_first_byte, upstream_timeout_first_token,
-    upstream_timeout_between_tokens, upstream_timeout_idle, upstream_timeout_total, deadline_exceeded, upstream_cut,
-    upstream_garbage, upstream_auth, upstream_error (an error inside an answer of status 200). Of an LLM that was not
-    asked: upstream_unavailable, llm_resting, llm_full, llm_drained, retry_budget.
+    Codes of our own: `FAILED_CODES` and upstream_error (an error inside an answer of status 200). Of an LLM that was
+    not asked: upstream_unavailable, llm_resting, llm_full, llm_drained, retry_budget.
     """
 
     status = 502

@@ -544,7 +544,7 @@ class Exchange:
         tries, budget = self.tries, self.retry_budget
         return tries is None or (tries.left > 0 and (budget is None or budget.take()))
 
-    def has_repeated(self, attempt: Attempt) -> None:
+    def note_repeated(self, attempt: Attempt) -> None:
         """*attempt* was made again over a new connection: a call as any other, also where it failed."""
         attempt.repeated = True
         if self.tries is not None:

@@ -59,6 +59,12 @@ class Headers:
         """The first value of *name* (lower-case)."""
         return self.first.get(name, default)
 
+    def only(self, name: str) -> str | None:
+        """The value of *name*; None where it stands there more than once, too."""
+        if self.has_repeated and len(self.get_all(name)) > 1:
+            return None
+        return self.first.get(name)
+
     def get_all(self, name: str) -> list[str]:
         if name not in self.first:
             return []

@@ -164,7 +164,7 @@ class HttpLLM:
         finally:
             attempt.sent_s = upstream.sent_s
             if upstream.repeated:
-                exchange.has_repeated(attempt)
+                exchange.note_repeated(attempt)
         streams = api.operation is _CHAT and api.streams is not False
         streams = streams and first.get("content-type", "").lower().startswith(api.stream_type)
         if not streams and "content-encoding" not in first and (whole := answer.body.whole()) is not None:

@@ -94,7 +94,7 @@ class OpaqueCalls:
         finally:
             attempt.sent_s = upstream.sent_s
             if upstream.repeated:
-                exchange.has_repeated(attempt)
+                exchange.note_repeated(attempt)
         crossing = self._crossing.headers(answer, attempt) + answer.headers.pick(RESPONSE_HEADERS)
         return Stream(
             exchange,

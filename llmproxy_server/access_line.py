@@ -75,7 +75,8 @@ class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
     """Of our own trace, else the caller's."""
 
 
-_MEMBERS = frozenset(AccessLine.__struct_fields__) | ENVELOPE
+_MEMBERS = frozenset({*AccessLine.__struct_fields__, "query", "answer"}) | ENVELOPE
+"""Those of `log_content` too."""
 
 
 def access_line(ended: Ended, now: float) -> AccessLine:
@@ -104,7 +105,7 @@ def access_line(ended: Ended, now: float) -> AccessLine:
     if trace is not None:
         trace_id: str | None = trace.trace_hex
     else:
-        parent = incoming.headers.get("traceparent")
+        parent = incoming.headers.only("traceparent")
         trace_id = None if parent is None else caller_trace(parent)
     passed_over = exchange.passed_over
     line = AccessLine(  # all at once, and in their order: to set a member later is dear, and names are looked for

@@ -47,7 +47,11 @@ async def _explain(gateway: Gateway, transport: LookTransport, asked: Asked) -> 
     except ProxyError as error:
         _print([*covering, ("refused", _words(error))])
         return False
-    found = await destination(gateway, transport, match, asked)
+    try:
+        found = await destination(gateway, transport, match, asked)
+    except ProxyError as error:
+        _print([*covering, *_match_rows(match, asked.path), ("refused", _words(error))])
+        return False
     _print([*covering, *_match_rows(match, asked.path), *_processor_rows(match, gateway), *_destination_rows(found)])
     return found.error is None
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import attrs
 
 from llmproxy_core.attempt import Attempt
-from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.errors import FAILED_CODES, ProxyError, UpstreamError
 from llmproxy_core.group_config import GroupConfig
 from llmproxy_core.groups.guarded import Guarded
 from llmproxy_core.groups.places import Places
@@ -24,16 +24,6 @@ STANDINGS: tuple[Standing, ...] = get_args(Standing)
 """From the best to the worst."""
 _OPEN = BreakerState.OPEN
 _WEIGHT = 0.1  # of the last call in the usual latency: some twenty calls count
-_OURS = frozenset(
-    {
-        "upstream_timeout_first_byte",
-        "upstream_timeout_first_token",
-        "upstream_timeout_between_tokens",
-        "upstream_timeout_idle",
-        "upstream_timeout_total",
-        "deadline_exceeded",
-    }
-)
 
 
 @attrs.define(eq=False)
@@ -153,4 +143,4 @@ def key_standing(guard: Guarded) -> Literal["ok", "resting", "open"]:
 def own_code(error: ProxyError) -> str:
     """The code of *error* where it is a constant of a class or of ours; what a provider sent is not told."""
     constants = {vars(kind).get("code") for kind in type(error).__mro__}
-    return error.code if error.code in constants | _OURS else type(error).code
+    return error.code if error.code in constants | FAILED_CODES else type(error).code

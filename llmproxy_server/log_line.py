@@ -22,7 +22,7 @@ from llmproxy_server.log_redact import Redaction
 
 TRACE = 5
 """Below DEBUG: bodies, and what the libraries say too."""
-ENVELOPE = frozenset({"time", "level", "logger", "message", "exception", "truncated", "content_cut"})
+ENVELOPE = frozenset({"time", "level", "logger", "message", "exception", "truncated", "content_cut", "content_dropped"})
 """What every line of the log may have; nobody's values can take these names."""
 MAX_LINE_BYTES = 4095
 """Without its line feed: with it, the most that a pipe takes in one piece (PIPE_BUF)."""

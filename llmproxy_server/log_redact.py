@@ -11,6 +11,7 @@ from llmproxy_core.secret import Secret
 
 _SHORTEST = 8  # characters; to cut a shorter one out of every word would make the log unreadable, not safer
 _MARK = "***"
+_ESCAPE = re.compile("%[0-9A-F]{2}")
 _BEARER = re.compile(r"(?i)\b(bearer) +[\w.~+/=-]{8,}", re.ASCII)
 
 
@@ -53,7 +54,8 @@ class Redaction:
 
 def _forms(value: str) -> set[str]:
     """*value* as it stands in text, in JSON (also in text that JSON holds), in a Python literal and in a URL."""
-    forms = {value, quote(value, safe=""), quote(value)}
+    quoted = {quote(value, safe=""), quote(value)}
+    forms = {value} | quoted | {_ESCAPE.sub(lambda found: found[0].lower(), form) for form in quoted}
     for _ in range(2):
         forms |= {json.dumps(form, ensure_ascii=False)[1:-1] for form in forms}
         forms |= {json.dumps(form)[1:-1] for form in forms} | {form.replace("/", "\\/") for form in forms}

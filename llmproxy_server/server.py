@@ -292,6 +292,7 @@ class Server:
         old, self._current = self._current, prepared.generation
         self.generations.append(self._current)
         self.number += 1
+        old.scope.replaced()
         self.admission.follow(self.config.server)
         self._front.lead_to(self._current)
         self._log.follow(self.config)

@@ -12,7 +12,7 @@ import llmproxy_gemini
 import llmproxy_mistral
 import pytest
 
-from llmproxy_core import End, Exchange, GuardrailBlocked, Handler, Response
+from llmproxy_core import End, Exchange, GuardrailBlocked, Handler, Response, UpstreamError
 from llmproxy_core.testing.grammar import check_stream
 from tests.exact import Seen, post
 from tests.llmproxy_server.edging import Processing, processed
@@ -123,6 +123,8 @@ async def test_an_error_after_the_start_has_its_status(speaker: Speaker, llm: st
     if llm == "gemini":
         assert seen.header("retry-after") == "7"
     assert outcome.end is End.FAILED
+    assert isinstance(outcome.error, UpstreamError)
+    assert (outcome.error.status, outcome.error.upstream_status) == (429, 200)
 
 
 @foreign("anthropic", "openai-responses", "openai")

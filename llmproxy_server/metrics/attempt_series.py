@@ -76,6 +76,8 @@ class AttemptTable:
         callable_ones = (name for name in gateway.llms if not isinstance(configured.get(name), GroupConfig))
         self._llms = {name: LLMSeries(values, name, self._now) for name in callable_ones}
         self._found: dict[tuple[str | None, ...], AttemptSeries] = {}
+        self.current = False
+        """Whether its gateway serves: what one that is replaced still answers does not tell who serves which model."""
 
     def probed(self, llm: str, attempt: Attempt) -> None:
         """The LLM *llm* was asked how it is, by *attempt*, which is over."""
@@ -109,6 +111,6 @@ class AttemptTable:
         if llm is None:  # of an LLM that a plugin makes up
             llm = self._llms[OTHER] = self._llms.get(OTHER) or LLMSeries(self._values, OTHER, self._now)
         model = self._names.of(attempt)
-        if model != OTHER and attempt.llm in self._llms:
+        if self.current and model != OTHER and attempt.llm in self._llms:
             self._values.cells[self._values.place(SERVES, labels_of(model=model, llm=attempt.llm))] = 1
         return AttemptSeries(self._values, llm, self._calls(model), self._genai.series(attempt, operation))

@@ -82,9 +82,14 @@ class CallMetrics:
 
     def activate(self) -> None:
         """The gateway serves from now on: say which LLMs serve which models."""
+        self._attempts.current = True
         self._values.clear(SERVES.name)
         for model, llm in self._names.serving():
             self._cells[self._values.place(SERVES, labels_of(model=model, llm=llm))] = 1
+
+    def replaced(self) -> None:
+        """Another gateway serves from now on; the calls that this one has begun go on."""
+        self._attempts.current = False
 
     # -- told by the recorder ------------------------------------------------------------------------------------
 

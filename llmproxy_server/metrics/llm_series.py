@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmproxy_core.attempt import Attempt
-from llmproxy_core.errors import ProxyError, UpstreamError
+from llmproxy_core.errors import FAILED_CODES, ProxyError, UpstreamError
 from llmproxy_core.outcome import End
 from llmproxy_core.resilience.failure import failure_of
 from llmproxy_server.metrics.families import (
@@ -19,19 +19,6 @@ from llmproxy_server.metrics.families import (
 from llmproxy_server.metrics.values import Values, labels_of
 
 _SUM = len(DURATION_S) + 1
-_OURS = frozenset(
-    {
-        "upstream_auth",
-        "upstream_connect",
-        "upstream_cut",
-        "upstream_garbage",
-        "upstream_timeout_first_byte",
-        "upstream_timeout_first_token",
-        "upstream_timeout_between_tokens",
-        "upstream_timeout_idle",
-        "upstream_timeout_total",
-    }
-)
 
 
 def kind_of(error: ProxyError) -> str:
@@ -42,7 +29,7 @@ def kind_of(error: ProxyError) -> str:
     """
     if not isinstance(error, UpstreamError):
         return "other"
-    if error.code in _OURS:
+    if error.code in FAILED_CODES:
         return error.code
     status = error.upstream_status
     return "upstream_error" if status is None or not 300 <= status < 600 else f"status_{status}"

@@ -123,3 +123,8 @@ class Scope:
         self._metering.sampler.follow(self.meter.gauges)
         if self._calls is not None:
             self._calls.activate()
+
+    def replaced(self) -> None:
+        """Another gateway serves from now on."""
+        if self._calls is not None:
+            self._calls.replaced()

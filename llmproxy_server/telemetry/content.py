@@ -27,9 +27,11 @@ from llmproxy_core.request import Request
 from llmproxy_server.kept_reply import ReplyReader
 from llmproxy_server.log_redact import Redaction
 from llmproxy_server.telemetry import conventions as names
+from llmproxy_server.telemetry.inference import cut
 
 _CUT = "…"
 _SYSTEM = frozenset({"system", "developer"})
+_LONGEST_WORD = 256
 _ENVELOPE = 64  # bytes of JSON around a text: so that many small parts are bounded, too
 Json = dict[str, object]
 
@@ -56,6 +58,12 @@ class _Budget:
         kept = self._redact.head(text, left).encode("utf-8", "replace")[:left].decode("utf-8", "ignore")
         self._left = 0
         return kept + _CUT
+
+    def word(self, text: str) -> str:
+        """*text*, which is short where it is what it should be: an id, a reason."""
+        kept = cut(text, _LONGEST_WORD, self._redact)
+        self._left -= len(kept)
+        return kept
 
 
 class Content:
@@ -100,7 +108,7 @@ class Content:
                 break
             turn: Json = {"role": "assistant", "parts": _parts(choice.content, budget)}
             if choice.finish is not None:
-                turn["finish_reason"] = choice.finish.word or str(choice.finish.reason)
+                turn["finish_reason"] = budget.word(choice.finish.word or str(choice.finish.reason))
             said.append(turn)
         return {names.OUTPUT_MESSAGES: _json(said)} if said else {}
 
@@ -129,10 +137,15 @@ def _part(part: Part, budget: _Budget) -> Json:
             return {"type": "refusal", "content": budget.text(part.text)}
         case ToolCall():
             name = budget.text(part.name)
-            return {"type": "tool_call", "id": part.id[:256], "name": name, "arguments": budget.text(part.arguments)}
+            return {
+                "type": "tool_call",
+                "id": budget.word(part.id),
+                "name": name,
+                "arguments": budget.text(part.arguments),
+            }
         case ToolResult():
             text = "".join(it.text for it in part.content if isinstance(it, TextPart))
-            return {"type": "tool_call_response", "id": part.call_id[:256], "response": budget.text(text)}
+            return {"type": "tool_call_response", "id": budget.word(part.call_id), "response": budget.text(text)}
         case ImagePart() | DocumentPart() | AudioPart() | VideoPart():
             return {"type": "blob", "modality": type(part).__name__.removesuffix("Part").lower()}
         case _:

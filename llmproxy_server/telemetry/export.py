@@ -211,6 +211,10 @@ class Export:
         self._maker.join()  # it makes the last ones now
         while self._spans and self._send(exporter):
             pass
+        if self._spans:  # nor will it take these
+            self._lost(len(self._spans), "the collector does not take them")
+            self._let_go(sum(map(len, self._spans)))
+            self._spans.clear()
         if exporter is not None:
             exporter.close()
 

@@ -55,8 +55,8 @@ def request_attributes(request: Request, redact: Redaction) -> dict[str, Attribu
         names.REQUEST_CHOICE_COUNT: chat.n if chat.n != 1 else None,
         names.REQUEST_STOP_SEQUENCES: tuple(cut(it, _LONGEST, redact) for it in chat.stop[:_MOST_STOPS]) or None,
     }
-    if chat.reasoning is not None:
-        said[names.REQUEST_REASONING_LEVEL] = chat.reasoning.effort
+    if chat.reasoning is not None and chat.reasoning.effort is not None:
+        said[names.REQUEST_REASONING_LEVEL] = cut(chat.reasoning.effort, _LONGEST, redact)
     if chat.response_format is not None:
         said[names.OUTPUT_TYPE] = _FORMATS.get(chat.response_format.kind)
     return {name: value for name, value in said.items() if value is not None and _fits(value)}

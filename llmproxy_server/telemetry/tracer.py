@@ -35,11 +35,10 @@ class Tracer:
         self._spans = spans
 
     def begin(self, incoming: Incoming, exchange: Exchange) -> None:
-        first = incoming.headers.first
-        written = first.get("traceparent")
+        written = incoming.headers.only("traceparent")  # of two, which one would it be?
         parent = None
         if written is not None:
-            state = ",".join(incoming.headers.get_all("tracestate")) if "tracestate" in first else ""
+            state = ",".join(incoming.headers.get_all("tracestate"))
             parent = read_parent(written, state)
         if parent is None:
             exchange.trace = TraceContext.begun(self._bound)

@@ -63,6 +63,10 @@ class Reloadable:
         self.server.reloader = self.reloader
 
     @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
     def port(self) -> int:
         return int(self.server.url.rpartition(":")[2])
 

@@ -99,6 +99,7 @@ async def test_a_line_tells_what_was_asked_and_how_it_ended(lines: Lines) -> Non
 async def test_processors_have_fields_of_their_own_and_cannot_take_ours(lines: Lines) -> None:
     async def says(call: Exchange, call_next: Handler) -> Response:
         call.log_fields |= {"cache": "hit", "status": 1, "client": "x", "message": "forged", "level": "debug"}
+        call.log_fields |= {"query": "forged", "answer": "forged", "content_dropped": "forged"}  # of `log_content`
         return await call_next(call)
 
     async with (
@@ -111,8 +112,7 @@ async def test_processors_have_fields_of_their_own_and_cannot_take_ours(lines: L
     (line,) = lines.fields
     assert line["cache"] == "hit"
     assert (line["status"], line["client"]) == (200, "127.0.0.1")
-    assert "message" not in line
-    assert "level" not in line
+    assert not {"message", "level", "query", "answer", "content_dropped"} & line.keys()
 
 
 async def test_the_attempts_of_children_and_of_what_was_detached_are_told(lines: Lines) -> None:
@@ -343,6 +343,18 @@ async def test_the_trace_of_the_caller_is_told(lines: Lines, traceparent: str, t
         await ask(client, post(HELLO, "/v1/chat/completions", f"traceparent: {traceparent}"))
 
     assert lines.fields[0].get("trace_id") == trace_id
+
+
+async def test_of_two_traces_of_the_caller_none_is_told(lines: Lines) -> None:
+    async with (
+        Upstream(reply(completion("Hello"))) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        parent = f"traceparent: 00-{TRACE_ID}-00f067aa0ba902b7-01"
+        await ask(client, post(HELLO, "/v1/chat/completions", parent, parent))
+
+    assert "trace_id" not in lines.fields[0]
 
 
 async def test_our_own_trace_goes_before_the_callers(lines: Lines) -> None:

@@ -130,6 +130,14 @@ def test_a_chat_call_from_the_path_to_the_upstream_url() -> None:
     }
 
 
+def test_a_model_that_no_request_may_name_is_refused_as_a_request_would_be() -> None:
+    result = explain("post", "/v1/chat/completions", "--model", "x" * 257)
+
+    assert result.exit_code == 1
+    assert rows(result)["route"].startswith("/v1,")
+    assert rows(result)["refused"].startswith("400 ")
+
+
 @pytest.mark.parametrize(
     ("model", "member", "sent"),
     [

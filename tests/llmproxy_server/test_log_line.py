@@ -199,6 +199,7 @@ def test_a_secret_is_in_no_part_of_a_line(secret: str, form: type[JsonLines] | t
         json.dumps(secret),
         json.dumps({"k": [secret]}, ensure_ascii=False),
         quote(secret),
+        re.sub("%..", lambda escape: escape[0].lower(), quote(secret, safe="")),
     ):
         text = f"before {shown} behind"
         fields: dict[str, object] = {"path": text, "list": [text, {"k": text}], text: 1}

@@ -33,6 +33,7 @@ from tests.llmproxy_server.edging import (
     processed,
     request,
 )
+from tests.llmproxy_server.metrics.scraping import scrape_until
 from tests.llmproxy_server.reloading import TIMEOUT_S, Reloadable, toml
 from tests.llmproxy_server.transporting import until
 from tests.proxy import openai_at, with_server
@@ -151,6 +152,24 @@ async def test_calls_in_flight_count_towards_the_new_bound(tmp_path: Path) -> No
         await until(lambda: proxy.server.admission.in_flight == 0)
         async with connected(proxy.port) as again:
             assert (await ask(again, post())).status == 200
+
+
+async def test_a_call_that_outlives_a_reload_does_not_bring_back_a_model_that_is_gone(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+    async with (
+        Upstream([Wait(go_on), *reply({"error": {"message": "down"}}, 503)]) as upstream,
+        Reloadable(tmp_path, openai_at(upstream.base_url, models=["old"])) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(post({**HELLO, "model": "old"}))
+        await upstream.received()
+        await proxy.reload(openai_at(upstream.base_url, models=["new"]))
+        go_on.set()
+        assert (await answer(client)).status == 503
+        scraped = await scrape_until(proxy, "llmproxy_requests_total", 1, model="old", status="503")
+
+    assert scraped("llmproxy_model_availability", model="new") == 0  # it is one and the same LLM
+    assert not scraped.has("llmproxy_model_availability", model="old")
 
 
 async def test_open_connections_can_be_bounded_later_and_no_more(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open_metrics
@@ -57,13 +57,18 @@ class Scrape:
         return {dict(found)[label] for it, found in self.samples if it == name and label in dict(found)}
 
 
-async def scrape(proxy: Proxy) -> Scrape:
+class Serving(Protocol):
+    @property
+    def url(self) -> str: ...
+
+
+async def scrape(proxy: Serving) -> Scrape:
     seen = await ask("GET", f"{proxy.url}/api/metrics")
     assert seen.status == 200, seen
     return Scrape.of(seen.body.decode())
 
 
-async def scrape_until(proxy: Proxy, name: str, value: float, **labels: str) -> Scrape:
+async def scrape_until(proxy: Serving, name: str, value: float, **labels: str) -> Scrape:
     """Scrape until the series has that value: what is counted once the client has its answer."""
     async with asyncio.timeout(WAIT_S):
         while True:

@@ -10,7 +10,8 @@ import pytest
 from llmproxy_core import End as EndOf
 from llmproxy_core import Money, Outcome, Reply, Request, Usage
 from llmproxy_core.attempt import Attempt, ChildCall
-from llmproxy_core.errors import BadRequest, UpstreamConnectError, UpstreamError
+from llmproxy_core.deadline import deadline_exceeded
+from llmproxy_core.errors import FAILED_CODES, BadRequest, UpstreamConnectError, UpstreamError
 from llmproxy_server.access_line import access_line
 from llmproxy_server.metrics.families import OVERHEAD_S
 from llmproxy_server.metrics.metering import Metering
@@ -132,6 +133,8 @@ def test_of_attempts_and_the_rest_nothing_is_counted_twice() -> None:
         (UpstreamError("no", upstream_status=200, code="anything"), "upstream_error"),
         (UpstreamError("no", upstream_status=999, code="anything"), "upstream_error"),
         (BadRequest("no"), "other"),
+        *[(UpstreamError("no", code=code), code) for code in sorted(FAILED_CODES)],
+        (deadline_exceeded(), "deadline_exceeded"),
     ],
 )
 def test_the_kinds_of_errors_are_a_few(error: UpstreamError, kind: str) -> None:

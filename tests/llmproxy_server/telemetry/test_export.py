@@ -254,3 +254,17 @@ async def test_spans_on_top_of_the_queue_are_dropped_and_counted(caplog: pytest.
 
     told = [it.getMessage() for it in caplog.records if "dropped" in it.getMessage()]
     assert told == ["spans are dropped"], "a line a minute"
+
+
+async def test_what_a_collector_refuses_at_the_end_is_all_counted() -> None:
+    drops = Drops()
+    environ = {**LONG, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4"}
+    async with collector() as receiver:
+        receiver.status = 400
+        async with exporting(receiver, drops, environ) as export:
+            export.add(Makes(3), ended(asked(b"{}")), BILL)
+            for _ in range(4):
+                export.add(Makes(4), ended(asked(b"{}")), BILL)
+
+    assert drops.count == 19
+    assert export._held_bytes == 0

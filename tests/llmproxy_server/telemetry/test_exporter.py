@@ -140,15 +140,19 @@ async def test_a_limit_that_cannot_be_read_is_that_of_the_standard(
 
 async def test_a_secret_that_others_echo_is_cut_out_of_every_span() -> None:
     answer = {**completion(f"It is {SECRET}."), "id": f"id-{SECRET}", "model": "m" * 240 + SECRET}
-    question = "a " * 500 + SECRET
+    across = "i" * 240 + SECRET  # where an id is cut
+    called = {"id": across, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": across, "content": "done"},
+        {"role": "user", "content": "a " * 300 + SECRET},
+    ]
     async with (
         collector() as receiver,
         Upstream(reply(answer, headers={"x-request-id": f"up-{SECRET}"})) as upstream,
         Proxy(traced(upstream, receiver, capture_content=True, max_content_bytes=1080)) as proxy,
     ):
-        await post(
-            proxy, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": question}], "stop": [SECRET]}
-        )
+        await post(proxy, {"model": "gpt-4o-mini", "messages": turns, "stop": [SECRET]})
         spans = await receiver.received(2)
 
     client = one(spans, "CLIENT").attributes

@@ -480,6 +480,46 @@ async def test_content_is_bounded_and_stays_json() -> None:
     assert json.loads(found["gen_ai.input.messages"])[-1]["parts"][0]["content"].startswith("49 ")
 
 
+async def test_what_others_choose_is_bounded_where_it_should_be_a_word_too() -> None:
+    long = "x" * 100_000
+    function = {"name": "f", "arguments": "{}"}
+    calls = [{"id": f"{number}{long}", "type": "function", "function": function} for number in range(50)]
+    turns = [
+        {"role": "user", "content": "Go"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        *[{"role": "tool", "tool_call_id": it["id"], "content": "done"} for it in calls],
+    ]
+    answer = completion("Hi", finish="stop" + long)
+    async with (
+        collector() as receiver,
+        Upstream(reply(answer)) as upstream,
+        Proxy(traced(upstream, receiver, capture_content=True, max_content_bytes=2000)) as proxy,
+    ):
+        await post(proxy, {**HELLO, "messages": turns, "reasoning_effort": long})
+        spans = await receiver.received(2)
+
+    found = one(spans, "CLIENT").attributes
+    assert found["gen_ai.request.reasoning.level"].startswith("xxx")
+    assert max(len(value) for it in spans for value in it.attributes.values() if isinstance(value, str)) < 3000
+
+
+async def test_of_two_callers_traces_neither_is_gone_on_with() -> None:
+    body = json.dumps(HELLO).encode()
+    twice = "".join(f"traceparent: 00-{digit * 32}-{PARENT}-01\r\n" for digit in "12")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{twice}"
+    async with (
+        collector() as receiver,
+        Upstream(bird(streamed=False)) as upstream,
+        Proxy(traced(upstream, receiver)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        spans = await receiver.received(2)
+
+    assert not {it.trace_id for it in spans} & {"1" * 32, "2" * 32}
+    assert one(spans, "SERVER").parent_id in ("", None)
+
+
 async def test_what_was_asked_for_is_told_of_a_conversation_that_nobody_here_can_read() -> None:
     async with (
         collector() as receiver,
