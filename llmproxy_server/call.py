@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from math import inf
 
 from llmproxy_core.deadline import STAINLESS_TIMEOUT, TIMEOUT_MS, deadline, deadline_exceeded
@@ -80,6 +81,8 @@ class Call:
     _due_s: float = inf
     """When it is to be ended: its deadline, from its head on, and a little more."""
     _task: asyncio.Task[None] | None = None
+    _is_running: bool = False
+    """Whether that has taken its first step: a task that is cancelled before runs nothing at all."""
     _abandoned: Abandoned | None = None
     """In the client's place, which has left: the answer is drained."""
 
@@ -108,6 +111,7 @@ class Call:
         self._task = loop.create_task(self._run())
 
     async def _run(self) -> None:
+        self._is_running = True
         try:
             try:
                 await self._served()
@@ -183,6 +187,9 @@ class Call:
             self.end()
         elif self._task is not None:
             self._task.cancel()
+            if not self._is_running:
+                self._abandon()
+                self.end()
 
     def stop(self) -> None:
         """End the call now: the time to drain is over. Its client is told."""
@@ -193,10 +200,13 @@ class Call:
         if self._abandoned is not None:
             self._cut()
         elif self.stream is not None and self.stream.pushing:
-            self.rest(self.fail(error))
+            self.rest(partial(self.fail, error))
         elif self._task is not None and not self._task.done():
-            self._stopping = error
             self._task.cancel()
+            if self._is_running:
+                self._stopping = error
+            else:
+                self.rest(partial(self.fail, error))
 
     def check(self, now: float) -> float:
         """See Timed: the call is ended when its deadline is over, whatever it waits for."""
@@ -396,15 +406,18 @@ class Call:
         if self.client.blocked:
             await self.door.shared.admission.unsent.taken(self.client)
 
-    def rest(self, work: Coroutine[None, None, None]) -> None:
-        """Do what is left of a pushed stream in a task."""
+    def rest(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Do what is left, of a pushed stream or before anything was begun, in a task, and end."""
         if self.stream is not None:
             self.stream.pushing = False
+        self.handed_on = True
+        self._is_running = False
         self._task = asyncio.get_running_loop().create_task(self._to_end(work))
 
-    async def _to_end(self, work: Coroutine[None, None, None]) -> None:
+    async def _to_end(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._is_running = True
         try:
-            await work
+            await work()
         except ClientGone:
             self._abandon()
         except asyncio.CancelledError:

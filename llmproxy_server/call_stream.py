@@ -8,8 +8,9 @@ An answer that goes to its client as it comes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from llmproxy_core.body import Passing
@@ -59,7 +60,7 @@ class StreamedCall(Protocol):
         """Tell the client of *error*."""
         ...
 
-    def rest(self, work: Coroutine[None, None, None]) -> None:
+    def rest(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Do what is left of a pushed stream in a task, and end."""
         ...
 
@@ -195,7 +196,7 @@ class CallStream:
         if self._failed_first():
             flow.finish()
             assert flow.error is not None
-            call.rest(call.fail(flow.error))
+            call.rest(partial(call.fail, flow.error))
             return
         self._finish()
         last, self._last_piece = self._last_piece, b""
@@ -206,7 +207,7 @@ class CallStream:
             if not exchange.settling:
                 self._end(last)
         if exchange.settling:
-            call.rest(self._end_settled())
+            call.rest(self._end_settled)
         else:
             call.end()
 

@@ -171,6 +171,7 @@ class Connection(asyncio.Protocol):
             source: Arrived | Arriving = Arrived(data[begin:end])
             self._rest = data[end:]
         else:
+            self.resume_body()  # all that was kept is of this body, which paces its client itself
             source = body = Arriving(None if length == CHUNKED else length, self, self._loop)
             self._body = body
             if len(data) > begin:
@@ -314,11 +315,16 @@ class Connection(asyncio.Protocol):
                 return
             self._lingering = self._loop.call_later(GOODBYE_S, self._say_goodbye)
         self._phase, self._since_s = IDLE, self._loop.time()
-        if self._reading_paused:
-            self.resume_body()
-        if self._rest:
+        if self._rest and not self.socket.is_closing():
             rest, self._rest = self._rest, b""
             self._read(rest)
+        if self._reading_paused and (self._phase is not BUSY or self._keeps_little):
+            self.resume_body()
+
+    @property
+    def _keeps_little(self) -> bool:
+        """Whether more may come, behind the request that is being answered."""
+        return self._body is None and len(self._rest) <= MOST_KEPT_BYTES
 
     # -- its end -------------------------------------------------------------------------------------------------
 
