@@ -24,6 +24,7 @@ from llmproxy_server.wire.request_head import HeadReader
 _log = get_logger()
 _SWEEP_S = 1.0
 _CLOSE_S = 1.0
+_LOOK_S = 0.05
 _COMPLAINT_S = 1.0
 
 
@@ -38,6 +39,11 @@ class ClientConnection(Protocol):
     @property
     def socket(self) -> asyncio.Transport | None:
         """None when it is lost."""
+        ...
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written, and has not left yet."""
         ...
 
     def tick(self, now: float) -> None: ...
@@ -226,6 +232,12 @@ class Edge:
             except TimeoutError:
                 return not self.calls
         return True
+
+    async def written(self, timeout_s: float) -> None:
+        """Wait until what was written has left for its clients, those that read slowly too, or the time is over."""
+        due = self.loop.time() + timeout_s
+        while self.loop.time() < due and any(it.unsent_bytes for it in self.connections):  # noqa: ASYNC110 - of transports
+            await asyncio.sleep(_LOOK_S)
 
     async def aclose(self) -> None:
         """Close every connection, whatever it carries, once what was written has reached the client, or soon after."""

@@ -45,6 +45,12 @@ def addresses(server: ServerConfig) -> Iterator[Address]:
         yield Address(OWN_ENDPOINTS, host, int(port), own_only=True)
 
 
+def bound_host(listening: socket.socket) -> str:
+    """The address that *listening* is bound to."""
+    host: str = listening.getsockname()[0]
+    return host
+
+
 class Front:
     """The listeners and edges of a process: the same, whatever it serves."""
 
@@ -143,6 +149,10 @@ class Front:
     async def finish(self, timeout_s: float) -> int:
         """Wait until all calls have ended; after *timeout_s* end those that are left, and say how many they were."""
         return sum(await asyncio.gather(*(edge.finish(timeout_s) for edge in self.edges)))
+
+    async def written(self, timeout_s: float) -> None:
+        """See Edge."""
+        await asyncio.gather(*(edge.written(timeout_s) for edge in self.edges))
 
     async def aclose(self) -> None:
         """Close everything now."""

@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 
 from llmproxy_core.tasks import Tasks
+from llmproxy_server.client_socket import LINGER_S
 from llmproxy_server.edge import Edge
 from llmproxy_server.log_events import get_logger
 
@@ -152,10 +153,14 @@ class Listener:
 
     async def _serve(self, connection: socket.socket) -> None:
         made = False
-        timeout_s = None if self._tls is None else self._handshake_timeout_s
+        timeout_s, goodbye_s = (None, None) if self._tls is None else (self._handshake_timeout_s, LINGER_S)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._edge.protocol, connection, ssl=self._tls, ssl_handshake_timeout=timeout_s
+                self._edge.protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=timeout_s,
+                ssl_shutdown_timeout=goodbye_s,
             )
             made = True
         except (OSError, ssl.SSLError):

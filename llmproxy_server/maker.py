@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 from llmproxy_core.config import Config, ServerConfig, is_loopback
@@ -61,7 +61,12 @@ class Maker:
         observers: Sequence[Observer],
         fan_out: FanOut | None,
         adapt: Callable[[Services], Services] | None = None,
+        exposed: Collection[bool] = (),
     ) -> None:
+        """
+        *exposed*: True where the sockets of the own endpoints, False where those of the routes were opened by others,
+        at an address that other machines reach, whatever a configuration says.
+        """
         self.resources = Resources()
         self.prices = BundledPrices()
         self.tokenizer = BundledTokenizer()
@@ -80,6 +85,7 @@ class Maker:
         self._observers = tuple(observers)
         self._fan_out = fan_out
         self._adapt = adapt
+        self._exposed = exposed
         self._ids = RequestIds()
         self._heads = HeadWriter()
 
@@ -101,7 +107,7 @@ class Maker:
             recent = _recent(config.server, lease)
             shared = self._shared(gateway, scope, steps, export, recent)
             endpoints = by_path([*self._endpoints(config, recent), *self._registry.endpoints.values()])
-            doors = tuple(_doors(config.server, shared, endpoints))
+            doors = tuple(_doors(config.server, shared, endpoints, self._exposed))
             if needs_list(config):
                 await self.prices.ready()
         except BaseException:
@@ -193,10 +199,11 @@ class Maker:
         await self.resources.aclose()
 
 
-def _doors(server: ServerConfig, shared: Shared, own: Endpoints) -> Iterator[Door]:
+def _doors(server: ServerConfig, shared: Shared, own: Endpoints, exposed: Collection[bool]) -> Iterator[Door]:
     for address in addresses(server):
         here: Endpoints = own if address.own_only or server.own_endpoints is True else {}
-        yield Door(shared, here, loopback=is_loopback(address.host), routes=not address.own_only)
+        loopback = is_loopback(address.host) and address.own_only not in exposed
+        yield Door(shared, here, loopback=loopback, routes=not address.own_only)
 
 
 def _recent(server: ServerConfig, lease: Lease) -> Recent | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmproxy_core.attempt import Attempt
-from llmproxy_core.config import Config, ServerConfig
+from llmproxy_core.config import Config, ServerConfig, is_loopback
 from llmproxy_core.endpoint import EndpointReply
 from llmproxy_core.errors import ConfigError, Problem
 from llmproxy_core.gateway import Gateway
@@ -26,7 +26,7 @@ from llmproxy_server import bounds, descriptors, logs
 from llmproxy_server.admission import Admission
 from llmproxy_server.door import FanOut, Observer
 from llmproxy_server.edge import Edge
-from llmproxy_server.front import HOST, OWN_ENDPOINTS, Front
+from llmproxy_server.front import HOST, OWN_ENDPOINTS, Front, bound_host
 from llmproxy_server.generation import Certificate, Generation, Prepared, kept_settings
 from llmproxy_server.health import Health
 from llmproxy_server.health_reason import Growing
@@ -131,6 +131,11 @@ class Server:
             observers=observers,
             fan_out=fan_out,
             adapt=adapt,
+            exposed=[
+                own_only
+                for own_only, sockets in ((False, listening), (True, own_listening))
+                if not all(is_loopback(bound_host(it)) for it in sockets or ())
+            ],
         )
         self._log.handler = self._maker.log = log
         drops = self._maker.drops
@@ -337,6 +342,7 @@ class Server:
             ended = await self._front.finish(due_s - self._current.clock())
         for generation in list(self.generations):
             await generation.background_over(due_s)
+        await self._front.written(due_s - self._current.clock())  # a stream is over when the last of it is written
         if ended:
             _log.warning("ended calls that were not over in time", calls=ended, drain_timeout_s=timeout_s)
         await self.aclose()

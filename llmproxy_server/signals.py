@@ -42,11 +42,18 @@ def _terminated(*_: object) -> None:
 
 @contextmanager
 def handled(handlers: Mapping[int, Callable[[], object]]) -> Iterator[None]:
-    """Inside, each of these signals calls its handler, in the running event loop; so does one that waits for it."""
+    """
+    Inside, each of these signals calls its handler, in the running event loop; so does one that waits for it.
+
+    Behind it, those that were heard before are of no use any more: the process ends, and is to end in order.
+    """
     loop = asyncio.get_running_loop()
     before: dict[int, object] = {}
+    heard: list[int] = []
     for number, handler in handlers.items():
         early = signal.getsignal(number)
+        if isinstance(early, _Waits) or early is _terminated:
+            heard.append(number)
         try:
             loop.add_signal_handler(number, handler)
         except NotImplementedError:  # pragma: no cover - Windows
@@ -61,6 +68,8 @@ def handled(handlers: Mapping[int, Callable[[], object]]) -> Iterator[None]:
                 signal.signal(number, before[number])  # type: ignore[arg-type]
             else:
                 loop.remove_signal_handler(number)
+            if number in heard:
+                signal.signal(number, signal.SIG_IGN)
 
 
 class HangUp:

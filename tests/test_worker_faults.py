@@ -8,7 +8,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -286,3 +288,61 @@ def test_where_there_is_no_room_at_all_the_reason_is_said(monkeypatch: pytest.Mo
 
     (problem,) = caught.value.problems
     assert re.search(r"no place .*No space left on device", problem.message)
+
+
+# -- certificates ----------------------------------------------------------------------------------------------------
+
+
+def certified(folder: Path, name: str) -> str:
+    """The keys of `[server]` for a certificate of that name, which is made."""
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
+    subprocess.run([*made, "-subj", f"/CN={name}", *files], check=True, capture_output=True)
+    return f'tls_certificate = "{name}.pem"\ntls_key = "{name}.key"'
+
+
+async def test_a_worker_is_replaced_also_when_the_certificate_of_the_start_is_gone(tmp_path: Path) -> None:
+    own = free_port()
+    served = f'port = 0\nown_endpoints = "127.0.0.1:{own}"\n'
+    first, other = (CONFIG.replace("port = 0", served + certified(tmp_path, name)) for name in ("first", "other"))
+    async with working(tmp_path, first, "--workers", "2") as workers:
+        (tmp_path / "proxy.toml").write_text(other)
+        await said(own, "POST", "/api/reload")
+        (tmp_path / "first.pem").unlink()
+        (tmp_path / "first.key").unlink()
+        victim = workers.pids[0]
+        kill(victim)
+        await eventually(lambda: len(workers.pids) == 2 and victim not in workers.pids)
+        async with asyncio.timeout(WAIT_S):
+            while (await said(own, "GET", "/health"))["workers"]["missing"]:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
+
+    assert "why a worker could not begin" not in workers.text
+
+
+# -- signals ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_version_that_is_asked_for_while_workers_start_is_started_when_they_serve(tmp_path: Path) -> None:
+    async with working(tmp_path, CONFIG, "--workers", "2", wait=False) as workers:
+        await eventually(lambda: len(workers.pids) >= 1)
+        workers.send(signal.SIGUSR2)
+        await workers.line("a new version is started, and is to take over")
+
+        assert await workers.end() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one process", "workers"])
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+async def test_a_signal_that_comes_at_the_very_end_changes_nothing(
+    again: signal.Signals, options: list[str], tmp_path: Path
+) -> None:
+    async with working(tmp_path, CONFIG, *options) as workers:
+        workers.send(signal.SIGTERM)
+        await workers.line("stopped")
+        while workers.process.returncode is None:
+            with suppress(ProcessLookupError):
+                workers.send(again)
+            await asyncio.sleep(0)
+
+    assert workers.process.returncode == 0

@@ -115,6 +115,10 @@ class PageConnection(RequestHandler):
         self.socket: asyncio.Transport | None = None
         """The transport, also when aiohttp has let go of it and it is closing."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self.socket is None else self.socket.get_write_buffer_size()
+
     # -- the connection ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

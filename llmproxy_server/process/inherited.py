@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from llmproxy_core.config import ServerConfig
-from llmproxy_server.front import addresses
+from llmproxy_core.config import ServerConfig, is_loopback
+from llmproxy_server.front import addresses, bound_host
 
 if TYPE_CHECKING:
     from llmproxy_server.process.predecessor import Predecessor
@@ -66,8 +66,11 @@ class Inherited:
         """
         What *server* has a use for; the rest is closed.
 
-        ValueError when the service manager opened what the configuration does not want.
+        ValueError when the service manager opened what the configuration does not want, or what others can reach.
         """
+        if not server.allow_anonymous:
+            _check_exposure(self.listening)
+            _check_exposure(self.own)
         if self.own is not None and self.own.address is None and not isinstance(server.own_endpoints, str):
             raise ValueError("a socket own_endpoints was handed down; [server] own_endpoints must be an address then")
         wanted = written_addresses(server)
@@ -87,6 +90,19 @@ class Inherited:
             Opened(own, None if is_managed else where[True]) if own else None,
             drained=tuple(drained),
         )
+
+
+def _check_exposure(opened: Opened | None) -> None:
+    """As the check of a configuration has it of `host`: what the service manager opened is in none."""
+    if opened is None or opened.address is not None:
+        return
+    for host in map(bound_host, opened.sockets):
+        if not is_loopback(host):
+            raise ValueError(
+                f"the socket that was handed down at {host} can be reached from other machines, and whoever reaches it "
+                "would spend your keys; set allow_anonymous = true in [server] if that is meant, or have the socket "
+                "unit listen at 127.0.0.1 (ListenStream=127.0.0.1:3000)"
+            )
 
 
 def _fitting(opened: Opened | None, address: str | None) -> Opened | None:

@@ -192,8 +192,15 @@ class Parent:
             signal.SIGTERM: self.end,
             signal.SIGINT: interrupted,
             signal.SIGHUP: HangUp(self.end, self._reload_soon),
-            signal.SIGUSR2: self._takeover.begin,
+            signal.SIGUSR2: self._take_over_soon,
         }
+
+    def _take_over_soon(self) -> None:
+        _ = self._tasks.start(self._take_over(), name="a new version")
+
+    async def _take_over(self) -> None:
+        await self._settled.wait()
+        self._takeover.begin()
 
     def _reload_soon(self) -> None:
         _ = self._tasks.start(self.reload("SIGHUP"), name="reload")

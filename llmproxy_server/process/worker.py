@@ -78,7 +78,7 @@ class Worker:
         loaded = Snapshot.from_bytes(begin.snapshot).load(self._registry)
         handler = logs.configure(loaded.config)
         handler.addFilter(Numbered(begin.slot))
-        first = loaded if begin.first == begin.snapshot else Snapshot.from_bytes(begin.first).load(self._registry)
+        first = loaded if begin.first == begin.snapshot else self._first()
         self._server = server = Server(
             loaded.config,
             self._registry,
@@ -115,6 +115,10 @@ class Worker:
         for number in list(self._prepared):
             await self._discard(number)
         await server.stop()
+
+    def _first(self) -> Loaded:
+        """What the parent began with, for what only a restart changes. Its certificate may be gone by now."""
+        return Snapshot.from_bytes(self._begin.first).load(self._registry, certificate=False)
 
     def _greeting(self, loaded: Loaded) -> str:
         server = self._server

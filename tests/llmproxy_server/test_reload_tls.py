@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 
 from tests.llmproxy_server.edging import STREAM, ask, chunks, head, post, request
 from tests.llmproxy_server.reloading import Reloadable
+from tests.llmproxy_server.transporting import until
 from tests.proxy import openai_at, with_server
 from tests.rawclient import Client, connected
 from tests.upstream import Chunk, End, Head, Upstream, Wait, chat_chunk, sse
@@ -101,6 +103,22 @@ async def test_a_certificate_of_another_kind_takes_the_place_of_the_old_one_for_
         with pytest.raises((ssl.SSLError, ConnectionError)):  # one that insists on RSA is not shown what has expired
             async with by_tls(proxy.port, ciphers="ECDHE-RSA-AES128-GCM-SHA256"):
                 pass
+
+
+async def test_a_connection_is_closed_also_where_its_client_does_not_say_goodbye(tmp_path: Path, made: Path) -> None:
+    Served(tmp_path, made)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def asked() -> ssl.SSLSocket:
+        client = context.wrap_socket(socket.create_connection(("127.0.0.1", proxy.port)))
+        client.sendall(request("GET", "/livez"))
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+        return client
+
+    async with Reloadable(tmp_path, mapping(idle_timeout_s=0.2)) as proxy:
+        with await asyncio.to_thread(asked):  # from now on it does nothing at all
+            await until(lambda: not proxy.server.edges[0].connections)
 
 
 async def test_open_connections_stay_open(tmp_path: Path, made: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -66,9 +66,9 @@ REST = sse(chat_chunk(None, finish="stop"))
 ROOT = Path(__file__).parent.parent.parent
 
 
-def server_of(mapping: dict[str, object]) -> Server:
+def server_of(mapping: dict[str, object], *, listening: Sequence[socket.socket] | None = None) -> Server:
     registry = Registry.of(*STANDARD_PLUGINS)
-    return Server(structure(mapping, registry, {})[0], registry)
+    return Server(structure(mapping, registry, {})[0], registry, listening=listening)
 
 
 # -- ports ---------------------------------------------------------------------------------------------------------
@@ -246,6 +246,46 @@ async def test_what_is_in_flight_is_finished_and_nothing_new_is_taken() -> None:
             assert await plain.rest() == await streamed.rest() == b""
             await asyncio.wait_for(stopping, 5)
             assert [outcome.end for outcome in proxy.outcomes] == [Ending.COMPLETED] * 2
+
+
+@pytest.mark.parametrize(("address", "status"), [("127.0.0.1", 421), ("0.0.0.0", 200)])
+async def test_whom_a_request_is_meant_for_counts_where_only_this_machine_reaches_the_socket_that_was_handed_down(
+    address: str, status: int
+) -> None:
+    with socket.create_server((address, 0)) as opened:
+        opened.setblocking(False)
+        port = opened.getsockname()[1]
+        server = server_of(openai_at(NOWHERE), listening=[opened])
+        await server.start()
+        try:
+            async with connected(port) as client:
+                got = await ask(client, request("GET", "/livez", host="llm.example.com"))
+        finally:
+            await server.stop()
+
+    assert got.status == status
+
+
+async def test_what_was_written_to_a_slow_client_reaches_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of a stream, say, whose call is over."""
+    monkeypatch.setattr("llmproxy_server.edge._CLOSE_S", 0.05)
+    size = 8_000_000
+    async with Proxy(openai_at(NOWHERE)) as proxy, connected(proxy.port, read_buffer_bytes=4096) as client:
+        assert (await ask(client, request("GET", "/livez"))).status == 200
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it reads
+        (connection,) = proxy.server.edges[0].connections
+        assert connection.socket is not None
+        connection.socket.write(b"x" * size)
+
+        stopping = asyncio.get_running_loop().create_task(proxy.server.stop())
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.5, passed.set)
+        await passed.wait()
+        assert connection.unsent_bytes
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+        assert len(await client.rest()) == size
+        await asyncio.wait_for(stopping, 5)
 
 
 async def test_requests_that_the_kernel_holds_when_draining_begins_are_answered() -> None:

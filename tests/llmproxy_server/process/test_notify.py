@@ -12,11 +12,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llmproxy_core.config import ServerConfig
 from llmproxy_server.process.activation import inherited
-from llmproxy_server.process.inherited import Inherited
+from llmproxy_server.process.inherited import Inherited, Opened
 from llmproxy_server.process.notify import Notifier
 from tests.llmproxy_server.cli_process import environment
 from tests.needs import need_program
@@ -172,6 +174,19 @@ def test_what_is_for_another_process_is_not_ours_and_the_variables_are_taken_awa
 
     assert found == Inherited()
     assert environ == {"OTHER": "stays"}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["routes", "own endpoints"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_a_socket_that_others_reach_is_refused_unless_that_is_meant(address: str, own: bool) -> None:
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as opened:
+        where = Opened(((opened,),))
+        given = Inherited(own=where) if own else Inherited(listening=where)
+        table: dict[str, Any] = {"own_endpoints": "127.0.0.1:1"}
+
+        with pytest.raises(ValueError, match="can be reached from other machines"):
+            given.fitting(ServerConfig(**table))
+        assert given.fitting(ServerConfig(**table, allow_anonymous=True)) == given
 
 
 def test_a_descriptor_that_is_no_listening_socket_is_refused_in_a_sentence(tmp_path: Path) -> None:
