@@ -19,6 +19,7 @@ from llmproxy_core.dialect import (
     StreamReader,
     StreamWriter,
 )
+from llmproxy_core.effects import acts_elsewhere
 from llmproxy_core.embeddings import EmbeddingInput, EmbeddingsReply, EmbeddingsRequest
 from llmproxy_core.endpoint import Endpoint, EndpointReply, EndpointRequest
 from llmproxy_core.errors import (
@@ -253,6 +254,7 @@ __all__ = [
     "EmbeddingsRequest",
     "EmbeddingsReply",
     "ModelInfo",
+    "acts_elsewhere",
     # endpoints
     "Endpoint",
     "EndpointRequest",

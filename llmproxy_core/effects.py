@@ -14,13 +14,22 @@ def has_effects(request: Request) -> bool:
     """
     Whether a chat request may do more than to be answered, so that doing it twice is not the same as once.
 
-    The provider is to run tools, to keep the answer, to add it to a conversation of its own, or to work on it in the
-    background. What cannot be read may do anything.
+    The provider is to keep the answer, or does more as `acts_elsewhere` has it.
+    """
+    return acts_elsewhere(request) or bool(request.chat.store)
+
+
+def acts_elsewhere(request: Request) -> bool:
+    """
+    Whether a chat request reaches beyond the model, so that the next one like it may mean, and do, something else.
+
+    The provider is to run tools, to add it to a conversation of its own, or to work on it in the background. What
+    cannot be read may do anything.
     """
     try:
         chat = request.chat
     except ProxyError:
         return True
-    if chat.store or any(isinstance(tool, BuiltinTool) for tool in chat.tools):
+    if any(isinstance(tool, BuiltinTool) for tool in chat.tools):
         return True
     return not chat.extra.keys().isdisjoint(_WITH_EFFECTS)

@@ -195,7 +195,13 @@ class Exchange:
     # -- what belongs to it --------------------------------------------------------------------------------------
 
     def attempt(self, llm: str, model: str | None) -> Attempt:
-        """The record of a call that *llm* is about to make of the request as it is now; put it into `attempts`."""
+        """
+        The record of a call that *llm* is about to make of the request as it is now; put it into `attempts`.
+
+        RuntimeError when this is over: nobody would pay for the call.
+        """
+        if self.outcome is not None:
+            raise RuntimeError(f"exchange {self.id} is over: ask before its end, or `detach` before it what goes on")
         attempt = Attempt(llm, model, self.clock(), request=self.request)
         if self.trace is not None and self.trace.sampled:
             attempt.span_id = new_span_id()
@@ -212,7 +218,8 @@ class Exchange:
         """
         An exchange for another model call in this one's name: same caller and deadline, its cost added to this one's.
 
-        Send it straight to an LLM, as `async with exchange.child(request) as child: await llm.send(child)`.
+        Send it straight to an LLM, as `async with exchange.child(request) as child: await llm.send(child)`. What is to
+        be read when that is over, read inside. One of an exchange that is over is over, too, and no LLM answers it.
         """
         child = self._derive(request, parent=self)
         child.settling = self.settling  # who waits for the parent's effects waits for all

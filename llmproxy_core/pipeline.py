@@ -85,6 +85,8 @@ def _plain(step: Step, inner: Handler, layer: Layer) -> Handler:
         running.set(layer)
         try:
             response = await processor(exchange, inner)
+            if response.__class__ is Stream and response.outcome is not None:
+                _check_open(response, exchange)
             return response if isinstance(response, _RESPONSES) else _response(response)
         except ProxyError:
             raise
@@ -108,7 +110,9 @@ def _guarded(step: Step, inner: Handler, layer: Layer) -> Handler:
         inside = _Inside(inner, exchange, step.timeout_s)
         running.set(layer)
         try:
-            return _response(await inside.run(step.processor))
+            response = _response(await inside.run(step.processor))
+            _check_open(response, exchange)
+            return response
         except ProxyError:
             raise
         except (KeyboardInterrupt, GeneratorExit):
@@ -204,6 +208,13 @@ def _response(answer: object) -> Response:
     if isinstance(answer, _RESPONSES):
         return answer
     raise TypeError(f"expected a Response, got {type(answer).__name__}")
+
+
+def _check_open(response: Response, exchange: Exchange) -> None:
+    """RuntimeError when the processor of *exchange* answers with a stream that it has ended: nobody can read it."""
+    over = isinstance(response, Stream) and response.outcome is not None and response.outcome.end is not End.COMPLETED
+    if over and exchange.outcome is None:
+        raise RuntimeError("the stream that it answers with is over, perhaps with the exchange that it was asked in")
 
 
 def _verdict(error: BaseException) -> BaseException | None:

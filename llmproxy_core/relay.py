@@ -350,7 +350,13 @@ class Flow:
             return b""
         response = self._response
         told = self._told if self._engine is None else self._engine.told
-        event = client.dialect.error_event(error, response.exchange.id, client.api, told)
+        try:
+            event = client.dialect.error_event(error, response.exchange.id, client.api, told)
+        except BaseException as bug:  # noqa: BLE001 - a plugin made it, of whatever cannot be told
+            raise_unless_bug(bug)
+            _log.exception("the error of exchange %s cannot be told", response.exchange.id)
+            known = InternalError("The answer could not be passed on")
+            event = client.dialect.error_event(known, response.exchange.id, client.api, told)
         if response.shown_model is None:
             return event
         return renamer(client.dialect.model_member, response.shown_model)(event, response.model)

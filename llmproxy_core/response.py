@@ -15,7 +15,7 @@ from llmproxy_core.chat import ChatEvent, ChatReply
 from llmproxy_core.dialect import Api, Dialect, Operation, ReplyHead
 from llmproxy_core.disclosure import shows_nothing
 from llmproxy_core.embeddings import EmbeddingsReply
-from llmproxy_core.errors import ProxyError, UpstreamAuthError, UpstreamError, raise_unless_bug
+from llmproxy_core.errors import InternalError, ProxyError, UpstreamAuthError, UpstreamError, raise_unless_bug
 from llmproxy_core.estimate import BILLED_OPERATIONS, estimated_reply, estimated_usage
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.layer import Layer, running
@@ -496,6 +496,8 @@ class Stream(ResponseBase, eq=False):
             self.body.attach(sink)
         elif self.outcome.end is End.COMPLETED:
             sink.end(None)
+        else:
+            sink.end(InternalError("The answer was over before it was sent"))
 
     @property
     def pushes(self) -> bool:

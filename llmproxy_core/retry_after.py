@@ -8,6 +8,8 @@ from email.utils import parsedate_to_datetime
 
 from llmproxy_core.headers import Headers
 
+_MOST = 1e9  # of either unit; what is told to clients is an integer, and none of three hundred digits
+
 
 def retry_after(headers: Headers, now: datetime) -> float | None:
     """
@@ -34,7 +36,7 @@ def _delay(value: str | None) -> float | None:
         delay = float(value or "")
     except ValueError:
         return None
-    return max(0.0, delay) if math.isfinite(delay) else None
+    return min(max(0.0, delay), _MOST) if math.isfinite(delay) else None
 
 
 def _until(date: str, now: datetime) -> float | None:

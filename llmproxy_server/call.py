@@ -463,7 +463,7 @@ class Call:
             self.door.shared.recorder.refused(self, error)
         if not self.answer.head_sent:
             dialect = self._dialect or self.door.spoken(self.incoming)
-            whole = error_answer(error, dialect, self.request_id)
+            whole = self._told(error, dialect)
             self.door.shared.recorder.log.told(self, whole)
             await self._send(whole)
         elif self.stream is not None:
@@ -471,6 +471,15 @@ class Call:
         else:
             self.answer.break_off()
         forget_tracebacks(error)
+
+    def _told(self, error: ProxyError, dialect: Dialect) -> Whole:
+        """What tells of *error*; where a plugin made one that cannot be told, of that."""
+        try:
+            return error_answer(error, dialect, self.request_id)
+        except BaseException as bug:  # noqa: BLE001 - whatever it is made of, its client gets an answer
+            raise_unless_bug(bug)
+            _log.error("the error of request %s cannot be told", self.request_id, exc_info=bug)
+            return error_answer(self._internal(bug), dialect, self.request_id)
 
 
 def _shutting_down() -> Overloaded:

@@ -3,12 +3,22 @@
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from llmproxy_core import End, Exchange, GuardrailBlocked, Handler, Response
+from llmproxy_core import (
+    BadRequest,
+    End,
+    Exchange,
+    GuardrailBlocked,
+    Handler,
+    ProxyError,
+    RateLimited,
+    Response,
+)
 from tests.exact import Seen, post
 from tests.llmproxy_server import edging
 from tests.llmproxy_server.edging import Processing, processed
@@ -200,6 +210,93 @@ async def test_whatever_the_value_of_a_header_raises_costs_that_header_alone(
 
     assert (seen.status, seen.whole, seen.header("x-bad"), seen.header("x-left")) == (200, True, None, "4")
     assert ending in _causes(caplog)
+
+
+UNTELLABLE = pytest.mark.parametrize(
+    "error",
+    [
+        lambda: BadRequest(ValueError("no text")),  # type: ignore[arg-type]
+        lambda: BadRequest("half a character: \ud800"),
+        lambda: RateLimited("later", retry_after_s=math.nan),
+        lambda: RateLimited("later", retry_after_s=math.inf),
+        lambda: GuardrailBlocked("no", status="400"),  # type: ignore[arg-type]
+    ],
+    ids=["no text", "half a character", "nan", "inf", "a status that is a text"],
+)
+
+
+@WAYS
+@UNTELLABLE
+async def test_an_error_that_cannot_be_told_is_a_bug_that_is(
+    error: Callable[[], ProxyError], wants_stream: bool
+) -> None:
+    async def refusing(call: Exchange, call_next: Handler) -> Response:
+        raise error()
+
+    seen, _, _ = await _asked(refusing, wants_stream=wants_stream)
+
+    assert seen.whole
+    assert seen.status == 500
+    assert json.loads(seen.body)["error"]["message"].startswith("Internal error")
+
+
+@UNTELLABLE
+async def test_in_the_middle_of_a_stream_too(error: Callable[[], ProxyError]) -> None:
+    async def refusing(call: Exchange, call_next: Handler) -> Response:
+        response = await call_next(call)
+
+        class Refusing:
+            def feed(self, text: str) -> None:
+                if "world" in text:
+                    raise error()
+
+            def end(self) -> None: ...
+
+        response.watch(lambda channel: Refusing())
+        return response
+
+    seen, _, _ = await _asked(refusing, wants_stream=True)
+
+    assert b'"error"' in seen.body
+
+
+@pytest.mark.parametrize("guarded", [{}, {"timeout_s": 5.0}], ids=["plain", "guarded"])
+async def test_who_answers_with_a_stream_that_is_over_has_failed(guarded: dict[str, Any]) -> None:
+    async def asks_in_a_childs_name(call: Exchange, call_next: Handler) -> Response:
+        async with call.child(call.request) as child:
+            return await call_next(child)
+
+    seen, _, _ = await _asked(asks_in_a_childs_name, wants_stream=True, **guarded)
+    plain, _, _ = await _asked(asks_in_a_childs_name, wants_stream=False, **guarded)
+
+    assert (seen.status, json.loads(seen.body)["error"]["code"]) == (500, "processor_failed")
+    assert plain.status == 200
+
+
+@WAYS
+async def test_no_llm_is_asked_in_the_name_of_an_exchange_that_is_over(wants_stream: bool) -> None:
+    asked: list[BaseException | None] = []
+    over = asyncio.Event()
+
+    async def asking_later(call: Exchange, call_next: Handler) -> Response:
+        async def later(outcome: object) -> None:
+            async with call.child(call.request) as child:
+                try:
+                    await call_next(child)
+                except ProxyError as error:
+                    asked.append(error.__cause__)
+            over.set()
+
+        call.on_finish(later)
+        return await call_next(call)
+
+    _, _, upstream = await _asked(asking_later, wants_stream=wants_stream)
+    await asyncio.wait_for(over.wait(), 5)
+
+    (refused,) = asked
+    assert isinstance(refused, RuntimeError)
+    assert "is over" in str(refused)
+    assert len(upstream.requests) == 1
 
 
 @WAYS

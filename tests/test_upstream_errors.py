@@ -53,6 +53,14 @@ async def go(script: Script, *, streamed: bool, watched: bool = False) -> tuple[
 
 
 @STREAMED
+@pytest.mark.parametrize("wait", ["1e306", "9" * 308, "inf", "-1"])
+async def test_a_wait_that_nobody_can_mean_costs_no_answer(wait: str, streamed: bool) -> None:
+    seen, _ = await go(reply(OWN, 429, headers={"retry-after": wait}), streamed=streamed)
+
+    assert (seen.status, seen.whole) == (429, True)
+
+
+@STREAMED
 @pytest.mark.parametrize(("status", "body", "told", "error"), SHAPES)
 async def test_every_shape_is_one_that_the_client_knows(
     status: int, body: object, told: int, error: dict[str, Any], streamed: bool

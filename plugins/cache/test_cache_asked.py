@@ -26,6 +26,19 @@ from tests.script import Chunk, End, Head, Step, Wait
 from tests.upstream import Upstream
 
 PLAIN = reply(completion("Hello"))
+_SAID = {"type": "output_text", "text": "Hello", "annotations": []}
+_MESSAGE = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [_SAID]}
+RESPONSE = reply(
+    {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": "m",
+        "output": [_MESSAGE],
+        "usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12},
+    }
+)
 
 # -- Cache-Control -----------------------------------------------------------------------------------------------------
 
@@ -188,6 +201,29 @@ async def test_what_is_random_on_purpose_passes_by(bound: float | None, said: di
     keys: dict[str, Any] = {} if bound is None else {"max_temperature": bound}
     async with Upstream(PLAIN) as upstream, Cached(caching(upstream.base_url, **keys)) as proxy:
         seen = [await proxy.ask(question(**said)) for _ in range(2)]
+
+    assert status(seen[1]) == second
+    assert len(upstream.requests) == (1 if second == "hit" else 2)
+
+
+ACTING = {
+    "a conversation that the provider keeps": ({"conversation": "conv_1"}, "bypass"),
+    "in the background": ({"background": True}, "bypass"),
+    "not in the background": ({"background": False}, "hit"),
+    "a tool of the provider's": (
+        {"tools": [{"type": "mcp", "server_label": "a", "server_url": "https://a/"}]},
+        "bypass",
+    ),
+    "a tool of the client's": ({"tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}]}, "hit"),
+    "an answer that is kept": ({"store": True}, "hit"),
+}
+
+
+@pytest.mark.parametrize(("said", "second"), ACTING.values(), ids=ACTING)
+async def test_where_the_provider_does_more_than_answer_nothing_kept_stands_for_it(said: Any, second: str) -> None:
+    body = json.dumps({"model": "m", "input": "next", **said}).encode()
+    async with Upstream(RESPONSE) as upstream, Cached(caching(upstream.base_url, llm={"type": "responses"})) as proxy:
+        seen = [await proxy.ask(body, path="/v1/responses") for _ in range(2)]
 
     assert status(seen[1]) == second
     assert len(upstream.requests) == (1 if second == "hit" else 2)

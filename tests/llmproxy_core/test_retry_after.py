@@ -29,6 +29,7 @@ NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
         pytest.param({"retry-after": ""}, None, id="empty"),
         pytest.param({"retry-after": "nan"}, None, id="not a number"),
         pytest.param({"retry-after": "1e999"}, None, id="infinite"),
+        pytest.param({"retry-after": "1e306"}, 1e9, id="longer than anybody waits"),
         pytest.param({"retry-after": "Fri, 99 Nov 2026 99:00:30 GMT"}, None, id="no such date"),
         pytest.param({"retry-after-ms": "1500"}, 1.5, id="milliseconds"),
         pytest.param({"retry-after-ms": "1500", "retry-after": "2"}, 1.5, id="milliseconds are finer"),

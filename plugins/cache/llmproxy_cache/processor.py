@@ -25,10 +25,12 @@ from llmproxy_core import (
     Response,
     Services,
     StoreUnavailable,
+    acts_elsewhere,
 )
 
 _log = logging.getLogger("llmproxy.cache")
 _DEFAULT_TEMPERATURE = 1.0  # of OpenAI, Anthropic and Gemini, where a request says none
+_MAY_ACT = (b'"tools"', b'"conversation"', b'"background"')
 STATUS, KEY, AGE = "x-llmproxy-cache", "x-llmproxy-cache-key", "age"
 _COUNTED = "Calls by what the cache did: hit, miss, shared (the call of another), bypass."
 T = TypeVar("T")
@@ -105,7 +107,7 @@ class Cache:
     def _key(self, exchange: Exchange, asked: Directives) -> str | None:
         """The key of the request; None when the cache is to stay out of it."""
         config = self._config
-        if not config.enabled or asked.no_store or self._is_too_random(exchange):
+        if not config.enabled or asked.no_store or self._is_too_random(exchange) or _acts(exchange):
             return None
         try:
             return key_of(exchange, self._services.route(exchange.route), config.share)
@@ -193,6 +195,18 @@ class Cache:
     async def _within(self, asking: Awaitable[T]) -> T:
         async with asyncio.timeout(self._config.store_timeout_s):
             return await asking
+
+
+def _acts(exchange: Exchange) -> bool:
+    """Whether the provider is to do more than to answer, which no kept answer does. Read only where a word says so."""
+    request = exchange.request
+    if exchange.operation is not Operation.CHAT:
+        return False
+    try:
+        body = request.body
+    except RequestRejected:  # what was made of it cannot be said in its own form
+        return True
+    return any(word in body for word in _MAY_ACT) and acts_elsewhere(request)
 
 
 def _tag(model: str) -> str:
