@@ -427,6 +427,7 @@ class Server:
             handlers[signal.SIGUSR2] = self.hand_over
         with handled(handlers):
             await self._until_the_end()
+        _log.info("stopped")  # from now on signals change nothing
         return 0
 
     def relieve(self) -> None:
@@ -447,7 +448,6 @@ class Server:
             self._stopping()
         _log.info("draining", calls=self.admission.in_flight)
         await self.stop()
-        _log.info("stopped")
 
     def _reload(self, reloader: Reloader) -> None:
         _ = self.tasks.start(reloader.reload("SIGHUP"), name="reload")

@@ -116,6 +116,7 @@ class Parent:
         """Until SIGTERM or SIGINT. CannotBegin, with every worker ended, when one could not begin."""
         with handled(self._handlers()):
             await self._run()
+        _log.info("stopped")  # from now on signals change nothing
         return 0
 
     async def _run(self) -> None:
@@ -129,7 +130,6 @@ class Parent:
             self._notifier.stopping()
         finally:
             await self._end()
-        _log.info("stopped")
 
     def _serving(self) -> None:
         self._begun = True

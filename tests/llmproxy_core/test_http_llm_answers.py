@@ -20,6 +20,7 @@ from llmproxy_core import (
     UpstreamGarbage,
     Usage,
 )
+from llmproxy_core.llm import Timeouts, UpstreamRequest, UpstreamResponse
 from llmproxy_core.relay import Flow, deliver
 from tests.answers import DONE
 from tests.llmproxy_core.conversation import (
@@ -352,12 +353,28 @@ async def test_an_error_event_in_an_opaque_stream_is_not_looked_at(tasks: Tasks)
     response.finish(End.COMPLETED)
 
 
-async def test_an_exchange_that_is_over_opens_nothing(tasks: Tasks) -> None:
-    """The client left while we waited for the head: the connection is given up."""
+async def test_in_the_name_of_an_exchange_that_is_over_nothing_is_sent(tasks: Tasks) -> None:
     called = Called(STREAM, tasks=tasks)
-    call = called.exchange(chat(question(stream=True)))
+    call = called.exchange(chat())
     call.finish(End.ABANDONED)
 
+    with pytest.raises(RuntimeError, match="is over"):
+        await called.llm.send(call)
+
+    assert called.transport.requests == []
+
+
+async def test_an_exchange_that_ends_while_it_is_asked_for_opens_nothing(tasks: Tasks) -> None:
+    """The client left while we waited for the head: the connection is given up."""
+    called = Called(STREAM, tasks=tasks)
+    call, opened = called.exchange(chat(question(stream=True))), called.transport.open
+
+    async def open_late(request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        answer = await opened(request, timeouts)
+        call.finish(End.ABANDONED)
+        return answer
+
+    called.transport.open = open_late  # type: ignore[method-assign]
     response = await asyncio.wait_for(called.llm.send(call), SOON_S)
 
     assert response.outcome is not None
