@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,14 @@ class Workers:
         return found()[count - 1]
 
     def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """Not `Process.send_signal`: that one polls first, and takes an exit code from asyncio, which then says 255."""
+        os.kill(self.process.pid, number)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Tell the parent to end; its exit code."""
         if self.process.returncode is None:
-            self.send(number)
+            with suppress(ProcessLookupError):  # it has just ended, and asyncio is about to hear of it
+                self.send(number)
         return await asyncio.wait_for(self.process.wait(), WAIT_S)
 
 
