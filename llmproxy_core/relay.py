@@ -372,6 +372,10 @@ class Flow:
         self._write, self._ended = write, ended
         self._response.attach(self)
 
+    def detach(self) -> None:
+        """Push nothing more, and tell of no end."""
+        self._write = self._ended = None  # who writes holds us
+
     def pause(self) -> None:
         self._response.pause()
 
@@ -423,8 +427,8 @@ class Flow:
             self._write(out)
 
     def _over(self) -> None:
-        ended, self._ended = self._ended, None
-        self._write = None  # who writes holds us
+        ended = self._ended
+        self.detach()
         if ended is not None:
             ended()
 

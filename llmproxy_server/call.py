@@ -128,11 +128,8 @@ class Call:
                 raise_unless_bug(bug)
                 error = self._internal(bug)
             await self.fail(error)
-        except ClientGone:
-            self._abandon()
-        except asyncio.CancelledError:
-            self._abandon()
-            raise
+        except (ClientGone, asyncio.CancelledError):
+            self._abandon()  # not raised again: nobody waits for the task, and it would keep the error, and that all
         finally:
             if not self.handed_on:
                 self.end()
@@ -146,7 +143,7 @@ class Call:
     def end(self) -> None:
         """Nothing is left to be done."""
         if self.stream is not None:
-            self.stream.pushing = False
+            self.stream.leave()
         self.stream = self._task = None  # each may hold us
         if self._ticket is not None:
             self._ticket.leave()
@@ -418,11 +415,8 @@ class Call:
         self._is_running = True
         try:
             await work()
-        except ClientGone:
+        except (ClientGone, asyncio.CancelledError):
             self._abandon()
-        except asyncio.CancelledError:
-            self._abandon()
-            raise
         finally:
             self.end()
 

@@ -227,6 +227,11 @@ class CallStream:
         if self.pushing:
             self.flow.resume()
 
+    def leave(self) -> None:
+        """Nothing more is taken of it."""
+        self.pushing = False
+        self.flow.detach()
+
     # -- both ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:

@@ -113,6 +113,7 @@ class Connection(asyncio.Protocol):
             self._drained.set_exception(ClientGone())
         if self._body is not None:
             self._body.lost()
+            self._body = None  # it holds us: what has come of it would stay until the collector comes by
         if self.call is not None:
             self.call.leave()
         self._rest, self._last = b"", None  # a call that goes on without its client holds us
