@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from math import inf
 
@@ -11,7 +12,7 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
 
 from llmproxy_core.body import Pumped
-from llmproxy_core.errors import raise_unless_bug
+from llmproxy_core.errors import ProxyError, forget_tracebacks, raise_unless_bug
 from llmproxy_core.headers import Headers
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.tasks import Tasks
@@ -169,7 +170,7 @@ class UpstreamCall(Pumped):
                 self._due = inf
                 return message.code, self._begin(message, content)
             failure = self._failure  # it came in one turn of the loop with the head
-        raise failure from None
+        raise _copied(failure) from None
 
     def _begin(self, message: RawResponseMessage, content: StreamReader) -> Headers:
         fields = message.headers.items()
@@ -210,7 +211,7 @@ class UpstreamCall(Pumped):
             finally:
                 self._due = inf
         if failure is not None:
-            raise failure from None
+            raise _copied(failure) from None
         if not data:
             self._check_end()
         self._taken += len(data)
@@ -221,7 +222,7 @@ class UpstreamCall(Pumped):
         if not self._protocol.connected:
             self._connection_lost()
         if (failed := content.exception()) is not None:
-            raise self._failed(failed) from None
+            raise _copied(self._failed(failed)) from None
         idle_s = self._timeouts.idle_s
         if not self._taken:
             self._wait_until(self._first_due)
@@ -261,6 +262,7 @@ class UpstreamCall(Pumped):
         if self._failure is None:
             self._failure = transport_errors.upstream_error(error, self._host)
         self._abort()
+        forget_tracebacks(error)  # aiohttp keeps it, and the frames that it passed hold us
         return self._failure
 
     def fail(self, error: BaseException) -> None:
@@ -326,6 +328,11 @@ class UpstreamCall(Pumped):
             # The connection lives on. Somebody must look at how it will end, once, or asyncio reports it as ignored.
             self._lost.remove_done_callback(_seen)
             self._lost.add_done_callback(_seen)
+
+
+def _copied(failure: BaseException) -> BaseException:
+    """What is raised of a failure that the call keeps: with a traceback that one would hold the frames that hold us."""
+    return copy.copy(failure) if isinstance(failure, ProxyError) else failure
 
 
 def _seen(lost: asyncio.Future[None]) -> None:
