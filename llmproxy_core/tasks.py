@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
+from llmproxy_core.errors import forget_tracebacks
+
 _log = logging.getLogger("llmproxy")
 T = TypeVar("T")
 
@@ -14,6 +16,8 @@ T = TypeVar("T")
 class _Contained(Coroutine[Any, Any, T]):
     """
     *inner*, whose SystemExit is a bug as any other: asyncio would end the loop by it, and so the process.
+
+    Its cancellation tells of no frames: the task keeps it, and what is in them would hold the task, in a circle.
 
     No coroutine that awaits it: cancelled before its first step, that would never begin it.
     """
@@ -28,12 +32,19 @@ class _Contained(Coroutine[Any, Any, T]):
             return self._inner.send(value)
         except SystemExit as error:
             raise RuntimeError("a task tried to end the process") from error
+        except asyncio.CancelledError as cancelled:
+            forget_tracebacks(cancelled)
+            raise
 
     def throw(self, *raised: Any) -> Any:
         try:
             return self._inner.throw(*raised)
         except SystemExit as error:
             raise RuntimeError("a task tried to end the process") from error
+        except asyncio.CancelledError as cancelled:
+            del raised  # perhaps the same, which would hold itself by this frame
+            forget_tracebacks(cancelled)
+            raise
 
     def close(self) -> None:
         self._inner.close()

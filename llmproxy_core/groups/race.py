@@ -282,6 +282,8 @@ class _Runner:
             self.response = response
         except ProxyError as error:
             self.turn.error = error.with_traceback(None)  # which holds this frame, and that the error
+        except asyncio.CancelledError:
+            return  # not raised again: the task would keep it, and all that its frames hold
         finally:
             self.took_s = clock() - began_s
 

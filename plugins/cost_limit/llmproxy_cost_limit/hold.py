@@ -14,7 +14,9 @@ _log = logging.getLogger("llmproxy")
 
 class Hold:
     """
-    One admission. `close` is to be registered with `exchange.on_billed` before anything is awaited.
+    One admission. `close` is to be called `exchange.on_billed`, which must be told so before anything is awaited.
+
+    It does not know its exchange, which knows it: bodies of both would stay until the collector comes by.
 
     A call that comes again (a processor around us calls `call_next` twice) is admitted again, under a hold of its own
     that only reserves: the bill is the exchange's, and the *first* hold books it whole.
@@ -22,7 +24,6 @@ class Hold:
 
     def __init__(
         self,
-        exchange: Exchange,
         books: Books,
         *,
         first: Hold | None,
@@ -31,17 +32,16 @@ class Hold:
         overrun: Callable[[], None],
     ) -> None:
         """*fallback* is booked in when the call came to no account of its own; *overrun* is called for one."""
-        self._exchange = exchange
         self._books = books
         self._fallback = fallback
         self._now = now
         self._overrun = overrun
         self._accounts: list[Account] = []
-        self._first = first or self
+        self._first = first
         self.reserved = Money(0)
         """By this hold and, of the first one, by those that came after it."""
         self.response: Response | None = None
-        """The last answer, of the first hold."""
+        """The last answer, of the first hold; until that is over."""
         self.is_over = False
         """Whether the exchange is over, and so is this."""
 
@@ -62,7 +62,7 @@ class Hold:
                 account.is_open = False
                 return account, over
         self._check_time()
-        self._first.reserved += amount
+        (self._first or self).reserved += amount
         return None
 
     def _check_time(self) -> None:
@@ -71,17 +71,19 @@ class Hold:
             raise RequestRejected("The call was over before it was admitted", status=499, code="client_gone")
 
     def answered(self, response: Response) -> None:
-        self._first.response = response
+        if not self.is_over:
+            (self._first or self).response = response
 
-    def close(self, outcome: Outcome) -> Awaitable[None] | None:
-        """Book what was spent, give back the rest. *outcome*: the whole bill of the exchange."""
+    def close(self, exchange: Exchange, outcome: Outcome) -> Awaitable[None] | None:
+        """Book what was spent, give back the rest. *outcome*: the whole bill of *exchange*."""
         self.is_over = True
         closings: list[Closing] = []
         booked: Account | None = None
-        if self._first is self and outcome.cost:
+        if self._first is None and outcome.cost:
             booked = self._payer() or self._fallback
-            closings.append(Closing(booked.id, booked.limits, self._record(outcome, outcome.cost)))
-            self._compare(outcome.cost)
+            closings.append(Closing(booked.id, booked.limits, self._record(exchange, outcome, outcome.cost)))
+            self._compare(exchange, outcome.cost)
+        self.response = None
         closings += [Closing(it.id, it.limits) for it in self._accounts if it.is_open and it is not booked]
         return self._books.close(closings) if closings else None
 
@@ -92,20 +94,19 @@ class Hold:
         equal = [it for it in self._accounts if price in it.prices]
         return next(iter(same or equal or self._accounts), None)
 
-    def _compare(self, cost: Money) -> None:
+    def _compare(self, exchange: Exchange, cost: Money) -> None:
         if not (self.reserved and cost > self.reserved):
             return
         self._overrun()
         _log.warning(
             "cost_limit: exchange %s cost %s, and %s was reserved (route %s)",
-            self._exchange.id,
+            exchange.id,
             cost,
             self.reserved,
-            self._exchange.route,
+            exchange.route,
         )
 
-    def _record(self, outcome: Outcome, cost: Money) -> UsageRecord:
-        exchange = self._exchange
+    def _record(self, exchange: Exchange, outcome: Outcome, cost: Money) -> UsageRecord:
         caller = exchange.caller
         return UsageRecord(
             at=self._now(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from llmproxy_core import (
     Exchange,
@@ -77,7 +78,6 @@ class CostLimit:
     def _hold(self, exchange: Exchange, books: Books) -> Hold:
         """Whoever will close what this call reserves, and book what it spends; known to the exchange from the start."""
         hold = Hold(
-            exchange,
             books,
             first=exchange.notes.get(self._first),
             fallback=self._accounts.of(exchange.layer.name, exchange.caller, exchange.route, ())[0],
@@ -86,7 +86,7 @@ class CostLimit:
         )
         if self._first not in exchange.notes:
             exchange.notes[self._first] = hold
-        exchange.on_billed(hold.close)
+        exchange.on_billed(partial(hold.close, exchange))
         return hold
 
     # -- what it may cost ----------------------------------------------------------------------------------------
