@@ -162,20 +162,25 @@ class PulledBody(Pumped):
         complete answer (default: as *close*).
         """
         super().__init__(tasks)
-        self._read = read
+        self._read: Callable[[], Awaitable[bytes]] | None = read
         self._close = close
         self._release = release or close
 
     async def read(self) -> bytes:
-        if self._closed:
+        if self._read is None:
             return b""
         data = await self._read()
         return b"" if self._closed else data  # it may have been closed while we waited
 
     def close(self) -> None:
-        if self._end() and self._close is not None:
-            self._close()
+        if self._end():
+            self._let_go(self._close)
 
     def release(self) -> None:
-        if self._end() and self._release is not None:
-            self._release()
+        if self._end():
+            self._let_go(self._release)
+
+    def _let_go(self, free: Callable[[], None] | None) -> None:
+        self._read = self._close = self._release = None  # whoever they belong to may hold us
+        if free is not None:
+            free()

@@ -128,11 +128,21 @@ class Call:
                 raise_unless_bug(bug)
                 error = self._internal(bug)
             await self.fail(error)
-        except (ClientGone, asyncio.CancelledError):
-            self._abandon()  # not raised again: nobody waits for the task, and it would keep the error, and that all
+        except (ClientGone, asyncio.CancelledError) as left:
+            self._left(left)
         finally:
             if not self.handed_on:
                 self.end()
+
+    def _left(self, error: BaseException) -> None:
+        """
+        The client has left, of which *error* told.
+
+        Who cancelled the task does not wait for it, so that error is not raised again: the task would keep it, and all
+        that is in the frames that it passed.
+        """
+        self._abandon()
+        forget_tracebacks(error)
 
     def _abandon(self) -> None:
         if self.exchange is not None:
@@ -415,8 +425,8 @@ class Call:
         self._is_running = True
         try:
             await work()
-        except (ClientGone, asyncio.CancelledError):
-            self._abandon()
+        except (ClientGone, asyncio.CancelledError) as left:
+            self._left(left)
         finally:
             self.end()
 
