@@ -15,7 +15,7 @@ import attrs
 
 from llmproxy_core.attempt import Attempt, ChildCall, ShownAttempts
 from llmproxy_core.dialect import Operation
-from llmproxy_core.errors import ProxyError, raise_unless_bug
+from llmproxy_core.errors import ProxyError, forget_tracebacks, raise_unless_bug
 from llmproxy_core.layer import Layer, running
 from llmproxy_core.money import Money
 from llmproxy_core.node import record
@@ -545,6 +545,22 @@ class Exchange:
             return
         if waiting is not None and inspect.isawaitable(waiting):
             self.settling.append(self._tasks.start(_wait(waiting), name="settle"))
+
+    @property
+    def has_tried_more(self) -> bool:
+        """Whether more was asked than one answer of one LLM."""
+        return len(self.attempts) > 1 or bool(self.child_calls)
+
+    def forget_tracebacks(self) -> None:
+        """
+        Cut what the errors under it hold of the frames that they passed; to be called when nobody raises any of them.
+
+        The frames hold the exchange: a cycle that would keep its bodies in memory until a collection.
+        """
+        if self.outcome is not None:
+            forget_tracebacks(self.outcome.error)
+        for attempt in (*self.attempts, *self.child_attempts):
+            forget_tracebacks(attempt.error)
 
     def may_repeat(self) -> bool:
         """Whether a call that a kept connection has lost may be made again; it is a try as any other, and a retry."""

@@ -349,17 +349,24 @@ class Flow:
         if client.api is None:
             return b""
         response = self._response
-        told = self._told if self._engine is None else self._engine.told
-        try:
-            event = client.dialect.error_event(error, response.exchange.id, client.api, told)
-        except BaseException as bug:  # noqa: BLE001 - a plugin made it, of whatever cannot be told
-            raise_unless_bug(bug)
-            _log.exception("the error of exchange %s cannot be told", response.exchange.id)
-            known = InternalError("The answer could not be passed on")
-            event = client.dialect.error_event(known, response.exchange.id, client.api, told)
+        event = self._error_event(error)
+        if event is None:  # a plugin made the error, of whatever cannot be told, or the dialect, which may tell of none
+            event = self._error_event(InternalError("The answer could not be passed on")) or b""
         if response.shown_model is None:
             return event
         return renamer(client.dialect.model_member, response.shown_model)(event, response.model)
+
+    def _error_event(self, error: ProxyError) -> bytes | None:
+        """What tells of *error*; None where that fails, which the log says."""
+        client, exchange = self._client, self._response.exchange
+        assert client.api is not None
+        told = self._told if self._engine is None else self._engine.told
+        try:
+            return client.dialect.error_event(error, exchange.id, client.api, told)
+        except BaseException as bug:  # noqa: BLE001 - a plugin's: the stream ends all the same
+            raise_unless_bug(bug)
+            _log.exception("the error of exchange %s cannot be told", exchange.id)
+            return None
 
     # -- pushed --------------------------------------------------------------------------------------------------
 
@@ -408,8 +415,14 @@ class Flow:
             self.ending = True
             self._push(self._failed(b"", error))
             self._over()
-        else:
-            self._send(engine, engine.end(), last=True)
+            return
+        try:
+            out = engine.end()
+        except BaseException as bug:  # noqa: BLE001 - a dialect's: whoever waits for the end learns of it
+            raise_unless_bug(bug)
+            _log.exception("the end of the answer to exchange %s could not be read", self._response.exchange.id)
+            engine.error, out = InternalError("The answer could not be passed on"), b""
+        self._send(engine, out, last=True)
 
     def _send(self, engine: Engine, out: bytes, *, last: bool = False) -> None:
         if engine.error is not None:

@@ -320,6 +320,8 @@ class ResponseBase(msgspec.Struct, kw_only=True, eq=False):
         if not complete:
             for wish in keeps:
                 wish.body = None if wish.so_far is None else wish.so_far()
+        for wish in keeps:
+            wish.so_far = None  # it holds all that was kept, and is held by that
         kept = keeps[-1].body if keeps else None
         return kept if kept is not None and kept.complete else None
 

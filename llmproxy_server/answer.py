@@ -53,6 +53,8 @@ class Answer:
         self.status = status = whole.status
         body = whole.body
         length = None if status in _BODILESS else len(body)
+        if self.incoming.method == "HEAD" and not body:
+            length = None  # an upstream's, which may have one for those who ask with GET
         head = self._head(whole.headers, whole.content_type if body else "", more, length)
         if length is None or self.incoming.method == "HEAD":
             body = b""

@@ -155,6 +155,8 @@ class Call:
         if self.stream is not None:
             self.stream.leave()
         self.stream = self._task = None  # each may hold us
+        if (exchange := self.exchange) is not None and (exchange.outcome is not None or exchange.has_tried_more):
+            exchange.forget_tracebacks()
         if self._ticket is not None:
             self._ticket.leave()
         self.client.over()
@@ -456,15 +458,17 @@ class Call:
         if isinstance(error, InternalError) and error.__cause__ is not None:
             _log.error("request %s failed: %s", self.request_id, error.message, exc_info=error.__cause__)
         exchange = self.exchange
+        if self.stream is not None:
+            self.stream.stop_clocks()
         if exchange is not None and self._abandoned is not None:  # nobody is left to be told
             exchange.finish(_ABANDONED, error)
-            forget_tracebacks(error)
             return
         if exchange is not None:
             exchange.finish(End.of(error), error)
             await self.settle(exchange)
         else:
             self.door.shared.recorder.refused(self, error)
+            forget_tracebacks(error)
         if not self.answer.head_sent:
             dialect = self._dialect or self.door.spoken(self.incoming)
             whole = self._told(error, dialect)
@@ -474,7 +478,6 @@ class Call:
             self.stream.break_off(error)
         else:
             self.answer.break_off()
-        forget_tracebacks(error)
 
     def _told(self, error: ProxyError, dialect: Dialect) -> Whole:
         """What tells of *error*; where a plugin made one that cannot be told, of that."""

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from llmproxy_core.body import Passing
-from llmproxy_core.errors import ProxyError, forget_tracebacks
+from llmproxy_core.errors import ProxyError
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.outcome import End
 from llmproxy_core.relay import Flow
@@ -249,6 +249,10 @@ class CallStream:
                 self._pulse_due_s = now + self._pulse_s
                 self._answer.write(self.flow.keepalive)
 
+    def stop_clocks(self) -> None:
+        """Nothing more is sent because it is time: the answer is about to be another one."""
+        self._head_due_s = self._pulse_due_s = None
+
     def _expect_pulse(self) -> None:
         """From now on the silence counts after which the client is sent a sign of life; between events it may be."""
         if self._pulse_s:
@@ -284,7 +288,6 @@ class CallStream:
             self._answer.end(last)
         else:
             self._answer.break_off()
-            forget_tracebacks(self.flow.error)
             self._answer.write(last)
 
     def break_off(self, error: ProxyError) -> None:

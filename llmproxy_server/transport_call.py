@@ -146,7 +146,7 @@ class UpstreamCall(Pumped):
         except BaseException as error:  # noqa: BLE001 - the caller's iterator may raise what it likes, and it passes on
             raise_unless_bug(error)
             self._upload = None
-            self.fail(error)
+            self.fail(error.with_traceback(None))  # which holds this frame, and that us
         else:
             self._sent()
 

@@ -214,6 +214,7 @@ class Connection(asyncio.Protocol):
 
     def _lend(self, other: Borrower, head: bytes, more: bytes) -> None:
         """For the request that *head* begins the connection is *other*'s, with what follows."""
+        self.resume_body()  # what was kept has become a part of that, and nobody else knows that the client waits
         transport, self.socket = self.socket, None
         assert transport is not None
         self._edge.closed(self)
