@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from math import inf
 
 import aiohttp
-from aiohttp.http import RawResponseMessage
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 
 from llmproxy_core.body import Pumped
@@ -27,6 +27,7 @@ MAX_HEADER_BYTES = 32_768
 """Of the status line, and of each header field, of an answer."""
 DRAIN_S = 1.0
 """How long the rest of a complete answer is waited for, so that its connection can be kept."""
+_BODILESS = frozenset({204, 304})
 _SMALL = 1 << 16  # bytes that are worth a copy to save a system call
 
 
@@ -162,6 +163,8 @@ class UpstreamCall(Pumped):
         try:
             message, content = await self._protocol.read()
             while 100 <= message.code < 200 and message.code != 101:  # interim ones say nothing that we ask for
+                if _declares_body(message):  # what follows may be that, or an answer
+                    raise HttpProcessingError(code=502, message="an interim answer with a body")
                 message, content = await self._protocol.read()
         except transport_errors.FAILURES as error:
             failure = self._failed(error)
@@ -182,6 +185,8 @@ class UpstreamCall(Pumped):
         if message.code == 101 or (codings and {coding.lower() for coding in codings} != {"chunked"}):
             raise transport_words.odd_coding(self._host)
         self._content = content
+        if message.code in _BODILESS and _declares_body(message):
+            self._protocol.force_close()  # one that is sent all the same would be read as another answer
         if not content.is_eof():
             self._until_close = not codings and "content-length" not in headers
             if self._timeouts.first_byte_s:
@@ -333,6 +338,10 @@ class UpstreamCall(Pumped):
 def _copied(failure: BaseException) -> BaseException:
     """What is raised of a failure that the call keeps: with a traceback that one would hold the frames that hold us."""
     return copy.copy(failure) if isinstance(failure, ProxyError) else failure
+
+
+def _declares_body(message: RawResponseMessage) -> bool:
+    return "transfer-encoding" in message.headers or message.headers.get("content-length", "0") != "0"
 
 
 def _seen(lost: asyncio.Future[None]) -> None:

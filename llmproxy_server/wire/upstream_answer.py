@@ -255,6 +255,9 @@ class Answer:
         """An interim answer, or one that is none."""
         status, _, length, _ = head
         if 100 <= status < 200 and status != 101:  # interim ones say nothing that we ask for
+            if length and length != NO_LENGTH:  # of a body that there cannot be: what follows may be that, or an answer
+                self.break_off(transport_words.not_http(self._host))
+                return
             self._skip_interim(rest)
         elif length == ODD_CODING or status == 101:  # we ask for no other protocol, and for no coding
             self.break_off(transport_words.odd_coding(self._host))
@@ -276,8 +279,11 @@ class Answer:
 
     def _begin_body(self, length: int) -> None:
         """The head is here: what follows it is the body, or nothing."""
-        if not length or self._method == "HEAD" or self.status in _BODILESS:
+        if not length or self._method == "HEAD":
             self.stage = COMPLETE
+        elif self.status in _BODILESS:
+            self.stage = COMPLETE
+            self._keeps = self._keeps and length == NO_LENGTH  # a body that is sent all the same is nobody's answer
         elif length == IN_CHUNKS:
             self.stage = CHUNKED
             self._chunks = Chunks(self.parts)

@@ -98,6 +98,20 @@ async def test_an_answer_to_no_request_is_not_taken_for_the_next_ones(over: str)
         upstream.take_errors()
 
 
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("said", [b"Content-Length: 47", b"Transfer-Encoding: chunked"], ids=["sized", "chunked"])
+async def test_a_body_that_there_cannot_be_is_not_the_next_answer_of_its_connection(status: int, said: bytes) -> None:
+    async with Upstream() as upstream, transporting() as transport:
+        upstream.then([Raw(b"HTTP/1.1 %d X\r\n%b\r\n\r\n" % (status, said)), Stall()], reply([2]))
+        assert await rest(await call(transport, get(upstream.base_url))) == b""
+        first = await upstream.received()
+
+        assert await rest(await call(transport, get(upstream.base_url))) == b"[2]"
+        assert upstream.connections_total == 2
+        await soon(first.gone)
+        upstream.take_errors()
+
+
 @pytest.mark.parametrize("pool", [Pool(max_connections=2), Pool(max_connections_per_host=2)], ids=["all", "host"])
 async def test_a_full_pool_makes_calls_wait_for_their_turn(pool: Pool) -> None:
     go_on = asyncio.Event()
