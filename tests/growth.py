@@ -2,7 +2,8 @@
 Counting what code does and holds: a clock would tell the machine's mood.
 
 `work` counts the steps of the interpreter and `calls` the functions that are called; `kept` walks from an object
-through all that it refers to, and gives the size of every container on the way.
+through all that it refers to, and gives the size of every container on the way. `left_to_collector` tells what hangs
+together in a circle when nobody needs it any more: it would stay, with the bodies of calls, until a collection.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gc
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import _lru_cache_wrapper
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
@@ -91,6 +93,24 @@ def instances() -> Counter[str]:
     gc.collect()
     kinds = (type(it) for it in gc.get_objects())
     return Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds if _is_ours(kind, "llmproxy_"))
+
+
+@contextmanager
+def left_to_collector() -> Iterator[Counter[str]]:
+    """Counts, when it is left, objects of our own classes that were made within and that only a collection frees."""
+    found = Counter[str]()
+    gc.collect()
+    gc.disable()
+    try:
+        yield found
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kinds = (type(it) for it in gc.garbage)
+        found.update(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds if _is_ours(kind, "llmproxy_"))
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def kept(*roots: object) -> Counter[str]:

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from llmproxy_core import End as Ended
 from tests.llmproxy_server.edging import HELLO, answer, post, request
 from tests.page_first import open_page
+from tests.proxy import Proxy
 from tests.rawclient import Client, connected
 from tests.upstream import (
     Call,
@@ -27,6 +29,7 @@ from tests.upstream import (
     Reset,
     Stall,
     Step,
+    Upstream,
     chat_chunk,
     completion,
     error,
@@ -211,3 +214,17 @@ class Mixture:
             await asyncio.sleep(0)
         self.seen[name][0] += 1
         return False
+
+
+async def forgotten(proxy: Proxy, upstream: Upstream) -> set[Ended]:
+    """Waits until nothing is open but kept connections to nobody, and forgets what the test remembers; the ends."""
+    async with asyncio.timeout(10):
+        await proxy.outcome(len(proxy.exchanges))
+        front = proxy.server._front
+        while front.connections or front.has_calls or upstream.connections_open:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0)
+    assert proxy.server.admission.in_flight == proxy.server.admission.buffered_bytes == 0
+    ends = {outcome.end for outcome in proxy.outcomes}
+    for remembered in (proxy.exchanges, proxy.outcomes, upstream.requests):
+        remembered.clear()
+    return ends

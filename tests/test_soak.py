@@ -27,7 +27,7 @@ from llmproxy_server import demo
 from tests.exact import ask
 from tests.growth import instances
 from tests.llmproxy_server.reloading import toml
-from tests.mixture import Mixture, as_asked
+from tests.mixture import Mixture, as_asked, forgotten
 from tests.needs import need_program
 from tests.page_first import PAGE
 from tests.proxy import Proxy
@@ -109,32 +109,18 @@ async def test_however_calls_of_an_upstream_end_they_leave_nothing_behind(
         async with Upstream(as_asked) as upstream, Proxy(_both_ways(upstream.base_url, refusing, idle_s=0.2)) as proxy:
             mixture = Mixture(proxy.port, [f"/{over}/v1"], "/nowhere/v1", random.Random(calls), page=True)
             await mixture.some(calls // 3)  # what is made once is made
-            ends = await _forgotten(proxy, upstream)
+            ends = await forgotten(proxy, upstream)
             before, kinds, tasks = _descriptors(), instances(), len(asyncio.all_tasks())
 
             while mixture.calls < calls:
                 await mixture.some(100)
-                ends |= await _forgotten(proxy, upstream)
+                ends |= await forgotten(proxy, upstream)
 
             await _until_as_before(before, tasks)
             assert mixture.unseen() == {}
             assert ends == {End.COMPLETED, End.FAILED, End.ABANDONED}
             found = instances()
             assert {kind: (kinds[kind], count) for kind, count in found.items() if count > kinds[kind] + 20} == {}
-
-
-async def _forgotten(proxy: Proxy, upstream: Upstream) -> set[End]:
-    """Waits until nothing is open but kept connections to nobody, and forgets what the test remembers; the ends."""
-    async with asyncio.timeout(10):
-        await proxy.outcome(len(proxy.exchanges))
-        front = proxy.server._front
-        while front.connections or front.has_calls or upstream.connections_open:  # noqa: ASYNC110 - nothing tells it
-            await asyncio.sleep(0)
-    assert proxy.server.admission.in_flight == proxy.server.admission.buffered_bytes == 0
-    ends = {outcome.end for outcome in proxy.outcomes}
-    for remembered in (proxy.exchanges, proxy.outcomes, upstream.requests):
-        remembered.clear()
-    return ends
 
 
 def _descriptors() -> int:
