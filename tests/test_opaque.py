@@ -13,10 +13,10 @@ import pytest
 from llmproxy_core import End as Ending
 from llmproxy_core import Exchange, Handler, Response
 from tests.exact import ask, post
-from tests.llmproxy_server.edging import Processing, processed, request
+from tests.llmproxy_server.edging import Processing, answer, processed, request
 from tests.proxy import SECRET, Proxy, openai_at
 from tests.rawclient import Client, connected
-from tests.upstream import Body, Chunk, Cut, End, Flood, Framing, Head, Step, Upstream, Wait, completion, reply
+from tests.upstream import Body, Chunk, Cut, End, Flood, Framing, Head, Raw, Step, Upstream, Wait, completion, reply
 
 OPAQUE = {"operations": ["chat", "models", "opaque"], "encoded_slash": True}
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -64,6 +64,18 @@ async def test_our_own_key_is_no_affair_of_the_callers_here_either(status: int) 
     assert seen.status == 502
     assert json.loads(seen.body)["error"]["code"] == "upstream_auth"
     assert SECRET.encode() not in seen.body
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_an_answer_to_head_does_not_claim_another_length_than_that_of_get(status: int) -> None:
+    head = b"HTTP/1.1 %d X\r\nContent-Type: text/plain\r\nContent-Length: 50\r\n\r\n" % status
+    async with opaque(Raw(head)) as (_, proxy), connected(proxy.port) as client:
+        for _ in range(2):
+            client.send(request("HEAD", "/v1/files/x"))
+            found = await answer(client, method="HEAD")
+
+            assert found.status == status
+            assert "content-length" not in found
 
 
 async def test_an_upload_of_several_parts_passes_as_it_is() -> None:

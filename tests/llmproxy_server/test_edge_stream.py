@@ -3,20 +3,24 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from llmproxy_core.chat import ChatEvent, TextDelta
+from llmproxy_core.dialect import Api
 from llmproxy_core.exchange import Exchange
 from llmproxy_core.outcome import End as Ending
 from llmproxy_core.outcome import Outcome
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
+from llmproxy_openai import OpenAIDialect
 from llmproxy_server.call import Call
 from llmproxy_server.wire.connection import Connection
 from llmproxy_server.wire.request_body import Arrived
+from tests.faults import Wrapped
 from tests.llmproxy_server.edging import (
     HELLO,
     STREAM,
@@ -633,6 +637,51 @@ async def test_a_call_leaves_nothing_that_only_a_collection_would_free() -> None
             await until(lambda: not anything_left(before))
         finally:
             gc.enable()
+
+
+class Failing(Wrapped):
+    """What has a bug that shows at the end of a stream."""
+
+    def end(self) -> None:
+        raise ValueError("the end")
+
+
+def failing_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    scanner = OpenAIDialect.scanner
+
+    def made(self: OpenAIDialect, api: Api, *, usage: bool) -> Any:
+        return Failing(scanner(self, api, usage=usage))
+
+    monkeypatch.setattr(OpenAIDialect, "scanner", made)
+
+
+def failing_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(*given: object) -> bytes:
+        raise ValueError("the event")
+
+    monkeypatch.setattr(OpenAIDialect, "error_event", tell)
+
+
+@pytest.mark.parametrize("fail", [failing_end, failing_event], ids=["the end", "the event of an error"])
+async def test_a_stream_whose_end_its_dialect_cannot_tell_ends_all_the_same(
+    fail: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = sse(chat_chunk("one"), done=False)
+    fail(monkeypatch)
+    async with (
+        Upstream([Head(), Chunk(one), End()]) as upstream,
+        Proxy(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(post(STREAM))
+        found = await answer(client)
+
+        assert found.status == 200
+        assert found.body.startswith(one)
+        assert not found.complete
+        assert (await proxy.outcome()).end is Ending.FAILED
+        assert proxy.server.admission.in_flight == 0
+    assert "ValueError: the e" in caplog.text
 
 
 def anything_left(before: set[int]) -> bool:

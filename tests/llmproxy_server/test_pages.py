@@ -11,18 +11,24 @@ from aiohttp import ClientSession, WSMsgType, http_parser, web
 
 from llmproxy_core.errors import ConfigError
 from llmproxy_server.pages.server import Page, require_c_parser
+from llmproxy_server.wire.connection import Connection
 from tests.llmproxy_server.edging import HELLO, STREAM, answer, ask, chunks, head, post, request
+from tests.llmproxy_server.transporting import until
 from tests.page_first import PAGE, PATH
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import Client, connected
-from tests.upstream import Upstream, chat_chunk, completion, reply, sse, stream
+from tests.upstream import Upstream, Wait, chat_chunk, completion, reply, sse, stream
 
 SHOWN = request("GET", PATH)
 NOWHERE = "http://127.0.0.1:9/v1"
 
 
+async def count(request: web.Request) -> web.Response:
+    return web.Response(text=str(len(await request.read())))
+
+
 class ProxyWithPages(Proxy):
-    pages: Sequence[Page] = (PAGE,)  # type: ignore[misc] # of this class alone
+    pages: Sequence[Page] = (PAGE, Page("/counted", count))  # type: ignore[misc] # of this class alone
 
 
 async def test_what_was_sent_with_the_request_for_a_page_is_answered_in_its_order() -> None:
@@ -39,6 +45,25 @@ async def test_what_was_sent_with_the_request_for_a_page_is_answered_in_its_orde
         assert [it.body == b"shown" for it in answers] == [False, True, False, False, True, False]
         assert len(upstream.requests) == 3
         assert [it.end.value for it in proxy.outcomes] == ["completed"] * 3
+
+
+async def test_a_page_behind_a_call_gets_all_of_a_body_of_which_too_much_was_kept() -> None:
+    size, go_on = 400_000, asyncio.Event()
+    asked = request("POST", "/counted", f"Content-Length: {size}") + b"x" * size
+    async with (
+        Upstream([Wait(go_on), *reply(completion("Hello"))]) as upstream,
+        ProxyWithPages(openai_at(upstream.base_url)) as proxy,
+        connected(proxy.port) as client,
+    ):
+        client.send(post() + asked)
+        await upstream.received()
+        (connection,) = proxy.server.edges[0].connections
+        assert isinstance(connection, Connection)
+        await until(lambda: connection._reading_paused)
+        go_on.set()
+
+        assert (await answer(client)).status == 200
+        assert (await answer(client)).body == str(size).encode()
 
 
 @pytest.mark.parametrize("cut", range(1, len(SHOWN), 7))

@@ -23,6 +23,7 @@ from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
 from llmproxy_core.services import Pool
 from llmproxy_core.tasks import Tasks
+from llmproxy_server.call_stream import HEAD_HELD_S
 from llmproxy_server.listener import listen
 from llmproxy_server.server import Server
 from llmproxy_server.transport import AiohttpTransport
@@ -415,6 +416,36 @@ async def test_an_answer_whose_effects_are_awaited_when_time_is_over_is_still_co
 
             got = await answer(client)
             assert (got.body, got.complete) == (sse(chat_chunk("x")), True)
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["pushed", "pulled"])
+async def test_a_stream_of_which_nothing_was_sent_when_time_is_over_is_told_by_its_status(*, watched: bool) -> None:
+    """However long the effects of its end take: longer than its head is held for what it says first."""
+    settling = asyncio.Event()
+
+    async def settle(outcome: Outcome) -> None:
+        settling.set()
+        await asyncio.sleep(HEAD_HELD_S + 0.5)
+
+    async def account(exchange: Exchange, call_next: Handler) -> Response:
+        exchange.on_finish(settle)
+        response = await call_next(exchange)
+        if watched:
+            response.watch(lambda channel: None)
+        return response
+
+    async with Upstream([Head(), Stall()]) as upstream:
+        mapping = with_server(processed(openai_at(upstream.base_url)), drain_timeout_s=0.05, settle_timeout_s=5)
+        async with Proxy(mapping, plugins=[Processing(account)]) as proxy, connected(proxy.port) as client:
+            client.send(post(STREAM))
+            await upstream.received()
+            await until(lambda: any(call.stream is not None for call in proxy.server.edges[0].calls))
+
+            await asyncio.wait_for(proxy.server.stop(), 9)
+
+            got = await answer(client)
+            assert (got.status, got.code) == (503, "shutting_down")
+            assert settling.is_set()
 
 
 # -- processes -----------------------------------------------------------------------------------------------------
