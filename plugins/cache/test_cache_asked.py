@@ -229,6 +229,14 @@ async def test_where_the_provider_does_more_than_answer_nothing_kept_stands_for_
     assert len(upstream.requests) == (1 if second == "hit" else 2)
 
 
+async def test_it_does_so_however_it_is_asked_to() -> None:
+    body = rb'{"model":"m","input":"next","\u0062ackgroun\u0064":true}'
+    async with Upstream(RESPONSE) as upstream, Cached(caching(upstream.base_url, llm={"type": "responses"})) as proxy:
+        seen = [await proxy.ask(body, path="/v1/responses") for _ in range(2)]
+
+    assert [status(it) for it in seen] == ["bypass", "bypass"]
+
+
 async def test_embeddings_have_no_temperature() -> None:
     script = reply({"object": "list", "data": [], "model": "e", "usage": {"prompt_tokens": 1, "total_tokens": 1}})
     async with Upstream(script) as upstream, Cached(caching(upstream.base_url, max_temperature=0)) as proxy:
