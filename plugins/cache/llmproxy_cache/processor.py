@@ -30,13 +30,8 @@ from llmproxy_core import (
 
 _log = logging.getLogger("llmproxy.cache")
 _DEFAULT_TEMPERATURE = 1.0  # of OpenAI, Anthropic and Gemini, where a request says none
-_MAY_ACT = (
-    b'"tools"',
-    b'"conversation"',
-    b'"background"',
-    b"\\u006",
-    b"\\u007",
-)  # or a letter that is not written as one
+_MAY_ACT = (b'"tools"', b'"conversation"', b'"background"', b"\\u006", b"\\u007")
+"""Words in a request, one of which is there where it is to act; the last two begin letters that are escaped."""
 STATUS, KEY, AGE = "x-llmproxy-cache", "x-llmproxy-cache-key", "age"
 _COUNTED = "Calls by what the cache did: hit, miss, shared (the call of another), bypass."
 T = TypeVar("T")
