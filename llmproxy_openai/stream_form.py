@@ -47,6 +47,8 @@ class ChoiceSoFar:
     __slots__ = (
         "_in_text",
         "_is_empty_call",
+        "cited",
+        "held_citations",
         "has_finished",
         "has_role",
         "has_thought",
@@ -59,6 +61,10 @@ class ChoiceSoFar:
         self.thinking = StreamedThinking(dialect)
         self._is_empty_call: dict[int, bool] = {}
         self._in_text = False
+        self.cited = 0
+        """Citations that have gone out."""
+        self.held_citations: list[bytes] = []
+        """Those that have not yet, written."""
         self.has_role = False
         self.has_finished = False
         self.has_thought = False

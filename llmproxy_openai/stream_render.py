@@ -37,6 +37,9 @@ from llmproxy_openai.stream_form import ChoiceSoFar, StreamForm
 from llmproxy_openai.thinking import REASONING_MEMBERS, thinking_member
 from llmproxy_openai.usage import write_usage
 
+_MOST_CITATIONS = 1000
+"""Of a choice, that are kept for one chunk."""
+
 
 class ChunkRenderer:
     """Writes complete chunks: each has the stream's id, an index, and `finish_reason`, which is null until the end."""
@@ -97,6 +100,8 @@ class ChunkRenderer:
         before = self.before(choice, event)
         if isinstance(event, Finished):
             return before + self.finish(choice, event.finish)
+        if isinstance(event, CitationAdded) and not (self.is_native or self.form.is_legacy):
+            return before + self._hold(event)
         said = self._text(event) if self.form.is_legacy else self._delta(event)
         if said is None:
             return before
@@ -118,6 +123,7 @@ class ChunkRenderer:
         so_far.has_finished = True
         empty = [] if self.is_native else so_far.empty_calls()
         calls = [self.chunk(choice, self._arguments(ToolCallDelta(choice, index, "{}"))) for index in empty]
+        calls.append(self.citations(choice))
         return role + b"".join(calls) + self.chunk(choice, {}, finish=self.word(choice, finish))
 
     def word(self, choice: int, finish: Finish) -> bytes:
@@ -199,7 +205,7 @@ class ChunkRenderer:
             case ToolCallDelta(arguments=arguments) if arguments:
                 return event.choice, self._arguments(event), None
             case CitationAdded():
-                return event.choice, {"annotations": self._citation(event)}, None
+                return event.choice, {"annotations": join_array([self._citation(event)])}, None
             case AudioDelta():
                 return event.choice, {"audio": _audio(event)}, None
             case _:
@@ -230,7 +236,30 @@ class ChunkRenderer:
     def _citation(self, event: CitationAdded) -> bytes:
         so_far = self.so_far(event.choice)
         wire = Wire(self.form.api, own=True)
-        return join_array([write_citation(event.citation, wire, so_far.text_start, so_far.text_length)])
+        return write_citation(event.citation, wire, so_far.text_start, so_far.text_length)
+
+    def _hold(self, event: CitationAdded) -> bytes:
+        """
+        Keep a citation until its choice ends; the chunk of as many as may be kept.
+
+        OpenAI sends all of them at once, and its SDKs know no other way: that for Python raises at a second list whose
+        entries have no index, and that for Node keeps the last list alone.
+        """
+        held = self.so_far(event.choice).held_citations
+        held.append(self._citation(event))
+        return self.citations(event.choice) if len(held) == _MOST_CITATIONS else b""
+
+    def citations(self, choice: int) -> bytes:
+        """The citations of *choice* that were kept, in a chunk; it is about to end."""
+        so_far = self.so_far(choice)
+        held = so_far.held_citations
+        if not held:
+            return b""
+        if so_far.cited:
+            held = [b'{"index":%d,%b' % (so_far.cited + place, each[1:]) for place, each in enumerate(held)]
+        so_far.cited += len(held)
+        so_far.held_citations = []
+        return self.role(choice) + self.chunk(choice, {"annotations": join_array(held)})
 
     def _call(self, event: ToolCallStart) -> dict[str, bytes]:
         """The first piece of a call: all but its arguments."""

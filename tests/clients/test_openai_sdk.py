@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import llmproxy_gemini
 import openai
 import pytest
 
@@ -138,6 +139,27 @@ async def _read_stream(client: openai.AsyncOpenAI) -> None:
     stream = await client.chat.completions.create(model="m", messages=ASK, stream=True)
     async for _ in stream:
         pass
+
+
+async def test_the_sdk_gathers_all_sources_of_a_search_that_another_provider_made() -> None:
+    """Of several lists in a stream it takes the first, and raises at the next."""
+    searched = recording("gemini/streamGenerate-stream-google-model-web-search-tool-stream-0")
+    async with Upstream(replay(searched)) as upstream:
+        llm = {"provider": "gemini", "base_url": upstream.base_url}
+        route = {"path_prefix": "/v1", "target_llm": "gemini"}
+        async with (
+            Proxy({"llm": {"gemini": llm}, "route": [route]}, plugins=[llmproxy_gemini]) as proxy,
+            openai.AsyncOpenAI(base_url=f"{proxy.url}/v1", api_key="the caller's", max_retries=0) as sdk,
+            sdk.chat.completions.stream(model="gemini-2.5-flash", messages=ASK) as stream,
+        ):
+            completion = await stream.get_final_completion()
+
+    message = completion.choices[0].message
+    assert message.content is not None
+    assert message.annotations is not None
+    assert len(message.annotations) > 1
+    for each in message.annotations:
+        assert 0 <= each.url_citation.start_index < each.url_citation.end_index <= len(message.content)
 
 
 async def test_the_sdk_gets_embeddings(upstream: Upstream, client: openai.AsyncOpenAI) -> None:

@@ -606,19 +606,6 @@ def test_each_choice_begins_with_its_role() -> None:
         ([RefusalDelta(0, "no")], [{"refusal": "no"}]),
         ([AudioDelta(0, "AA", "hi", "a")], [{"audio": {"id": "a", "data": "AA", "transcript": "hi"}}]),
         (
-            [CitationAdded(0, Citation("web", "u", "t"))],
-            [
-                {
-                    "annotations": [
-                        {
-                            "type": "url_citation",
-                            "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 0},
-                        }
-                    ]
-                }
-            ],
-        ),
-        (
             [ToolCallStart(0, 0, "a", "f", "custom"), ToolCallDelta(0, 0, "x")],
             [
                 {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "f", "input": ""}}]},
@@ -652,6 +639,31 @@ def test_events_have_their_members(events: list[ChatEvent], members: list[object
     chunks: list[Any] = list(payloads(rendered([START, *events])))
 
     assert [each["choices"][0]["delta"] for each in chunks[1:]] == members
+
+
+def test_all_citations_of_a_choice_come_in_one_chunk_before_its_end_since_sdks_lose_those_of_others() -> None:
+    cited = [CitationAdded(0, Citation("web", url, "t")) for url in ("u", "v")]
+    chunks: list[Any] = list(payloads(rendered([START, TextDelta(0, "ab"), *cited, TextDelta(0, "c"), STOP])))
+
+    deltas = [(each["choices"][0]["delta"], each["choices"][0]["finish_reason"]) for each in chunks[1:]]
+    place = {"title": "t", "start_index": 0, "end_index": 2}
+    annotations = [{"type": "url_citation", "url_citation": {"url": url, **place}} for url in ("u", "v")]
+    assert deltas == [
+        ({"content": "ab"}, None),
+        ({"content": "c"}, None),
+        ({"annotations": annotations}, None),
+        ({}, "stop"),
+    ]
+
+
+def test_very_many_citations_come_in_several_chunks_and_are_counted() -> None:
+    cited = [CitationAdded(0, Citation("web", str(n), "t")) for n in range(2500)]
+    chunks: list[Any] = list(payloads(rendered([START, *cited, End()])))
+
+    lists = [found for each in chunks if each["choices"] and (found := each["choices"][0]["delta"].get("annotations"))]
+    assert [len(each) for each in lists] == [1000, 1000, 500]
+    assert [it["url_citation"]["url"] for each in lists for it in each] == [str(n) for n in range(2500)]
+    assert [it.get("index") for each in lists for it in each] == [None] * 1000 + list(range(1000, 2500))
 
 
 def test_log_probabilities_are_written() -> None:

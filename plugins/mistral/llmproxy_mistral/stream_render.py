@@ -66,7 +66,7 @@ class MistralRenderer(ChunkRenderer):
             calls.append(with_members(write_call(call, "delta.tool_calls", wire), {"index": encode(index)}))
         members = {"content": b'""'} | ({"tool_calls": join_array(calls)} if calls else {})
         finish = self.word(choice, self._finishes.get(choice, Finish(FinishReason.STOP)))
-        chunk = self.role(choice) + self.chunk(choice, members, finish=finish)
+        chunk = self.role(choice) + self.citations(choice) + self.chunk(choice, members, finish=finish)
         if not is_last:
             return chunk
         return chunk.removesuffix(b"}\n\n") + b',"usage":' + write_usage(usage) + b"}\n\n"
