@@ -13,9 +13,9 @@ from llmproxy_core.errors import Problem
 
 _LONGEST = 60
 _MOST_NAMES = 30
-# What stands before the host in a URL is not shown, wherever it was written.
-_USERINFO = re.compile(r"//[^/@]*@")
-_QUERY = re.compile(r"(://[^?]*)\?.*", re.DOTALL)
+# What stands before the host in a URL, and behind its path, is not shown, wherever and however it was written.
+_USERINFO = re.compile(r"((?:^|(?<=\s))(?:[A-Za-z][A-Za-z0-9+.-]*:/{1,2}|//)?)\S*@")
+_BEHIND = re.compile(r"([?#])[^\s?#][^\s]*")
 
 
 @attrs.define
@@ -37,8 +37,8 @@ class Problems:
 def safe(text: str) -> str:
     """*text* on one line, shortened, and without what looks like a credential."""
     text = masked(text)
-    text = _USERINFO.sub("//***@", text)
-    text = _QUERY.sub(r"\1?…", text)
+    text = _USERINFO.sub(r"\1***@", text)
+    text = _BEHIND.sub(r"\1…", text)
     return escaped(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
 
 

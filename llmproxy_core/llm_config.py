@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import attrs
 
+from llmproxy_core.config_path import masked
 from llmproxy_core.dialect import Prefill
 from llmproxy_core.llm import Timeouts
 from llmproxy_core.option import (
@@ -105,6 +106,9 @@ _OURS = frozenset(
 )  # fmt: skip
 _CREDENTIALS = frozenset(["authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key"])
 
+_NAMES_CREDENTIAL = re.compile(r".*(api-?key|access-?key|token|secret|password|auth|dsn)|x-honeycomb-team")
+"""Names of header fields, in lower case, whose value is a key by all that is known."""
+
 HeaderPairs = tuple[tuple[str, str | Secret], ...]
 
 
@@ -131,11 +135,25 @@ def _header_mistake(name: str, value: str | Secret, before: Mapping[str, object]
         return "this header is the proxy's own to write and cannot be set"
     if lower in before:
         return "this header is given twice, in different case"
-    if isinstance(value, str) and lower in _CREDENTIALS:
+    if isinstance(value, str) and _is_credential(lower, value):
         return 'a credential does not belong into the file: expected { env = "NAME" }'
     if not _is_field_value(value.reveal() if isinstance(value, Secret) else value):
         return "this is no header value: expected visible latin-1 characters, spaces inside, no line breaks"
     return None
+
+
+def _is_credential(name: str, value: str) -> bool:
+    """Whether the name says so, in lower case, or the value looks like a key."""
+    return name in _CREDENTIALS or _NAMES_CREDENTIAL.fullmatch(name) is not None or masked(value) != value
+
+
+HEADERS = "headers"
+"""The key of LLMs and of telemetry that holds them."""
+
+
+def without_values(headers: Iterable[tuple[str, object]]) -> tuple[tuple[str, object], ...]:
+    """*headers* as they may be shown: any value may be a key, whatever its name."""
+    return tuple((name, Secret(value) if isinstance(value, str) and value else value) for name, value in headers)
 
 
 def _is_field_value(text: str) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 
 from llmproxy_core.config import Config, ProcessorConfig, StoreConfig
 from llmproxy_core.fingerprint import fingerprint
-from llmproxy_core.llm_config import HttpLLMConfig
+from llmproxy_core.llm_config import HEADERS, HttpLLMConfig, without_values
 from llmproxy_core.option import options
 from llmproxy_core.secret import Secret
 from llmproxy_server.generation import KeptSetting, kept_settings
@@ -132,6 +132,8 @@ def _leaves(table: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
         name = f"{prefix}{field.name}"
         if field.name in secret and value is not None:
             yield name, value if isinstance(value, Secret) else Secret(str(value) or HIDDEN)
+        elif field.name == HEADERS:
+            yield name, without_values(value)
         elif attrs.has(type(value)) and not isinstance(value, Secret):
             yield from _leaves(value, f"{name}.")
         elif not (field.name == "name" and not prefix):

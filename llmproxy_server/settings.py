@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import attrs
 
 from llmproxy_core.config import Config
+from llmproxy_core.llm_config import HEADERS, without_values
 from llmproxy_core.option import options
 
 DEFAULT = "default"
@@ -76,4 +77,5 @@ def _settings(config: object, table: object, prefix: str, origins: Mapping[str, 
             inner = table[field.name] if isinstance(table, Mapping) and written else None
             yield from _settings(value, inner, name, origins, file)
         else:
+            value = without_values(value) if field.name == HEADERS else value
             yield Setting(name, value, origins.get(name, file if written else DEFAULT))

@@ -650,6 +650,49 @@ def test_a_key_written_into_the_file_is_told_where_to_go() -> None:
     assert found["llm.local.token"].endswith("put it into an environment variable and name it in token_env")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "user:PASSWORD@api.example/v1",
+        "http://user:PASSWORD@api.example/v1",
+        "http://user:a/PASSWORD@api.example/v1",
+        "http://user:a@PASSWORD@api.example/v1",
+        "https:/user:PASSWORD@api.example",
+        "api.example/v1?key=PASSWORD",
+        "https://api.example/v1?key=PASSWORD",
+        "https://api.example/v1#PASSWORD",
+    ],
+)
+def test_a_password_in_a_url_is_not_shown_however_the_url_is_mistyped(url: str) -> None:
+    text = f'[llm.local]\nprovider = "local"\nbase_url = "{url}"\n{ROUTE}[telemetry]\nendpoint = "{url}"\n'
+
+    found = problems(text)
+
+    assert {"llm.local.base_url", "telemetry.endpoint"} <= set(found)
+    assert "PASSWORD" not in str(found)
+    assert "api.example" in found["llm.local.base_url"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Authorization", "anything"),
+        ("x-acme-token", "anything"),
+        ("dd-api-key", "anything"),
+        ("x-honeycomb-team", "anything"),
+        ("x-anything", KEY),
+        ("x-anything", f"Bearer {KEY}"),
+    ],
+)
+def test_a_key_in_a_header_does_not_belong_into_the_file(name: str, value: str) -> None:
+    headers = f'headers = {{ {name} = "{value}" }}\n'
+
+    found = problems(LOCAL + headers + ROUTE + "[telemetry]\n" + headers)
+
+    assert set(found) == {f"llm.local.headers.{name}", f"telemetry.headers.{name}"}
+    assert all('expected { env = "NAME" }' in each and value not in each for each in found.values())
+
+
 def test_a_secret_of_a_processor_is_a_reference() -> None:
     text = '[processor.x]\ntype = "guard"\ndaily_usd = 1\npassword = '
 

@@ -60,6 +60,24 @@ def test_files_that_configure_the_same_end_with_0(folder: Path) -> None:
     assert (ran.exit_code, ran.stdout) == (0, "old.toml and new.toml configure the same\n")
 
 
+def test_the_value_of_a_header_is_not_shown_whatever_its_name(folder: Path) -> None:
+    old = f'{OLD}[telemetry]\nheaders = {{ x-a = "hush" }}\n'.replace('"KEY"', '"KEY"\nheaders = { x-b = "hush" }')
+    (folder / "old.toml").write_text(old)
+    (folder / "new.toml").write_text(old.replace("hush", "hushed"))
+
+    for arguments in (["old.toml", "new.toml"], ["old.toml", "new.toml", "--json"]):
+        ran = diff(*arguments)
+
+        assert ran.exit_code == 1
+        assert "headers" in ran.stdout
+        assert "hush" not in ran.stdout
+
+    checked = CliRunner().invoke(command, ["check", "old.toml"])
+    assert checked.exit_code == 0
+    assert "telemetry.headers" in checked.stdout
+    assert "hush" not in checked.stdout
+
+
 def test_what_is_different_is_said_and_ends_with_1(folder: Path) -> None:
     rewrite(folder, ("port = 3000", "port = 3001"), ("= 100", "= 50"), ('"/v1"\nt', '"/v2"\nt'))
 
