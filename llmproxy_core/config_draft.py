@@ -35,6 +35,7 @@ _TYPES = {"llm": "provider", "processor": "processor type", "store": "store type
 """What the tables of a section are built by, in words."""
 IMPLICIT_STORE = "memory"
 """The store that is there without a table, and its type."""
+_MORE_THAN_A_KEY = re.compile(r"[\"']|bearer\s", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -186,6 +187,9 @@ class DraftReader:
             self._problems.add((*place, "token_env"), not_set(variable))
         elif not (token.reveal().isascii() and token.reveal().isprintable()):
             message = f"environment variable {variable} holds characters that no header can carry"
+            self._problems.add((*place, "token_env"), message)
+        elif _MORE_THAN_A_KEY.match(token.reveal()):
+            message = f"environment variable {variable} holds more than the key: leave quotes and 'Bearer' out"
             self._problems.add((*place, "token_env"), message)
         return token
 

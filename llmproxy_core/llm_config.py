@@ -74,6 +74,9 @@ Models = Annotated[tuple[tuple[str, str | None], ...], WrittenAs(tuple[str, ...]
 _NETLOC = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(:[0-9]*)?")
 
 
+_OPERATIONS = ("/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses", "/v1/embeddings")
+
+
 def read_base_url(written: str) -> str:
     """A checked base URL without its last slash."""
     expected = 'expected a URL such as "https://api.example.com/v1"'
@@ -92,6 +95,8 @@ def read_base_url(written: str) -> str:
         raise ValueError(f"{expected}, with a host name or an IP address")
     if "?" in written or "#" in written:
         raise ValueError(f"{expected}, without a query or fragment")
+    if url.path.rstrip("/").endswith(_OPERATIONS):
+        raise ValueError(f"{expected}, without the path of an operation, which is put behind it")
     return written.rstrip("/")
 
 

@@ -673,6 +673,23 @@ def test_a_password_in_a_url_is_not_shown_however_the_url_is_mistyped(url: str) 
     assert "api.example" in found["llm.local.base_url"]
 
 
+@pytest.mark.parametrize("held", ['"{}"', "'{}'", "Bearer {}", "bearer {}"])
+def test_a_key_with_more_around_it_is_told_before_a_provider_refuses_it(held: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        structure(tomli.loads(f'{LOCAL}token_env = "K"\n{ROUTE}'), registry(), {"K": held.format(KEY)})
+
+    (problem,) = caught.value.problems
+    assert str(problem).startswith("llm.local.token_env: environment variable K holds more than the key")
+    assert KEY not in str(problem)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/", "/v1/messages", "/v1/responses"])
+def test_a_base_url_that_is_the_url_of_an_operation_is_refused(path: str) -> None:
+    found = problems(f'[llm.local]\nprovider = "openai"\nbase_url = "https://api.example{path}"\n{ROUTE}')
+
+    assert "without the path of an operation" in found["llm.local.base_url"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

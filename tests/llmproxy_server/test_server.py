@@ -300,7 +300,7 @@ async def test_requests_that_the_kernel_holds_when_draining_begins_are_answered(
             assert sent.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_readyz_says_that_it_drains() -> None:
+async def test_what_is_sent_behind_the_last_call_of_a_drain_is_not_answered() -> None:
     go_on = asyncio.Event()
     async with (
         Upstream([Wait(go_on), *PLAIN]) as upstream,
