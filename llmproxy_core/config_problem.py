@@ -14,8 +14,8 @@ from llmproxy_core.errors import Problem
 _LONGEST = 60
 _MOST_NAMES = 30
 # What stands before the host in a URL, and behind its path, is not shown, wherever and however it was written.
-_USERINFO = re.compile(r"((?:^|(?<=\s))(?:[A-Za-z][A-Za-z0-9+.-]*:/{1,2}|//)?)\S*@")
-_BEHIND = re.compile(r"([?#])[^\s?#][^\s]*")
+_USERINFO = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.-]*:/{1,2}|//)?).*@", re.DOTALL)
+_BEHIND = re.compile(r"([?#])(?=\S).*", re.DOTALL)
 
 
 @attrs.define

@@ -658,6 +658,8 @@ def test_a_key_written_into_the_file_is_told_where_to_go() -> None:
         "http://user:a/PASSWORD@api.example/v1",
         "http://user:a@PASSWORD@api.example/v1",
         "https:/user:PASSWORD@api.example",
+        "http://user:PASSWORD of words@api.example/v1",
+        "https://api.example/v1?key=some PASSWORD",
         "api.example/v1?key=PASSWORD",
         "https://api.example/v1?key=PASSWORD",
         "https://api.example/v1#PASSWORD",
