@@ -67,6 +67,16 @@ class Answer:
         return self.json["error"]["code"]
 
 
+class Deaf:
+    """Watches a text, and makes nothing of it: the stream is decoded all the same, and pulled."""
+
+    def __init__(self, channel: object) -> None: ...
+
+    def feed(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
 async def head(client: Client) -> Answer:
     """The head of the next answer."""
     raw = (await client.until(b"\r\n\r\n")).decode()

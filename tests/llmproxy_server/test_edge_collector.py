@@ -24,7 +24,7 @@ from llmproxy_core.exchange import Exchange
 from llmproxy_core.processor import Handler
 from llmproxy_core.response import Response
 from tests.growth import left_to_collector
-from tests.llmproxy_server.edging import Processing, answer, post, request
+from tests.llmproxy_server.edging import Deaf, Processing, answer, post, request
 from tests.llmproxy_server.transporting import until
 from tests.mixture import Mixture, as_asked, forgotten
 from tests.page_first import PAGE
@@ -115,14 +115,6 @@ async def watch(exchange: Exchange, call_next: Handler) -> Response:
     response = await call_next(exchange)
     response.watch(Deaf)
     return response
-
-
-class Deaf:
-    def __init__(self, channel: object) -> None: ...
-
-    def feed(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)

@@ -18,7 +18,7 @@ from llmproxy_core.response import Response
 from llmproxy_core.usage import Usage, UsageSource
 from llmproxy_server.call import Call
 from llmproxy_server.wire.connection import Connection
-from tests.llmproxy_server.edging import HELLO, STREAM, Processing, answer, ask, head, post, processed, request
+from tests.llmproxy_server.edging import HELLO, STREAM, Deaf, Processing, answer, ask, head, post, processed, request
 from tests.llmproxy_server.transporting import until
 from tests.proxy import Proxy, openai_at, with_server
 from tests.rawclient import Client, connected
@@ -92,14 +92,6 @@ async def look(exchange: Exchange, call_next: Handler) -> Response:
     response = await call_next(exchange)
     response.watch(Deaf)
     return response
-
-
-class Deaf:
-    def __init__(self, channel: object) -> None: ...
-
-    def feed(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
 
 
 # -- drain ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ _log = logging.getLogger("llmproxy")
 
 class Hold:
     """
-    One admission. `close` is to be called `exchange.on_billed`, which must be told so before anything is awaited.
+    One admission. `close` is to be registered with `exchange.on_billed`, for that exchange, before anything is awaited.
 
     It does not know its exchange, which knows it: bodies of both would stay until the collector comes by.
 
