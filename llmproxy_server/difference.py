@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
-from llmproxy_core.config import Config, ProcessorConfig, StoreConfig
+from llmproxy_core.config import Config, ProcessorConfig, StoreConfig, TelemetryConfig
 from llmproxy_core.fingerprint import fingerprint
 from llmproxy_core.llm_config import HEADERS, HttpLLMConfig, without_values
 from llmproxy_core.option import options
@@ -132,7 +132,7 @@ def _leaves(table: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
         name = f"{prefix}{field.name}"
         if field.name in secret and value is not None:
             yield name, value if isinstance(value, Secret) else Secret(str(value) or HIDDEN)
-        elif field.name == HEADERS:
+        elif field.name == HEADERS and isinstance(table, HttpLLMConfig | TelemetryConfig):
             yield name, without_values(value)
         elif attrs.has(type(value)) and not isinstance(value, Secret):
             yield from _leaves(value, f"{name}.")

@@ -1,18 +1,27 @@
 """What a reload would change, and what it would lose."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import attrs
 import llmproxy_cache
 import llmproxy_cost_limit
 import pytest
 
 from llmproxy_core.config import Config, structure
+from llmproxy_core.dialect import Operation
+from llmproxy_core.frozenmap import FrozenMap
+from llmproxy_core.hookspecs import ProcessorType, hookimpl
+from llmproxy_core.option import option
 from llmproxy_core.plugins import Registry
+from llmproxy_core.processor import Processor
+from llmproxy_core.services import Services
 from llmproxy_server.difference import Difference, difference
 from tests.proxy import STANDARD_PLUGINS, openai_at, with_server
 from tests.registry import Keeping
 
 REGISTRY = Registry.of(*STANDARD_PLUGINS, llmproxy_cache, llmproxy_cost_limit)
+NOWHERE = "http://127.0.0.1:9/v1"
 ENV = {"KEY": "sk-old-0123456789", "OTHER": "sk-new-0123456789"}
 BASE: dict[str, Any] = {
     **openai_at("http://127.0.0.1:9/v1"),
@@ -70,6 +79,31 @@ def test_a_changed_key_has_its_values_as_toml_has_them() -> None:
     assert keys["server"] == {"allowed_hosts": ("[]", '["a.example"]'), "log.level": ('"info"', '"debug"')}
     assert list(keys["processor.answers"]) == ["ttl_s"]
     assert keys["processor.answers"]["ttl_s"][1] == "60.0"
+
+
+@attrs.frozen
+class Asking:
+    headers: Mapping[str, str] = option("Headers, of a plugin's own kind.", default=FrozenMap())
+
+
+def never_built(config: Asking, services: Services) -> Processor:
+    raise AssertionError("nothing is built for a difference")
+
+
+class Plugin:
+    @hookimpl
+    def llmproxy_processors(self) -> list[ProcessorType[Any]]:
+        return [ProcessorType("asking", Asking, never_built, frozenset(Operation))]
+
+
+def test_what_a_plugin_calls_headers_is_its_own() -> None:
+    registry = Registry.of(*STANDARD_PLUGINS, Plugin())
+    tables = [{"a": {"type": "asking", "headers": {"x": x}}} for x in "ab"]
+    old, new = (structure({**openai_at(NOWHERE), "processor": it}, registry, {})[0] for it in tables)
+
+    (change,) = difference(old, new).changes
+
+    assert dict(change.keys) == {"headers": ('{"x":"a"}', '{"x":"b"}')}
 
 
 def test_a_secret_is_a_change_that_is_not_shown() -> None:
