@@ -78,6 +78,8 @@ class Call:
     """The end is no more the business of the task that runs it."""
     _stopping: ProxyError | None = None
     """What its client is told, while it is being stopped."""
+    _is_cut: bool = False
+    """Whether its task was cancelled because the client has left: nobody is told."""
     _due_s: float = inf
     """When it is to be ended: its deadline, from its head on, and a little more."""
     _task: asyncio.Task[None] | None = None
@@ -195,6 +197,7 @@ class Call:
             self._abandon()
             self.end()
         elif self._task is not None:
+            self._is_cut = True
             self._task.cancel()
             if not self._is_running:
                 self._abandon()
@@ -244,16 +247,16 @@ class Call:
 
         Not raised again here: this frame would hold it, and it this frame and, in those of the call, its bodies.
         """
+        if self._is_cut:
+            return None
         task = self._task
         assert task is not None
+        while task.uncancel():
+            pass
         if (error := self._stopping) is not None:
             self._stopping = None
-            if task.uncancel():
-                return None  # the client left as well
             return error
-        if task.cancelling():
-            return None
-        # A plugin let the cancellation of a task of its own escape: nobody cancelled this one.
+        # A plugin cancelled the task that it runs in, or let the cancellation of one of its own escape.
         return self._internal(cancelled)
 
     def _internal(self, bug: BaseException) -> InternalError:

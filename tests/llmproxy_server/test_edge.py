@@ -455,6 +455,26 @@ async def test_a_cancellation_that_a_plugin_let_escape_is_a_bug_not_a_client_tha
         assert (await proxy.outcome()).end is End.FAILED
 
 
+async def test_a_processor_that_cancels_the_task_of_its_own_call_fails_and_its_client_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def cancels(exchange: Exchange, call_next: Handler) -> Response:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return await call_next(exchange)
+
+    async with (
+        Proxy(processed(openai_at("http://127.0.0.1:9/v1")), plugins=[Processing(cancels)]) as proxy,
+        connected(proxy.port) as client,
+    ):
+        got = await ask(client, post())
+
+        assert (got.status, got.json["error"]["code"]) == (500, "internal_error")
+        assert (await proxy.outcome()).end is End.FAILED
+    assert [record for record in caplog.records if record.exc_info]
+
+
 async def test_headers_that_a_processor_adds_are_sent_but_none_that_breaks_the_framing() -> None:
     async def add(exchange: Exchange, call_next: Handler) -> Response:
         exchange.response_headers += [
