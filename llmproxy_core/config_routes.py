@@ -53,6 +53,7 @@ def check_routes(draft: Draft, registry: Registry, problems: Problems) -> None:
         if route.on_unsupported == "drop" and len(registry.dialects) < 2:
             problems.warn((*place, "on_unsupported"), "has no effect: clients and LLMs all speak one protocol here")
         _check_operations(place, route, registry.dialects, problems)
+        _check_repeats(place, route, problems)
         if not draft.is_unread(place, "operations", "dialect"):
             _check_coverage(place, route, draft, registry.dialects, problems)
     _check_duplicates(routes, problems)
@@ -82,6 +83,13 @@ def _check_operations(place: Place, route: RouteConfig, dialects: Mapping[str, D
             problems.add((*place, "operations", index), message)
     if route.operations is not None and not route.operations:
         problems.add((*place, "operations"), "expected at least one operation; leave the key out for all")
+
+
+def _check_repeats(place: Place, route: RouteConfig, problems: Problems) -> None:
+    """Warn of a processor that is listed again: it may be meant, and rarely is."""
+    for index, name in enumerate(route.processors):
+        if name in route.processors[:index]:
+            problems.warn((*place, "processors", index), f'"{safe(name)}" is listed twice: it acts twice on each call')
 
 
 def _check_coverage(

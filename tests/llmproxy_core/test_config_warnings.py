@@ -127,3 +127,12 @@ def test_a_type_whose_warnings_cannot_be_called_is_refused() -> None:
     registry = Registry.of(Odd("none"))  # type: ignore[arg-type]
 
     assert [it.reason for it in registry.broken] == ["TypeError: odd: warnings must be callable"]
+
+
+def test_a_processor_that_a_route_lists_twice_is_told_of_at_its_second_place() -> None:
+    def none(config: object) -> Iterable[Problem]:
+        return ()
+
+    assert warnings(none, TEXT.replace('["p"]', '["p", "p"]')) == [
+        ("route[1].processors[2]", '"p" is listed twice: it acts twice on each call')
+    ]
