@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from hashlib import sha256
 from pathlib import Path
@@ -48,7 +49,9 @@ def tls_problem(certificate: str | None, key: str | None) -> Problem | None:
             return Problem("server.tls_certificate", "expected a PEM file with a certificate")
         return Problem("server.tls_key", "expected a PEM file with a private key")
     except OSError as error:
-        return Problem("server.tls_certificate", f"it or tls_key cannot be read: {error.strerror}")
+        # OpenSSL does not tell which of the two it could not read.
+        name = "tls_key" if certificate is not None and os.access(certificate, os.R_OK) else "tls_certificate"
+        return Problem(f"server.{name}", f"cannot be read: {error.strerror}")
     return None
 
 

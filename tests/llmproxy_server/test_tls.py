@@ -39,7 +39,8 @@ def test_a_certificate_and_its_key_will_do(files: Path) -> None:
         ("a.crt", "text", "server.tls_key: expected a PEM file with a private key"),
         ("text", "a.key", "server.tls_certificate: expected a PEM file with a certificate"),
         ("a.key", "a.key", "server.tls_certificate: expected a PEM file with a certificate"),
-        ("a.crt", "none", "server.tls_certificate: it or tls_key cannot be read: No such file or directory"),
+        ("a.crt", "none", "server.tls_key: cannot be read: No such file or directory"),
+        ("none", "a.key", "server.tls_certificate: cannot be read: No such file or directory"),
     ],
 )
 def test_files_that_will_not_do_are_told_apart(files: Path, certificate: str, key: str, message: str) -> None:
