@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -111,7 +112,8 @@ class Listener:
                 self._room.clear()
                 await self._room.wait()
             try:
-                await _readable(listening, loop)
+                if (connection := await _waiting(listening, loop)) is not None:
+                    self._take(connection)
                 self._take_waiting(listening)
             except OSError as error:
                 self._say(error)
@@ -133,9 +135,12 @@ class Listener:
                 connection, _ = listening.accept()
             except BlockingIOError:
                 return  # there is none, or another process has taken it
-            handshake = self._tasks.start(self._serve(connection), name="handshake")
-            self._handshakes.add(handshake)
-            handshake.add_done_callback(self._shaken)
+            self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
+        handshake = self._tasks.start(self._serve(connection), name="handshake")
+        self._handshakes.add(handshake)
+        handshake.add_done_callback(self._shaken)
 
     @property
     def arriving(self) -> int:
@@ -193,18 +198,23 @@ async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
     await asyncio.gather(*begun, return_exceptions=True)
 
 
-async def _readable(listening: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+async def _waiting(listening: socket.socket, loop: asyncio.AbstractEventLoop) -> socket.socket | None:
     """
-    Wait until a connection can be accepted from *listening*, which does not block.
+    Wait until a connection can be accepted from *listening*, which does not block; gives it where that had to be done.
 
-    Not `loop.sock_accept`: cancelled in the moment that it has accepted one, it would lose that.
+    `loop.sock_accept`, cancelled in the moment that it has accepted one, would lose that; the loop of Windows has no
+    readers, and nothing else.
     """
     ready = asyncio.Event()
-    loop.add_reader(listening, ready.set)
+    try:
+        loop.add_reader(listening, ready.set)
+    except NotImplementedError:
+        return (await loop.sock_accept(listening))[0]
     try:
         await ready.wait()
     finally:
         loop.remove_reader(listening)
+    return None
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
@@ -220,7 +230,8 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.soc
         for family, kind, protocol, _, address in dict.fromkeys(found):
             listening = socket.socket(family, kind, protocol)
             sockets.append(listening)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # there it would let another program take the port away from us
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse_port:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import mmap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,8 +36,7 @@ def watch_process(sampler: Sampler, proc: Path = Path("/proc/self"), now: Callab
     sampler.counter(_CPU, time.process_time)
     sampler.gauge(_START, lambda: began)
     if (proc / "statm").exists():
-        page = os.sysconf("SC_PAGE_SIZE")
-        sampler.gauge(_RESIDENT, lambda: int((proc / "statm").read_bytes().split()[1]) * page)
+        sampler.gauge(_RESIDENT, lambda: int((proc / "statm").read_bytes().split()[1]) * mmap.PAGESIZE)
         sampler.gauge(_OPEN_FDS, lambda: sum(1 for _ in (proc / "fd").iterdir()))
 
 

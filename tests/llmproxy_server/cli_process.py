@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -27,10 +28,12 @@ def environment(**variables: str) -> dict[str, str]:
     return dict(os.environ) | {"LANG": "C.UTF-8"} | variables
 
 
-def llmproxy(*arguments: str | Path, cwd: Path, stdin: str = "", **variables: str) -> Ran:
+def llmproxy(
+    *arguments: str | Path, cwd: Path, stdin: str = "", command: Sequence[str] = COMMAND, **variables: str
+) -> Ran:
     """Run `llmproxy ARGUMENTS` in *cwd* to its end."""
     done = subprocess.run(
-        [*COMMAND, *arguments],
+        [*command, *arguments],
         cwd=cwd,
         env=environment(**variables),
         input=stdin,

@@ -51,10 +51,10 @@ class Serving:
 
 
 @contextmanager
-def serving(cwd: Path, *arguments: str, **variables: str) -> Iterator[Serving]:
+def serving(cwd: Path, *arguments: str, command: Sequence[str] = COMMAND, **variables: str) -> Iterator[Serving]:
     """`llmproxy serve ARGUMENTS`, once its banner is complete; killed at the end if it still runs."""
     with subprocess.Popen(
-        [*COMMAND, "serve", *arguments],
+        [*command, "serve", *arguments],
         cwd=cwd,
         env=environment(**variables),
         stdin=subprocess.DEVNULL,
