@@ -30,7 +30,7 @@ NOT_LOWEST := $(filter-out tests/llmproxy_server,$(UNMEASURED)) docs plugins/cha
 	test_asyncio_debug.py test_bounds.py test_cli_check.py test_cli_diff.py test_cli_explain.py \
 	test_cli_plugin_new.py test_cli_plugins.py test_cli_rehearse.py test_cli_schema.py test_cli_serve.py test_culprit.py \
 	test_difference.py test_edge_disconnect.py test_edge_overload.py test_log_process.py test_log_writer.py \
-	test_recent.py test_recent_endpoint.py test_reload_process.py test_watchdog.py) \
+	test_recent.py test_recent_endpoint.py test_reload_process.py test_watchdog.py test_windows.py) \
 	$(addprefix tests/llmproxy_server/wire/,test_corpus.py test_differential.py test_edge_fuzz.py test_splits.py)
 
 RUN := $(VENV)/.installed-run

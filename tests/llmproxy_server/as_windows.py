@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import pkgutil
 import select
 import signal
 import socket
@@ -26,19 +25,16 @@ LOADED = (
     "click.shell_completion",
     "ctypes",
     "dotenv",
-    "genai_prices",
     "httptools",
     "mmap",
     "msgspec",
     "multiprocessing",
-    "opentelemetry.sdk.trace.export",
     "pluggy",
     "prometheus_client",
     "structlog",
     "subprocess",
     "tomli",
     "watchfiles",
-    "webbrowser",
 )
 MODULES = ("uvloop", "aiodns", "fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty")
 SIGNALS = "ALRM BUS CHLD CONT HUP IO KILL PIPE QUIT STOP TSTP TTIN TTOU URG USR1 USR2 WINCH XCPU"
@@ -81,8 +77,6 @@ def take_away() -> None:
 if __name__ == "__main__":
     for each in LOADED:
         importlib.import_module(each)
-    for found in pkgutil.walk_packages(importlib.import_module("opentelemetry.sdk").__path__, "opentelemetry.sdk."):
-        importlib.import_module(found.name)
     take_away()
     from llmproxy_server.cli import main
 

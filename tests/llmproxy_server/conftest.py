@@ -49,6 +49,13 @@ def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
     opening.first, Proxy.pages = None, ()
 
 
+@pytest.fixture
+def heads_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head of a stream of which nothing has come is sent in a moment, not in one or two seconds."""
+    monkeypatch.setattr("llmproxy_server.call_stream.HEAD_HELD_S", 0.02)
+    monkeypatch.setattr("llmproxy_server.edge._SWEEP_S", 0.02)
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that nobody signed, with its key."""

@@ -115,6 +115,7 @@ async def test_a_plain_answer_is_drained_and_its_usage_is_what_the_upstream_told
         assert not received.gone.is_set()
 
 
+@pytest.mark.usefixtures("heads_soon")
 @pytest.mark.parametrize("watched", [False, True], ids=["copied", "watched"])
 @pytest.mark.parametrize("after", [b"", b"\r\n\r\n", ONE + b"\r\n"], ids=["at once", "after the head", "mid-stream"])
 async def test_a_stream_is_drained_from_wherever_its_client_left(transport: str, watched: bool, after: bytes) -> None:

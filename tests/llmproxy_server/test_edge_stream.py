@@ -105,6 +105,7 @@ async def test_http_1_0_gets_a_stream_that_ends_with_the_connection() -> None:
         assert got.body == sse(chat_chunk("x"))
 
 
+@pytest.mark.usefixtures("heads_soon")
 async def test_the_head_of_a_stream_does_not_wait_for_a_slow_first_piece() -> None:
     go_on = asyncio.Event()
     script: list[Step] = [Head(), Wait(go_on), Chunk(ONE + REST), End()]
@@ -360,6 +361,7 @@ async def test_a_client_that_leaves_mid_stream_ends_the_upstream_call_before_its
         await left(proxy, upstream)
 
 
+@pytest.mark.usefixtures("heads_soon")
 async def test_a_client_that_leaves_after_a_slow_head_ends_the_upstream_call() -> None:
     async with Upstream([Head(), Stall()]) as upstream, Proxy(openai_at(upstream.base_url)) as proxy:
         async with connected(proxy.port) as client:
