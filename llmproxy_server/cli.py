@@ -58,11 +58,13 @@ def serve(
     Without --config the embedded default is served: every provider whose key is in the environment, and a demo that
     needs none. The command line wins over the environment, and that over the file; `.env` fills what is not set.
     """
+    from llmproxy_server.missing import check_compiled
     from llmproxy_server.runtime import load_quickly
     from llmproxy_server.signals import hear
 
     hear()
     load_quickly()
+    check_compiled()
     from llmproxy_server.cli_serve import serve as run
 
     given = {"server.host": host, "server.port": port, "server.workers": workers, "server.log.level": log_level}
@@ -205,6 +207,8 @@ def _guarded() -> int:
         return ExitCode.NO_OUTPUT
     except (KeyboardInterrupt, SystemExit):
         raise  # the second is a shell's completion, done
+    except ImportError as error:
+        return _not_there(error)
     except BaseException as error:  # noqa: BLE001 - the last seam: a person gets a sentence, and a traceback on demand
         return _internal(error)
 
@@ -254,6 +258,15 @@ def _silence(stream: IO[str]) -> None:
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, stream.fileno())
     os.close(nothing)
+
+
+def _not_there(error: ImportError) -> int:
+    from llmproxy_server.missing import advice
+
+    if (told := advice(error)) is None:
+        return _internal(error)
+    mention(f"llmproxy: {told}")
+    return ExitCode.CANNOT
 
 
 def _internal(error: BaseException) -> int:

@@ -68,9 +68,9 @@ def take_short_turns() -> None:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where there is one."""
-    try:
-        import uvloop
-    except ImportError:  # pragma: no cover - Windows
+    """uvloop's; None, for the standard loop, on Windows, which has no uvloop. ImportError where it should be there."""
+    if sys.platform == "win32":
         return None
+    import uvloop
+
     return uvloop.new_event_loop

@@ -14,6 +14,7 @@ from llmproxy_core.plugins import Registry
 from llmproxy_server import logs
 from llmproxy_server.cli_terminal import mention
 from llmproxy_server.front import Address, addresses
+from llmproxy_server.missing import load_compiled
 from llmproxy_server.process.inherited import Inherited, Opened
 from llmproxy_server.process.notify import Notifier
 from llmproxy_server.process.parent import CannotBegin, Parent
@@ -54,6 +55,7 @@ def serve_workers(source: Source, registry: Registry, handed_down: Inherited) ->
         try:
             return runner.run(run())
         except CannotBegin as error:
+            load_compiled()  # what a worker cannot load is why it ends, and its traceback no advice
             raise ConfigError(error.problems) from error
         finally:
             handler.flush()
