@@ -11,7 +11,7 @@ from llmproxy_core.errors import ProxyError
 from llmproxy_core.gateway import Gateway
 from llmproxy_core.group_config import GroupConfig
 from llmproxy_server.metrics.call_series import CallSeries
-from llmproxy_server.metrics.families import DURATION_S, SERVES
+from llmproxy_server.metrics.families import CONFIGURED, DURATION_S, SERVES
 from llmproxy_server.metrics.genai import GenAI, GenAISeries
 from llmproxy_server.metrics.llm_series import LLMSeries, kind_of
 from llmproxy_server.metrics.model_names import OTHER, ModelNames
@@ -75,9 +75,17 @@ class AttemptTable:
         configured = gateway.config.llms
         callable_ones = (name for name in gateway.llms if not isinstance(configured.get(name), GroupConfig))
         self._llms = {name: LLMSeries(values, name, self._now) for name in callable_ones}
+        self._configured = [values.place(CONFIGURED, labels_of(llm=name)) for name in self._llms]
         self._found: dict[tuple[str | None, ...], AttemptSeries] = {}
         self.current = False
         """Whether its gateway serves: what one that is replaced still answers does not tell who serves which model."""
+
+    def activate(self) -> None:
+        """Its gateway serves from now on: these LLMs, and no others, can be called."""
+        self.current = True
+        self._values.clear(CONFIGURED.name)
+        for index in self._configured:
+            self._values.cells[index] = 1
 
     def probed(self, llm: str, attempt: Attempt) -> None:
         """The LLM *llm* was asked how it is, by *attempt*, which is over."""

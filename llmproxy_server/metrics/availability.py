@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmproxy_server.metrics.families import LAST_FAILURE, LAST_SUCCESS, SERVES, SHUT
+from llmproxy_server.metrics.families import CONFIGURED, LAST_FAILURE, LAST_SUCCESS, SERVES, SHUT
 from llmproxy_server.metrics.snapshot import Snapshot
 
 
@@ -23,10 +23,11 @@ def available_models(snapshot: Snapshot) -> Iterator[tuple[str, bool]]:
 
 
 def available_llms(snapshot: Snapshot) -> Iterator[tuple[str, bool]]:
-    """Pairs (LLM, available), of all that were ever called or probed, or may have been."""
-    for labels in sorted(snapshot.of(LAST_FAILURE.name).cells):
-        llm = dict(labels)["llm"]
-        yield llm, is_well(snapshot, llm)
+    """Pairs (LLM, available), of all that can be called: of one that is not there any more, nobody needs to know."""
+    for labels, cells in sorted(snapshot.of(CONFIGURED.name).cells.items()):
+        if cells[0]:
+            llm = dict(labels)["llm"]
+            yield llm, is_well(snapshot, llm)
 
 
 def is_well(snapshot: Snapshot, llm: str) -> bool:

@@ -82,7 +82,7 @@ class CallMetrics:
 
     def activate(self) -> None:
         """The gateway serves from now on: say which LLMs serve which models."""
-        self._attempts.current = True
+        self._attempts.activate()
         self._values.clear(SERVES.name)
         for model, llm in self._names.serving():
             self._cells[self._values.place(SERVES, labels_of(model=model, llm=llm))] = 1

@@ -77,3 +77,5 @@ SHUT = Family("_shut", "latest", "1: the LLM is drained, or its breakers are ope
 """For `LLM_AVAILABLE`; not shown."""
 SERVES = Family("_serves", "latest", "1: the LLM can be asked for the model.")
 """For `AVAILABLE`; not shown."""
+CONFIGURED = Family("_configured", "latest", "1: the LLM is one that can be called.")
+"""For `LLM_AVAILABLE`, since what a reload takes away has series, too; not shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from llmproxy_server.metrics.snapshot import added_up
 from llmproxy_server.metrics.upkeep import Upkeep
 from llmproxy_server.metrics.values import Slot, Values
 from tests.exact import ask, post
-from tests.llmproxy_server.metrics.scraping import MODEL, Scrape, metered, priced_at, scrape
+from tests.llmproxy_server.metrics.scraping import MODEL, QUESTION, Scrape, metered, priced_at, scrape
 from tests.llmproxy_server.reloading import Reloadable
 from tests.proxy import Proxy, openai_at
 from tests.upstream import Upstream, completion, reply
@@ -115,6 +116,27 @@ async def test_a_reload_adds_models_and_takes_none_away(tmp_path: Path) -> None:
     assert [after("llmproxy_reloads_total", result=it) for it in ("ok", "failed")] == [1, 1]
     times = [it("llmproxy_last_reload_success_timestamp_seconds") for it in (before, between, after)]
     assert times[0] <= times[1] == times[2]
+
+
+async def test_an_llm_that_a_reload_took_away_is_not_said_to_be_unavailable(tmp_path: Path) -> None:
+    family = "llmproxy_llm_availability"
+    async with Upstream(reply({"error": {"message": "no"}}, status=500)) as upstream:
+        one = openai_at(upstream.base_url)
+        other = {"llm": {"next": one["llm"]["openai"]}, "route": [{"path_prefix": "/v1", "target_llm": "next"}]}
+        async with Reloadable(tmp_path, one) as reloadable:
+            answered = await post(
+                f"http://127.0.0.1:{reloadable.port}/v1/chat/completions", json.dumps(QUESTION).encode()
+            )
+            failed = await _scrape(reloadable.port)
+            assert (await reloadable.reload(other)).ok
+            gone = await _scrape(reloadable.port)
+            assert (await reloadable.reload(one)).ok
+            back = await _scrape(reloadable.port)
+
+    assert answered.status == 500
+    assert [it.values(family, "llm") for it in (failed, gone, back)] == [{"openai"}, {"next"}, {"openai"}]
+    assert gone(family, llm="next") == 1
+    assert failed(family, llm="openai") == back(family, llm="openai") == 0  # what failed stays so until it answers
 
 
 async def _ask(port: int, model: str) -> None:
